@@ -1,0 +1,33 @@
+"""Writes a table of measurements with the machine, the versions and the date that they belong to."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+
+import cpuinfo
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def write(name: str, title: str, command: str, columns: list[str], rows: list[list[str]], note: str = "") -> None:
+    """Prints the table and writes it to `results/<name>.md`."""
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", "tensorflow", "numpy"))
+    machine = (
+        f"{len(os.sched_getaffinity(0))} cores of {cpuinfo.get_cpu_info().get('brand_raw', platform.machine())}, "
+        f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB, no GPU used"
+    )
+    lines = [
+        f"# {title}",
+        "",
+        f"`{command}` on {machine}; Python {platform.python_version()}, {versions}; "
+        f"{datetime.date.today():%d %B %Y}.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows]),
+        *(["", note] if note else []),
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)

@@ -1,0 +1,173 @@
+"""From whatever holds a user's data to one checked batch that a model can be called on."""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+__all__ = ["take_batch"]
+
+
+def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> Any:
+    """Takes the first `samples` rows of the data as NumPy arrays in the structure of the model's inputs.
+
+    Args:
+        model: A built Keras model.
+        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`,
+            DataLoader or other iterable of such batches, whose rows are joined until there are enough; or
+            None for unit-Gaussian input in the shape of the model's inputs. A tuple (x, y) or
+            (x, y, sample_weight) gives its x, unless the model takes that many inputs.
+        samples: Rows to take at most.
+        seed: Seed of the Gaussian input.
+
+    Returns:
+        One batch.
+
+    Raises:
+        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
+    if data is None:
+        return _gaussian(model, samples, seed)
+    if _is_array_structure(data):
+        batch = _fit(model, data, samples)
+    else:
+        batch = _gather(model, data, samples)
+    for leaf in tree.flatten(batch):
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            bad = int(leaf.size - np.isfinite(leaf).sum())
+            raise ValueError(
+                f"`data` must be finite. Received: an array of shape {leaf.shape} with {bad} NaN or Inf "
+                "among its values. Remove or replace those rows, for example with numpy.nan_to_num."
+            )
+    return batch
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "shape") and hasattr(data, "__getitem__")
+
+
+def _is_array_structure(data: Any) -> bool:
+    if isinstance(data, dict | tuple | list):
+        return all(_is_array(leaf) for leaf in tree.flatten(data)) or _is_nested_numbers(data)
+    return _is_array(data)
+
+
+def _is_nested_numbers(data: Any) -> bool:
+    return isinstance(data, list) and all(isinstance(leaf, int | float | str) for leaf in tree.flatten(data))
+
+
+def _gather(model: Any, data: Any, samples: int) -> Any:
+    if isinstance(data, dict | list | str) or not (isinstance(data, Iterable) or hasattr(data, "__getitem__")):
+        raise ValueError(
+            "`data` must be an array, a dict, tuple or list of arrays, an iterable of batches, or None. "
+            f"Received: {_describe(data)}."
+        )
+    # A PyDataset has no __iter__ that ends; its length tells how many batches there are.
+    batches = map(data.__getitem__, range(len(data))) if hasattr(data, "__getitem__") else iter(data)
+    parts, rows = [], 0
+    for batch in batches:
+        part = _fit(model, batch, samples - rows)
+        parts.append(part)
+        rows += len(tree.flatten(part)[0])
+        if rows >= samples:
+            break
+    if not parts:
+        raise ValueError("`data` must not be empty. Received: an iterable without batches.")
+    return tree.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _fit(model: Any, data: Any, samples: int) -> Any:
+    """Brings one structure of arrays into the structure of the model's inputs, cut to `samples` rows."""
+    if _is_nested_numbers(data):
+        data = np.asarray(data)
+    expected = _expected_inputs(model)
+    has_targets = isinstance(data, tuple) and len(data) in (2, 3)
+    if expected is None:
+        inputs = data[0] if has_targets else data
+    else:
+        count = len(tree.flatten(expected))
+        if has_targets and len(tree.flatten(data)) != count:
+            data = data[0]
+        inputs = _match(expected, data)
+    batch = tree.map_structure(lambda leaf: _rows(leaf, samples), inputs)
+    lengths = {len(leaf) for leaf in tree.flatten(batch)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            "`data` must hold at least one row, and as many rows in each of its arrays. "
+            f"Received: {_describe(data)}."
+        )
+    if expected is not None:
+        _check_leaves(tree.flatten(expected), tree.flatten(batch))
+    return batch
+
+
+def _expected_inputs(model: Any) -> Any:
+    """The structure of KerasTensors that a functional or Sequential model was built on; None for others."""
+    return getattr(getattr(model, "_functional", model), "_inputs_struct", None)
+
+
+def _match(expected: Any, data: Any) -> Any:
+    wanted = tree.flatten(expected)
+    if isinstance(data, dict):
+        keys = list(expected) if isinstance(expected, dict) else [tensor.name for tensor in wanted]
+        if missing := sorted(set(keys) - set(data)):
+            raise _misfit(expected, data, f"it lacks {missing}")
+        return {key: data[key] for key in keys} if isinstance(expected, dict) else [data[key] for key in keys]
+    leaves = tree.flatten(data)
+    if len(leaves) != len(wanted):
+        raise _misfit(expected, data, f"the model takes {len(wanted)} arrays, not {len(leaves)}")
+    if isinstance(expected, dict):
+        raise _misfit(expected, data, "the model takes a dict")
+    return tree.pack_sequence_as(expected, leaves)
+
+
+def _misfit(expected: Any, data: Any, why: str) -> ValueError:
+    inputs = ", ".join(f"{tensor.name}{tensor.shape}" for tensor in tree.flatten(expected))
+    return ValueError(
+        f"`data` must have the structure of the model's inputs ({inputs}): {why}. "
+        f"Received: {_describe(data)}. Pass what `model.predict` takes."
+    )
+
+
+def _rows(leaf: Any, samples: int) -> np.ndarray:
+    if len(leaf.shape) == 0:
+        raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
+    return np.asarray(keras.ops.convert_to_numpy(leaf[:samples]) if keras.ops.is_tensor(leaf) else leaf[:samples])
+
+
+def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
+    for tensor, leaf in zip(expected, leaves, strict=True):
+        fits = len(tensor.shape) == leaf.ndim and all(
+            size is None or size == got for size, got in zip(tensor.shape[1:], leaf.shape[1:], strict=True)
+        )
+        if not fits:
+            raise _misfit(tensor, leaf, f"`{tensor.name}` takes the shape {tensor.shape}")
+        if (tensor.dtype == "string") != (leaf.dtype.kind in "OSUT"):
+            raise _misfit(tensor, leaf, f"`{tensor.name}` takes the dtype {tensor.dtype}")
+
+
+def _gaussian(model: Any, samples: int, seed: int | None) -> Any:
+    expected = _expected_inputs(model)
+    if expected is None or any(None in t.shape[1:] or "float" not in t.dtype for t in tree.flatten(expected)):
+        raise ValueError(
+            "`data=None` needs a functional or Sequential model whose inputs are floats of fixed shape. "
+            f"Received: {type(model).__name__} `{model.name}`. Pass a batch of data."
+        )
+    rng = np.random.default_rng(seed)
+    return tree.map_structure(
+        lambda tensor: rng.standard_normal((samples, *tensor.shape[1:])).astype("float32"), expected
+    )
+
+
+def _describe(data: Any) -> str:
+    described = [
+        f"{getattr(leaf, 'dtype', type(leaf).__name__)}{tuple(leaf.shape) if hasattr(leaf, 'shape') else ''}"
+        for leaf in itertools.islice(tree.flatten(data), 5)
+    ]
+    keys = f" with keys {sorted(map(str, data))}" if isinstance(data, dict) else ""
+    return f"{type(data).__name__}{keys} of {', '.join(described) or 'nothing'}"

@@ -1,0 +1,83 @@
+"""Published weight initializers, each registered with Keras as `"initx>ClassName"`."""
+
+import difflib
+from typing import Any
+
+import keras
+
+from keras_initx.initializers._base import PACKAGE
+from keras_initx.initializers._data_dependent import LSUV
+from keras_initx.initializers._orthogonal import OrthogonalScaled
+from keras_initx.initializers._variance import (
+    ConstantFill,
+    GlorotScaled,
+    HeScaled,
+    LecunScaled,
+    RandomScaled,
+)
+
+__all__ = [
+    "LSUV",
+    "ConstantFill",
+    "GlorotScaled",
+    "HeScaled",
+    "LecunScaled",
+    "OrthogonalScaled",
+    "RandomScaled",
+    "get",
+    "names",
+]
+
+_CLASSES = (LSUV, ConstantFill, GlorotScaled, HeScaled, LecunScaled, OrthogonalScaled, RandomScaled)
+
+
+def names() -> list[str]:
+    """Returns the registered name of every initializer of the package, sorted.
+
+    >>> names()[:2]
+    ['initx>ConstantFill', 'initx>GlorotScaled']
+    """
+    return sorted(f"{PACKAGE}>{cls.__name__}" for cls in _CLASSES)
+
+
+def get(identifier: Any) -> Any:
+    """Returns the initializer that a name, a config dict, a class or an instance stands for.
+
+    It is `keras.initializers.get` with an error that helps.
+
+    >>> get("initx>LSUV").target_std
+    1.0
+    >>> get("initx>LSVU")
+    Traceback (most recent call last):
+    ...
+    ValueError: `initializer` must name an initializer. Received: 'initx>LSVU'. Nearest known: 'initx>LSUV'.
+
+    Args:
+        identifier: A name of `names()` or of Keras' own initializers, a config dict, a class or an instance.
+
+    Returns:
+        An initializer.
+
+    Raises:
+        ValueError: If nothing is known by that name; the message lists the nearest.
+    """
+    try:
+        initializer = keras.initializers.get(identifier)
+    except (TypeError, ValueError) as error:
+        if not isinstance(identifier, str):
+            raise
+        raise ValueError(
+            f"`initializer` must name an initializer. Received: {identifier!r}. "
+            f"Nearest known: {_nearest(identifier)}."
+        ) from error
+    if initializer is None:
+        raise ValueError(f"`initializer` must not be None here. Choose one of {names()}.")
+    return initializer
+
+
+def _nearest(name: str) -> str:
+    known = names() + [n for n in dir(keras.initializers) if n[0].islower() and n not in ("get", "serialize")]
+    bare = {n.removeprefix(f"{PACKAGE}>").lower(): n for n in known}
+    word = name.rpartition(">")[2].lower()
+    nearest = difflib.get_close_matches(word, bare, n=3, cutoff=0.5)
+    return ", ".join(repr(bare[n]) for n in nearest) or ", ".join(map(repr, names()))

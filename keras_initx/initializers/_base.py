@@ -1,0 +1,81 @@
+"""What every initializer of the package shares: gain, seed, axes, and draws that are safe in every dtype."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+PACKAGE = "initx"
+_HALF_PRECISION = ("bfloat16", "float16")
+
+
+class AxisAware(keras.initializers.VarianceScaling):
+    """Base of all initializers that need to know which axes of a kernel are inputs and which are outputs.
+
+    It is a `VarianceScaling` because EinsumDense and the attention layers hand `input_axes` and `output_axes`
+    to subclasses of that class alone, by `from_config(config | axes)`.
+
+    Args:
+        gain: Positive factor; the standard deviation is proportional to it.
+        seed: None to draw afresh at each call (ruled by `keras.utils.set_random_seed`), an int to draw the
+            same values for the same shape at each call, or a `keras.random.SeedGenerator`.
+        input_axes: Axes of the kernel that an output sums over; None to read them off the shape.
+        output_axes: Axes of the kernel that index the outputs; None to read them off the shape.
+    """
+
+    def __init__(
+        self,
+        gain: float,
+        seed: Any,
+        input_axes: Sequence[int] | None,
+        output_axes: Sequence[int] | None,
+    ) -> None:
+        self.gain = check_positive("gain", gain)
+        super().__init__(scale=self.gain**2, seed=seed, input_axes=input_axes, output_axes=output_axes)
+        if seed is None:
+            # Keras would fix one seed per instance here, and so give two layers that share it equal kernels.
+            self.seed = None
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        return {"gain": self.gain} | {name: config[name] for name in ("seed", "input_axes", "output_axes")}
+
+    def call_seed(self) -> Any:
+        """Returns the seed of one draw: a fresh one when none was given."""
+        # Python's generator is where Keras' own initializers take their default seed from, and
+        # `keras.utils.set_random_seed` seeds it. Keras' global SeedGenerator cannot be used: it raises when
+        # JAX traces the build of a layer.
+        return random.randint(1, 10**9) if self.seed is None else self.seed
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Returns `value` as a float, or raises if it is not a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be a positive, finite number. Received: {name}={value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """Returns `value`, or raises if it is not one of the `allowed` strings."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {sorted(allowed)}. Received: {name}={value!r}.")
+    return str(value)
+
+
+def draw(sample: Callable[[str], Any], dtype: Any) -> Any:
+    """Calls `sample` with a dtype that has the range and precision to draw in, and casts its result to `dtype`.
+
+    Half precision is drawn in float32: a bfloat16 generator has 2^8 distinct values, and QR has no half
+    precision kernel.
+    """
+    dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
+    if "float" not in dtype:
+        raise ValueError(
+            "`dtype` must be one of ['bfloat16', 'float16', 'float32', 'float64']. "
+            f"Received: dtype={dtype!r}. Random kernels are real numbers; store integers with a cast."
+        )
+    return ops.cast(sample("float32" if dtype in _HALF_PRECISION else dtype), dtype)
