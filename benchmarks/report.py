@@ -11,7 +11,9 @@ import cpuinfo
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def write(name: str, title: str, command: str, columns: list[str], rows: list[list[str]], note: str = "") -> None:
+def write(
+    name: str, title: str, command: str, columns: list[str], rows: list[list[str]], note: str = ""
+) -> None:
     """Prints the table and writes it to `results/<name>.md`."""
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", "tensorflow", "numpy"))
     machine = (

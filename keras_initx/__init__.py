@@ -1,3 +1,13 @@
-"""Weight initialization for Keras 3 and TensorFlow."""
-from keras_initx import fans, initializers
+"""Weight initialization for Keras 3 and TensorFlow.
+
+Importing the package registers every initializer with Keras as `"initx>ClassName"`.
+"""
+
+import importlib.metadata
+
+from keras_initx import callbacks, fans, initializers, probe
 from keras_initx.calibration import calibrate
+from keras_initx.saved_model import export
+
+__version__ = importlib.metadata.version("keras-initx")
+__all__ = ["__version__", "calibrate", "callbacks", "export", "fans", "initializers", "probe"]

@@ -62,7 +62,9 @@ def _is_nested_numbers(data: Any) -> bool:
 
 
 def _gather(model: Any, data: Any, samples: int) -> Any:
-    if isinstance(data, dict | list | str) or not (isinstance(data, Iterable) or hasattr(data, "__getitem__")):
+    if isinstance(data, dict | list | str) or not (
+        isinstance(data, Iterable) or hasattr(data, "__getitem__")
+    ):
         raise ValueError(
             "`data` must be an array, a dict, tuple or list of arrays, an iterable of batches, or None. "
             f"Received: {_describe(data)}."
@@ -137,7 +139,9 @@ def _misfit(expected: Any, data: Any, why: str) -> ValueError:
 def _rows(leaf: Any, samples: int) -> np.ndarray:
     if len(leaf.shape) == 0:
         raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
-    return np.asarray(keras.ops.convert_to_numpy(leaf[:samples]) if keras.ops.is_tensor(leaf) else leaf[:samples])
+    return np.asarray(
+        keras.ops.convert_to_numpy(leaf[:samples]) if keras.ops.is_tensor(leaf) else leaf[:samples]
+    )
 
 
 def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initx.walk import KernelSite
+from keras_initx.walk import KernelSite, iter_kernels
 
-__all__ = ["mean_and_variance", "run"]
+__all__ = ["mean_and_variance", "preactivation_std", "run"]
 
 
 def run(
@@ -38,6 +38,31 @@ def run(
         for site in sites:
             hooks.enter_context(_hooked(site, observe, enter))
         return model(inputs, training=False)
+
+
+def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
+    """Measures the standard deviation of every pre-activation on a batch; the weights stay as they are.
+
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1, "relu", name="head")])
+    >>> list(preactivation_std(model, np.ones((4, 2), "float32")))
+    ['head']
+
+    Args:
+        model: A built Keras model.
+        inputs: One batch, in the structure of the model's inputs.
+
+    Returns:
+        The population standard deviation by the path of the layer, in the order in which the layers first run;
+        of a layer that runs several times, the last.
+    """
+    stds: dict[str, float] = {}
+
+    def observe(site: KernelSite, output: Any) -> Any:
+        stds[site.path] = mean_and_variance(output)[1] ** 0.5
+        return output
+
+    run(model, inputs, [site for site in iter_kernels(model) if not site.obstacle], observe)
+    return stds
 
 
 def mean_and_variance(tensor: Any) -> tuple[float, float]:

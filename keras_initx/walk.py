@@ -76,7 +76,9 @@ def iter_kernels(model: Any) -> Iterator[KernelSite]:
         for layer in parent._flatten_layers(include_self=False)
         if layer.name in _ATTENTION_ROLES
     }
-    looped = {id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in parent._flatten_layers()}
+    looped = {
+        id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in parent._flatten_layers()
+    }
     for layer in found:
         base = next((cls for cls in type(layer).__mro__ if cls in _LINEAR), None)
         for kernel in layer._trainable_variables:

@@ -1,0 +1,45 @@
+# Each target makes its own .venv when there is none: `make demo` and `make test` are all that a clone needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-backends test-slow check format bench clean
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/image_classification.py
+	$(BIN)/python examples/predict.py saved_models/digits
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# The parts that know no framework, on the other two backends.
+test-backends: $(VENV)/.dev $(VENV)/.backends
+	KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(BIN)/python -m pytest -m "not slow and not tensorflow" tests
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -m "not slow and not tensorflow" tests
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test test-backends
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/calibrate.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+# .venv/.NAME says that the extra NAME of pyproject.toml is installed.
+$(VENV)/.%: pyproject.toml setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@

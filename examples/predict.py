@@ -1,0 +1,33 @@
+"""Answers predictions from an exported SavedModel, with TensorFlow alone: no Keras model, no keras_initx.
+
+python examples/predict.py saved_models/digits
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import sklearn.datasets
+import tensorflow as tf
+
+
+def main(folder: pathlib.Path) -> None:
+    versions = sorted(int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal())
+    if not versions:
+        sys.exit(f"{folder} holds no exported version; run examples/image_classification.py first.")
+    model = tf.saved_model.load(str(folder / str(versions[-1])))
+    predict = model.signatures["serving_default"]
+    digits = sklearn.datasets.load_digits()
+    images = tf.constant(digits.images[-8:, :, :, None], tf.float32)
+    (probabilities,) = predict(image=images).values()
+    print(f"{folder}/{versions[-1]} answers for eight digits:")
+    for row, label in zip(probabilities.numpy(), digits.target[-8:], strict=True):
+        print(f"  predicted {row.argmax()} with probability {row.max():.2f}, labelled {label}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(pathlib.Path(sys.argv[1]))
