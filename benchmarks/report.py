@@ -16,10 +16,9 @@ def write(
 ) -> None:
     """Prints the table and writes it to `results/<name>.md`."""
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", "tensorflow", "numpy"))
-    machine = (
-        f"{len(os.sched_getaffinity(0))} cores of {cpuinfo.get_cpu_info().get('brand_raw', platform.machine())}, "
-        f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB, no GPU used"
-    )
+    brand = cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    machine = f"{len(os.sched_getaffinity(0))} cores of {brand}, {memory:.0f} GiB, no GPU used"
     lines = [
         f"# {title}",
         "",

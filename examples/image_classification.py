@@ -1,8 +1,8 @@
 """Trains a deep plain convnet from several initializations and shows what becomes of each.
 
 The net has 20 layers, ReLU, no normalization and no skip connections: nothing in it hides the initialization.
-A run that was killed goes on after its last finished epoch when the same command is given again, and ends with
-the weights that it would have had without the interruption.
+A run that was killed goes on after its last finished epoch when the same command is given again, and ends
+with the weights that it would have had without the interruption.
 
     python examples/image_classification.py
     python examples/image_classification.py --dataset mnist --initializer he_normal "initx>OrthogonalScaled"

@@ -33,10 +33,7 @@ def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> 
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
     if data is None:
         return _gaussian(model, samples, seed)
-    if _is_array_structure(data):
-        batch = _fit(model, data, samples)
-    else:
-        batch = _gather(model, data, samples)
+    batch = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
     for leaf in tree.flatten(batch):
         if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
             bad = int(leaf.size - np.isfinite(leaf).sum())

@@ -1,4 +1,4 @@
-"""Data sets for the examples: one that needs no network, and a loader that says at once when one is needed."""
+"""Data sets for the examples: one that needs no network, and a loader that says so when one is needed."""
 
 import os
 from collections.abc import Iterator

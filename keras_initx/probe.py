@@ -52,8 +52,8 @@ def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
         inputs: One batch, in the structure of the model's inputs.
 
     Returns:
-        The population standard deviation by the path of the layer, in the order in which the layers first run;
-        of a layer that runs several times, the last.
+        The population standard deviation by the path of the layer, in the order in which the layers first
+        run; of a layer that runs several times, the last.
     """
     stds: dict[str, float] = {}
 
@@ -80,7 +80,8 @@ def mean_and_variance(tensor: Any) -> tuple[float, float]:
     if keras.backend.standardize_dtype(tensor.dtype) in ("bfloat16", "float16"):
         tensor = ops.cast(tensor, "float32")
     if "cpu" in str(getattr(tensor, "device", "")).lower():
-        mean, square = _moments_on_host(ops.convert_to_numpy(tensor))
+        # Not `ops.convert_to_numpy`, which copies on TensorFlow.
+        mean, square = _moments_on_host(np.asarray(tensor))
     else:
         mean, square = float(ops.mean(tensor)), float(ops.mean(ops.square(tensor)))
     variance = square - mean * mean

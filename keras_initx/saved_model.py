@@ -86,8 +86,8 @@ def _check(model: Any, root: pathlib.Path) -> None:
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "`export` needs the TensorFlow backend. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}. Save the model with `model.save`, load it in "
-            "a process with KERAS_BACKEND=tensorflow, and export it there."
+            f"Received: KERAS_BACKEND={keras.backend.backend()}. Save the model with `model.save`, load it "
+            "in a process with KERAS_BACKEND=tensorflow, and export it there."
         )
     if root.exists() and not root.is_dir():
         raise ValueError(f"`path` must be a folder or not exist yet. Received: path={str(root)!r}, a file.")

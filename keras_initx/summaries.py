@@ -117,8 +117,8 @@ def buckets(values: Any, bins: int = BINS) -> tuple[np.ndarray, float]:
         bins: Number of buckets.
 
     Returns:
-        Rows of (left edge, right edge, count) in float64, and the fraction of NaN and Inf. When all values are
-        equal, all edges are that value and the last bucket holds them; without any value all are zero.
+        Rows of (left edge, right edge, count) in float64, and the fraction of NaN and Inf. When all values
+        are equal, all edges are that value and the last bucket holds them; without any value all are zero.
     """
     flat = np.asarray(values).astype(np.float64).ravel()
     finite = flat[np.isfinite(flat)]
@@ -131,7 +131,7 @@ def buckets(values: Any, bins: int = BINS) -> tuple[np.ndarray, float]:
     with np.errstate(over="ignore"):
         width = (high - low) / bins
     if width == 0 or not np.isfinite(width):
-        counts = np.zeros(bins)
+        counts = np.zeros(bins, np.int64)
         counts[-1] = finite.size
     else:
         index = ((finite - low) / width).astype(np.int64)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 from keras import layers
 
 __all__ = ["KernelSite", "iter_kernels"]
@@ -58,6 +57,7 @@ def iter_kernels(model: Any) -> Iterator[KernelSite]:
 
     A kernel is a trainable or frozen weight of two or more axes.
 
+    >>> import keras
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, name="head")])
     >>> [(site.path, site.role) for site in iter_kernels(model)]
     [('head', 'dense')]
@@ -103,8 +103,11 @@ def _path(model: Any, variable: Any) -> str:
 
 
 def _initializer(layer: Any, kernel: Any) -> Any:
-    name = kernel.name.removesuffix("_kernel") if "_kernel" in kernel.name else kernel.name
-    return getattr(layer, f"{name}_initializer", None)
+    """The layer's initializer of a kernel: `recurrent_kernel` is drawn by `recurrent_initializer`."""
+    candidates = (kernel.name, kernel.name.removesuffix("_kernel"), "depthwise")
+    return next(
+        (found for name in candidates if (found := getattr(layer, f"{name}_initializer", None))), None
+    )
 
 
 def _einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -67,10 +67,9 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> str:
 
 
 def draw(sample: Callable[[str], Any], dtype: Any) -> Any:
-    """Calls `sample` with a dtype that has the range and precision to draw in, and casts its result to `dtype`.
+    """Calls `sample` with a dtype that is precise enough to draw in, and casts its result to `dtype`.
 
-    Half precision is drawn in float32: a bfloat16 generator has 2^8 distinct values, and QR has no half
-    precision kernel.
+    Half precision is drawn in float32: QR has no bfloat16 kernel, and a draw of few bits is no normal draw.
     """
     dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
     if "float" not in dtype:

@@ -62,5 +62,5 @@ class LSUV(AxisAware):
         return super().get_config() | {"target_std": self.target_std}
 
     def rescale(self, std: float) -> float:
-        """Returns the factor of kernel and bias that brings pre-activations of the given std to the target."""
+        """Returns the factor of kernel and bias that brings a pre-activation of this std to the target."""
         return self.target_std / std

@@ -20,9 +20,9 @@ class OrthogonalScaled(AxisAware):
     gain^2, an expanding one gain^2 * fan_in / fan_out. Choose it for deep plain nets, where it keeps the
     whole spectrum of the Jacobian near one instead of only its mean; it costs a QR decomposition.
 
-    Without axes the last axis holds the outputs and all others the inputs, as in Keras. With axes (EinsumDense
-    and attention give them) the matrix has the true inputs and outputs, and an axis in neither is a batch
-    axis: each head or expert gets a matrix of its own.
+    Without axes the last axis holds the outputs and all others the inputs, as in Keras. With axes
+    (EinsumDense and attention give them) the matrix has the true inputs and outputs, and an axis in neither
+    is a batch axis: each head or expert gets a matrix of its own.
 
     >>> kernel = OrthogonalScaled(gain=2.0, seed=1)((64, 32))
     >>> gram = ops.transpose(kernel) @ kernel
@@ -80,7 +80,8 @@ def draw_orthogonal(initializer: AxisAware, shape: tuple[int, ...], dtype: Any) 
             "Draw vectors (biases, scales) with `initx>RandomScaled` or `initx>ConstantFill`."
         )
     if initializer.input_axes is None or initializer.output_axes is None:
-        inputs, outputs = tuple(range(len(shape) - 1)), (len(shape) - 1,)
+        axes = tuple(range(len(shape)))
+        inputs, outputs = axes[:-1], axes[-1:]
     else:
         inputs, outputs = split_axes(len(shape), initializer.input_axes, initializer.output_axes)
     batch = tuple(axis for axis in range(len(shape)) if axis not in inputs + outputs)

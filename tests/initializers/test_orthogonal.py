@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+
+from keras_initx.initializers import LSUV, OrthogonalScaled
+
+
+def matrix(initializer, shape, dtype="float32"):
+    return np.asarray(ops.convert_to_numpy(ops.cast(initializer(shape, dtype), "float64")))
+
+
+def assert_semi_orthogonal(kernel, gain=1.0, tolerance=1e-5):
+    np.testing.assert_allclose(np.linalg.svd(kernel, compute_uv=False), gain, rtol=0, atol=tolerance * gain)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 7), min_size=2, max_size=5), st.floats(0.1, 10.0))
+def test_all_singular_values_equal_the_gain(shape, gain):
+    kernel = matrix(OrthogonalScaled(gain, seed=1), shape)
+    assert_semi_orthogonal(kernel.reshape(-1, shape[-1]), gain)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("bfloat16", 2**-7), ("float16", 2**-10), ("float64", 1e-5)]
+)
+def test_other_dtypes_are_orthogonal_to_their_precision(dtype, tolerance):
+    # Rounding entries of size 1/sqrt(n) by eps moves a singular value by at most eps * sqrt(n) / sqrt(n).
+    assert_semi_orthogonal(matrix(OrthogonalScaled(seed=1), (64, 32), dtype), tolerance=2 * tolerance)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(4)), st.data())
+def test_axes_name_inputs_outputs_and_batches_in_any_order(order, data):
+    sizes, inputs, outputs, batches = (2, 3, 4, 5), order[:2], order[2:3], order[3:]
+    kernel = matrix(OrthogonalScaled(seed=2, input_axes=inputs, output_axes=outputs), sizes)
+    blocks = np.moveaxis(kernel, [*batches, *inputs, *outputs], range(4))
+    for block in blocks.reshape(blocks.shape[0], -1, blocks.shape[-1]):
+        assert_semi_orthogonal(block)
+
+
+def test_batch_axes_get_independent_blocks():
+    kernel = matrix(OrthogonalScaled(seed=3, input_axes=(1,), output_axes=(2,)), (2, 6, 6))
+    assert abs(kernel[0] - kernel[1]).max() > 0.1
+
+
+def test_haar_distribution_has_no_preferred_sign():
+    """Without the sign correction the diagonal of Q has one sign; under Haar each sign has chance 1/2."""
+    draws = np.array([np.diag(matrix(OrthogonalScaled(seed=seed), (3, 3))) for seed in range(200)])
+    positive = (draws > 0).mean()
+    assert abs(positive - 0.5) < 4 * 0.5 / math.sqrt(draws.size)
+
+
+@pytest.mark.parametrize("cls", [OrthogonalScaled, LSUV])
+def test_query_key_value_projections_are_orthogonal_and_keep_variance(cls, rng):
+    """Keras' own Orthogonal gives them 1/heads of the variance, since it never learns the axes."""
+    attention = layers.MultiHeadAttention(8, 16, kernel_initializer=cls(seed=4))
+    attention.build((None, 5, 128), (None, 5, 128))
+    inputs = rng.standard_normal((500, 128))
+    for name, axes in (("query", 1), ("key", 1), ("value", 1), ("attention_output", 2)):
+        (kernel,) = (v for v in attention.weights if v.path.endswith(f"{name}/kernel"))
+        square = np.asarray(ops.convert_to_numpy(kernel)).reshape(128, 128)
+        assert_semi_orthogonal(square)
+        # An isometry keeps the norm of each row of inputs exactly, so the mean square is the inputs' own.
+        assert math.isclose(((inputs @ square) ** 2).mean(), (inputs**2).mean(), rel_tol=1e-5)
+
+
+def test_expanding_layer_divides_the_variance_by_the_expansion(rng):
+    kernel = matrix(OrthogonalScaled(gain=2.0, seed=5), (64, 256))
+    outputs = rng.standard_normal((1000, 64)) @ kernel
+    assert math.isclose((outputs**2).mean(), 4 * 64 / 256, rel_tol=4 * math.sqrt(2 / 64_000))
+
+
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_vectors_are_refused(shape):
+    with pytest.raises(ValueError, match="must have at least two axes. Received: shape="):
+        OrthogonalScaled()(shape)

@@ -1,0 +1,161 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_initx.data import take_batch
+
+ONE = keras.Sequential([layers.Input((3,), name="x"), layers.Dense(2)])
+
+
+def two_inputs(as_dict=False):
+    a, b = layers.Input((3,), name="a"), layers.Input((5,), name="b")
+    outputs = layers.Dense(2)(layers.Concatenate()([a, b]))
+    return keras.Model({"a": a, "b": b} if as_dict else [a, b], outputs)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def rows(count, width=3):
+    return np.arange(count * width, dtype="float32").reshape(count, width)
+
+
+def test_array_is_cut_to_its_first_rows():
+    np.testing.assert_array_equal(take_batch(ONE, rows(10), 4), rows(4))
+    np.testing.assert_array_equal(take_batch(ONE, rows(3), 4), rows(3))
+
+
+@pytest.mark.parametrize("data", [rows(4).tolist(), keras.ops.convert_to_tensor(rows(4))])
+def test_nested_lists_and_tensors_are_arrays(data):
+    np.testing.assert_array_equal(take_batch(ONE, data, 4), rows(4))
+
+
+@pytest.mark.parametrize("model", [ONE, Subclassed()])
+@pytest.mark.parametrize("extra", [1, 2])
+def test_targets_and_sample_weights_are_left_out(model, extra):
+    data = (rows(6), *[np.zeros(6)] * extra)
+    np.testing.assert_array_equal(take_batch(model, data, 4), rows(4))
+
+
+@pytest.mark.parametrize("make", [tuple, list])
+def test_several_inputs_come_as_tuple_or_list(make):
+    batch = take_batch(two_inputs(), make([rows(6), rows(6, 5)]), 4)
+    assert [leaf.shape for leaf in batch] == [(4, 3), (4, 5)]
+    batch = take_batch(two_inputs(), ([rows(6), rows(6, 5)], np.zeros(6)), 4)
+    assert [leaf.shape for leaf in batch] == [(4, 3), (4, 5)]
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_dict_is_matched_by_input_name(as_dict):
+    batch = take_batch(two_inputs(as_dict), {"b": rows(6, 5), "a": rows(6), "label": rows(6, 1)}, 4)
+    leaves = [batch["a"], batch["b"]] if as_dict else batch
+    assert [leaf.shape for leaf in leaves] == [(4, 3), (4, 5)]
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return rows(12)[4 * index : 4 * index + 4], np.zeros(4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (rows(12)[i : i + 4] for i in range(0, 12, 4)),
+        lambda: ((rows(12)[i : i + 4], np.zeros(4)) for i in range(0, 12, 4)),
+        lambda: iter([rows(12)]),
+        Batches,
+    ],
+)
+def test_batches_are_joined_until_there_are_enough_rows(make):
+    np.testing.assert_array_equal(take_batch(ONE, make(), 10), rows(10))
+
+
+def test_no_more_batches_are_drawn_than_needed():
+    def endless():
+        while True:
+            yield rows(4)
+
+    assert take_batch(ONE, endless(), 10).shape == (10, 3)
+
+
+def test_tf_data_is_an_iterable_of_batches():
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((rows(12), np.zeros(12))).batch(5)
+    np.testing.assert_array_equal(take_batch(ONE, data, 8), rows(8))
+
+
+def test_none_is_unit_gaussian_input_and_repeats_for_a_seed():
+    batch = take_batch(two_inputs(), None, 2000, seed=1)
+    assert [leaf.shape for leaf in batch] == [(2000, 3), (2000, 5)]
+    assert abs(batch[1].var() - 1) < 4 * np.sqrt(2 / 10_000)
+    np.testing.assert_array_equal(batch[0], take_batch(two_inputs(), None, 2000, seed=1)[0])
+
+
+@pytest.mark.parametrize(
+    "model", [Subclassed(), keras.Sequential([layers.Input((4,), dtype="int32"), layers.Embedding(3, 2)])]
+)
+def test_none_needs_known_float_inputs(model):
+    with pytest.raises(
+        ValueError, match="`data=None` needs a functional or Sequential model .* Pass a batch"
+    ):
+        take_batch(model, None, 8)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 2.0, True, "8"])
+def test_samples_must_be_a_positive_int(samples):
+    with pytest.raises(ValueError, match="`samples` must be a positive int. Received: samples="):
+        take_batch(ONE, rows(4), samples)
+
+
+@pytest.mark.parametrize("empty", [rows(0), [], {}, (), iter([]), iter([rows(0)])])
+def test_empty_data_is_refused(empty):
+    with pytest.raises(ValueError, match="`data` must"):
+        take_batch(ONE, empty, 8)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_and_counted(bad):
+    data = rows(4)
+    data[1, 1] = data[2, 0] = bad
+    with pytest.raises(ValueError, match=r"`data` must be finite. Received: .*\(4, 3\) with 2 NaN or Inf"):
+        take_batch(ONE, data, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "why"),
+    [
+        (ONE, rows(4, 5), r"`x` takes the shape \(None, 3\)"),
+        (ONE, np.zeros((4, 3, 1)), r"`x` takes the shape \(None, 3\)"),
+        (ONE, np.array([["a", "b", "c"]]), "`x` takes the dtype float32"),
+        (ONE, [rows(4), rows(4)], "takes 1 arrays, not 2"),
+        (ONE, {"y": rows(4)}, r"it lacks \['x'\]"),
+        (two_inputs(), rows(4), "takes 2 arrays, not 1"),
+        (two_inputs(), [rows(4), rows(4)], r"`b` takes the shape \(None, 5\)"),
+        (two_inputs(True), {"a": rows(4)}, r"it lacks \['b'\]"),
+        (two_inputs(True), [rows(4), rows(4, 5)], "the model takes a dict"),
+    ],
+)
+def test_data_that_does_not_fit_the_inputs_is_refused(model, data, why):
+    with pytest.raises(ValueError, match=f"`data` must have the structure .*{why}.* Received: "):
+        take_batch(model, data, 8)
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="as many rows in each of its arrays"):
+        take_batch(two_inputs(), [rows(4), rows(6, 5)], 8)
+
+
+@pytest.mark.parametrize("nothing", [7, "text", np.float32(3), {"x": 3}, [None]])
+def test_things_that_hold_no_batches_are_refused(nothing):
+    with pytest.raises(ValueError, match="`data` must"):
+        take_batch(ONE, nothing, 8)
