@@ -150,8 +150,9 @@ def calibrate(
             The weights are then what they were, as they are after Ctrl-C or any error inside the model.
 
     Reference:
-        Mishkin and Matas, 2016, "All you need is a good init", algorithm 1 (https://arxiv.org/abs/1511.06422).
-        Deviation: linear layers are scaled once, exactly, instead of iterated to a tolerance of 0.1.
+        Mishkin and Matas, 2016, "All you need is a good init", algorithm 1
+        (https://arxiv.org/abs/1511.06422). Deviation: linear layers are scaled once, exactly, instead of
+        iterated to a tolerance of 0.1.
     """
     started = time.perf_counter()
     _check_built(model)
@@ -243,8 +244,8 @@ def _observer(
         mean, variance = probe.mean_and_variance(output)
         if not math.isfinite(variance):
             raise ValueError(
-                f"`data` must keep every pre-activation finite. Received: mean={mean}, variance={variance} at "
-                f"`{site.path}` (kernel shape {tuple(site.kernel.shape)}). Smaller weights, or float32 in "
+                f"`data` must keep every pre-activation finite. Received: mean={mean}, variance={variance} "
+                f"at `{site.path}` (kernel shape {tuple(site.kernel.shape)}). Smaller weights, or float32 in "
                 "place of half precision, keep it finite; the weights are unchanged."
             )
         if site not in measured:

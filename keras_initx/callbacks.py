@@ -32,6 +32,7 @@ class WeightHistograms(keras.callbacks.Callback):
 
     Raises:
         TypeError: If `log_dir` is not a path.
+        ValueError: When training starts, if the model is not built: it has no initialization to write yet.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
@@ -43,6 +44,11 @@ class WeightHistograms(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Writes the state before the first epoch that is trained."""
+        if not self.model.weights:
+            raise ValueError(
+                f"`model` must be built before `fit` for step 0 to be written. Received: `{self.model.name}` "
+                "without weights. Call it on one batch, or `model.build(input_shape)`, first."
+            )
         if self._writer is None:
             self._writer = EventWriter(self.log_dir, first_step=epoch)
             self._log(epoch)

@@ -57,11 +57,11 @@ class InitxDigits(tfds.core.GeneratorBasedBuilder):
 def load(name: str, split: Any, data_dir: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
     """Loads a supervised data set by its tensorflow-datasets name, or says within seconds why it cannot.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
+    >>> import contextlib, io, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
     ...     train, info = load("initx_digits", "train", folder)
-    ...     print(len(train), info.features["label"].num_classes)
-    1437 10
+    >>> len(train), info.features["label"].num_classes
+    (1437, 10)
 
     Args:
         name: `initx_digits`, or any supervised tfds data set (`mnist`, `cifar10`, ...).

@@ -95,7 +95,9 @@ def _moments_on_host(values: np.ndarray) -> tuple[float, float]:
     # Eager backend operations cost more to dispatch than to compute here; NumPy reads the same buffer, and
     # its dot product squares and sums in one pass without a temporary.
     flat = values.reshape(-1)
-    return float(flat.mean()), float(np.dot(flat, flat)) / flat.size
+    # An overflow is an infinite result, which callers look for; NumPy need not warn of it besides.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(flat.mean()), float(np.dot(flat, flat)) / flat.size
 
 
 @contextlib.contextmanager

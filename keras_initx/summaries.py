@@ -42,7 +42,7 @@ class EventWriter:
         folder = pathlib.Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names and takes names with "tfevents".
-        unique = f"{socket.gethostname()}.{os.getpid()}.{next(_counter)}"
+        unique = f"{socket.gethostname()}.{os.getpid()}.{next(_counter):06d}"
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.{unique}.initx"
         self._file = self.path.open("wb")
         self._records = RecordWriter(self._file)
@@ -127,10 +127,8 @@ def buckets(values: Any, bins: int = BINS) -> tuple[np.ndarray, float]:
         return np.zeros((bins, 3)), nonfinite
     low, high = finite.min(), finite.max()
     edges = np.linspace(low, high, bins + 1)
-    # The spread of the extreme finite doubles overflows; they are counted in the last bucket.
-    with np.errstate(over="ignore"):
-        width = (high - low) / bins
-    if width == 0 or not np.isfinite(width):
+    width = (high - low) / bins
+    if width == 0:
         counts = np.zeros(bins, np.int64)
         counts[-1] = finite.size
     else:

@@ -24,6 +24,8 @@ _LINEAR = {
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _ATTENTION_ROLES = ("query", "key", "value", "attention_output")
 _LOOPS = (layers.RNN, layers.Bidirectional)
+# Weights that may have several axes and are no kernels: GRU's bias, PReLU's slopes, normalization's scales.
+_NO_KERNELS = ("bias", "alpha", "gamma", "beta")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def iter_kernels(model: Any) -> Iterator[KernelSite]:
     for layer in found:
         base = next((cls for cls in type(layer).__mro__ if cls in _LINEAR), None)
         for kernel in layer._trainable_variables:
-            if len(kernel.shape) < 2 or (base and kernel is getattr(layer, "bias", None)):
+            if len(kernel.shape) < 2 or kernel.name in _NO_KERNELS:
                 continue
             own = base is not None and kernel.name == "kernel"
             yield KernelSite(

@@ -1,6 +1,7 @@
 """What all tests share: quiet frameworks, and the mark of tests that need TensorFlow's backend."""
 
 import os
+import socket
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -18,6 +19,13 @@ def rng():
 def _seeded():
     """Gives each test the same random streams whatever ran before it."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def pytest_collection_modifyitems(items):

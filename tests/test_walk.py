@@ -81,6 +81,16 @@ def test_unsupported_layers_are_sites_with_a_reason():
     assert all("recurrent loop" in site.obstacle for site in recurrent)
 
 
+def test_biases_slopes_and_scales_of_several_axes_are_no_kernels():
+    layers_without = [layers.PReLU(), layers.LayerNormalization(axis=(1, 2))]
+    for layer in layers_without:
+        layer.build((None, 4, 5))
+        assert not list(iter_kernels(layer))
+    gru = layers.GRU(3)
+    gru.build((None, 4, 5))
+    assert [site.kernel.name for site in iter_kernels(gru)] == ["kernel", "recurrent_kernel"]
+
+
 def test_dense_inside_a_recurrent_cell_is_not_hooked():
     class Cell(keras.layers.Layer):
         state_size = output_size = 3

@@ -60,7 +60,7 @@ def test_query_key_value_projections_are_orthogonal_and_keep_variance(cls, rng):
     attention = layers.MultiHeadAttention(8, 16, kernel_initializer=cls(seed=4))
     attention.build((None, 5, 128), (None, 5, 128))
     inputs = rng.standard_normal((500, 128))
-    for name, axes in (("query", 1), ("key", 1), ("value", 1), ("attention_output", 2)):
+    for name in ("query", "key", "value", "attention_output"):
         (kernel,) = (v for v in attention.weights if v.path.endswith(f"{name}/kernel"))
         square = np.asarray(ops.convert_to_numpy(kernel)).reshape(128, 128)
         assert_semi_orthogonal(square)

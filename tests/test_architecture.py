@@ -1,0 +1,113 @@
+"""The import rule of the house: who may import whom, as a table."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "keras_initx"
+
+# Rooms that each room may import at module level.
+ALLOWED = {
+    "fans": set(),
+    "state": set(),
+    "data": set(),
+    "datasets": set(),
+    "summaries": set(),
+    "initializers": {"fans"},
+    "walk": set(),
+    "probe": {"walk"},
+    "calibration": {"initializers", "walk", "probe", "state", "data"},
+    "callbacks": {"summaries"},
+    "saved_model": set(),
+    "__init__": {"calibration", "callbacks", "data", "fans", "initializers", "probe", "saved_model"},
+}
+# What no room may import at module level, but for those named: they are slow, or extras.
+HEAVY = {
+    "tensorflow": set(),
+    "torch": set(),
+    "jax": set(),
+    "ray": set(),
+    "matplotlib": set(),
+    "tensorflow_serving": set(),
+    "grpc": set(),
+    "sklearn": {"datasets"},
+    "tensorflow_datasets": {"datasets"},
+}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Dotted names that a module imports when it is itself imported."""
+    tree = ast.parse(path.read_text())
+    nested = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if node in nested:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_the_table_names_every_room():
+    assert {room_of(path) for path in modules()} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_only_what_the_table_allows(path):
+    room = room_of(path)
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("keras_initx.")} - {room}
+    assert used <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_inside_functions(path):
+    for name in imported(path):
+        assert room_of(path) in HEAVY.get(name.split(".")[0], {room_of(path)}), name
+
+
+def test_private_files_are_imported_by_their_own_room_only():
+    for path in modules():
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "keras_initx" and any(part.startswith("_") for part in parts[2:3]):
+                assert parts[1] == room_of(path), f"{path} imports {name}"
+
+
+def test_only_probe_hooks_layers_and_only_walk_names_layer_classes():
+    for path in modules():
+        text = path.read_text()
+        if room_of(path) != "probe":
+            assert "object.__setattr__(layer" not in text
+        if room_of(path) != "walk":
+            assert "layers.Dense:" not in text
+            assert "MultiHeadAttention," not in text
+
+
+def test_files_and_function_bodies_stay_short():
+    for path in modules():
+        assert len(path.read_text().splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                start = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0].lineno
+                assert node.end_lineno - start < 40, f"{path}: {node.name}"
+
+
+def test_the_door_has_no_logic():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    assert len((PACKAGE / "__init__.py").read_text().splitlines()) <= 60
+    assert all(isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign) for node in tree.body)
