@@ -28,6 +28,7 @@ def unused_port():
         return probe.getsockname()[1]
 
 
+@pytest.hookimpl(trylast=True)  # after -m has deselected
 def pytest_collection_modifyitems(items):
     """A test that needs TensorFlow's backend fails under another one rather than being skipped unseen."""
     if keras.backend.backend() == "tensorflow":

@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -31,6 +31,8 @@ def values(path):
 @settings(max_examples=200, deadline=None)
 @given(hnp.arrays("float64", hnp.array_shapes(max_dims=3, max_side=20), elements=FLOATS))
 def test_buckets_are_those_of_tensorboards_own_summary(array):
+    # Where a thirtieth of the range underflows, theirs divides by zero.
+    assume(array.size == 0 or np.ptp(array) == 0 or np.ptp(array) > 1e-300)
     theirs = tensor_util.make_ndarray(histogram_pb("tag", array).value[0].tensor)
     table, nonfinite = buckets(array)
     assert nonfinite == 0
