@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-backends test-slow check format bench clean
+.PHONY: demo test test-backends test-slow check format smoke bench clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/image_classification.py
@@ -29,6 +29,13 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The wheel alone, in an environment and a folder that know nothing of this clone.
+smoke: $(VENV)/.dev
+	rm -rf build/smoke && $(BIN)/python -m build --wheel --outdir build/smoke .
+	$(PYTHON) -m venv build/smoke/venv
+	build/smoke/venv/bin/python -m pip install --quiet build/smoke/*.whl
+	cp tests/smoke.py build/smoke && cd build/smoke && venv/bin/python -I smoke.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/import_time.py

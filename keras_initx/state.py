@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 from keras import ops
 
 __all__ = ["stream_seed", "transaction"]
@@ -35,10 +36,9 @@ def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
 
     `update` assigns to the variable what the function makes of its value.
 
-    The old values are held until the block ends: on TensorFlow by a reference to the old buffer, on the
-    other backends by one copy of what is changed.
+    The old values are held until the block ends: on TensorFlow and JAX by a reference to the old buffer, on
+    torch, which assigns in place, by a copy.
 
-    >>> import keras
     >>> variable = keras.Variable([1.0])
     >>> with contextlib.suppress(KeyError), transaction() as update:
     ...     update(variable, lambda value: 2.0 * value)
@@ -49,7 +49,8 @@ def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
     saved: dict[int, tuple[Any, Any]] = {}
 
     def update(variable: Any, function: Callable[[Any], Any]) -> None:
-        value = ops.copy(variable.value)
+        # A JAX array never changes; on TensorFlow `copy` refers to the buffer, which `assign` replaces.
+        value = variable.value if keras.backend.backend() == "jax" else ops.copy(variable.value)
         saved.setdefault(id(variable), (variable, value))
         variable.assign(function(value))
 
