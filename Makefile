@@ -35,7 +35,7 @@ smoke: $(VENV)/.dev
 	rm -rf build/smoke && $(BIN)/python -m build --wheel --outdir build/smoke .
 	$(PYTHON) -m venv build/smoke/venv
 	build/smoke/venv/bin/python -m pip install --quiet build/smoke/*.whl
-	cp tests/smoke.py build/smoke && cd build/smoke && venv/bin/python -I smoke.py
+	cp .ci/smoke.py build/smoke && cd build/smoke && venv/bin/python -I smoke.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/import_time.py

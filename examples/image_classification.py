@@ -159,6 +159,7 @@ def train(data: Data, initializer: str, seed: int, epochs: int, folder: pathlib.
             initial_epoch=done,
             epochs=epochs,
             steps_per_epoch=data.steps,
+            shuffle=False,  # `batches` has done it
             validation_data=data.test.batch(256),
             callbacks=[
                 initx.callbacks.WeightHistograms(folder),

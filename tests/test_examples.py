@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_initx  # noqa: F401  registers what the checkpoints name
+
 pytestmark = pytest.mark.tensorflow
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 
@@ -81,6 +83,27 @@ def test_bad_arguments_end_with_one_line_and_code_2(arguments, message, tmp_path
     assert message in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_other_tfds_sets_take_the_same_path(name, tmp_path):
+    """With tfds' own mock, which gives random images of the set's shape: nothing can be learned from them."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+sys.argv = ["image_classification.py", "--dataset", {name!r}, "--epochs", "1", "--initializer", "he_normal"]
+import requests, tensorflow_datasets as tfds
+import image_classification
+requests.head = lambda *args, **kwargs: None
+with tfds.testing.mock_data(num_examples=70):
+    image_classification.main(image_classification.parse_arguments()[1])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "saved_models" / name / "1" / "saved_model.pb").exists()
+    assert (tmp_path / "saved_models" / f"{name}.keras").exists()
 
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
