@@ -158,14 +158,19 @@ def calibrate(
     _check_built(model)
     laws = _laws(model, None if initializer is None else _law(initializer))
     batch = data_room.take_batch(model, data, samples, seed)
-    if keras.backend.backend() == "torch":
-        batch = keras.tree.map_structure(ops.convert_to_tensor, batch)
     notes = {site: site.obstacle or _frozen(site) for site in laws}
     measured: dict[KernelSite, _Measurement] = {}
     with transaction() as update:
         enter = _redraw(laws, seed, update) if redraw else None
         observe = _observer(laws, measured)
-        probe.run(model, batch, [site for site, note in notes.items() if not note], observe, enter)
+        sites = [site for site, note in notes.items() if not note]
+        try:
+            probe.run(model, batch, sites, observe, enter)
+        except (TypeError, ValueError) as error:
+            # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
+            if measured or data_room.knows_inputs(model):
+                raise
+            raise data_room.refusal(model, batch, error) from error
         for site, measurement in measured.items():
             update(site.kernel, functools.partial(_times, measurement.scale))
             # Most biases are zero and stay it; half of the updates are saved by looking.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["take_batch"]
+__all__ = ["knows_inputs", "refusal", "take_batch"]
 
 
 def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> Any:
@@ -42,6 +42,38 @@ def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> 
                 "among its values. Remove or replace those rows, for example with numpy.nan_to_num."
             )
     return batch
+
+
+def knows_inputs(model: Any) -> bool:
+    """Tells whether `take_batch` has checked the batch against the model's inputs.
+
+    >>> knows_inputs(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)]))
+    True
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        True for functional and Sequential models, False for subclassed ones.
+    """
+    return _expected_inputs(model) is not None
+
+
+def refusal(model: Any, batch: Any, error: Exception) -> ValueError:
+    """Returns the error for a batch that a model, whose inputs were not known, cannot be called on.
+
+    Args:
+        model: The model.
+        batch: What it was called on.
+        error: What it raised.
+
+    Returns:
+        An error to raise from `error`.
+    """
+    return ValueError(
+        f"`data` must be what `{model.name}` can be called on. Received: {_describe(batch)}; it raised "
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0]} Pass what `model.predict` takes."
+    )
 
 
 def _is_array(data: Any) -> bool:

@@ -331,6 +331,16 @@ def test_bad_data_changes_nothing(bad, images):
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.mark.parametrize("bad", [np.zeros((4, 12, 12, 5)), [np.zeros((4, 3)), np.zeros((4, 3))], np.zeros(4)])
+def test_data_that_a_subclassed_model_cannot_be_called_on_is_refused(bad):
+    model = subclassed()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="`data` must be what `subclassed` can be called on. Received: "):
+        initx.calibrate(model, bad, "initx>LSUV", redraw=True)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 @pytest.mark.parametrize("model", [keras.Sequential([layers.Dense(3)]), Subclassed()])
 def test_an_unbuilt_model_is_refused(model):
     with pytest.raises(ValueError, match=r"`model` must be built .* Call `model.build\(input_shape\)`"):
