@@ -11,8 +11,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_initx import data as data_room
-from keras_initx import initializers, probe
+import keras_initx.probe as probe
+from keras_initx.data import knows_inputs, refusal, take_batch
+from keras_initx.initializers import LSUV, get
 from keras_initx.state import stream_seed, transaction
 from keras_initx.walk import KernelSite, iter_kernels
 
@@ -157,7 +158,7 @@ def calibrate(
     started = time.perf_counter()
     _check_built(model)
     laws = _laws(model, None if initializer is None else _law(initializer))
-    batch = data_room.take_batch(model, data, samples, seed)
+    batch = take_batch(model, data, samples, seed)
     notes = {site: site.obstacle or _frozen(site) for site in laws}
     measured: dict[KernelSite, _Measurement] = {}
     with transaction() as update:
@@ -168,9 +169,9 @@ def calibrate(
             probe.run(model, batch, sites, observe, enter)
         except (TypeError, ValueError) as error:
             # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
-            if measured or data_room.knows_inputs(model):
+            if measured or knows_inputs(model):
                 raise
-            raise data_room.refusal(model, batch, error) from error
+            raise refusal(model, batch, error) from error
         for site, measurement in measured.items():
             update(site.kernel, functools.partial(_times, measurement.scale))
             # Most biases are zero and stay it; half of the updates are saved by looking.
@@ -193,9 +194,9 @@ def _check_built(model: Any) -> None:
         )
 
 
-def _law(initializer: Any) -> initializers.LSUV:
-    law = initializers.get(initializer)
-    if not isinstance(law, initializers.LSUV):
+def _law(initializer: Any) -> LSUV:
+    law = get(initializer)
+    if not isinstance(law, LSUV):
         raise ValueError(
             "`initializer` must be a data-dependent law, one of ['initx>LSUV']. "
             f"Received: {initializer!r}, which needs no data."
@@ -203,14 +204,14 @@ def _law(initializer: Any) -> initializers.LSUV:
     return law
 
 
-def _laws(model: Any, law: initializers.LSUV | None) -> dict[KernelSite, initializers.LSUV]:
+def _laws(model: Any, law: LSUV | None) -> dict[KernelSite, LSUV]:
     """The law of each site that is to be calibrated."""
     sites = list(iter_kernels(model))
     if law is None:
-        own = {site: site.initializer for site in sites if isinstance(site.initializer, initializers.LSUV)}
+        own = {site: site.initializer for site in sites if isinstance(site.initializer, LSUV)}
         if own:
             return own
-        law = initializers.LSUV()
+        law = LSUV()
     return dict.fromkeys(sites, law)
 
 
@@ -219,7 +220,7 @@ def _frozen(site: KernelSite) -> str:
 
 
 def _redraw(
-    laws: dict[KernelSite, initializers.LSUV], seed: int | None, update: Callable[[Any, Callable], None]
+    laws: dict[KernelSite, LSUV], seed: int | None, update: Callable[[Any, Callable], None]
 ) -> Callable[[KernelSite], None]:
     """Returns what draws a site's base the first time that its layer runs."""
     drawn: set[int] = set()
@@ -241,7 +242,7 @@ def _redraw(
 
 
 def _observer(
-    laws: dict[KernelSite, initializers.LSUV], measured: dict[KernelSite, _Measurement]
+    laws: dict[KernelSite, LSUV], measured: dict[KernelSite, _Measurement]
 ) -> Callable[[KernelSite, Any], Any]:
     """Returns what measures a pre-activation, fixes the site's scale at its first call, and rescales."""
 
