@@ -249,5 +249,5 @@ if __name__ == "__main__":
     parser, arguments = parse_arguments()
     try:
         main(arguments)
-    except (ValueError, OSError) as error:
+    except (NotImplementedError, ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")

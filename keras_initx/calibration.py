@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 import time
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ __all__ = ["CalibrationReport", "CalibrationRow", "calibrate"]
 # Rounding gives constant outputs a spread of about one unit in the last place; below this many of them the
 # spread says nothing about the data.
 _ZERO_SPREAD = 8 * 2.0**-23
+_FROZEN = "frozen: left as it is"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +72,7 @@ class CalibrationReport:
 
     def __str__(self) -> str:
         """Formats the report as an aligned table."""
-        head = ("path", "role", "std before", "scale", "std after", "note")
-        cells = [head]
+        cells = [("path", "role", "std before", "scale", "std after", "note")]
         for row in self.rows:
             numbers = (row.std_before, row.scale, row.std_after)
             before, scale, after = ("-" if n is None else f"{n:.4g}" for n in numbers)
@@ -80,21 +81,20 @@ class CalibrationReport:
         lines = [
             "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells
         ]
-        done = sum(row.iterations > 0 for row in self.rows)
-        total = (
-            f"{done} of {len(self.rows)} kernels calibrated on {self.samples} rows, "
-            f"{self.forward_passes} forward pass, {self.seconds:.2f} s"
+        lines.append(
+            f"{sum(row.iterations for row in self.rows)} of {len(self.rows)} kernels calibrated on "
+            f"{self.samples} rows, {self.forward_passes} forward pass, {self.seconds:.2f} s"
         )
-        return "\n".join([*(line.rstrip() for line in lines), total])
+        return "\n".join(line.rstrip() for line in lines)
 
 
 @dataclasses.dataclass
 class _Measurement:
     """Moments of one site's pre-activation over its calls so far, before rescaling."""
 
-    scale: float
-    std_before: float
-    constant: bool
+    scale: float = 1.0
+    std_before: float = 0.0
+    constant: bool = True
     calls: int = 0
     mean: float = 0.0
     square: float = 0.0
@@ -124,7 +124,7 @@ def calibrate(
     rescaled, so that every later layer is measured on calibrated inputs; when the pass is over, kernels and
     biases are multiplied by the same factors. Dense, convolution (1-D to 3-D, grouped, depthwise, transposed)
     and einsum layers are covered, attention's query, key, value and output each by itself. A layer that runs
-    several times in one pass is scaled by its first call.
+    several times in one pass (shared, or in TimeDistributed) is scaled by the first call that varies.
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
     >>> report = calibrate(model, None, "initx>LSUV", seed=1)
@@ -139,8 +139,9 @@ def calibrate(
             `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
         samples: Rows of data to measure on, from the start of the data: shuffle sorted data first.
         redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
-            that are there are rescaled.
-        seed: Seed of the redraw, one independent stream per layer, and of the Gaussian input.
+            that are there are rescaled. Biases are kept and rescaled in both cases.
+        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input. Name
+            your layers: Keras numbers unnamed ones anew for each model of a process.
 
     Returns:
         A report with one row per kernel, in the order in which the layers ran. Layers that could not be
@@ -157,9 +158,11 @@ def calibrate(
     """
     started = time.perf_counter()
     _check_built(model)
+    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
     laws = _laws(model, None if initializer is None else _law(initializer))
     batch = take_batch(model, data, samples, seed)
-    notes = {site: site.obstacle or _frozen(site) for site in laws}
+    notes = {s: s.obstacle or ("" if s.kernel.trainable else _FROZEN) for s in laws}
     measured: dict[KernelSite, _Measurement] = {}
     with transaction() as update:
         enter = _redraw(laws, seed, update) if redraw else None
@@ -169,19 +172,18 @@ def calibrate(
             probe.run(model, batch, sites, observe, enter)
         except (TypeError, ValueError) as error:
             # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
-            if measured or knows_inputs(model):
+            if measured or knows_inputs(model) or probe.TRACED in str(error):
                 raise
             raise refusal(model, batch, error) from error
         for site, measurement in measured.items():
             update(site.kernel, functools.partial(_times, measurement.scale))
             # Most biases are zero and stay it; half of the updates are saved by looking.
-            if site.bias is not None and ops.convert_to_numpy(site.bias).any():
+            if site.bias is not None and ops.convert_to_numpy(ops.copy(site.bias.value)).any():
                 update(site.bias, functools.partial(_times, measurement.scale))
     in_call_order = dict.fromkeys([*measured, *notes])
     rows = tuple(_row(site, notes[site], measured.get(site)) for site in in_call_order)
     _warn(rows, notes)
-    count = len(keras.tree.flatten(batch)[0])
-    return CalibrationReport(rows, count, 1, time.perf_counter() - started)
+    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), 1, time.perf_counter() - started)
 
 
 def _check_built(model: Any) -> None:
@@ -215,10 +217,6 @@ def _laws(model: Any, law: LSUV | None) -> dict[KernelSite, LSUV]:
     return dict.fromkeys(sites, law)
 
 
-def _frozen(site: KernelSite) -> str:
-    return "" if site.kernel.trainable else "frozen: left as it is"
-
-
 def _redraw(
     laws: dict[KernelSite, LSUV], seed: int | None, update: Callable[[Any, Callable], None]
 ) -> Callable[[KernelSite], None]:
@@ -232,7 +230,9 @@ def _redraw(
         law = laws[site]
         own_seed = law.seed if seed is None else seed
         config = law.get_config()
-        config["seed"] = stream_seed(own_seed, site.path) if isinstance(own_seed, int) else own_seed
+        config["seed"] = (
+            stream_seed(int(own_seed), site.path) if isinstance(own_seed, numbers.Integral) else own_seed
+        )
         if site.axes:
             config["input_axes"], config["output_axes"] = site.axes
         base = law.from_config(config)
@@ -254,11 +254,12 @@ def _observer(
                 f"at `{site.path}` (kernel shape {tuple(site.kernel.shape)}). Smaller weights, or float32 in "
                 "place of half precision, keep it finite; the weights are unchanged."
             )
-        if site not in measured:
-            std = math.sqrt(variance)
-            constant = std <= _ZERO_SPREAD * math.hypot(mean, std)
-            measured[site] = _Measurement(1.0 if constant else laws[site].rescale(std), std, constant)
-        measured[site].add(mean, variance)
+        measurement = measured.setdefault(site, _Measurement())
+        std = math.sqrt(variance)
+        if measurement.constant and std > _ZERO_SPREAD * math.hypot(mean, std):
+            measurement.scale, measurement.std_before = laws[site].rescale(std), std
+            measurement.constant = False
+        measurement.add(mean, variance)
         return _times(measured[site].scale, output)
 
     return observe
@@ -277,8 +278,8 @@ def _row(site: KernelSite, note: str, measurement: _Measurement | None) -> Calib
         return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
     if measurement.constant:
         note = "zero variance: its output is constant on this data"
-    elif measurement.calls > 1:
-        note = f"ran {measurement.calls} times; scaled by its first call"
+    elif not math.isclose(measurement.std_after, measurement.scale * measurement.std_before, rel_tol=1e-3):
+        note = f"ran {measurement.calls} times; scaled by the first call that varies"
     return CalibrationRow(
         path=site.path,
         role=site.role,
@@ -291,7 +292,7 @@ def _row(site: KernelSite, note: str, measurement: _Measurement | None) -> Calib
 
 
 def _warn(rows: tuple[CalibrationRow, ...], notes: dict[KernelSite, str]) -> None:
-    told = [f"`{row.path}`: {row.note}" for row in rows if row.note and not row.note.startswith("frozen")]
+    told = [f"`{row.path}`: {row.note}" for row in rows if row.note and row.note != _FROZEN]
     if told:
         warnings.warn(
             f"{len(told)} of {len(notes)} kernels are not calibrated to their target: {'; '.join(told)}.",

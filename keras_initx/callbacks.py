@@ -42,6 +42,10 @@ class WeightHistograms(keras.callbacks.Callback):
         self.log_dir = os.fspath(log_dir)
         self._writer: EventWriter | None = None
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Closes what an interrupted `fit`, which never ends its training, has left open."""
+        self.on_train_end()
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Writes the state before the first epoch that is trained."""
         if not self.model.weights:
@@ -69,5 +73,5 @@ class WeightHistograms(keras.callbacks.Callback):
         digits = len(str(len(weights) - 1))
         for number, variable in enumerate(weights):
             path = variable.path.removeprefix(f"{self.model.name}/")
-            values = keras.ops.convert_to_numpy(variable)
+            values = keras.ops.convert_to_numpy(variable.value)
             self._writer.histogram(f"weights/{number:0{digits}d}_{path}", values, step)

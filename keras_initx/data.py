@@ -1,6 +1,8 @@
 """From whatever holds a user's data to one checked batch that a model can be called on."""
 
 import itertools
+import numbers
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +31,7 @@ def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> 
     Raises:
         ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs.
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+    if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
     if data is None:
         return _gaussian(model, samples, seed)
@@ -70,9 +72,12 @@ def refusal(model: Any, batch: Any, error: Exception) -> ValueError:
     Returns:
         An error to raise from `error`.
     """
+    # Keras puts a line of its own before the reason, and sets it in bold.
+    lines = [line for line in re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() if line.strip()]
+    reason = next((line for line in lines if not line.startswith("Exception encountered")), "")
     return ValueError(
         f"`data` must be what `{model.name}` can be called on. Received: {_describe(batch)}; it raised "
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0]} Pass what `model.predict` takes."
+        f"{type(error).__name__}: {reason} Pass what `model.predict` takes."
     )
 
 
@@ -125,6 +130,8 @@ def _fit(model: Any, data: Any, samples: int) -> Any:
         if has_targets and len(tree.flatten(data)) != count:
             data = data[0]
         inputs = _match(expected, data)
+    if not all(_is_array(leaf) for leaf in tree.flatten(inputs)):
+        raise ValueError(f"`data` must hold arrays. Received: a batch that is {_describe(data)}.")
     batch = tree.map_structure(lambda leaf: _rows(leaf, samples), inputs)
     lengths = {len(leaf) for leaf in tree.flatten(batch)}
     if len(lengths) != 1 or 0 in lengths:
@@ -168,9 +175,11 @@ def _misfit(expected: Any, data: Any, why: str) -> ValueError:
 def _rows(leaf: Any, samples: int) -> np.ndarray:
     if len(leaf.shape) == 0:
         raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
-    return np.asarray(
-        keras.ops.convert_to_numpy(leaf[:samples]) if keras.ops.is_tensor(leaf) else leaf[:samples]
-    )
+    rows = leaf[:samples]
+    rows = np.asarray(keras.ops.convert_to_numpy(rows) if keras.ops.is_tensor(rows) else rows)
+    if rows.dtype.kind in "cmM":
+        raise ValueError(f"`data` must hold real numbers or strings. Received: dtype={rows.dtype}.")
+    return rows
 
 
 def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 
 __all__ = ["Fans", "compute_fans"]
@@ -50,13 +51,15 @@ def compute_fans(
         The fans, as whole numbers.
 
     Raises:
-        ValueError: If one axes argument comes without the other, names an axis that `shape` does not have,
-            or shares an axis with the other.
+        ValueError: If a dimension is no int of at least 0; if one axes argument comes without the other,
+            names an axis that `shape` does not have, or shares an axis with the other.
 
     Reference:
         Glorot and Bengio, 2010, section 4.2 (n_j and n_{j+1} of equations 5 and 6);
         He et al., 2015, section 2.2 (n = k^2 c for a convolution).
     """
+    if not all(isinstance(size, numbers.Integral) and size >= 0 for size in shape):
+        raise ValueError(f"`shape` must hold ints of at least 0. Received: shape={shape!r}.")
     shape = tuple(int(size) for size in shape)
     if (input_axes is None) != (output_axes is None):
         raise ValueError(

@@ -10,7 +10,9 @@ from keras import ops
 
 from keras_initx.walk import KernelSite, iter_kernels
 
-__all__ = ["mean_and_variance", "preactivation_std", "run"]
+__all__ = ["TRACED", "mean_and_variance", "preactivation_std", "run"]
+
+TRACED = "`model` must run eagerly"
 
 
 def run(
@@ -105,7 +107,7 @@ def _hooked(
     site: KernelSite, observe: Callable[[KernelSite, Any], Any], enter: Callable[[KernelSite], None] | None
 ) -> Iterator[None]:
     layer = site.layer
-    call, activation = layer.call, layer.activation
+    call, activation, shadow = layer.call, layer.activation, layer.__dict__.get("call")
 
     def hooked(*args: Any, **kwargs: Any) -> Any:
         if enter:
@@ -116,6 +118,11 @@ def _hooked(
             output = call(*args, **kwargs)
         finally:
             object.__setattr__(layer, "activation", activation)
+        if type(output).__name__ == "SymbolicTensor" or "Tracer" in type(output).__name__:
+            raise ValueError(
+                f"{TRACED}. Received: `{site.path}` runs inside a traced function, where its "
+                "output has no value yet. Take the tf.function or jit off the call, or call this outside it."
+            )
         output = observe(site, output)
         return output if activation is None else activation(output)
 
@@ -123,7 +130,10 @@ def _hooked(
     try:
         yield
     finally:
-        object.__delattr__(layer, "call")
+        if shadow is None:
+            object.__delattr__(layer, "call")
+        else:
+            object.__setattr__(layer, "call", shadow)
 
 
 def _no_gradients() -> contextlib.AbstractContextManager[None]:

@@ -59,10 +59,13 @@ def export(model: Any, path: str | os.PathLike[str]) -> ExportedModel:
         ValueError: If the model is not built, the backend is not TensorFlow, or `path` is a file. Nothing is
             written then.
     """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ValueError(f"`path` must be the model's folder. Received: path={path!r}.")
     root = pathlib.Path(path)
     _check(model, root)
     import tensorflow as tf
 
+    existed = root.exists()
     root.mkdir(parents=True, exist_ok=True)
     # A name that is no number is no version to a server; the same folder makes the rename atomic.
     scratch = pathlib.Path(tempfile.mkdtemp(prefix=".exporting-", dir=root))
@@ -72,6 +75,8 @@ def export(model: Any, path: str | os.PathLike[str]) -> ExportedModel:
         version = _rename_to_next_version(scratch / "model", root)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if not existed and not any(root.iterdir()):
+            root.rmdir()
     return ExportedModel(str(root / str(version)), version, signatures)
 
 

@@ -1,6 +1,7 @@
 """The kernels of a model: the only code that knows Keras' layer classes."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,8 @@ class KernelSite:
     """One kernel of a model.
 
     Attributes:
-        path: Path of the layer within the model, followed by the variable's name unless that is `kernel`.
+        path: Names of the layers that lead to the kernel from the model, followed by the variable's name
+            unless that is `kernel`; a number is added where two kernels would have the same.
         role: `dense`, `conv`, `depthwise`, `transposed`, `einsum`, `query`, `key`, `value`,
             `attention_output` or `other`.
         layer: The layer that owns the kernel.
@@ -70,6 +72,7 @@ def iter_kernels(model: Any) -> Iterator[KernelSite]:
     Yields:
         The sites, in the order in which Keras lists the layers.
     """
+    paths = _layer_paths(model)
     found = list({id(layer): layer for layer in model._flatten_layers()}.values())
     roles = {
         id(layer): layer.name
@@ -83,12 +86,13 @@ def iter_kernels(model: Any) -> Iterator[KernelSite]:
     }
     for layer in found:
         base = next((cls for cls in type(layer).__mro__ if cls in _LINEAR), None)
-        for kernel in layer._trainable_variables:
+        quantized = base is not None and getattr(layer, "quantization_mode", None)
+        for kernel in [*layer._trainable_variables, *([layer._kernel] if quantized else [])]:
             if len(kernel.shape) < 2 or kernel.name in _NO_KERNELS:
                 continue
             own = base is not None and kernel.name == "kernel"
             yield KernelSite(
-                path=_path(model, kernel),
+                path="/".join(filter(None, (paths[id(layer)], kernel.name))).removesuffix("/kernel"),
                 role=roles.get(id(layer), _LINEAR[base]) if own else "other",
                 layer=layer,
                 kernel=kernel,
@@ -99,9 +103,23 @@ def iter_kernels(model: Any) -> Iterator[KernelSite]:
             )
 
 
-def _path(model: Any, variable: Any) -> str:
-    path = variable.path.removeprefix(f"{model.name}/") if variable.path.count("/") > 1 else variable.path
-    return path.removesuffix("/kernel")
+def _layer_paths(model: Any) -> dict[int, str]:
+    """Paths of all layers by identity: Keras' own leave out the names of nested functional models."""
+    paths: dict[int, str] = {id(model): ""}
+    taken: set[str] = set()
+
+    def visit(parent: Any) -> None:
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in paths:
+                continue
+            path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
+            number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
+            paths[id(layer)] = f"{path}_{number}" if number else path
+            taken.add(paths[id(layer)])
+            visit(layer)
+
+    visit(model)
+    return paths
 
 
 def _initializer(layer: Any, kernel: Any) -> Any:

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx import calibration, probe
+from keras_initx.walk import iter_kernels
 
 TOLERANCE = 1e-3  # what the package promises in float32
 
@@ -108,13 +109,13 @@ def test_all_pre_activations_have_unit_std_on_the_batch(build, redraw, images):
 @every_form
 def test_weights_are_rescaled_and_nothing_else_changes(build, images):
     model = build()
-    before = {v.path: ops.convert_to_numpy(v).copy() for v in model.weights}
-    report = initx.calibrate(model, images)
-    scales = {row.path: row.scale for row in report.rows}
-    for variable in model.weights:
-        old, new = before[variable.path], ops.convert_to_numpy(variable)
-        owner = variable.path.removeprefix(f"{model.name}/").rpartition("/")[0]
-        np.testing.assert_allclose(new, old * scales.get(owner, 1.0), rtol=1e-6)
+    before = [ops.convert_to_numpy(v).copy() for v in model.weights]
+    scale_of = {row.path: row.scale for row in initx.calibrate(model, images).rows}
+    scales = {id(v): scale_of[s.path] for s in iter_kernels(model) for v in (s.kernel, s.bias)}
+    assert len(scale_of) == len({id(site.layer) for site in iter_kernels(model)})
+    for old, variable in zip(before, model.weights, strict=True):
+        new = ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(new, old * scales.get(id(variable), 1.0), rtol=1e-6)
 
 
 def test_scales_equal_a_layer_by_layer_loop_in_numpy(rng):
@@ -254,6 +255,79 @@ def test_what_cannot_be_calibrated_is_a_row_with_a_reason_and_one_warning(rng):
     assert "`frozen`" not in ours[0]
     for layer, kernel in zip((frozen, unused), before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(layer.kernel), kernel)
+
+
+def test_equal_layers_of_nested_models_get_streams_of_their_own(rng):
+    def block(name):
+        inputs = layers.Input((12,))
+        return keras.Model(inputs, layers.Dense(12, "relu", name="d")(inputs), name=name)
+
+    def kernels():
+        model = keras.Sequential([layers.Input((12,)), block("b1"), block("b2")])
+        initx.calibrate(model, np.eye(12, dtype="float32"), redraw=True, seed=1)
+        return [w / np.linalg.norm(w) for w in model.get_weights()[::2]]
+
+    first, again = kernels(), kernels()
+    assert abs(first[0] - first[1]).max() > 1e-2
+    np.testing.assert_allclose(first, again, rtol=1e-5)
+
+
+def test_a_constant_first_call_does_not_decide_for_the_later_ones(rng):
+    """Left padding makes the first step of a sequence constant."""
+    steps = rng.standard_normal((50, 4, 6)).astype("float32")
+    steps[:, 0] = 0
+    inputs = layers.Input((4, 6))
+    model = keras.Model(inputs, layers.TimeDistributed(layers.Dense(5, name="d"))(inputs))
+    with pytest.warns(UserWarning, match="ran 4 times; scaled by the first call that varies"):
+        (row,) = initx.calibrate(model, steps).rows
+    first = steps[:, 1] @ model.get_weights()[0]
+    assert first.std() == pytest.approx(1, rel=1e-4)
+    assert row.iterations == 1
+
+
+def test_a_shared_layer_that_is_on_target_in_all_its_calls_is_no_warning(rng):
+    shared, inputs = layers.Dense(5, name="shared"), layers.Input((6,))
+    model = keras.Model(inputs, layers.Add()([shared(inputs), shared(inputs)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        (row,) = initx.calibrate(model, rng.standard_normal((50, 6))).rows
+    assert row.std_after == pytest.approx(1, rel=1e-6)
+
+
+def test_a_quantized_layer_is_a_row_with_its_reason(rng):
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(5, name="d")])
+    model.quantize("int8")
+    with pytest.warns(UserWarning, match="`d`: the kernel is quantized"):
+        (row,) = initx.calibrate(model, rng.standard_normal((50, 6))).rows
+    assert row.iterations == 0
+
+
+@pytest.mark.tensorflow
+def test_a_model_whose_call_is_traced_is_refused_and_unharmed(rng):
+    import tensorflow as tf
+
+    class Traced(keras.Model):
+        def __init__(self):
+            super().__init__(name="traced")
+            self.dense = layers.Dense(3, name="dense")
+
+        @tf.function
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model, x = Traced(), rng.standard_normal((8, 4)).astype("float32")
+    model.dense.build((None, 4))
+    model.built = True
+    before = model.dense(x).numpy()
+    with pytest.raises(ValueError, match="`model` must run eagerly. Received: `dense` runs inside a traced"):
+        initx.calibrate(model, x)
+    np.testing.assert_array_equal(model(x).numpy(), before)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, -1])
+def test_seed_must_be_an_int(seed):
+    with pytest.raises(ValueError, match="`seed` must be None or an int of at least 0. Received: seed="):
+        initx.calibrate(sequential(), None, seed=seed)
 
 
 def test_zero_variance_leaves_the_layer_alone_and_warns(rng):

@@ -76,6 +76,22 @@ def test_a_resumed_run_goes_on_from_its_epoch_in_a_file_of_its_own(tmp_path):
     assert sorted({step for _, step in written(tmp_path)}) == [0, 1, 2, 3]
 
 
+def test_a_callback_used_again_after_an_interrupted_fit_starts_at_step_zero(tmp_path):
+    callback = WeightHistograms(tmp_path)
+
+    def interrupt(epoch, logs):
+        raise KeyboardInterrupt
+
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model_of().fit(INPUTS, TARGETS, epochs=2, verbose=0, callbacks=[callback, stop])
+    model_of().fit(INPUTS, TARGETS, epochs=1, verbose=0, callbacks=[callback])
+    latest = sorted(tmp_path.glob("*.initx"))[-1]
+    steps = {e.step for e in EventFileLoader(str(latest)).Load() if e.summary.value}
+    assert len(list(tmp_path.glob("*.initx"))) == 2
+    assert steps == {0, 1}
+
+
 def test_nan_weights_are_counted_not_drawn(tmp_path):
     model = model_of()
     model.get_layer("head").kernel.assign(ops.full((5, 1), float("nan")))

@@ -155,7 +155,15 @@ def test_arrays_of_different_lengths_are_refused():
         take_batch(two_inputs(), [rows(4), rows(6, 5)], 8)
 
 
-@pytest.mark.parametrize("nothing", [7, "text", np.float32(3), {"x": 3}, [None]])
+@pytest.mark.parametrize("kind", ["complex64", "datetime64[s]"])
+def test_what_is_neither_number_nor_string_is_refused(kind):
+    with pytest.raises(ValueError, match="`data` must hold real numbers or strings. Received: dtype="):
+        take_batch(ONE, np.zeros((4, 3), kind), 8)
+
+
+@pytest.mark.parametrize(
+    "nothing", [range(5), {1, 2}, (None for _ in range(2)), 7, "text", np.float32(3), {"x": 3}, [None]]
+)
 def test_things_that_hold_no_batches_are_refused(nothing):
     with pytest.raises(ValueError, match="`data` must"):
         take_batch(ONE, nothing, 8)

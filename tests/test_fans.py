@@ -50,6 +50,12 @@ def test_dense_conv_and_einsum_kernels_get_the_fans_of_their_layers():
     assert compute_fans(conv.kernel.shape) == Fans(36, 72)
 
 
+@pytest.mark.parametrize("shape", [(-1, 3), (2.5, 3), "ab", (None, 3)])
+def test_dimensions_that_are_no_counts_are_refused(shape):
+    with pytest.raises(ValueError, match="`shape` must hold ints of at least 0. Received: shape="):
+        compute_fans(shape)
+
+
 def test_one_axes_argument_alone_is_refused():
     with pytest.raises(ValueError, match=r"given together or not at all. Received: input_axes=\(0,\)"):
         compute_fans((3, 5), input_axes=(0,))

@@ -74,6 +74,15 @@ def test_hooks_are_removed_after_success_and_after_an_error(error, rng):
     np.testing.assert_array_equal(ops.convert_to_numpy(model(inputs)), before)
 
 
+def test_a_users_own_hook_is_put_back(rng):
+    model, inputs = small_model(), rng.standard_normal((7, 6)).astype("float32")
+    layer = model.layers[0]
+    own, original = (lambda x, **kwargs: original(x)), layer.call
+    object.__setattr__(layer, "call", own)
+    assert len(probe.preactivation_std(model, inputs)) == 3
+    assert layer.__dict__["call"] is own
+
+
 def test_enter_is_called_before_the_layer_runs(rng):
     model, events = small_model(), []
     inputs = rng.standard_normal((7, 6)).astype("float32")

@@ -90,6 +90,22 @@ def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
 
+def test_a_failed_first_export_leaves_no_folder(model, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(model, "export", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        initx.export(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("path", [None, "", 3])
+def test_what_is_no_path_is_refused(model, path):
+    with pytest.raises(ValueError, match="`path` must be the model's folder. Received: path="):
+        initx.export(model, path)
+
+
 def test_a_number_that_another_export_took_meanwhile_is_passed_over(tmp_path):
     finished = tmp_path / ".exporting" / "model"
     finished.mkdir(parents=True)

@@ -123,7 +123,7 @@ def test_overridden_call_lora_and_quantization_are_obstacles():
     quantized.quantize("int8")
     assert "overrides Dense.call" in next(iter_kernels(squared)).obstacle
     assert any("LoRA" in site.obstacle for site in iter_kernels(lora))
-    assert not [site for site in iter_kernels(quantized) if not site.obstacle]
+    assert [site.obstacle for site in iter_kernels(quantized)] == ["the kernel is quantized"]
 
 
 def test_nested_and_shared_layers_are_found_once_under_paths_without_the_models_name():
@@ -145,6 +145,31 @@ def test_nested_and_shared_layers_are_found_once_under_paths_without_the_models_
     model(keras.ops.ones((2, 4)))
     assert sorted(path.rpartition("/")[2] for path in sites(model)) == ["last", "listed", "shared"]
     assert not any(path.startswith("root/") for path in sites(model))
+
+
+def block(name):
+    inputs = layers.Input((4,))
+    return keras.Model(inputs, layers.Dense(4, name="d")(inputs), name=name)
+
+
+def test_paths_of_equal_names_in_nested_models_differ():
+    model = keras.Sequential([layers.Input((4,)), block("b1"), block("b2"), block("b1_")])
+    assert sorted(sites(model)) == ["b1/d", "b1_/d", "b2/d"]
+
+
+def test_siblings_of_one_name_get_a_number():
+    class Twins(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = layers.Dense(2, name="d"), layers.Dense(2, name="d")
+
+        def build(self, shape):
+            self.left.build(shape)
+            self.right.build(shape)
+
+    twins = Twins()
+    twins.build((None, 3))
+    assert sorted(sites(twins)) == ["d", "d_1"]
 
 
 def test_frozen_kernels_are_still_sites():

@@ -1,6 +1,7 @@
 """What every initializer of the package shares: gain, seed, axes, and draws that are safe in every dtype."""
 
 import math
+import numbers
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,7 +55,8 @@ class AxisAware(keras.initializers.VarianceScaling):
 
 def check_positive(name: str, value: Any) -> float:
     """Returns `value` as a float, or raises if it is not a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 < float(value) < math.inf:
         raise ValueError(f"`{name}` must be a positive, finite number. Received: {name}={value!r}.")
     return float(value)
 

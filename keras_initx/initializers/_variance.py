@@ -1,6 +1,7 @@
 """The variance family: independent entries whose variance depends on the fans alone."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -227,9 +228,9 @@ class ConstantFill(keras.initializers.Initializer):
     """
 
     def __init__(self, value: float = 0.05) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ValueError(f"`value` must be a finite number. Received: value={value!r}.")
-        self.value = float(value)
+        self.value: float = float(value)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Returns a tensor of the given shape and dtype (Keras' floatx when None), filled."""
