@@ -141,7 +141,7 @@ class KernelAxes:
         """Returns the product of the dimensions of these axes."""
         return math.prod(self.shape[axis] for axis in axes)
 
-    @property
+    @functools.cached_property
     def fans(self) -> Fans:
         """The fans of one block."""
         fan_in = self.size(self.field + self.inputs) / self.stride_in

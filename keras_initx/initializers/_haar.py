@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-_PANEL = 512  # reflections that one pair of matrix products applies
-_SMALL = 128  # columns up to which a QR decomposition costs less
+_SMALL = 512  # rows up to which a QR decomposition costs less
+_WIDTH = 512  # of a panel of reflections, which two matrix products apply
+_LARGE = 2**24  # entries from which on panels are narrower, for the memory that they take
 
 
 def draw_haar(blocks: list[int], rows: int, columns: int, dtype: str, seed: Callable[[str], Any]) -> Any:
@@ -28,7 +29,7 @@ def draw_haar(blocks: list[int], rows: int, columns: int, dtype: str, seed: Call
         Van Loan, 1989, for the product of reflections as I - V T V^T.
     """
     tall, wide = max(rows, columns), min(rows, columns)
-    build = _by_qr if wide <= _SMALL else _by_reflections
+    build = _by_qr if tall <= _SMALL else _by_reflections
     matrix = build(blocks, tall, wide, dtype, seed)
     return ops.swapaxes(matrix, -2, -1) if rows < columns else matrix
 
@@ -44,39 +45,47 @@ def _by_reflections(
 ) -> Any:
     """Applies the reflections that the QR decomposition of a Gaussian matrix would have, last panel first.
 
-    Their vectors are Gaussian whatever the earlier ones did, so that there is nothing to decompose. Only the
-    trailing part of the result differs from the identity until the first panel is reached.
+    Their vectors are Gaussian whatever the earlier ones did, so that there is nothing to decompose. The
+    columns of a panel know of no later panel, whose reflections are free to go once they have been applied.
     """
-    result = None
-    for start in reversed(range(0, columns, _PANEL)):
-        width = min(_PANEL, columns - start)
-        gaussian = keras.random.normal((*blocks, rows - start, width), dtype=dtype, seed=seed(str(start)))
-        vectors, signs = _unit_vectors(gaussian, dtype)
-        del gaussian
-        transposed = ops.swapaxes(vectors, -2, -1)
-        inverse = ops.triu(transposed @ vectors, 1) + 0.5 * ops.eye(width, dtype=dtype)
-        top, bottom = vectors[..., :width, :], vectors[..., width:, :]
-        weights = ops.solve_triangular(inverse, ops.swapaxes(top, -2, -1) * ops.expand_dims(signs, -2))
-        left = ops.eye(rows - start, width, dtype=dtype) * ops.expand_dims(signs, -2) - vectors @ weights
-        if result is None:
-            result = left
-            continue
-        weights = ops.solve_triangular(inverse, ops.swapaxes(bottom, -2, -1) @ result)
-        result = result - bottom @ weights
-        right = ops.concatenate([-(top @ weights), result], -2)
-        result = None  # or it would be held beside its copies
-        result = ops.concatenate([left, right], -1)
-        del left, right
-    return result
+    panels = []
+    step = max(128, columns // 16) if rows * columns >= _LARGE else _WIDTH
+    for start in range(0, columns, step):
+        width = min(step, columns - start)
+        gaussian = keras.random.normal((*blocks, rows, width), dtype=dtype, seed=seed(str(start)))
+        vectors, signs = _unit_vectors(gaussian, start)
+        inverse = ops.triu(_products(vectors, vectors), 1) + 0.5 * ops.eye(width, dtype=dtype)
+        panels.append((start, vectors, signs, inverse))
+    del gaussian, vectors
+    results: list[Any] = []
+    while panels:
+        start, vectors, signs, inverse = panels.pop()
+        width = vectors.shape[-1]
+        own = ops.swapaxes(vectors[..., start : start + width, :], -2, -1) * signs
+        result = _diagonal(signs, rows, start) - vectors @ ops.solve_triangular(inverse, own)
+        for _, vectors, _, inverse in reversed(panels):
+            result = result - vectors @ ops.solve_triangular(inverse, _products(vectors, result))
+        results.insert(0, result)
+    return ops.concatenate(results, -1)
 
 
-def _unit_vectors(gaussian: Any, dtype: str) -> tuple[Any, Any]:
+def _products(left: Any, right: Any) -> Any:
+    """Returns the inner products of columns, without the transposed copy that `matmul` would need."""
+    return ops.einsum("...ri,...rj->...ij", left, right)
+
+
+def _unit_vectors(gaussian: Any, start: int) -> tuple[Any, Any]:
     """Returns the unit vectors of the reflections, and the signs that make the triangular factor positive."""
-    rows, width = gaussian.shape[-2:]
-    lower = ops.tril(gaussian)
-    diagonal = ops.diagonal(lower, axis1=-2, axis2=-1)
-    norms = ops.sqrt(ops.sum(ops.square(lower), -2))
-    signs = ops.cast(ops.where(diagonal < 0, -1.0, 1.0), dtype)
+    lower = ops.tril(gaussian, -start)
+    diagonal = ops.diagonal(lower, -start, axis1=-2, axis2=-1)[..., None, :]
+    norms = ops.sqrt(ops.sum(ops.square(lower), -2, keepdims=True))
+    signs = ops.where(diagonal < 0, -ops.ones_like(diagonal), ops.ones_like(diagonal))
     lengths = ops.sqrt(2 * norms * (norms + ops.abs(diagonal)))
-    shift = ops.eye(rows, width, dtype=dtype) * ops.expand_dims(signs * norms, -2)
-    return (lower + shift) / ops.expand_dims(lengths, -2), -signs
+    return (lower + _diagonal(signs * norms, lower.shape[-2], start)) / lengths, -signs
+
+
+def _diagonal(values: Any, rows: int, start: int) -> Any:
+    """Returns the columns from `start` of a matrix that has the values on its diagonal."""
+    # Keras' eye(rows, width, -start) has another shape on TensorFlow.
+    here = ops.arange(rows)[:, None] == ops.arange(start, start + values.shape[-1])
+    return ops.where(here, values, ops.zeros_like(values))
