@@ -143,6 +143,6 @@ if __name__ == "__main__":
             ["initializer", "Keras", "ours over Keras", "limit", ""],
             measure(),
             "Times: Keras' median, then the median and range of the ratio within interleaved pairs "
-            f"({VARIANCE_PAIRS}, for small and orthogonal kernels {SMALL_PAIRS}). Memory: what the first draw "
-            "adds to the peak resident size of a fresh process, in units of the result, for Keras and for us.",
+            f"({VARIANCE_PAIRS}, for small and orthogonal kernels {SMALL_PAIRS}). Memory: what the first "
+            "draw adds to the peak resident size of a fresh process in units of the result, Keras' and ours.",
         )

@@ -7,10 +7,21 @@ import keras
 
 from keras_initx.initializers._base import PACKAGE
 from keras_initx.initializers._constant import ConstantFill
+from keras_initx.initializers._convolutional import ConvOrthogonal, DeltaOrthogonal
 from keras_initx.initializers._data_dependent import LSUV
 from keras_initx.initializers._heads import PriorBias
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
 from keras_initx.initializers._orthogonal import OrthogonalScaled
+from keras_initx.initializers._recipes import (
+    GatewiseOrthogonal,
+    GlorotDepthwise,
+    GlorotGates,
+    GlorotTransposed,
+    HeDepthwise,
+    HeTransposed,
+    LecunDepthwise,
+    LecunTransposed,
+)
 from keras_initx.initializers._recurrent import ChronoBias, UniformGateBias
 from keras_initx.initializers._sparse import IDInit, SparseNormal, TanhFixedPoint
 from keras_initx.initializers._state_space import HiPPO, HiPPOInput, LRURing, S4DLin, S4DReal, TimeStepBias
@@ -18,19 +29,30 @@ from keras_initx.initializers._structured import ICNR, LooksLinear, Sinusoidal
 from keras_initx.initializers._variance import GlorotScaled, HeScaled, LecunScaled, RandomScaled
 
 __all__ = [
+    "FAMILIES",
     "ICNR",
     "LSUV",
     "ChronoBias",
     "ConstantFill",
+    "ConvOrthogonal",
+    "DeltaOrthogonal",
     "Dirac",
+    "GatewiseOrthogonal",
+    "GlorotDepthwise",
+    "GlorotGates",
     "GlorotScaled",
+    "GlorotTransposed",
+    "HeDepthwise",
     "HeScaled",
+    "HeTransposed",
     "HiPPO",
     "HiPPOInput",
     "IDInit",
     "IdentityScaled",
     "LRURing",
+    "LecunDepthwise",
     "LecunScaled",
+    "LecunTransposed",
     "LooksLinear",
     "OrthogonalScaled",
     "PriorBias",
@@ -47,33 +69,39 @@ __all__ = [
     "names",
 ]
 
-_CLASSES = (
-    ChronoBias,
-    ConstantFill,
-    Dirac,
-    GlorotScaled,
-    HeScaled,
-    HiPPO,
-    HiPPOInput,
-    ICNR,
-    IDInit,
-    IdentityScaled,
-    LRURing,
-    LSUV,
-    LecunScaled,
-    LooksLinear,
-    OrthogonalScaled,
-    PriorBias,
-    RandomScaled,
-    S4DLin,
-    S4DReal,
-    Sinusoidal,
-    SparseNormal,
-    TanhFixedPoint,
-    TimeStepBias,
-    UniformGateBias,
-    ZerO,
-)
+# Every class of the package, by family.
+FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
+    "variance": (
+        RandomScaled,
+        ConstantFill,
+        GlorotScaled,
+        HeScaled,
+        LecunScaled,
+        GlorotDepthwise,
+        HeDepthwise,
+        LecunDepthwise,
+        GlorotTransposed,
+        HeTransposed,
+        LecunTransposed,
+        GlorotGates,
+    ),
+    "orthogonal": (OrthogonalScaled, GatewiseOrthogonal, DeltaOrthogonal, ConvOrthogonal),
+    "structured": (
+        IdentityScaled,
+        Dirac,
+        ZerO,
+        IDInit,
+        LooksLinear,
+        Sinusoidal,
+        TanhFixedPoint,
+        ICNR,
+    ),
+    "sparse": (SparseNormal,),
+    "recurrent": (ChronoBias, UniformGateBias),
+    "head": (PriorBias,),
+    "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
+    "data-dependent": (LSUV,),
+}
 
 
 def names() -> list[str]:
@@ -82,7 +110,7 @@ def names() -> list[str]:
     >>> names()[:2]
     ['initx>ChronoBias', 'initx>ConstantFill']
     """
-    return sorted(f"{PACKAGE}>{cls.__name__}" for cls in _CLASSES)
+    return sorted(f"{PACKAGE}>{cls.__name__}" for family in FAMILIES.values() for cls in family)
 
 
 def get(identifier: Any) -> Any:

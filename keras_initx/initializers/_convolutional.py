@@ -1,0 +1,164 @@
+"""Convolution kernels that are orthogonal as convolutions, not only as matrices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_initx.fans import KernelAxes, Layout
+from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, draw
+from keras_initx.initializers._haar import draw_haar
+from keras_initx.initializers._identity import at_centre, join_blocks, split_matrix
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class DeltaOrthogonal(AxisAware):
+    """An orthogonal matrix at the centre of the receptive field, zero elsewhere, times a gain.
+
+    Law: W = gain * Q at the centre tap, Q semi-orthogonal (inputs x outputs) and Haar distributed. A
+    convolution of stride 1 with padding "same" then mixes channels and no positions: all its singular values
+    are gain (with fewer outputs than inputs, those that are not 0), and every spatial mode passes alike.
+    Choose it for very deep plain tanh convnets; not where strides or pooling skip the centre, nor where a
+    field must be used from the first step.
+
+    >>> kernel = DeltaOrthogonal(seed=1)((3, 3, 4, 8))
+    >>> bool(ops.max(ops.abs(kernel[1, 1] @ ops.transpose(kernel[1, 1]) - ops.eye(4))) < 1e-5)
+    True
+    >>> int(ops.count_nonzero(kernel)) <= 4 * 8
+    True
+
+    Args:
+        gain: Positive value of all singular values.
+        layout: As in `RandomScaled`; each group or depthwise channel gets a matrix of its own.
+        seed: As in `RandomScaled`.
+        input_axes: As in `RandomScaled`; a kernel with axes has no field.
+        output_axes: As in `RandomScaled`.
+
+    Raises:
+        ValueError: If `gain` is not positive; on a call, if the kernel has no receptive field.
+
+    Reference:
+        Xiao et al., 2018, "Dynamical isometry and a mean field theory of CNNs"
+        (https://arxiv.org/abs/1806.05393), delta-orthogonal initialization. The paper has no fewer outputs
+        than inputs; here a contracting kernel has orthonormal columns. Along an axis of even size k the tap
+        is (k - 1) // 2, which Keras' padding "same" centres.
+    """
+
+    def __init__(
+        self,
+        gain: float = 1.0,
+        layout: str | Mapping[str, Any] | Layout | None = None,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(gain, layout, seed, input_axes, output_axes)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
+        axes, blocks = _split_field(self, shape)
+
+        def sample(dtype: str) -> Any:
+            if 0 in shape:
+                return ops.zeros(shape, dtype)
+            sides = axes.size(axes.inputs), axes.size(axes.outputs)
+            matrix = draw_haar(blocks, *sides, dtype, lambda label: call_seed(self.seed, shape, label))
+            return at_centre(self.gain * matrix, axes, shape)
+
+        return draw(sample, dtype)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class ConvOrthogonal(AxisAware):
+    """A dense kernel that is orthogonal as a convolution with circular padding, times a gain.
+
+    Law: the kernel is a Haar orthogonal matrix convolved, along each axis of size k, with k - 1 factors (P, I
+    - P) of two taps, where P is a random projection on half of the channels. Each factor keeps the norm of
+    its input, so that all singular values of the circular convolution of stride 1 are gain (with fewer
+    outputs than inputs, those that are not 0); zero padding loses some at the borders. Choose it for deep
+    plain convnets that should use their whole field from the first step; `DeltaOrthogonal` propagates signals
+    further still.
+
+    >>> kernel = ConvOrthogonal(seed=1)((3, 16, 16))
+    >>> at_zero_frequency = ops.sum(kernel, 0)
+    >>> gram = at_zero_frequency @ ops.transpose(at_zero_frequency)
+    >>> bool(ops.max(ops.abs(gram - ops.eye(16))) < 1e-5)
+    True
+
+    Args:
+        gain: Positive value of all singular values.
+        layout: As in `RandomScaled`; each group or depthwise channel gets a kernel of its own.
+        seed: As in `RandomScaled`.
+        input_axes: As in `RandomScaled`; a kernel with axes has no field.
+        output_axes: As in `RandomScaled`.
+
+    Raises:
+        ValueError: If `gain` is not positive; on a call, if the kernel has no receptive field.
+
+    Reference:
+        Xiao et al., 2018, "Dynamical isometry and a mean field theory of CNNs"
+        (https://arxiv.org/abs/1806.05393), orthogonal kernels from block projections after Kautsky and
+        Turcajova; Li et al., 2019, "Preventing gradient attenuation in Lipschitz constrained convolutional
+        networks" (https://arxiv.org/abs/1911.00937), for projections on half of the channels. Kernels with
+        fewer outputs than inputs, not in the papers, are the transposed form.
+    """
+
+    def __init__(
+        self,
+        gain: float = 1.0,
+        layout: str | Mapping[str, Any] | Layout | None = None,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(gain, layout, seed, input_axes, output_axes)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
+        axes, blocks = _split_field(self, shape)
+
+        def sample(dtype: str) -> Any:
+            if 0 in shape:
+                return ops.zeros(shape, dtype)
+            return self._draw_kernel(axes, blocks, shape, dtype)
+
+        return draw(sample, dtype)
+
+    def _draw_kernel(self, axes: KernelAxes, blocks: list[int], shape: Sequence[int], dtype: str) -> Any:
+        sides = axes.size(axes.inputs), axes.size(axes.outputs)
+        channels = max(sides)
+
+        def haar(label: str, rows: int) -> Any:
+            return draw_haar(
+                blocks, rows, channels, dtype, lambda part: call_seed(self.seed, shape, f"{label}/{part}")
+            )
+
+        # One matrix for each tap so far, in an array (*blocks, *field, rows, columns).
+        taps = self.gain * haar("mixing", min(sides))
+        taps = ops.reshape(taps, (*blocks, *[1] * len(axes.field), min(sides), channels))
+        for axis, size in enumerate((axes.shape[a] for a in axes.field), start=len(blocks)):
+            for step in range(size - 1):
+                taps = _convolve(taps, haar(f"{axis}/{step}", channels // 2), axis)
+        return join_blocks(ops.swapaxes(taps, -2, -1) if sides[1] < sides[0] else taps, axes, shape)
+
+
+def _convolve(taps: Any, rows: Any, axis: int) -> Any:
+    """Convolves an array of taps along an axis with (P, I - P), P the projection on orthonormal rows."""
+    # Products of equal batches: TensorFlow 2.21 crashes in some that it has to broadcast.
+    flat = ops.reshape(taps, (*rows.shape[:-2], -1, taps.shape[-1]))
+    here = ops.reshape((flat @ ops.swapaxes(rows, -2, -1)) @ rows, taps.shape)
+    before, after = [(0, 0)] * len(taps.shape), [(0, 0)] * len(taps.shape)
+    before[axis], after[axis] = (1, 0), (0, 1)
+    return ops.pad(here, after) + ops.pad(taps - here, before)
+
+
+def _split_field(initializer: AxisAware, shape: Sequence[int]) -> tuple[KernelAxes, list[int]]:
+    """Returns the axes of a kernel that has a receptive field, and the sizes of its batch axes."""
+    axes = split_matrix(initializer, shape)
+    if not axes.field:
+        raise ValueError(
+            f"`shape` must be that of a kernel with a receptive field for {type(initializer).__name__}. "
+            f"Received: shape={tuple(shape)}. Take `initx>OrthogonalScaled` for matrices."
+        )
+    return axes, [axes.shape[axis] for axis in axes.batch]
