@@ -12,28 +12,46 @@ from keras_initx import initializers
 TABLE = {
     "initx>ChronoBias": {"max_timescale": 50.0},
     "initx>ConstantFill": {"value": 0.25},
+    "initx>ConvOrthogonal": {"gain": 2.0},
+    "initx>DeltaOrthogonal": {"gain": 2.0},
     "initx>Dirac": {"gain": 2.0},
+    "initx>EdgeOfChaos": {"activation": "elu", "bias_std": 0.2},
+    "initx>GatewiseOrthogonal": {"gates": 2, "gain": 2.0},
+    "initx>GlorotDepthwise": {"mode": "fan_geom"},
+    "initx>GlorotGates": {"gates": 2},
     "initx>GlorotScaled": {"gain": 2.0, "distribution": "normal"},
+    "initx>GlorotTransposed": {"strides": 2},
+    "initx>HeDepthwise": {"activation": "gelu"},
     "initx>HeScaled": {"gain": 1.5, "mode": "fan_out", "activation": "gelu"},
+    "initx>HeTransposed": {"strides": 2, "mode": "fan_out"},
     "initx>HiPPO": {},
     "initx>HiPPOInput": {},
+    "initx>Hyperfan": {"generates_bias": True, "mode": "fan_out"},
     "initx>ICNR": {"scale": 2},
     "initx>IDInit": {"gain": 2.0},
+    "initx>IRNN": {"gain": 0.5},
     "initx>IdentityScaled": {"gain": 2.0},
     "initx>LRURing": {"r_min": 0.5},
     "initx>LSUV": {"target_std": 0.5},
+    "initx>LecunDepthwise": {"gain": 2.0},
     "initx>LecunScaled": {"distribution": "uniform"},
+    "initx>LecunTransposed": {"distribution": "uniform"},
     "initx>LooksLinear": {"gain": 2.0},
     "initx>OrthogonalScaled": {"gain": 2.0, "preserve_norm": True},
     "initx>PriorBias": {"prior": 0.2},
     "initx>RandomScaled": {"gain": 3.0, "mode": "fan_avg", "distribution": "truncated_normal"},
+    "initx>RandomWalk": {"activation": "linear"},
     "initx>S4DLin": {},
     "initx>S4DReal": {},
+    "initx>SIREN": {"omega": 10.0, "first": True},
     "initx>Sinusoidal": {"gain": 2.0},
+    "initx>SmallInit": {"width": 64},
     "initx>SparseNormal": {"nonzeros": 3},
+    "initx>SpectralScaled": {"gain": 2.0},
     "initx>TanhFixedPoint": {"gain": 2.0},
     "initx>TimeStepBias": {"dt_min": 0.01},
     "initx>UniformGateBias": {"gates": 4},
+    "initx>WangInit": {"layers": 3},
     "initx>ZerO": {"gain": 2.0},
 }
 SHAPES = [(6, 4), (4, 6), (3, 5, 7), (3, 3, 4, 8), (2, 2, 2, 4, 3)]
@@ -41,19 +59,46 @@ SHAPES = [(6, 4), (4, 6), (3, 5, 7), (3, 3, 4, 8), (2, 2, 2, 4, 3)]
 OWN_SHAPES = {
     "initx>ChronoBias": [(8,), (2, 9)],
     "initx>UniformGateBias": [(16,)],
+    "initx>ConvOrthogonal": SHAPES[2:],
+    "initx>DeltaOrthogonal": SHAPES[2:],
     "initx>Dirac": SHAPES[2:],
+    "initx>GatewiseOrthogonal": [(6, 4), (3, 5, 8), (3, 3, 4, 8)],
+    "initx>GlorotDepthwise": SHAPES[2:],
+    "initx>GlorotGates": [(6, 4), (3, 5, 8), (3, 3, 4, 8)],
+    "initx>GlorotTransposed": SHAPES[2:],
+    "initx>HeDepthwise": SHAPES[2:],
+    "initx>HeTransposed": SHAPES[2:],
+    "initx>Hyperfan": SHAPES[2:],
     "initx>HiPPO": [(5, 5), (2, 4, 4)],
     "initx>ICNR": [(3, 5, 8), (3, 3, 4, 8)],
+    "initx>IRNN": [(5, 5)],
     "initx>IdentityScaled": SHAPES[:2],
+    "initx>LecunDepthwise": SHAPES[2:],
+    "initx>LecunTransposed": SHAPES[2:],
     "initx>LooksLinear": [(6, 4), (4, 6), (3, 3, 4, 8), (2, 2, 2, 4, 6)],
 }
+# What a kernel with a receptive field takes: its shape is all that a contract is about.
+WITH_FIELD = [
+    "initx>ConvOrthogonal",
+    "initx>DeltaOrthogonal",
+    "initx>Dirac",
+    "initx>GlorotDepthwise",
+    "initx>GlorotTransposed",
+    "initx>HeDepthwise",
+    "initx>HeTransposed",
+    "initx>Hyperfan",
+    "initx>ICNR",
+    "initx>LecunDepthwise",
+    "initx>LecunTransposed",
+]
 OWN_LAYERS = {
     "initx>ChronoBias": lambda i: layers.Dense(8, bias_initializer=i),
-    "initx>UniformGateBias": lambda i: layers.Dense(16, bias_initializer=i),
-    "initx>Dirac": lambda i: layers.Conv1D(8, 3, kernel_initializer=i),
+    "initx>GatewiseOrthogonal": lambda i: layers.Dense(8, kernel_initializer=i),
+    "initx>GlorotGates": lambda i: layers.Dense(8, kernel_initializer=i),
     "initx>HiPPO": lambda i: layers.Dense(4, kernel_initializer=i),
-    "initx>ICNR": lambda i: layers.Conv1D(8, 3, kernel_initializer=i),
-}
+    "initx>IRNN": lambda i: layers.Dense(4, kernel_initializer=i),
+    "initx>UniformGateBias": lambda i: layers.Dense(16, bias_initializer=i),
+} | dict.fromkeys(WITH_FIELD, lambda i: layers.Conv1D(8, 3, kernel_initializer=i))
 AXIS_AWARE = [
     n for n in sorted(TABLE) if issubclass(getattr(initializers, n[6:]), keras.initializers.VarianceScaling)
 ]
@@ -209,7 +254,7 @@ def test_attention_and_einsum_take_the_name_and_the_instance(name):
         assert all(np.isfinite(array(v)).all() for v in attention.weights + einsum.weights)
 
 
-@pytest.mark.parametrize("name", sorted(set(AXIS_AWARE) - {"initx>Dirac"}))
+@pytest.mark.parametrize("name", sorted(set(AXIS_AWARE) - set(OWN_LAYERS)))
 def test_axes_reach_the_initializer_inside_einsum_and_attention(name, monkeypatch):
     seen = []
     original = class_of(name).__call__
@@ -295,6 +340,6 @@ def test_subclassed_model_built_while_traced_gets_finite_weights(name):
 
     model = Model()
     model.compile(keras.optimizers.SGD(0.0), "mse")
-    inputs = np.ones((4, 5, 4) if name in ("initx>Dirac", "initx>ICNR") else (4, 4), "float32")
+    inputs = np.ones((4, 5, 4) if name in WITH_FIELD else (4, 4), "float32")
     model.fit(inputs, array(layer_of(name, "zeros")(inputs)), verbose=0)
     assert all(np.isfinite(array(weight)).all() for weight in model.weights)

@@ -22,21 +22,26 @@ from keras_initx.initializers._recipes import (
     LecunDepthwise,
     LecunTransposed,
 )
-from keras_initx.initializers._recurrent import ChronoBias, UniformGateBias
+from keras_initx.initializers._recurrent import IRNN, ChronoBias, UniformGateBias
+from keras_initx.initializers._signal import SIREN, EdgeOfChaos, Hyperfan
 from keras_initx.initializers._sparse import IDInit, SparseNormal, TanhFixedPoint
 from keras_initx.initializers._state_space import HiPPO, HiPPOInput, LRURing, S4DLin, S4DReal, TimeStepBias
 from keras_initx.initializers._structured import ICNR, LooksLinear, Sinusoidal
 from keras_initx.initializers._variance import GlorotScaled, HeScaled, LecunScaled, RandomScaled
+from keras_initx.initializers._width import RandomWalk, SmallInit, SpectralScaled, WangInit
 
 __all__ = [
     "FAMILIES",
     "ICNR",
+    "IRNN",
     "LSUV",
+    "SIREN",
     "ChronoBias",
     "ConstantFill",
     "ConvOrthogonal",
     "DeltaOrthogonal",
     "Dirac",
+    "EdgeOfChaos",
     "GatewiseOrthogonal",
     "GlorotDepthwise",
     "GlorotGates",
@@ -47,6 +52,7 @@ __all__ = [
     "HeTransposed",
     "HiPPO",
     "HiPPOInput",
+    "Hyperfan",
     "IDInit",
     "IdentityScaled",
     "LRURing",
@@ -57,13 +63,17 @@ __all__ = [
     "OrthogonalScaled",
     "PriorBias",
     "RandomScaled",
+    "RandomWalk",
     "S4DLin",
     "S4DReal",
     "Sinusoidal",
+    "SmallInit",
     "SparseNormal",
+    "SpectralScaled",
     "TanhFixedPoint",
     "TimeStepBias",
     "UniformGateBias",
+    "WangInit",
     "ZerO",
     "get",
     "names",
@@ -84,6 +94,13 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
         HeTransposed,
         LecunTransposed,
         GlorotGates,
+        SmallInit,
+        WangInit,
+        SpectralScaled,
+        RandomWalk,
+        EdgeOfChaos,
+        SIREN,
+        Hyperfan,
     ),
     "orthogonal": (OrthogonalScaled, GatewiseOrthogonal, DeltaOrthogonal, ConvOrthogonal),
     "structured": (
@@ -97,7 +114,7 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
         ICNR,
     ),
     "sparse": (SparseNormal,),
-    "recurrent": (ChronoBias, UniformGateBias),
+    "recurrent": (IRNN, ChronoBias, UniformGateBias),
     "head": (PriorBias,),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
     "data-dependent": (LSUV,),

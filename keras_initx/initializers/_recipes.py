@@ -39,7 +39,7 @@ class GlorotDepthwise(_Recipe, GlorotScaled):
     its own multiplier outputs; Keras' initializers count all channels and give (1 + m) / (C + m) of this
     variance. Choose it where `GlorotScaled` is right, in depthwise and separable layers.
 
-    >>> layer = keras.layers.DepthwiseConv2D(3, depthwise_initializer="initx>GlorotDepthwise")
+    >>> layer = keras.layers.DepthwiseConv2D(3, depthwise_initializer=GlorotDepthwise(seed=1))
     >>> layer.build((None, 8, 8, 1000))
     >>> print(f"{float(keras.ops.var(layer.kernel)) * 9:.1f}")
     1.0
@@ -66,7 +66,7 @@ class HeDepthwise(_Recipe, HeScaled):
     channels and give 1 / C of this variance. Choose it for depthwise layers that a ReLU feeds; the pointwise
     half of a separable layer, which no activation feeds, takes `LecunScaled`.
 
-    >>> layer = keras.layers.DepthwiseConv2D(3, depthwise_initializer="initx>HeDepthwise")
+    >>> layer = keras.layers.DepthwiseConv2D(3, depthwise_initializer=HeDepthwise(seed=1))
     >>> layer.build((None, 8, 8, 1000))
     >>> print(f"{float(keras.ops.var(layer.kernel)) * 9:.1f}")
     2.0
@@ -91,7 +91,7 @@ class LecunDepthwise(_Recipe, LecunScaled):
 
     Law: as in `HeDepthwise`, without an activation. Choose it for depthwise layers that no activation feeds.
 
-    >>> layer = keras.layers.DepthwiseConv2D(3, depthwise_initializer="initx>LecunDepthwise")
+    >>> layer = keras.layers.DepthwiseConv2D(3, depthwise_initializer=LecunDepthwise(seed=1))
     >>> layer.build((None, 8, 8, 1000))
     >>> print(f"{float(keras.ops.var(layer.kernel)) * 9:.1f}")
     1.0

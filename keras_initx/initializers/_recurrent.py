@@ -1,4 +1,4 @@
-"""Gate biases of LSTM and GRU layers: how long a unit remembers before it has learned anything."""
+"""Recurrent layers: how long a unit remembers before it has learned anything."""
 
 import math
 import sys
@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_initx.initializers._base import PACKAGE, Seeded, call_seed, check_positive, draw
+from keras_initx.initializers._identity import IdentityScaled, split_matrix
 
 _LSTM, _GRU = 4, 3
 # From an initializer's `__call__` to Keras' closure are two frames; the rest is room for wrappers.
@@ -128,6 +129,46 @@ class UniformGateBias(Seeded):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return super().get_config() | {"gates": self.gates}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class IRNN(IdentityScaled):
+    """The recurrent kernel of an IRNN: the identity times a gain, in a SimpleRNN of ReLUs.
+
+    Law: W = gain * I, a square matrix. With bias 0 and no input the state stays as it is (times gain at each
+    step), and errors flow back through time unchanged. Choose it as `recurrent_initializer` of
+    `SimpleRNN(units, activation="relu")` for long dependencies, with small input weights, such as
+    `keras.initializers.RandomNormal(stddev=0.001)`; gains below 1 forget. It trains only with clipped
+    gradients and small steps. The fused kernel of an LSTM or GRU takes `IdentityScaled(layout="gates")`.
+
+    >>> layer = keras.layers.SimpleRNN(4, activation="relu", recurrent_initializer="initx>IRNN")
+    >>> layer.build((None, 7, 3))
+    >>> bool(ops.all(layer.cell.recurrent_kernel == ops.eye(4)))
+    True
+
+    Args:
+        gain: Positive value on the diagonal.
+        layout: As in `IdentityScaled`.
+        input_axes: As in `IdentityScaled`.
+        output_axes: As in `IdentityScaled`.
+
+    Raises:
+        ValueError: If `gain` is not positive; on a call, if the kernel is not square.
+
+    Reference:
+        Le, Jaitly and Hinton, 2015, "A simple way to initialize recurrent networks of rectified linear
+        units", section 2 (https://arxiv.org/abs/1504.00941).
+    """
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Builds a kernel of the given shape and float dtype (Keras' floatx when None)."""
+        axes = split_matrix(self, shape)
+        if axes.size(axes.inputs) != axes.size(axes.outputs):
+            raise ValueError(
+                f"`shape` must be square for IRNN. Received: shape={tuple(shape)}. Use it as the "
+                '`recurrent_initializer` of a SimpleRNN; gated layers take `IdentityScaled(layout="gates")`.'
+            )
+        return super().__call__(shape, dtype)
 
 
 def _check_gates(gates: Any) -> int | None:
