@@ -41,6 +41,7 @@ def test_promised_names():
         "gains",
         "callbacks",
         "calibration",
+        "cli",
         "data",
         "probe",
         "saved_model",

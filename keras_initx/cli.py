@@ -1,0 +1,168 @@
+"""The command `initx`: what the package can do, at the command line."""
+
+import argparse
+import contextlib
+import inspect
+import json
+import math
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["main"]
+
+_BINS = 17
+_MOST = 2**26  # entries of a draw
+_BAR = 50  # characters of the longest bar
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `initx` and returns its exit status: 0, or 2 for a name, shape or option that is not understood.
+
+    >>> main(["show", "ConstantFill", "2x3"])  # doctest: +ELLIPSIS
+    initx>ConstantFill, variance: ...
+    0
+
+    Args:
+        arguments: What follows the command's name; None for the process' own.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        facts = options.verb(options)
+    except ValueError as error:
+        print(f"initx: {error}", file=sys.stderr)
+        return 2
+    with contextlib.suppress(BrokenPipeError):  # `initx list | head` has read enough
+        print(json.dumps(facts, indent=2) if options.json else options.write(facts), flush=True)
+        return 0
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it exits
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
+    verbs = parser.add_subparsers(required=True, metavar="list | show")
+    verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
+    verb.set_defaults(verb=lambda _: _list(), write=_write_list)
+    verb.add_argument("--json", action="store_true", help="for a program to read")
+    verb = verbs.add_parser("show", help="one initializer: law, reference, defaults, and a draw")
+    verb.set_defaults(verb=_show, write=_write_show)
+    verb.add_argument("name", help="as in the list, with or without initx>")
+    verb.add_argument("shape", nargs="?", help="of a kernel to draw, such as 256,128 or 3x3x64x128")
+    verb.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    verb.add_argument("--json", action="store_true", help="for a program to read")
+    return parser
+
+
+def _list() -> list[dict[str, str]]:
+    from keras_initx import initializers
+
+    return [
+        {
+            "name": f"initx>{cls.__name__}",
+            "family": family,
+            "needs": "shape, data" if family == "data-dependent" else "shape",
+            "summary": _paragraphs(cls)[0],
+        }
+        for family, classes in initializers.FAMILIES.items()
+        for cls in classes
+    ]
+
+
+def _show(options: argparse.Namespace) -> dict[str, Any]:
+    from keras_initx import initializers
+
+    rows = {row["name"]: row for row in _list()}
+    name = options.name if ">" in options.name else f"initx>{options.name}"
+    if name not in rows:
+        initializers.get(options.name)  # raises for a name that Keras does not know either
+        raise ValueError(f"`name` must be one of `initx list`. Received: {options.name!r}.")
+    shape = _parse_shape(options.shape)
+    initializer = initializers.get(name)
+    config = initializer.get_config()
+    facts = rows[name] | {
+        "law": _find("Law:", type(initializer)),
+        "reference": _find("Reference:", type(initializer)),
+        "defaults": config,
+    }
+    if shape is None:
+        return facts
+    if "seed" in config:
+        initializer = type(initializer)(**config | {"seed": options.seed})
+    return facts | {"draw": _measure(initializer, shape)}
+
+
+def _measure(initializer: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Draws a kernel in float32 and counts its entries."""
+    import keras
+    import numpy as np
+
+    if not 0 < math.prod(shape) <= _MOST:
+        raise ValueError(f"`shape` must hold from 1 to {_MOST:,} entries to be shown. Received: {shape}.")
+    values: np.ndarray = keras.ops.convert_to_numpy(initializer(shape, dtype="float32"))
+    counts, edges = np.histogram(values, _BINS)
+    facts: dict[str, Any] = {"shape": list(shape)}
+    if hasattr(initializer, "split"):
+        facts |= initializer.split(shape).fans.to_dict()
+    return facts | {
+        "mean": float(values.mean(dtype="float64")),
+        "std": float(values.std(dtype="float64")),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "counts": counts.tolist(),
+        "edges": edges.tolist(),
+    }
+
+
+def _parse_shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+([x,]\d+)*", text):
+        raise ValueError(
+            f"`shape` must be counts with commas or x between them. Received: {text!r}. "
+            "Write 256,128 or 3x3x64x128."
+        )
+    return tuple(int(size) for size in re.split("[x,]", text))
+
+
+def _paragraphs(cls: type) -> list[str]:
+    return [" ".join(text.split()) for text in re.split(r"\n\s*\n", inspect.getdoc(cls) or "")]
+
+
+def _find(head: str, cls: type) -> str:
+    """Returns the paragraph of a docstring that begins with `head`, without it."""
+    return next((text.removeprefix(head).strip() for text in _paragraphs(cls) if text.startswith(head)), "")
+
+
+def _write_list(rows: list[dict[str, str]]) -> str:
+    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "family", "needs")}
+    return "\n".join(
+        "  ".join([*(row[key].ljust(width) for key, width in widths.items()), row["summary"]]) for row in rows
+    )
+
+
+def _write_show(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['name']}, {facts['family']}: {facts['summary']}"]
+    for key in ("law", "reference"):
+        lines += ["", *textwrap.wrap(f"{key.capitalize()}: {facts[key]}", 100)]
+    defaults = [f"{name}={value!r}" for name, value in facts["defaults"].items()]
+    lines += ["", *textwrap.wrap(f"Defaults: {', '.join(defaults) or 'none'}", 100)]
+    return "\n".join(lines + (["", *_write_draw(facts["draw"])] if "draw" in facts else []))
+
+
+def _write_draw(draw: dict[str, Any]) -> list[str]:
+    numbers = [f"{name} {draw[name]:.4g}" for name in list(draw)[1:] if name not in ("counts", "edges")]
+    most = max(draw["counts"])
+    labels = [f"{(low + high) / 2:+.3g}" for low, high in zip(draw["edges"], draw["edges"][1:], strict=False)]
+    width = max(map(len, labels))
+    bars = [
+        f"{label:>{width}} | {'#' * -(-count * _BAR // most)} {count}".rstrip()
+        for label, count in zip(labels, draw["counts"], strict=True)
+    ]
+    return [f"A draw of shape {tuple(draw['shape'])}: {', '.join(numbers)}", "", *bars]

@@ -1,0 +1,108 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_initx import initializers
+from keras_initx.cli import main
+
+
+def run(capsys, *arguments):
+    status = main(arguments)
+    return status, *capsys.readouterr()
+
+
+def test_list_has_a_row_for_each_initializer_with_family_and_need(capsys):
+    status, out, _ = run(capsys, "list")
+    rows = out.splitlines()
+    assert status == 0
+    assert sorted(row.split()[0] for row in rows) == initializers.names()
+    assert all(not row.endswith(" ") and len(row.split()) > 4 for row in rows)
+    (lsuv,) = (row for row in rows if row.startswith("initx>LSUV "))
+    assert "data-dependent  shape, data" in lsuv
+
+
+def test_list_as_json_says_the_same(capsys):
+    _, table, _ = run(capsys, "list")
+    _, out, _ = run(capsys, "list", "--json")
+    rows = json.loads(out)
+    assert [row["name"] for row in rows] == [line.split()[0] for line in table.splitlines()]
+    assert all(set(row) == {"name", "family", "needs", "summary"} and all(row.values()) for row in rows)
+
+
+@pytest.mark.parametrize("name", initializers.names())
+def test_show_tells_law_reference_and_defaults_of_each(capsys, name):
+    status, out, _ = run(capsys, "show", name, "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert facts["law"]
+    assert facts["reference"] or name == "initx>ConstantFill"
+    assert facts["defaults"] == json.loads(json.dumps(initializers.get(name).get_config()))
+
+
+def test_show_draws_a_kernel_of_the_shape(capsys):
+    _, out, _ = run(capsys, "show", "HeScaled", "3x3x16,64", "--json", "--seed", "3")
+    draw = json.loads(out)["draw"]
+    values = np.asarray(initializers.HeScaled(seed=3)((3, 3, 16, 64)), "float64")
+    assert draw["shape"] == [3, 3, 16, 64]
+    assert (draw["fan_in"], draw["fan_out"]) == (144, 576)
+    assert draw["std"] == pytest.approx(values.std(), rel=1e-6)
+    assert sum(draw["counts"]) == values.size
+    assert len(draw["edges"]) == len(draw["counts"]) + 1
+
+
+def test_show_prints_a_histogram_whose_longest_bar_is_the_largest_count(capsys):
+    status, out, _ = run(capsys, "show", "HeScaled", "256,128")
+    bars = [(line.count("#"), int(line.split()[-1])) for line in out.splitlines() if " | " in line]
+    assert status == 0
+    assert sum(count for _, count in bars) == 256 * 128
+    assert max(bars)[1] == max(count for _, count in bars)
+    assert run(capsys, "show", "HeScaled", "256x128")[1] == out
+    assert run(capsys, "show", "HeScaled", "256x128", "--seed", "1")[1] != out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "HeScald"), "Received: 'HeScald'. Nearest known: 'initx>HeScaled'"),
+        (("show", "he_normal"), "`name` must be one of `initx list`. Received: 'he_normal'"),
+        (("show", "HeScaled", "a,b"), "`shape` must be counts"),
+        (("show", "HeScaled", ""), "`shape` must be counts"),
+        (("show", "HeScaled", "3,,4"), "`shape` must be counts"),
+        (("show", "HeScaled", "0,3"), "`shape` must hold from 1 to"),
+        (("show", "HeScaled", "100000x100000"), "`shape` must hold from 1 to"),
+        (("show", "Dirac", "3,4"), "receptive field for Dirac. Received: shape=(3, 4)"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_status_2(capsys, arguments, message):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.startswith("initx: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("list", "--yaml"), ("shwo",), ("show",), ("show", "ZerO", "--seed", "x")]
+)
+def test_what_the_parser_does_not_know_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as info:
+        main(arguments)
+    assert info.value.code == 2
+    assert "usage: initx" in capsys.readouterr().err
+
+
+def test_module_runs_and_a_closed_pipe_is_no_error():
+    command = [sys.executable, "-m", "keras_initx", "list"]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()  # as `head` does when it has read enough
+        err = process.stderr.read()
+    assert process.returncode == 0
+    assert "BrokenPipe" not in err
+    assert "Traceback" not in err
