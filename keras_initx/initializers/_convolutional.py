@@ -40,7 +40,7 @@ class DeltaOrthogonal(AxisAware):
 
     Reference:
         Xiao et al., 2018, "Dynamical isometry and a mean field theory of CNNs"
-        (https://arxiv.org/abs/1806.05393), delta-orthogonal initialization. The paper has no fewer outputs
+        (https://arxiv.org/abs/1806.05393), algorithm 2. The paper has no fewer outputs
         than inputs; here a contracting kernel has orthonormal columns. Along an axis of even size k the tap
         is (k - 1) // 2, which Keras' padding "same" centres.
     """
@@ -98,7 +98,7 @@ class ConvOrthogonal(AxisAware):
 
     Reference:
         Xiao et al., 2018, "Dynamical isometry and a mean field theory of CNNs"
-        (https://arxiv.org/abs/1806.05393), orthogonal kernels from block projections after Kautsky and
+        (https://arxiv.org/abs/1806.05393), algorithm 1, after Kautsky and
         Turcajova; Li et al., 2019, "Preventing gradient attenuation in Lipschitz constrained convolutional
         networks" (https://arxiv.org/abs/1911.00937), for projections on half of the channels. Kernels with
         fewer outputs than inputs, not in the papers, are the transposed form.

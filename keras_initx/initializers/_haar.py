@@ -25,7 +25,7 @@ def draw_haar(blocks: list[int], rows: int, columns: int, dtype: str, seed: Call
         The matrices; columns are orthonormal if there are no more of them than rows, else rows are.
 
     Reference:
-        Stewart, 1980, "The efficient generation of random orthogonal matrices", section 3; Schreiber and
+        Stewart, 1980, "The efficient generation of random orthogonal matrices"; Schreiber and
         Van Loan, 1989, for the product of reflections as I - V T V^T.
     """
     tall, wide = max(rows, columns), min(rows, columns)

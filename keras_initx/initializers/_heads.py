@@ -38,7 +38,7 @@ class PriorBias(keras.initializers.Initializer):
 
     Reference:
         Lin, Goyal, Girshick, He and Dollar, 2017, "Focal loss for dense object detection",
-        https://arxiv.org/abs/1708.02002, section 4.1 (b = -log((1 - p) / p) with p = 0.01). A probability
+        https://arxiv.org/abs/1708.02002 (b = -log((1 - p) / p) with p = 0.01). A probability
         for each unit and softmax are the same rule, not in the paper.
     """
 

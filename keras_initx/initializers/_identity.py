@@ -117,7 +117,7 @@ class IdentityScaled(Deterministic):
 
     Reference:
         Le, Jaitly and Hinton, 2015, "A simple way to initialize recurrent networks of rectified linear
-        units", section 2 (https://arxiv.org/abs/1504.00941). The gain and the rectangular form are Keras'.
+        units" (https://arxiv.org/abs/1504.00941). The gain and the rectangular form are Keras'.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Dirac(Deterministic):
         ValueError: If `gain` is not positive; on a call, if the kernel has no receptive field.
 
     Reference:
-        Zagoruyko and Komodakis, 2017, "DiracNets", section 3.1 (https://arxiv.org/abs/1706.00388), as in
+        Zagoruyko and Komodakis, 2017, "DiracNets" (https://arxiv.org/abs/1706.00388), as in
         `torch.nn.init.dirac_`. Along an axis of even size k the tap is (k - 1) // 2, which is the one that
         Keras' padding "same" centres; PyTorch takes k // 2.
     """

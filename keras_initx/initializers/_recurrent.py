@@ -49,7 +49,7 @@ class ChronoBias(Seeded):
 
     Reference:
         Tallec and Ollivier, 2018, "Can recurrent neural networks warp time?",
-        https://arxiv.org/abs/1804.11188, section 2 (b_f = log U(1, T - 1), b_i = -b_f). The paper states it
+        https://arxiv.org/abs/1804.11188 (b_f = log U(1, T - 1), b_i = -b_f). The paper states it
         for the LSTM; the GRU's bias follows from the same argument.
     """
 
@@ -106,9 +106,9 @@ class UniformGateBias(Seeded):
 
     Reference:
         Gu, Gulcehre, Paine, Hoffman and Pascanu, 2020, "Improving the gating mechanism of recurrent neural
-        networks", https://arxiv.org/abs/1910.09890, uniform gate initialization (b_f = -log(1/p - 1)).
-        The paper ties the input gate to the forget gate; Keras' layers do not, so that b_i = -b_f stands in
-        for the tie.
+        networks", https://arxiv.org/abs/1910.09890, uniform gate initialization (b_f = -log(1/p - 1)); the
+        GRU's bias is derived from it here. The paper ties the input gate to the forget gate; Keras' layers do
+        not, so that b_i = -b_f stands in for the tie.
     """
 
     def __init__(self, gates: int | None = None, seed: Any = None) -> None:
@@ -157,7 +157,7 @@ class IRNN(IdentityScaled):
 
     Reference:
         Le, Jaitly and Hinton, 2015, "A simple way to initialize recurrent networks of rectified linear
-        units", section 2 (https://arxiv.org/abs/1504.00941).
+        units" (https://arxiv.org/abs/1504.00941).
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:

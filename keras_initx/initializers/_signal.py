@@ -145,8 +145,8 @@ class SIREN(AxisAware):
             `dtype` is not a float.
 
     Reference:
-        Sitzmann et al., 2020, "Implicit neural representations with periodic activation functions", section
-        3.2 (https://arxiv.org/abs/2006.09661), and the authors' code.
+        Sitzmann et al., 2020, "Implicit neural representations with periodic activation functions"
+        (https://arxiv.org/abs/2006.09661), and the authors' code.
     """
 
     def __init__(
@@ -207,8 +207,9 @@ class Hyperfan(Seeded):
             another size than `generated_shape`, or `dtype` is not a float.
 
     Reference:
-        Chang, Flokas and Lipson, 2020, "Principled weight initialization for hypernetworks" (ICLR),
-        hyperfan-in and hyperfan-out for generated weights.
+        Chang, Flokas and Lipson, 2020, "Principled weight initialization for hypernetworks" (ICLR). The paper
+        was not open to us: hyperfan-in was compared with public code, hyperfan-out follows from the same
+        argument.
     """
 
     def __init__(

@@ -41,8 +41,8 @@ class SparseNormal(AxisAware):
         ValueError: If an argument is outside its range; on a call, if the shape has fewer than two axes.
 
     Reference:
-        Martens, 2010, "Deep learning via Hessian-free optimization", section 5
-        (https://www.cs.toronto.edu/~jmartens/docs/Deep_HessianFree.pdf), as told in section 3.1 of Sutskever
+        Martens, 2010, "Deep learning via Hessian-free optimization"
+        (https://www.cs.toronto.edu/~jmartens/docs/Deep_HessianFree.pdf), as told by Sutskever
         et al., 2013, which has the 15 weights, their N(0, 1) and the 0.25 of tanh.
         `torch.nn.init.sparse_` instead zeros a fraction of the weights out of each input.
     """

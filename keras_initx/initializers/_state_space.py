@@ -41,7 +41,7 @@ class HiPPO(keras.initializers.Initializer):
 
     Reference:
         Gu, Dao, Ermon, Rudra and Re, 2020, "HiPPO: Recurrent memory with optimal polynomial projections",
-        https://arxiv.org/abs/2008.07669, theorem 2. The paper writes the matrix with the opposite sign.
+        https://arxiv.org/abs/2008.07669 (LegS). The paper writes the matrix with the opposite sign.
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -82,7 +82,7 @@ class HiPPOInput(keras.initializers.Initializer):
 
     Reference:
         Gu, Dao, Ermon, Rudra and Re, 2020, "HiPPO: Recurrent memory with optimal polynomial projections",
-        https://arxiv.org/abs/2008.07669, theorem 2.
+        https://arxiv.org/abs/2008.07669 (LegS).
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -113,7 +113,7 @@ class S4DReal(keras.initializers.Initializer):
     Reference:
         Gu, Gupta, Goel and Re, 2022, "On the parameterization and initialization of diagonal state space
         models", https://arxiv.org/abs/2206.11893 (S4D-Real: A_n = -(n + 1)); as `A_log` in Gu and Dao, 2023,
-        "Mamba", https://arxiv.org/abs/2312.00752, section 3.6.
+        "Mamba", https://arxiv.org/abs/2312.00752.
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -184,7 +184,7 @@ class LRURing(Seeded):
 
     Reference:
         Orvieto, Smith, Gu, Fernando, Gulcehre, Pascanu and De, 2023, "Resurrecting recurrent neural networks
-        for long sequences", https://arxiv.org/abs/2303.06349, lemma 3.2 and appendix A
+        for long sequences", https://arxiv.org/abs/2303.06349
         (nu_log = log(-log(u (r_max^2 - r_min^2) + r_min^2) / 2), theta_log = log(max_phase u')). Draws keep
         2^-23 away from 0 and 1, where the logarithms are infinite.
     """
@@ -262,7 +262,7 @@ class TimeStepBias(Seeded):
     Reference:
         Gu, Goel and Re, 2022, "Efficiently modeling long sequences with structured state spaces",
         https://arxiv.org/abs/2111.00396 (log dt); Gu and Dao, 2023, "Mamba",
-        https://arxiv.org/abs/2312.00752, section 3.6 (inverse softplus, dt + log(-expm1(-dt))).
+        https://arxiv.org/abs/2312.00752 (inverse softplus, dt + log(-expm1(-dt))).
     """
 
     def __init__(

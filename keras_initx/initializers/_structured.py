@@ -57,7 +57,7 @@ class LooksLinear(AxisAware):
 
     Reference:
         Balduzzi et al., 2017, "The shattered gradients problem: if resnets are the answer, then what is the
-        question?", section 4 (https://arxiv.org/abs/1702.08591), for concatenated ReLUs; Burkholz and
+        question?" (https://arxiv.org/abs/1702.08591), for concatenated ReLUs; Burkholz and
         Dubatovka, 2019, "Initialization of ReLUs for dynamical isometry" (https://arxiv.org/abs/1806.06362),
         for the mirrored block of plain ReLUs. The first and the last form follow from the same identity.
     """
@@ -220,7 +220,7 @@ class ICNR(keras.initializers.Initializer):
             not divide its outputs (or field).
 
     Reference:
-        Aitken et al., 2017, "Checkerboard artifact free sub-pixel convolution", section 3.2
+        Aitken et al., 2017, "Checkerboard artifact free sub-pixel convolution"
         (https://arxiv.org/abs/1707.02937).
     """
 

@@ -40,8 +40,8 @@ class SmallInit(AxisAware):
             `dtype` is not a float.
 
     Reference:
-        Nguyen and Salazar, 2019, "Transformers without tears: improving the normalization of self-attention",
-        section 2.2 (https://arxiv.org/abs/1910.05895): SmallInit, N(0, 2 / (d + 4 d)).
+        Nguyen and Salazar, 2019, "Transformers without tears: improving the normalization of self-attention"
+        (https://arxiv.org/abs/1910.05895): SmallInit, N(0, 2 / (d + 4 d)).
     """
 
     def __init__(
@@ -148,8 +148,9 @@ class SpectralScaled(AxisAware):
 
     Reference:
         Yang, Simon and Bernstein, 2023, "A spectral condition for feature learning"
-        (https://arxiv.org/abs/2310.17813), the spectral parametrization. Convolutions, not in the statement,
-        count their field in both fans.
+        (https://arxiv.org/abs/2310.17813), the condition; the std is what it asks of a Gaussian matrix, whose
+        norm is about std (sqrt(n_in) + sqrt(n_out)). Convolutions, not in the statement, count their field in
+        both fans.
     """
 
     def __init__(
@@ -180,7 +181,6 @@ class RandomWalk(AxisAware):
     deep net of narrow layers has. Choose it for very deep plain nets of constant, small width (above some
     hundred units it is `HeScaled`).
 
-    >>> kernel = RandomWalk(activation="linear", seed=1)((2, 2))
     >>> initializer = RandomWalk(seed=1)
     >>> print(f"{float(keras.ops.std(initializer((500, 500)))) * 250**0.5:.2f}")
     1.00
