@@ -9,6 +9,7 @@ from keras import ops
 from scipy import stats
 
 from keras_initx import initializers as initx
+from keras_initx.fans import compute_fans
 
 SHAPE = (300, 500)
 CONV = (3, 3, 20, 40)
@@ -37,14 +38,22 @@ KERAS = {
 }
 
 
+def compute_variance(initializer, shape):
+    fans = compute_fans(shape)
+    n = fans.fan_in if initializer.mode == "fan_in" else (fans.fan_in + fans.fan_out) / 2
+    return (2 if initializer.activation == "relu" else 1) / n
+
+
 @pytest.mark.parametrize("shape", [SHAPE, CONV])
 @pytest.mark.parametrize("name", KERAS)
 def test_keras_namesake_has_the_same_law_and_support(name, shape):
     initializer, distribution = KERAS[name]
     ours, theirs = array(initializer(shape)), array(keras.initializers.get(name)(shape))
     assert_same_law(ours, theirs, N[distribution])
+    end = math.sqrt(3) if distribution == "uniform" else 2 / 0.87962566103423978
     # Of n points the largest is within some 10 / n of the end, in units of the distribution function.
-    assert math.isclose(abs(ours).max(), abs(theirs).max(), rel_tol=0.01)
+    # The end is the law's, not Keras' own: on torch its truncated normals pass it now and then.
+    assert 0.99 < abs(ours).max() / (end * math.sqrt(compute_variance(initializer, shape))) < 1 + 1e-6
 
 
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
