@@ -40,6 +40,7 @@ smoke: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/calibrate.py
+	$(BIN)/python benchmarks/initializers.py
 	$(BIN)/python benchmarks/demo.py
 
 clean:
