@@ -33,11 +33,11 @@ class AxisAware(keras.initializers.VarianceScaling):
 
     def __init__(
         self,
-        gain: float,
-        layout: str | Mapping[str, Any] | Layout | None,
-        seed: Any,
-        input_axes: Sequence[int] | None,
-        output_axes: Sequence[int] | None,
+        gain: float = 1.0,
+        layout: str | Mapping[str, Any] | Layout | None = None,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ) -> None:
         self.gain = check_positive("gain", gain)
         self.layout = None if layout is None else Layout.of(layout)

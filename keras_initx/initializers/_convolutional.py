@@ -1,12 +1,12 @@
 """Convolution kernels that are orthogonal as convolutions, not only as matrices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_initx.fans import KernelAxes, Layout
+from keras_initx.fans import KernelAxes
 from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, draw
 from keras_initx.initializers._haar import draw_haar
 from keras_initx.initializers._identity import at_centre, join_blocks, split_matrix
@@ -44,16 +44,6 @@ class DeltaOrthogonal(AxisAware):
         than inputs; here a contracting kernel has orthonormal columns. Along an axis of even size k the tap
         is (k - 1) // 2, which Keras' padding "same" centres.
     """
-
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, seed, input_axes, output_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
@@ -103,16 +93,6 @@ class ConvOrthogonal(AxisAware):
         networks" (https://arxiv.org/abs/1911.00937), for projections on half of the channels. Kernels with
         fewer outputs than inputs, not in the papers, are the transposed form.
     """
-
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, seed, input_axes, output_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""

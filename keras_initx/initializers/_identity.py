@@ -76,10 +76,10 @@ class Deterministic(AxisAware):
 
     def __init__(
         self,
-        gain: float,
-        layout: str | Mapping[str, Any] | Layout | None,
-        input_axes: Sequence[int] | None,
-        output_axes: Sequence[int] | None,
+        gain: float = 1.0,
+        layout: str | Mapping[str, Any] | Layout | None = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(gain, layout, None, input_axes, output_axes)
 
@@ -119,15 +119,6 @@ class IdentityScaled(Deterministic):
         Le, Jaitly and Hinton, 2015, "A simple way to initialize recurrent networks of rectified linear
         units" (https://arxiv.org/abs/1504.00941). The gain and the rectangular form are Keras'.
     """
-
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, input_axes, output_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Builds a kernel of the given shape and float dtype (Keras' floatx when None)."""
@@ -171,15 +162,6 @@ class Dirac(Deterministic):
         Keras' padding "same" centres; PyTorch takes k // 2.
     """
 
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, input_axes, output_axes)
-
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Builds a kernel of the given shape and float dtype (Keras' floatx when None)."""
         axes = split_matrix(self, shape)
@@ -222,15 +204,6 @@ class ZerO(Deterministic):
         c = ceil(log2 outputs), as in the authors' code. Along an axis of even size k the centre is (k - 1) //
         2, the tap that Keras' padding "same" centres; public code for convolutions takes k // 2.
     """
-
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, input_axes, output_axes)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Builds a kernel of the given shape and float dtype (Keras' floatx when None)."""

@@ -154,15 +154,6 @@ class Sinusoidal(Deterministic):
         that of `keras_initx.fans.compute_fans`.
     """
 
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, input_axes, output_axes)
-
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Builds a kernel of the given shape and float dtype (Keras' floatx when None)."""
         axes = split_matrix(self, shape)

@@ -153,16 +153,6 @@ class SpectralScaled(AxisAware):
         both fans.
     """
 
-    def __init__(
-        self,
-        gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(gain, layout, seed, input_axes, output_axes)
-
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
         fans = self.split(shape).fans
