@@ -10,10 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 __all__ = ["main"]
 
@@ -86,16 +83,23 @@ def _show(options: argparse.Namespace) -> dict[str, Any]:
     shape = _parse_shape(options.shape)
     initializer = initializers.get(name)
     config = initializer.get_config()
+    parameters = inspect.signature(type(initializer)).parameters.values()
     facts = rows[name] | {
         "law": _find("Law:", type(initializer)),
         "reference": _find("Reference:", type(initializer)),
+        "signature": f"({', '.join(str(p.replace(annotation=p.empty)) for p in parameters)})",
         "defaults": config,
     }
     if shape is None:
         return facts
-    if "seed" in config:
-        initializer = type(initializer)(**config | {"seed": options.seed})
-    return facts | {"draw": _measure(initializer, shape)}
+    seeded = type(initializer).from_config(_seed(config, options.seed))
+    return facts | {"draw": _measure(seeded, shape)}
+
+
+def _seed(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Returns the config with its seed set, and those of the initializers that it holds, as ICNR's does."""
+    nested = {key: _seed(value, seed) for key, value in config.items() if isinstance(value, dict)}
+    return config | nested | ({"seed": seed} if "seed" in config else {})
 
 
 def _measure(initializer: Any, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _measure(initializer: Any, shape: tuple[int, ...]) -> dict[str, Any]:
 def _parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    if not re.fullmatch(r"\d+([x,]\d+)*", text):
+    if not re.fullmatch(r"[0-9]{1,18}([x,][0-9]{1,18})*", text):
         raise ValueError(
             f"`shape` must be counts with commas or x between them. Received: {text!r}. "
             "Write 256,128 or 3x3x64x128."
@@ -151,6 +155,7 @@ def _write_show(facts: dict[str, Any]) -> str:
     lines = [f"{facts['name']}, {facts['family']}: {facts['summary']}"]
     for key in ("law", "reference"):
         lines += ["", *textwrap.wrap(f"{key.capitalize()}: {facts[key]}", 100)]
+    lines += ["", *textwrap.wrap(f"Signature: {facts['signature']}", 100)]
     defaults = [f"{name}={value!r}" for name, value in facts["defaults"].items()]
     lines += ["", *textwrap.wrap(f"Defaults: {', '.join(defaults) or 'none'}", 100)]
     return "\n".join(lines + (["", *_write_draw(facts["draw"])] if "draw" in facts else []))
@@ -159,10 +164,10 @@ def _write_show(facts: dict[str, Any]) -> str:
 def _write_draw(draw: dict[str, Any]) -> list[str]:
     numbers = [f"{name} {draw[name]:.4g}" for name in list(draw)[1:] if name not in ("counts", "edges")]
     most = max(draw["counts"])
-    labels = [f"{(low + high) / 2:+.3g}" for low, high in zip(draw["edges"], draw["edges"][1:], strict=False)]
-    width = max(map(len, labels))
+    edges = [f"{edge:+.3g}" for edge in draw["edges"]]
+    width = max(map(len, edges))
     bars = [
-        f"{label:>{width}} | {'#' * -(-count * _BAR // most)} {count}".rstrip()
-        for label, count in zip(labels, draw["counts"], strict=True)
+        f"{low:>{width}} to {high:>{width}} | " + f"{'#' * -(-count * _BAR // most)} {count}".lstrip()
+        for low, high, count in zip(edges, edges[1:], draw["counts"], strict=False)
     ]
     return [f"A draw of shape {tuple(draw['shape'])}: {', '.join(numbers)}", "", *bars]

@@ -40,6 +40,7 @@ def test_show_tells_law_reference_and_defaults_of_each(capsys, name):
     assert status == 0
     assert facts["law"]
     assert facts["reference"] or name == "initx>ConstantFill"
+    assert facts["signature"].startswith("(")
     assert facts["defaults"] == json.loads(json.dumps(initializers.get(name).get_config()))
 
 
@@ -64,6 +65,22 @@ def test_show_prints_a_histogram_whose_longest_bar_is_the_largest_count(capsys):
     assert run(capsys, "show", "HeScaled", "256x128", "--seed", "1")[1] != out
 
 
+@pytest.mark.parametrize("name", initializers.names())
+def test_the_seed_rules_the_draw_of_each(capsys, name):
+    """Those inside another initializer's config, as in ICNR's, are seeded, too."""
+    first, second = (run(capsys, "show", name, "3x3x4x8", "--seed", "5") for _ in range(2))
+    assert first == second
+
+
+def test_bins_are_labelled_with_their_edges(capsys):
+    _, out, _ = run(capsys, "show", "HeScaled", "256,128", "--json")
+    edges = json.loads(out)["draw"]["edges"]
+    _, out, _ = run(capsys, "show", "HeScaled", "256,128")
+    labels = [line.split(" | ")[0].split(" to ") for line in out.splitlines() if " | " in line]
+    assert [float(low) for low, _ in labels] == pytest.approx(edges[:-1], rel=5e-3)
+    assert [float(high) for _, high in labels] == pytest.approx(edges[1:], rel=5e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,6 +89,9 @@ def test_show_prints_a_histogram_whose_longest_bar_is_the_largest_count(capsys):
         (("show", "HeScaled", "a,b"), "`shape` must be counts"),
         (("show", "HeScaled", ""), "`shape` must be counts"),
         (("show", "HeScaled", "3,,4"), "`shape` must be counts"),
+        (("show", "HeScaled", "-1"), "`shape` must be counts"),
+        (("show", "HeScaled", "\N{ARABIC-INDIC DIGIT THREE}"), "`shape` must be counts"),
+        (("show", "HeScaled", "9" * 5000), "`shape` must be counts"),
         (("show", "HeScaled", "0,3"), "`shape` must hold from 1 to"),
         (("show", "HeScaled", "100000x100000"), "`shape` must hold from 1 to"),
         (("show", "Dirac", "3,4"), "receptive field for Dirac. Received: shape=(3, 4)"),
@@ -93,6 +113,12 @@ def test_what_the_parser_does_not_know_exits_with_2(capsys, arguments):
         main(arguments)
     assert info.value.code == 2
     assert "usage: initx" in capsys.readouterr().err
+
+
+def test_stdout_of_the_module_is_the_table_alone(capsys):
+    command = [sys.executable, "-m", "keras_initx", "list"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == run(capsys, "list")[1]
 
 
 def test_module_runs_and_a_closed_pipe_is_no_error():
