@@ -63,7 +63,7 @@ def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
         stds[site.path] = mean_and_variance(output)[1] ** 0.5
         return output
 
-    run(model, inputs, [site for site in iter_kernels(model) if not site.obstacle], observe)
+    run(model, inputs, [site for site in iter_kernels(model, trace=False) if not site.obstacle], observe)
     return stds
 
 

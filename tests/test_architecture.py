@@ -16,14 +16,19 @@ ALLOWED = {
     "datasets": set(),
     "summaries": set(),
     "initializers": {"fans", "gains"},
-    "walk": set(),
+    "layers": set(),
+    "walk": {"fans", "layers"},
     "probe": {"walk"},
+    "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"initializers", "walk", "probe", "state", "data"},
     "callbacks": {"summaries"},
     "saved_model": set(),
     "cli": set(),
     "__main__": {"cli"},
-    "__init__": {"calibration", "callbacks", "data", "fans", "gains", "initializers", "probe", "saved_model"},
+    "__init__": {
+        *("calibration", "callbacks", "data", "fans", "gains", "initializers", "layers", "probe", "saved_model"),
+        *("strategies", "walk"),
+    },
 }
 # What no room may import at module level, but for those named: they are slow, or extras.
 HEAVY = {

@@ -1,0 +1,257 @@
+"""The kernels of a model, each with what its shape cannot tell."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from keras import layers
+
+from keras_initx.fans import Fans, Layout, compute_fans
+from keras_initx.walk._flow import Branch, Flow, Position
+from keras_initx.walk._kernels import Kernel, einsum_axes, known_class, rule_of
+from keras_initx.walk._trace import trace_model
+
+__all__ = ["KernelSite", "initializer_of", "iter_kernels", "layer_paths"]
+
+_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_ATTENTION_ROLES = ("query", "key", "value", "attention_output")
+_LOOPS = (layers.RNN, layers.Bidirectional)
+_ONE_STEP = (layers.RNN, layers.Bidirectional, layers.Wrapper)
+# Weights that may have several axes and are no kernels: GRU's bias, PReLU's slopes, normalization's shifts.
+_NO_KERNELS = ("bias", "alpha", "gamma", "beta")
+_PLAIN = ("scale", "residual_scale")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelSite:
+    """One kernel of a model.
+
+    Attributes:
+        path: Names of the layers that lead to the kernel from the model, followed by the variable's name
+            unless that is `kernel`; a number is added where two kernels would have the same.
+        role: `dense`, `conv`, `depthwise`, `pointwise`, `transposed`, `einsum`, `query`, `key`, `value`,
+            `attention_output`, `gates` (the fused input kernels of LSTM, GRU and ConvLSTM), `recurrent`,
+            `embedding`, `scale` (of a normalization), `residual_scale`, a registered role, or `other`.
+        layer: The layer that owns the kernel.
+        kernel: The kernel's variable.
+        bias: The bias' variable, or None.
+        initializer: The initializer that the layer's config names for the kernel, or None.
+        axes: `input_axes` and `output_axes` of an einsum kernel, None for all others.
+        layout: What the axes mean, None where the shape or `axes` tell it.
+        fans: The true fans; None for scales and for kernels of an unknown layer.
+        obstacle: Why scaling kernel and bias does not scale the layer's pre-activation; empty when it does.
+        skip: Why the kernel is not to be drawn anew; empty when it may be.
+        activation: What feeds the kernel, as `compute_gain` takes it; None for the model's input, for linear
+            layers, normalizations and sums, and where `note` says that it is not known.
+        feeds: The activation that the kernel's output goes through next; None for none before another kernel.
+        depth: Kernels before this one on the longest way from the input; None when it is not known.
+        branch: The innermost residual branch that the kernel lies in; None outside of all.
+        ends_branch: Whether its output is added to the skip, with no other kernel in between.
+        is_output: Whether its output is the model's, with no other kernel in between.
+        position: Number of the first step in which the layer runs; None when it is not known.
+        attention: Path of the attention layer of a query, key, value or attention output; empty for others.
+        cross: Whether that attention layer takes keys and values from elsewhere than its queries.
+        tied: Whether an embedding's kernel also makes the logits.
+        note: What the trace cannot tell; empty when it tells all.
+    """
+
+    path: str
+    role: str
+    layer: Any
+    kernel: Any
+    bias: Any
+    initializer: Any
+    axes: tuple[tuple[int, ...], tuple[int, ...]] | None
+    layout: Layout | None
+    fans: Fans | None
+    obstacle: str
+    skip: str
+    activation: Any = None
+    feeds: Any = None
+    depth: int | None = None
+    branch: Branch | None = None
+    ends_branch: bool = False
+    is_output: bool = False
+    position: int | None = None
+    attention: str = ""
+    cross: bool = False
+    tied: bool = False
+    note: str = ""
+
+    @property
+    def blocks(self) -> int:
+        """Matrices that the kernel holds: gates, heads of a batch axis, groups, depthwise channels."""
+        if self.layout is None:
+            return 1
+        return {"gates": self.layout.gates, "conv": self.layout.groups}.get(self.layout.kind, 1)
+
+
+def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
+    """Yields the kernels of all built layers of a model, nested and subclassed ones included, each once.
+
+    A kernel is a weight of two or more axes, or a scale of a normalization or of a residual branch. What comes
+    before and after a kernel is read off one run of the model on symbolic input, which computes nothing.
+
+    >>> import keras
+    >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2, name="head")])
+    >>> *_, head = iter_kernels(model)
+    >>> head.path, head.role, head.fans, head.activation, head.depth
+    ('head', 'dense', Fans(fan_in=3, fan_out=2), 'relu', 1)
+
+    Args:
+        model: A Keras model or layer.
+        trace: Whether to trace the model. Without it the attributes from `activation` on are left at their
+            defaults.
+
+    Yields:
+        The sites, in the order in which the layers run, those that the trace did not reach last; without a
+        trace in the order in which Keras lists the layers.
+    """
+    sites = list(_untraced(model))
+    if not trace:
+        yield from sites
+        return
+    flow = Flow(trace_model(model, _is_leaf), _chain)
+    placed = [_place(site, flow) for site in sites]
+    for site in sorted(placed, key=lambda site: (site.position is None, site.position or 0)):
+        yield site
+
+
+def _is_leaf(layer: Any) -> bool:
+    if known_class(layer) or (isinstance(layer, _ONE_STEP) and not isinstance(layer, layers.TimeDistributed)):
+        return True
+    builtin = type(layer).__module__.startswith("keras.src.layers")
+    return builtin and not layer._flatten_layers(include_self=False) and not isinstance(layer, layers.Lambda)
+
+
+def _chain(layer: Any) -> int:
+    """Kernels one after another within one step of the trace."""
+    if isinstance(layer, layers.RNN):
+        cells = getattr(layer.cell, "cells", [layer.cell])
+        return len(cells)
+    if isinstance(layer, _ONE_STEP):
+        inner = [sub for sub in layer._flatten_layers(include_self=False) if _chain(sub)]
+        return max(map(_chain, inner), default=0)
+    _, rule = rule_of(layer)
+    kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in _PLAIN]
+    return len(kernels) if rule.chained else min(len(kernels), 1)
+
+
+def _untraced(model: Any) -> Iterator[KernelSite]:
+    paths = layer_paths(model)
+    found = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    attention = {
+        id(layer): (layer.name, paths[id(parent)])
+        for parent in found
+        if isinstance(parent, _ATTENTION)
+        for layer in parent._flatten_layers(include_self=False)
+        if layer.name in _ATTENTION_ROLES
+    }
+    looped = {
+        id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in parent._flatten_layers()
+    }
+    for layer in found:
+        role, parent = attention.get(id(layer), ("", ""))
+        for kernel in _kernels(layer):
+            site = _site(layer, kernel, paths[id(layer)], role, id(layer) in looped)
+            yield dataclasses.replace(site, attention=parent)
+
+
+def _kernels(layer: Any) -> list[Any]:
+    base, rule = rule_of(layer)
+    quantized = base is not None and getattr(layer, "quantization_mode", None)
+    hidden = [getattr(layer, f"_{name}", None) for name in rule.kernels] if quantized else []
+    variables = [*layer._trainable_variables, *hidden]
+    return [
+        v
+        for v in {id(v): v for v in variables if v is not None}.values()
+        if v.name in rule.kernels or (len(v.shape) > 1 and v.name not in _NO_KERNELS)
+    ]
+
+
+def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> KernelSite:
+    base, rule = rule_of(layer)
+    known: Kernel | None = rule.kernels.get(kernel.name)
+    plain = known is not None and known.role in _PLAIN
+    axes = einsum_axes(layer.equation) if known and base is layers.EinsumDense else None
+    layout = known.layout(layer) if known and callable(known.layout) else known and known.layout
+    layout = None if layout is None else Layout.of(layout)
+    skip = _skip(layer)
+    fans = None
+    if known and not plain and not skip:
+        fans = compute_fans(tuple(kernel.shape), *(axes or (None, None)), layout=layout)
+    return KernelSite(
+        path="/".join(filter(None, (path, kernel.name))).removesuffix("/kernel"),
+        role=role or (known.role if known else "other"),
+        layer=layer,
+        kernel=kernel,
+        bias=getattr(layer, "bias", None) if known and rule.linear else None,
+        initializer=initializer_of(layer, kernel, known and known.initializer),
+        axes=axes,
+        layout=layout,
+        fans=fans,
+        obstacle=_obstacle(layer, base if known and rule.linear else None, looped),
+        skip=skip,
+        tied=known is not None and kernel.name == "embeddings" and getattr(layer, "tie_weights", False),
+    )
+
+
+def _place(site: KernelSite, flow: Flow) -> KernelSite:
+    position: Position = flow.place(site)
+    if site.fans is None and not site.skip and site.role not in _PLAIN:
+        name = type(site.layer).__name__
+        note = f"{name} is not a layer whose kernels are known: teach it with keras_initx.walk.register"
+        return dataclasses.replace(site, **position.to_dict() | {"note": note})
+    return dataclasses.replace(site, **position.to_dict())
+
+
+def layer_paths(model: Any) -> dict[int, str]:
+    """Paths of all layers by identity: Keras' own leave out the names of nested functional models."""
+    paths: dict[int, str] = {id(model): ""}
+    taken: set[str] = set()
+
+    def visit(parent: Any) -> None:
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in paths:
+                continue
+            path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
+            number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
+            paths[id(layer)] = f"{path}_{number}" if number else path
+            taken.add(paths[id(layer)])
+            visit(layer)
+
+    visit(model)
+    return paths
+
+
+def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> Any:
+    """The layer's initializer of a variable: `recurrent_kernel` is drawn by `recurrent_initializer`."""
+    name = variable.name
+    names = (attribute, f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")
+    depthwise = ("depthwise_initializer",) if name == "kernel" else ()
+    candidates = (getattr(layer, n, None) for n in (*names, *depthwise) if n)
+    return next((found for found in candidates if found), None)
+
+
+def _skip(layer: Any) -> str:
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled: kernel and adapters are one weight"
+    if getattr(layer, "quantization_mode", None):
+        return "the kernel is quantized"
+    return ""
+
+
+def _obstacle(layer: Any, base: type | None, looped: bool) -> str:
+    name = type(layer).__name__
+    if looped:
+        return f"{name} runs inside a recurrent loop, which is not supported yet"
+    if base is None:
+        return f"{name} is not supported yet"
+    if type(layer).call is not base.call:  # type: ignore[attr-defined]
+        return f"{name} overrides {base.__name__}.call, so its output need not be linear in its kernel"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled, so the kernel is not the layer's whole weight"
+    if getattr(layer, "quantization_mode", None):
+        return "the kernel is quantized"
+    return ""

@@ -1,0 +1,228 @@
+"""A symbolic run of a model on KerasTensors: which layer and operation feeds which, for models of any form.
+
+Layers that are made of others are seen through: their `call` runs on KerasTensors, too. What cannot run on them
+is one opaque step.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+from keras import layers, tree
+
+__all__ = ["Step", "Trace", "trace_model"]
+
+_BATCH = 2
+_FREE_SIZES = (32, 128, 8, 256)  # tried in turn for axes that the model leaves free
+_SEEN_THROUGH = (keras.Model, layers.MultiHeadAttention, layers.GroupQueryAttention)
+_RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
+_PATCHING = threading.RLock()
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """One layer or operation of the run.
+
+    Attributes:
+        operation: The layer or operation; None for an input of the model.
+        parents: Indices of the steps whose outputs it takes.
+        shape: Shape of its first output.
+        opaque: Whether it holds layers that the trace did not see.
+        arguments: Positional arguments, KerasTensors among them.
+    """
+
+    operation: Any
+    parents: tuple[int, ...]
+    shape: tuple[int, ...]
+    opaque: bool = False
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(eq=False)
+class Trace:
+    """The steps of a run, in the order in which they ran.
+
+    Attributes:
+        steps: The steps; each comes after its parents.
+        outputs: Indices of the steps that made the model's outputs.
+        failure: Why there are no steps; empty when there are.
+    """
+
+    steps: list[Step] = dataclasses.field(default_factory=list)
+    outputs: tuple[int, ...] = ()
+    failure: str = ""
+
+
+class _Recorder:
+    def __init__(self, is_leaf: Callable[[Any], bool]) -> None:
+        self.steps: list[Step] = []
+        self.is_leaf = is_leaf
+
+    def add(self, operation: Any, inputs: Any, outputs: Any, opaque: bool = False) -> Any:
+        """Records a step and returns its outputs, marked as coming from it."""
+        index, tensors = len(self.steps), _tensors(outputs)
+        arguments = tuple(inputs[0]) if operation is not None and inputs else ()
+        shape = tuple(tensors[0].shape) if tensors else ()
+        self.steps.append(Step(operation, self.parents(inputs), shape, opaque, arguments))
+
+        def mark(tensor: Any) -> Any:
+            if not isinstance(tensor, keras.KerasTensor):
+                return tensor
+            marked = keras.KerasTensor(tensor.shape, tensor.dtype)  # some specs are the input itself
+            marked._initx_step = index
+            return marked
+
+        return tree.map_structure(mark, outputs)
+
+    def parents(self, inputs: Any) -> tuple[int, ...]:
+        found = (getattr(tensor, "_initx_step", None) for tensor in _tensors(inputs))
+        return tuple(dict.fromkeys(step for step in found if step is not None))
+
+    def visit(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        opaque = False
+        if isinstance(operation, layers.Layer) and not self.is_leaf(operation):
+            before = len(self.steps)
+            try:
+                if isinstance(operation, layers.TimeDistributed):
+                    return self._fold_time(operation, args)
+                outputs = operation.call(*args, **kwargs)
+                if all(hasattr(tensor, "_initx_step") for tensor in _tensors(outputs)):
+                    return outputs
+            except Exception:  # a user's layer may raise anything on symbolic input
+                pass
+            del self.steps[before:]
+            opaque = bool(operation._flatten_layers(include_self=False)) or bool(operation.weights)
+        return self.add(operation, (args, kwargs), operation.compute_output_spec(*args, **kwargs), opaque)
+
+    def _fold_time(self, operation: Any, args: Sequence[Any]) -> Any:
+        """Runs the wrapped layer once on one time step: TimeDistributed calls it for each."""
+        (whole,) = args[:1]
+        one = keras.KerasTensor((whole.shape[0], *whole.shape[2:]), whole.dtype)
+        outputs = operation.layer(self.add(operation, (args[:1], {}), one))
+        return tree.map_structure(
+            lambda t: self.add(
+                operation, ((t,), {}), keras.KerasTensor((*whole.shape[:2], *t.shape[1:]), t.dtype)
+            ),
+            outputs,
+        )
+
+
+def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
+    """Runs a built model on KerasTensors; its weights, nodes and losses stay as they are.
+
+    Args:
+        model: A built Keras model or layer.
+        is_leaf: Tells the layers that are not to be seen through.
+
+    Returns:
+        The trace in which the fewest layers are opaque, over a few sizes of the axes that the model leaves free.
+    """
+    if not all(layer.built for layer in model._flatten_layers() if _makes_weights(layer)):
+        return Trace(failure="a layer is not built yet: run the model on data first")
+    best, least = Trace(failure="its input shapes are not known: build or call it first"), float("inf")
+    for inputs in _candidate_inputs(model):
+        try:
+            trace = _run(model, inputs, is_leaf)
+        except Exception as error:  # see `visit`
+            if not best.steps:
+                best = Trace(failure=f"it does not run on symbolic input ({_first_line(error)})")
+            continue
+        opaque = sum(step.opaque for step in trace.steps)
+        if opaque < least:
+            best, least = trace, opaque
+        if not least:
+            break
+    return best
+
+
+def _makes_weights(layer: Any) -> bool:
+    return type(layer).build is not layers.Layer.build and not isinstance(layer, _SEEN_THROUGH[:1])
+
+
+def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]) -> Trace:
+    recorder = _Recorder(is_leaf)
+    args, kwargs = tree.map_structure(lambda spec: recorder.add(None, (), spec), inputs)
+    with _recording(recorder), _left_as_it_is(model):
+        outputs = model(*args, **kwargs)
+    return Trace(recorder.steps, recorder.parents(outputs))
+
+
+@contextlib.contextmanager
+def _recording(recorder: _Recorder) -> Iterator[None]:
+    """Lets this thread's symbolic calls go to the recorder, and all others go on as before."""
+    with _PATCHING:
+        originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
+
+        def patch(cls: Any, original: Any) -> None:
+            def symbolic_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+                active = _RECORDER.get()
+                return original(self, *args, **kwargs) if active is None else active.visit(self, args, kwargs)
+
+            cls.symbolic_call = symbolic_call
+
+        token = _RECORDER.set(recorder)
+        try:
+            for cls, original in originals.items():
+                patch(cls, original)
+            yield
+        finally:
+            for cls, original in originals.items():
+                cls.symbolic_call = original
+            _RECORDER.reset(token)
+
+
+@contextlib.contextmanager
+def _left_as_it_is(model: Any) -> Iterator[None]:
+    """Takes away the nodes and losses that a symbolic call leaves in layers."""
+    lists = [
+        getattr(layer, name)
+        for layer in model._flatten_layers()
+        for name in ("_inbound_nodes", "_outbound_nodes", "_losses")
+    ]
+    lengths = [len(entries) for entries in lists]
+    try:
+        yield
+    finally:
+        for entries, length in zip(lists, lengths, strict=True):
+            del entries[length:]
+
+
+def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    specs = getattr(model, "_inputs_struct", None)
+    if specs is None and getattr(model, "_functional", None) is not None:
+        specs = model._functional._inputs_struct
+    if specs is not None:
+        free = any(size is None for spec in _tensors(specs) for size in spec.shape[1:])
+        for size in _FREE_SIZES if free else _FREE_SIZES[:1]:
+            yield (tree.map_structure(lambda s, size=size: _fixed(s.shape, s.dtype, size), specs),), {}
+        return
+    shapes = dict(getattr(model, "_build_shapes_dict", None) or {})
+    if not shapes or not all(map(_is_shape, shapes.values())):
+        return
+    for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
+        tensors = {name: _fixed(shape, dtype, size) for name, shape in shapes.items()}
+        if len(tensors) == 1:
+            yield tuple(tensors.values()), {}
+        else:
+            yield (), {name.removesuffix("_shape"): tensor for name, tensor in tensors.items()}
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, tuple | list) and all(size is None or isinstance(size, int) for size in shape)
+
+
+def _fixed(shape: Sequence[int | None], dtype: Any, size: int) -> Any:
+    return keras.KerasTensor((_BATCH, *(size if n is None else n for n in shape[1:])), dtype)
+
+
+def _tensors(structure: Any) -> list[Any]:
+    return [leaf for leaf in tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
