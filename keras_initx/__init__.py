@@ -5,9 +5,10 @@ Importing the package registers every initializer with Keras as `"initx>ClassNam
 
 import importlib.metadata
 
-from keras_initx import callbacks, data, fans, gains, initializers, probe
+from keras_initx import callbacks, data, fans, gains, initializers, layers, probe, strategies, walk
 from keras_initx.calibration import calibrate
 from keras_initx.saved_model import export
+from keras_initx.strategies import initialize
 
 __version__ = importlib.metadata.version("keras-initx")
 __all__ = [
@@ -18,6 +19,10 @@ __all__ = [
     "export",
     "fans",
     "gains",
+    "initialize",
     "initializers",
+    "layers",
     "probe",
+    "strategies",
+    "walk",
 ]

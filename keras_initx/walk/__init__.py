@@ -3,5 +3,15 @@
 from keras_initx.walk._flow import Branch
 from keras_initx.walk._kernels import Kernel, register
 from keras_initx.walk._sites import KernelSite, iter_kernels
+from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
-__all__ = ["Branch", "Kernel", "KernelSite", "iter_kernels", "register"]
+__all__ = [
+    "Branch",
+    "Kernel",
+    "KernelSite",
+    "Weight",
+    "iter_kernels",
+    "iter_weights",
+    "own_initializer",
+    "register",
+]

@@ -1,0 +1,93 @@
+"""The recommended default: each kernel by its role, with true fans and the gain of what feeds it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from keras_initx.gains import compute_gain
+from keras_initx.initializers import OrthogonalScaled, RandomScaled
+from keras_initx.strategies._plan import Draw, Plan
+from keras_initx.walk import KernelSite
+
+__all__ = ["ByRole"]
+
+_MODES = {"glorot": "fan_avg", "he": "fan_in", "lecun": "fan_in"}
+_LAWS = (*sorted(_MODES), "orthogonal")
+_LEFT_ALONE = ("scale", "residual_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class ByRole:
+    """Each kernel with its true fans, and the gain of the activation that feeds it.
+
+    Law: a kernel that an activation f feeds has Var W = g^2 / fan_in with g = 1 / sqrt(E f(z)^2), one that the
+    input, a linear layer, a normalization or a sum feeds has g = 1: every pre-activation has variance 1 when the
+    input has. Both kernels of a separable layer, each gate, head and group count their own fans. Recurrent
+    kernels are orthogonal, gate by gate. Rows of an embedding have variance 1; those of a tied one 1 / width, so
+    that logits of unit-variance states have variance 1. Scales are ones, biases what their layers say.
+    Choose it when there is no reason to choose another. A sum x + f(x) without normalization adds f's variance
+    at each block: take a strategy for residual nets there. Where activations have an unstable fixed point (GELU,
+    SiLU, Mish) very deep plain nets drift: take `calibrate`.
+
+    >>> import keras
+    >>> model = keras.Sequential([keras.layers.Input((9,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(7)])
+    >>> from keras_initx.walk import iter_kernels
+    >>> [f"{draw.initializer.gain:.3f}" for draw in ByRole().plan(tuple(iter_kernels(model))).values()]
+    ['1.000', '1.414']
+
+    Args:
+        law: `"he"` (Var W = g^2 / fan_in), `"glorot"` (the mean of the fans), `"lecun"` (g = 1 everywhere) or
+            `"orthogonal"` (singular values g, and in expanding layers what keeps the variance).
+        distribution: `"normal"`, `"truncated_normal"` or `"uniform"`; orthogonal kernels have none.
+
+    Raises:
+        ValueError: If the law is unknown.
+
+    Reference:
+        He et al., 2015, equation 10 (https://arxiv.org/abs/1502.01852) with the gain of any activation, and the
+        fans of `keras_initx.fans`; Saxe et al., 2014 (https://arxiv.org/abs/1312.6120) for recurrent kernels.
+    """
+
+    law: str = "he"
+    distribution: str = "normal"
+
+    def __post_init__(self) -> None:
+        if self.law not in _LAWS:
+            raise ValueError(f"`law` must be one of {sorted(_LAWS)}. Received: law={self.law!r}.")
+
+    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+        """Returns what draws each kernel; scales are left to their layers."""
+        gains: dict[Any, tuple[float, str]] = {}
+        return {site: self._draw(site, gains) for site in sites if site.role not in _LEFT_ALONE}
+
+    def _draw(self, site: KernelSite, gains: dict[Any, tuple[float, str]]) -> Draw:
+        if site.role == "recurrent":
+            return Draw(OrthogonalScaled())
+        if site.role == "embedding":
+            mode = "fan_out" if site.tied else "fan_in"
+            return Draw(RandomScaled(mode=mode, distribution=self.distribution))
+        gain, note = 1.0, ""
+        if self.law != "lecun" and site.activation is not None:
+            key = _key(site.activation)
+            if key not in gains:
+                gains[key] = _gain(site.activation)
+            gain, note = gains[key]
+        if self.law == "orthogonal":
+            return Draw(OrthogonalScaled(gain=gain, preserve_norm=True), note)
+        return Draw(RandomScaled(gain=gain, mode=_MODES[self.law], distribution=self.distribution), note)
+
+
+def _gain(activation: Any) -> tuple[float, str]:
+    try:
+        return compute_gain(activation), ""
+    except ValueError:
+        label = activation if isinstance(activation, str) else type(activation).__name__
+        return 1.0, f"{label} feeds it, which has no gain: taken as linear"
+
+
+def _key(activation: Any) -> Any:
+    """Equal for activations of equal class and arguments: nets hold many copies of one."""
+    if isinstance(activation, str) or not hasattr(activation, "__dict__"):
+        return activation
+    plain = {k: v for k, v in vars(activation).items() if isinstance(v, bool | int | float) and k[0] != "_"}
+    return (type(activation), tuple(sorted(plain.items()))) if plain else activation

@@ -1,0 +1,238 @@
+"""Initialization of a whole model in place."""
+
+import difflib
+import fnmatch
+import math
+import numbers
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_initx import initializers
+from keras_initx.state import stream_seed, transaction
+from keras_initx.strategies._fill import fill, sample_std
+from keras_initx.strategies._names import STRATEGIES
+from keras_initx.strategies._plan import Draw, Plan, Strategy, configure, describe
+from keras_initx.strategies._report import InitReport, InitRow
+from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, own_initializer
+
+__all__ = ["initialize"]
+
+_FROZEN = "frozen: left as it is"
+_UNKNOWN = "its layer does not tell its initializer: left as it is"
+Update = Callable[[Any, Callable[[Any], Any]], None]
+
+
+def initialize(
+    model: Any,
+    initializer: Any,
+    *,
+    seed: int | None = None,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    frozen: bool = False,
+    transactional: bool = True,
+) -> InitReport:
+    """Draws the weights of a built model anew, in place, with the true fans of each layer.
+
+    Kernels are drawn by the initializer or strategy; biases, scales and moving statistics by their layers' own
+    initializers, so that a trained model starts over. Each variable has a stream of random numbers of its own,
+    from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's draw. The
+    slots of a compiled model's optimizer are set back, its learning rate stays.
+
+    >>> model = keras.Sequential([keras.layers.Input((8, 8, 64)), keras.layers.DepthwiseConv2D(3, name="dw")])
+    >>> report = initialize(model, "initx>LecunScaled", seed=7)
+    >>> report.rows[0].fans, f"{report.rows[0].std:.1f}"  # 1 / 3, where Keras' lecun_normal gives 1 / 24
+    (Fans(fan_in=9, fan_out=9), '0.3')
+
+    Args:
+        model: A built Keras model or layer, of any form.
+        initializer: A strategy or its name (`"by_role"` where you have no reason for another); any initializer of
+            this package or of Keras, its name or config, for all kernels; or None for each layer's own.
+        seed: Seed of all streams; None takes one from Python's generator, which
+            `keras.utils.set_random_seed` rules. The report holds it.
+        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be drawn;
+            None for all.
+        exclude: Patterns or roles of what is to be left as it is.
+        overrides: What draws the kernels or other weights of a pattern or role instead; the last that matches
+            counts.
+        frozen: Whether to draw the weights of layers that are not trainable, too.
+        transactional: Whether to put everything back on an error, which holds the old weights until the end.
+
+    Returns:
+        A report with one row per weight in scope.
+
+    Raises:
+        ValueError: If the model is not built; a name, pattern, role or seed is not understood; or a strategy or
+            initializer does not fit the model. Nothing has changed then, as after Ctrl-C.
+
+    Reference:
+        That of the strategy or initializer; for the fans see `keras_initx.fans`.
+    """
+    started = time.perf_counter()
+    _check_built(model)
+    seed = _check_seed(seed)
+    scheme = None if initializer is None else resolve(initializer)
+    sites = list(iter_kernels(model))
+    weights = [*sites, *iter_weights(model, sites)]
+    scope = _scope(weights, include, exclude)
+    replaced = {
+        pattern: None if i is None else initializers.get(i) for pattern, i in (overrides or {}).items()
+    }
+    for pattern in replaced:
+        _matching(weights, pattern, "overrides")
+    plan = _plan(
+        scheme, model, [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))]
+    )
+    rows, reset = [], False
+    with transaction() if transactional else _without_undo() as update:
+        for weight in scope:
+            draw, note = _choose(weight, scheme, plan, replaced, frozen)
+            rows.append(_draw(weight, draw, note, seed, update))
+        if any(row.std is not None for row in rows):
+            reset = _reset_optimizer(model, update)
+    name = initializer if isinstance(initializer, str) else describe(scheme) if scheme else "each layer's own"
+    return InitReport(tuple(rows), name, seed, reset, time.perf_counter() - started)
+
+
+def resolve(scheme: Any) -> Any:
+    """Returns the strategy or initializer that a name, config, class or instance stands for."""
+    if isinstance(scheme, str) and scheme in STRATEGIES:
+        return STRATEGIES[scheme]()
+    if hasattr(scheme, "plan"):
+        return scheme() if isinstance(scheme, type) else scheme
+    if isinstance(scheme, str):
+        near = difflib.get_close_matches(scheme.lower(), {n.lower(): n for n in STRATEGIES}, n=1, cutoff=0.6)
+        if near:
+            (name,) = (n for n in STRATEGIES if n.lower() == near[0])
+            raise ValueError(
+                f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
+                f"Received: {scheme!r}. Nearest: {name!r}."
+            )
+    return initializers.get(scheme)
+
+
+def _check_built(model: Any) -> None:
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(f"`model` must be a Keras model. Received: model of type {type(model).__name__}.")
+    if not model.built or not model.weights:
+        raise ValueError(
+            f"`model` must be built and have weights. Received: {type(model).__name__} `{model.name}`, "
+            f"built={model.built}. Call `model.build(input_shape)`, or the model on one batch, first."
+        )
+
+
+def _check_seed(seed: Any) -> int:
+    if seed is None:
+        return random.randint(0, 2**31 - 1)
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
+    return int(seed)
+
+
+def _plan(scheme: Any, model: Any, sites: list[KernelSite]) -> Plan:
+    if scheme is None:
+        return {}
+    if hasattr(scheme, "plan"):
+        return scheme.plan(tuple(sites), model)
+    return {site: Draw(scheme) for site in sites if site.fans}
+
+
+def _scope(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
+    chosen = list(weights)
+    for name, patterns, keep in (("include", include, True), ("exclude", exclude, False)):
+        if patterns is None:
+            continue
+        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        found = {id(weight) for pattern in patterns for weight in _matching(weights, pattern, name)}
+        chosen = [weight for weight in chosen if (id(weight) in found) == keep]
+    if not chosen:
+        raise ValueError(
+            f"`include` and `exclude` must leave something to draw. Received: include={include!r}, "
+            f"exclude={exclude!r}."
+        )
+    return chosen
+
+
+def matches(weight: KernelSite | Weight, pattern: str) -> bool:
+    """Tells whether a pattern is a weight's role or path, a layer above it, or a wildcard of one of these."""
+    parts = weight.path.split("/")
+    above = ("/".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in above)
+
+
+def _matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:
+    found = [weight for weight in weights if isinstance(pattern, str) and matches(weight, pattern)]
+    if not found:
+        known = sorted({weight.role for weight in weights} | {weight.path for weight in weights})
+        near = difflib.get_close_matches(str(pattern), known, n=3, cutoff=0.4) or known[:10]
+        raise ValueError(
+            f"`{argument}` must hold patterns of paths, or roles, that the model has. Received: {pattern!r}. "
+            f"Nearest known: {near}."
+        )
+    return found
+
+
+def _choose(
+    weight: KernelSite | Weight, scheme: Any, plan: Plan, replaced: Mapping[str, Any], frozen: bool
+) -> tuple[Draw | None, str]:
+    """Returns what draws a weight, or None and the reason for leaving it."""
+    if not (weight.layer.trainable or frozen):
+        return None, _FROZEN
+    if weight.skip:
+        return None, f"{weight.skip}: left as it is"
+    own = own_initializer(weight) if isinstance(weight, KernelSite) else weight.initializer
+    override = [pattern for pattern in replaced if matches(weight, pattern)]
+    if override and replaced[override[-1]] is not None:
+        return Draw(replaced[override[-1]]), ""
+    if not override and isinstance(weight, KernelSite) and weight in plan:
+        return plan[weight], " ".join(filter(None, (plan[weight].note, weight.note)))
+    if isinstance(weight, KernelSite) and not weight.fans and scheme is not None and weight.role == "other":
+        return None, f"{weight.note}; left as it is"
+    return (Draw(own, as_is=True), "") if own is not None else (None, _UNKNOWN)
+
+
+def _draw(weight: KernelSite | Weight, draw: Draw | None, note: str, seed: int, update: Update) -> InitRow:
+    shape = tuple(weight.kernel.shape)
+    fans = weight.fans if isinstance(weight, KernelSite) else None
+    if draw is None:
+        return InitRow(weight.path, weight.role, shape, fans=fans, note=note)
+    stream = stream_seed(seed, draw.stream or weight.path)
+    try:
+        configured = configure(draw.initializer, weight if fans and not draw.as_is else None, stream)
+        fill(weight.kernel, configured, update)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{weight.path}` (role {weight.role}, shape {shape}) cannot be drawn by "
+            f"{describe(draw.initializer)}: {error} Exclude it, or give it another initializer by `overrides`."
+        ) from error
+    std = sample_std(weight.kernel) if math.prod(shape) else 0.0
+    label = describe(draw.initializer)
+    return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
+
+
+def _reset_optimizer(model: Any, update: Update) -> bool:
+    """Gives a built optimizer the slots that it has before its first step; its learning rate stays."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return False
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(model.trainable_variables)
+    for slot, start in zip(optimizer.variables, fresh.variables, strict=True):
+        if slot.name != "learning_rate":
+            update(slot, lambda _, start=start: start.value)
+    return True
+
+
+class _without_undo:  # noqa: N801
+    """Stands in for `transaction` where there is no memory for the old weights."""
+
+    def __enter__(self) -> Update:
+        return lambda variable, function: variable.assign(function(variable))
+
+    def __exit__(self, *_: object) -> None:
+        return None

@@ -1,0 +1,118 @@
+"""What passes between a strategy and `initialize`: for each kernel, what draws it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import keras
+
+from keras_initx import initializers
+from keras_initx.walk import KernelSite
+
+__all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
+
+_DISTRIBUTIONS = {"untruncated_normal": "normal", "uniform": "uniform"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What draws one kernel.
+
+    Attributes:
+        initializer: An initializer; its seed, axes and layout are set for the kernel.
+        note: What a user should know of this kernel.
+        stream: Path whose stream of random numbers it takes in place of the kernel's own, where kernels are
+            drawn jointly.
+        as_is: Whether to leave the initializer's axes and layout alone, as when a layer resets its own kernel.
+        learning_rate: What the kernel's learning rate is to be multiplied by.
+    """
+
+    initializer: Any
+    note: str = ""
+    stream: str = ""
+    as_is: bool = False
+    learning_rate: float = 1.0
+
+
+Plan = dict[KernelSite, Draw]
+
+
+class Strategy(Protocol):
+    """A scheme for a whole model. Kernels that its plan leaves out are drawn by their layers' own initializers."""
+
+    def plan(self, sites: Sequence[KernelSite], model: Any) -> Plan:
+        """Returns what draws each kernel, or raises ValueError where the model is not what the scheme is for."""
+        ...
+
+
+def fits_fans(initializer: Any) -> Any:
+    """Returns an initializer of the same law that can be told a kernel's layout; others as they are.
+
+    Keras' own know no strides, groups, gates or depthwise kernels.
+    """
+    if type(initializer).__module__.startswith("keras.") and isinstance(
+        initializer, keras.initializers.VarianceScaling
+    ):
+        return initializers.RandomScaled(
+            gain=math.sqrt(initializer.scale),
+            mode=initializer.mode,
+            distribution=_DISTRIBUTIONS.get(initializer.distribution, "truncated_normal"),
+            input_axes=initializer.input_axes,
+            output_axes=initializer.output_axes,
+        )
+    if type(initializer) is keras.initializers.Orthogonal:
+        return initializers.OrthogonalScaled(gain=initializer.gain)
+    return initializer
+
+
+def configure(initializer: Any, site: KernelSite | None, seed: int) -> Any:
+    """Returns the initializer with a seed and, given a site, with the site's true fans.
+
+    Args:
+        initializer: A template. A layout or axes of its own stay.
+        site: The kernel, or None to leave layout and axes alone.
+        seed: The seed.
+
+    Returns:
+        A new initializer; the template itself where it is a plain function.
+    """
+    initializer = initializer if site is None else fits_fans(initializer)
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config: dict[str, Any] = initializer.get_config()
+    changes: dict[str, Any] = {"seed": seed} if "seed" in config else {}
+    free = config.get("layout", "none") is None and config.get("input_axes") is None
+    if site is not None and free:
+        if site.axes:
+            changes |= {"input_axes": list(site.axes[0]), "output_axes": list(site.axes[1])}
+        elif site.layout is not None:
+            changes |= {"layout": site.layout.to_dict()}
+    nested = {name: _seeded(value, seed) for name, value in config.items() if _is_initializer(value)}
+    return type(initializer).from_config(config | nested | changes) if changes or nested else initializer
+
+
+def _is_initializer(value: Any) -> bool:
+    return isinstance(value, Mapping) and "seed" in (value.get("config") or {})
+
+
+def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A serialized initializer within another's config, as ICNR holds one, with its seed set."""
+    return {**config, "config": {**config["config"], "seed": seed}}
+
+
+def describe(initializer: Any) -> str:
+    """Returns a short name with the arguments that differ from the class' defaults."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return getattr(initializer, "__name__", type(initializer).__name__)
+    name, config = type(initializer).__name__, initializer.get_config()
+    try:
+        defaults = type(initializer)().get_config()
+    except TypeError:  # an initializer without total defaults
+        defaults = {}
+    shown = {
+        key: f"{value:.4g}" if isinstance(value, float) else value
+        for key, value in config.items()
+        if key not in ("seed", "layout", "input_axes", "output_axes") and value != defaults.get(key)
+    }
+    return f"{name}({', '.join(f'{key}={value}' for key, value in shown.items())})"

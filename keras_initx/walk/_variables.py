@@ -1,0 +1,121 @@
+"""The weights of a model that are no kernels: biases, statistics, slopes."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_initx.walk._kernels import einsum_axes, rule_of
+from keras_initx.walk._sites import KernelSite, initializer_of, layer_paths
+
+__all__ = ["Weight", "iter_weights", "own_initializer"]
+
+_STATISTICS = ("moving_mean", "moving_variance")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight that is no kernel.
+
+    Attributes:
+        path: Path of its layer within the model, and its name.
+        role: `bias`, `statistic`, `shift` (of a normalization) or `other`.
+        layer: The layer that owns it.
+        kernel: The variable.
+        initializer: What its layer draws it with: a Keras initializer, or a function of shape and dtype; None
+            when the layer does not tell.
+        skip: As in `KernelSite`.
+    """
+
+    path: str
+    role: str
+    layer: Any
+    kernel: Any
+    initializer: Any
+    skip: str = ""
+
+
+def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
+    """Yields the weights that no site has, each once, in the order in which Keras lists the layers.
+
+    Args:
+        model: A Keras model or layer.
+        sites: All its sites.
+
+    Yields:
+        The weights; the states of random generators and metrics are none.
+    """
+    seen = {id(site.kernel) for site in sites}
+    skips = {id(site.layer): site.skip for site in sites}
+    paths = layer_paths(model)
+    for layer in model._flatten_layers():
+        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+            if id(variable) in seen or id(layer) not in paths:
+                continue
+            seen.add(id(variable))
+            yield Weight(
+                path=f"{paths[id(layer)]}/{variable.name}".removeprefix("/"),
+                role=_role(variable.name),
+                layer=layer,
+                kernel=variable,
+                initializer=_draw_of(layer, variable),
+                skip=skips.get(id(layer), ""),
+            )
+
+
+def own_initializer(site: KernelSite) -> Any:
+    """Returns a layer's own initializer of a kernel, with the axes that Keras hands over when it builds.
+
+    Args:
+        site: The kernel.
+
+    Returns:
+        An initializer, or None when the layer does not tell.
+    """
+    own = site.initializer
+    if site.axes is None or not isinstance(own, keras.initializers.VarianceScaling):
+        return own
+    if own.input_axes is not None and own.output_axes is not None:
+        return own
+    summed, _ = einsum_axes(site.layer.equation)
+    rest = [axis for axis in range(len(site.kernel.shape)) if axis not in summed]
+    return own.from_config(own.get_config() | {"input_axes": list(summed), "output_axes": rest})
+
+
+def _role(name: str) -> str:
+    if name in _STATISTICS:
+        return "statistic"
+    if name == "beta":
+        return "shift"
+    return "bias" if name == "bias" or name.endswith("_bias") else "other"
+
+
+def _draw_of(layer: Any, variable: Any) -> Any:
+    found = initializer_of(layer, variable)
+    if variable.name == "bias" and isinstance(layer, layers.LSTMCell) and layer.unit_forget_bias:
+        return _unit_forget_bias(layer, found)
+    if variable.name == "bias" and _convolutional(layer) and layer.unit_forget_bias:
+        return _unit_forget_bias(layer, found)
+    return found
+
+
+def _convolutional(layer: Any) -> bool:
+    base, _ = rule_of(layer)
+    return base is not None and base.__name__ == "ConvLSTMCell"
+
+
+def _unit_forget_bias(layer: Any, initializer: Any) -> Callable[..., Any]:
+    """What Keras draws the bias of an LSTM with: ones for the forget gate, the second of four."""
+
+    def draw(shape: Any, dtype: Any = None) -> Any:
+        units = shape[0] // 4
+        parts = (
+            initializer((units,), dtype),
+            keras.ops.ones((units,), dtype),
+            initializer((2 * units,), dtype),
+        )
+        return keras.ops.concatenate(parts)
+
+    return draw
