@@ -20,19 +20,20 @@ _LEFT_ALONE = ("scale", "residual_scale")
 class ByRole:
     """Each kernel with its true fans, and the gain of the activation that feeds it.
 
-    Law: a kernel that an activation f feeds has Var W = g^2 / fan_in with g = 1 / sqrt(E f(z)^2), one that the
-    input, a linear layer, a normalization or a sum feeds has g = 1: every pre-activation has variance 1 when the
-    input has. Both kernels of a separable layer, each gate, head and group count their own fans. Recurrent
-    kernels are orthogonal, gate by gate. Rows of an embedding have variance 1; those of a tied one 1 / width, so
-    that logits of unit-variance states have variance 1. Scales are ones, biases what their layers say.
-    Choose it when there is no reason to choose another. A sum x + f(x) without normalization adds f's variance
-    at each block: take a strategy for residual nets there. Where activations have an unstable fixed point (GELU,
-    SiLU, Mish) very deep plain nets drift: take `calibrate`.
+    Law: a kernel that an activation f feeds has Var W = g^2 / fan_in with g = 1 / sqrt(E f(z)^2), one that
+    the input, a linear layer, a normalization or a sum feeds has g = 1: every pre-activation has variance 1
+    when the input has. Both kernels of a separable layer, each gate, head and group count their own fans.
+    Recurrent kernels are orthogonal, gate by gate. Rows of an embedding have variance 1; those of a tied one
+    1 / width, so that logits of unit-variance states have variance 1. Scales are ones, biases what their
+    layers say. Choose it when there is no reason to choose another. A sum x + f(x) without normalization adds
+    the variance of f at each block: take a strategy for residual nets there. Where activations have an
+    unstable fixed point (GELU, SiLU, Mish) very deep plain nets drift: take `calibrate`.
 
     >>> import keras
-    >>> model = keras.Sequential([keras.layers.Input((9,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(7)])
     >>> from keras_initx.walk import iter_kernels
-    >>> [f"{draw.initializer.gain:.3f}" for draw in ByRole().plan(tuple(iter_kernels(model))).values()]
+    >>> layers = [keras.layers.Input((9,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(7)]
+    >>> sites = tuple(iter_kernels(keras.Sequential(layers)))
+    >>> [f"{draw.initializer.gain:.3f}" for draw in ByRole().plan(sites).values()]
     ['1.000', '1.414']
 
     Args:
@@ -44,8 +45,9 @@ class ByRole:
         ValueError: If the law is unknown.
 
     Reference:
-        He et al., 2015, equation 10 (https://arxiv.org/abs/1502.01852) with the gain of any activation, and the
-        fans of `keras_initx.fans`; Saxe et al., 2014 (https://arxiv.org/abs/1312.6120) for recurrent kernels.
+        He et al., 2015, equation 10 (https://arxiv.org/abs/1502.01852) with the gain of any activation, and
+        the fans of `keras_initx.fans`; Saxe et al., 2014 (https://arxiv.org/abs/1312.6120) for recurrent
+        kernels.
     """
 
     law: str = "he"

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import functools
 import math
 import numbers
 import random
@@ -15,7 +16,7 @@ from keras_initx import initializers
 from keras_initx.state import stream_seed, transaction
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, Strategy, configure, describe
+from keras_initx.strategies._plan import Draw, Plan, configure, describe
 from keras_initx.strategies._report import InitReport, InitRow
 from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, own_initializer
 
@@ -40,9 +41,9 @@ def initialize(
     """Draws the weights of a built model anew, in place, with the true fans of each layer.
 
     Kernels are drawn by the initializer or strategy; biases, scales and moving statistics by their layers' own
-    initializers, so that a trained model starts over. Each variable has a stream of random numbers of its own,
-    from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's draw. The
-    slots of a compiled model's optimizer are set back, its learning rate stays.
+    initializers, so that a trained model starts over. Each variable has a stream of random numbers of its
+    own, from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's
+    draw. The slots of a compiled model's optimizer are set back, its learning rate stays.
 
     >>> model = keras.Sequential([keras.layers.Input((8, 8, 64)), keras.layers.DepthwiseConv2D(3, name="dw")])
     >>> report = initialize(model, "initx>LecunScaled", seed=7)
@@ -51,8 +52,9 @@ def initialize(
 
     Args:
         model: A built Keras model or layer, of any form.
-        initializer: A strategy or its name (`"by_role"` where you have no reason for another); any initializer of
-            this package or of Keras, its name or config, for all kernels; or None for each layer's own.
+        initializer: A strategy or its name (`"by_role"` where you have no reason for another); any
+            initializer of this package or of Keras, its name or config, for all kernels; or None for each
+            layer's own.
         seed: Seed of all streams; None takes one from Python's generator, which
             `keras.utils.set_random_seed` rules. The report holds it.
         include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be drawn;
@@ -203,7 +205,8 @@ def _draw(weight: KernelSite | Weight, draw: Draw | None, note: str, seed: int, 
         return InitRow(weight.path, weight.role, shape, fans=fans, note=note)
     stream = stream_seed(seed, draw.stream or weight.path)
     try:
-        configured = configure(draw.initializer, weight if fans and not draw.as_is else None, stream)
+        site = weight if isinstance(weight, KernelSite) and fans and not draw.as_is else None
+        configured = configure(draw.initializer, site, stream)
         fill(weight.kernel, configured, update)
     except (TypeError, ValueError) as error:
         raise ValueError(
@@ -224,8 +227,12 @@ def _reset_optimizer(model: Any, update: Update) -> bool:
     fresh.build(model.trainable_variables)
     for slot, start in zip(optimizer.variables, fresh.variables, strict=True):
         if slot.name != "learning_rate":
-            update(slot, lambda _, start=start: start.value)
+            update(slot, functools.partial(_value_of, start))
     return True
+
+
+def _value_of(variable: Any, _: Any) -> Any:
+    return variable.value
 
 
 class _without_undo:  # noqa: N801
