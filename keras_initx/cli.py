@@ -6,8 +6,10 @@ import inspect
 import json
 import math
 import os
+import pathlib
 import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"initx: {error}", file=sys.stderr)
         return 2
     with contextlib.suppress(BrokenPipeError):  # `initx list | head` has read enough
-        print(json.dumps(facts, indent=2) if options.json else options.write(facts), flush=True)
+        plain = facts if isinstance(facts, dict | list) else facts.to_dict()
+        print(json.dumps(plain, indent=2) if options.json else options.write(facts), flush=True)
         return 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it exits
     return 0
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
-    verbs = parser.add_subparsers(required=True, metavar="list | show")
+    verbs = parser.add_subparsers(required=True, metavar="list | show | initialize")
     verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
     verb.set_defaults(verb=lambda _: _list(), write=_write_list)
     verb.add_argument("--json", action="store_true", help="for a program to read")
@@ -53,6 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("name", help="as in the list, with or without initx>")
     verb.add_argument("shape", nargs="?", help="of a kernel to draw, such as 256,128 or 3x3x64x128")
     verb.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    verb.add_argument("--json", action="store_true", help="for a program to read")
+    verb = verbs.add_parser("initialize", help="a whole model: new weights by a strategy or an initializer")
+    verb.set_defaults(verb=_initialize, write=str)
+    verb.add_argument("model", help="a .keras file")
+    verb.add_argument(
+        "--initializer",
+        default="by_role",
+        help="a strategy, an initializer, or none for each layer's own (by_role)",
+    )
+    verb.add_argument("--seed", type=int, help="of all weights; a random one is reported")
+    verb.add_argument("--include", action="append", help="path pattern or role to draw; may be repeated")
+    verb.add_argument("--exclude", action="append", help="path pattern or role to leave; may be repeated")
+    verb.add_argument("--out", required=True, help="the .keras file to write; may be the model itself")
     verb.add_argument("--json", action="store_true", help="for a program to read")
     return parser
 
@@ -94,6 +110,38 @@ def _show(options: argparse.Namespace) -> dict[str, Any]:
         return facts
     seeded = type(initializer).from_config(_seed(config, options.seed))
     return facts | {"draw": _measure(seeded, shape)}
+
+
+def _initialize(options: argparse.Namespace) -> Any:
+    from keras_initx.strategies import initialize
+
+    out = pathlib.Path(options.out)
+    if out.suffix != ".keras" or not out.parent.is_dir():
+        raise ValueError(f"`--out` must be a .keras file in a folder that exists. Received: {options.out!r}.")
+    model = _load(options.model)
+    scheme = None if options.initializer.lower() == "none" else options.initializer
+    report = initialize(model, scheme, seed=options.seed, include=options.include, exclude=options.exclude)
+    # Beside it and renamed: a killed run leaves the file that was there.
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        part = pathlib.Path(folder) / out.name
+        model.save(part)
+        part.replace(out)
+    return report
+
+
+def _load(path: str) -> Any:
+    """Loads a model, or says why not in a ValueError."""
+    import keras
+
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"`model` must be a .keras file. Received: {path!r}, which is no file.")
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # zipfile's, h5py's, Keras' own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"`model` must be a .keras file that Keras can load. Received: {path!r}: {reason}"
+        ) from error
 
 
 def _seed(config: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from keras_initx import initializers
 from keras_initx.cli import main
+from keras_initx.strategies import initialize
 
 
 def run(capsys, *arguments):
@@ -132,3 +134,60 @@ def test_module_runs_and_a_closed_pipe_is_no_error():
     assert process.returncode == 0
     assert "BrokenPipe" not in err
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = keras.Sequential(
+        [keras.layers.Input((8, 8, 16)), keras.layers.DepthwiseConv2D(3, name="dw"), keras.layers.Flatten()]
+    )
+    model.save(tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def test_initialize_writes_the_model_and_prints_the_report(capsys, saved):
+    out = saved.with_name("new.keras")
+    status, table, _ = run(capsys, "initialize", str(saved), "--seed", "7", "--out", str(out))
+    assert status == 0
+    assert "dw" in table
+    assert "drawn by by_role with seed 7" in table
+    expected = keras.saving.load_model(saved)
+    initialize(expected, "by_role", seed=7)
+    for one, other in zip(expected.weights, keras.saving.load_model(out).weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+
+
+def test_initialize_in_place_with_patterns_as_json(capsys, saved):
+    arguments = ("--initializer", "none", "--seed", "3", "--include", "dw", "--exclude", "bias", "--json")
+    status, out, _ = run(capsys, "initialize", str(saved), *arguments, "--out", str(saved))
+    facts = json.loads(out)
+    assert status == 0
+    assert [row["path"] for row in facts["rows"]] == ["dw"]
+    assert facts["seed"] == 3
+    assert [path.name for path in saved.parent.iterdir()] == ["model.keras"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"--initializer": "by_rol"}, "Nearest: 'by_role'"),
+        ({"--include": "nothing"}, "`include` must hold"),
+        ({"--out": "new.h5"}, "`--out` must be a .keras file"),
+        ({"--out": "missing/new.keras"}, "folder that exists"),
+        ({"--seed": "-1"}, "`seed` must be"),
+        ({"model": "missing.keras"}, "which is no file"),
+        ({"model": "text.keras"}, "that Keras can load"),
+    ],
+)
+def test_initialize_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeypatch, change, match):
+    monkeypatch.chdir(saved.parent)
+    (saved.parent / "text.keras").write_text("no model")
+    options = {"--out": "model.keras"} | {k: v for k, v in change.items() if k != "model"}
+    before = saved.read_bytes()
+    arguments = [text for pair in options.items() for text in pair]
+    status, out, error = run(capsys, "initialize", change.get("model", "model.keras"), *arguments)
+    assert (status, out) == (2, "")
+    assert match in error
+    assert error.count("\n") == 1
+    assert saved.read_bytes() == before
+    assert {path.name for path in saved.parent.iterdir()} == {"model.keras", "text.keras"}
