@@ -17,12 +17,11 @@ from keras_initx.state import stream_seed, transaction
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
-from keras_initx.strategies._report import InitReport, InitRow
+from keras_initx.strategies._report import FROZEN, InitReport, InitRow
 from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, own_initializer
 
 __all__ = ["initialize"]
 
-_FROZEN = "frozen: left as it is"
 _UNKNOWN = "its layer does not tell its initializer: left as it is"
 Update = Callable[[Any, Callable[[Any], Any]], None]
 
@@ -184,7 +183,7 @@ def _choose(
 ) -> tuple[Draw | None, str]:
     """Returns what draws a weight, or None and the reason for leaving it."""
     if not (weight.layer.trainable or frozen):
-        return None, _FROZEN
+        return None, FROZEN
     if weight.skip:
         return None, f"{weight.skip}: left as it is"
     own = own_initializer(weight) if isinstance(weight, KernelSite) else weight.initializer

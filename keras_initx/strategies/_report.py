@@ -5,7 +5,9 @@ from typing import Any
 
 from keras_initx.fans import Fans
 
-__all__ = ["InitReport", "InitRow"]
+__all__ = ["FROZEN", "InitReport", "InitRow"]
+
+FROZEN = "frozen: left as it is"
 
 
 @dataclasses.dataclass(frozen=True)
