@@ -2,8 +2,31 @@
 
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._initialize import initialize
+from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, Strategy
 from keras_initx.strategies._report import InitReport, InitRow
+from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
+from keras_initx.strategies._transformer import DeepNorm, GPT2Residual, TFixup
+from keras_initx.strategies._width import MuP, ZeroHead
 
-__all__ = ["STRATEGIES", "ByRole", "Draw", "InitReport", "InitRow", "Plan", "Strategy", "initialize"]
+__all__ = [
+    "STRATEGIES",
+    "ByRole",
+    "DeepNorm",
+    "Draw",
+    "Fixup",
+    "GPT2Residual",
+    "InitReport",
+    "InitRow",
+    "Mimetic",
+    "MuP",
+    "Plan",
+    "ReZero",
+    "SkipInit",
+    "Strategy",
+    "TFixup",
+    "ZeroHead",
+    "ZeroResidual",
+    "initialize",
+]

@@ -1,7 +1,6 @@
 """Initialization of a whole model in place."""
 
 import difflib
-import fnmatch
 import functools
 import math
 import numbers
@@ -18,6 +17,7 @@ from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
 from keras_initx.strategies._report import FROZEN, InitReport, InitRow
+from keras_initx.strategies._select import matches
 from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, own_initializer
 
 __all__ = ["initialize"]
@@ -157,13 +157,6 @@ def _scope(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
             f"exclude={exclude!r}."
         )
     return chosen
-
-
-def matches(weight: KernelSite | Weight, pattern: str) -> bool:
-    """Tells whether a pattern is a weight's role or path, a layer above it, or a wildcard of one of these."""
-    parts = weight.path.split("/")
-    above = ("/".join(parts[:n]) for n in range(1, len(parts) + 1))
-    return pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in above)
 
 
 def _matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:

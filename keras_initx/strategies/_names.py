@@ -1,10 +1,24 @@
 """The strategies by name."""
 
 from keras_initx.strategies._by_role import ByRole
+from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._plan import Strategy
+from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
+from keras_initx.strategies._transformer import DeepNorm, GPT2Residual, TFixup
+from keras_initx.strategies._width import MuP, ZeroHead
 
 __all__ = ["STRATEGIES"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "by_role": ByRole,
+    "DeepNorm": DeepNorm,
+    "Fixup": Fixup,
+    "GPT2Residual": GPT2Residual,
+    "Mimetic": Mimetic,
+    "MuP": MuP,
+    "ReZero": ReZero,
+    "SkipInit": SkipInit,
+    "TFixup": TFixup,
+    "ZeroHead": ZeroHead,
+    "ZeroResidual": ZeroResidual,
 }

@@ -144,8 +144,8 @@ def _untraced(model: Any) -> Iterator[KernelSite]:
     attention = {
         id(layer): (layer.name, paths[id(parent)])
         for parent in found
-        if isinstance(parent, _ATTENTION)
-        for layer in parent._flatten_layers(include_self=False)
+        if _is_attention(parent)
+        for layer in parent._flatten_layers(include_self=False, recursive=False)
         if layer.name in _ATTENTION_ROLES
     }
     looped = {
@@ -156,6 +156,12 @@ def _untraced(model: Any) -> Iterator[KernelSite]:
         for kernel in _kernels(layer):
             site = _site(layer, kernel, paths[id(layer)], role, id(layer) in looped)
             yield dataclasses.replace(site, attention=parent)
+
+
+def _is_attention(layer: Any) -> bool:
+    """Whether a layer is Keras' attention, or a model's own with Keras' names for its four projections."""
+    names = {sub.name for sub in layer._flatten_layers(include_self=False, recursive=False)}
+    return isinstance(layer, _ATTENTION) or names >= set(_ATTENTION_ROLES)
 
 
 def _kernels(layer: Any) -> list[Any]:

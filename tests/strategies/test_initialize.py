@@ -292,7 +292,7 @@ def test_half_precision(dtype):
     model = keras.Sequential(
         [
             layers.Input((5, 64)),
-            layers.LSTM(32, dtype="mixed_bfloat16" if dtype == "bfloat16" else dtype, return_sequences=True),
+            layers.GRU(32, dtype="mixed_bfloat16", return_sequences=True),
             layers.Dense(256, activation="relu", dtype=dtype),
             layers.Dense(256, dtype=dtype),
         ]
