@@ -208,8 +208,7 @@ def _law(initializer: Any) -> LSUV:
 
 def _laws(model: Any, law: LSUV | None) -> dict[KernelSite, LSUV]:
     """The law of each site that is to be calibrated."""
-    # Scales of normalizations are no kernels of a pre-activation.
-    sites = [site for site in iter_kernels(model, trace=False) if len(site.kernel.shape) > 1]
+    sites = [site for site in iter_kernels(model, trace=False) if len(site.kernel.shape) > 1]  # no scales
     if law is None:
         own = {site: site.initializer for site in sites if isinstance(site.initializer, LSUV)}
         if own:

@@ -12,8 +12,8 @@ __all__ = ["ResidualScale"]
 class ResidualScale(keras.layers.Layer):
     """Multiplies its input by a learned scale: the end of a residual branch, x + scale * f(x).
 
-    With scale 0 each block is the identity before training, whatever its depth. `initialize` sets it under the
-    strategies `ReZero` and `SkipInit` (0), `LayerScale`-like values come from `initial`.
+    With scale 0 each block is the identity before training, whatever its depth. `initialize` sets it under
+    the strategies `ReZero` and `SkipInit` (0), `LayerScale`-like values come from `initial`.
 
     >>> layer = ResidualScale()
     >>> print(ops.convert_to_numpy(layer(ops.ones((1, 2)))))
@@ -25,8 +25,8 @@ class ResidualScale(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Reference:
-        Bachlechner et al., 2020, "ReZero is all you need", equation 1 (https://arxiv.org/abs/2003.04887); De and
-        Smith, 2020, SkipInit (https://arxiv.org/abs/2002.10444); Touvron et al., 2021, LayerScale, for
+        Bachlechner et al., 2020, "ReZero is all you need", equation 1 (https://arxiv.org/abs/2003.04887); De
+        and Smith, 2020, SkipInit (https://arxiv.org/abs/2002.10444); Touvron et al., 2021, LayerScale, for
         `per_channel` (https://arxiv.org/abs/2103.17239).
     """
 

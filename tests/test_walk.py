@@ -82,10 +82,11 @@ def test_unsupported_layers_are_sites_with_a_reason():
 
 
 def test_biases_slopes_and_scales_of_several_axes_are_no_kernels():
-    layers_without = [layers.PReLU(), layers.LayerNormalization(axis=(1, 2))]
-    for layer in layers_without:
-        layer.build((None, 4, 5))
-        assert not list(iter_kernels(layer))
+    slopes, normalization = layers.PReLU(), layers.LayerNormalization(axis=(1, 2))
+    slopes.build((None, 4, 5))
+    normalization.build((None, 4, 5))
+    assert not list(iter_kernels(slopes))
+    assert [site.role for site in iter_kernels(normalization)] == ["scale"]
     gru = layers.GRU(3)
     gru.build((None, 4, 5))
     assert [site.kernel.name for site in iter_kernels(gru)] == ["kernel", "recurrent_kernel"]

@@ -24,7 +24,8 @@ class Draw:
         note: What a user should know of this kernel.
         stream: Path whose stream of random numbers it takes in place of the kernel's own, where kernels are
             drawn jointly.
-        as_is: Whether to leave the initializer's axes and layout alone, as when a layer resets its own kernel.
+        as_is: Whether to leave the initializer's axes and layout alone, as when a layer resets its own
+            kernel.
         learning_rate: What the kernel's learning rate is to be multiplied by.
     """
 
@@ -39,10 +40,10 @@ Plan = dict[KernelSite, Draw]
 
 
 class Strategy(Protocol):
-    """A scheme for a whole model. Kernels that its plan leaves out are drawn by their layers' own initializers."""
+    """A scheme for a whole model; kernels that its plan leaves out are drawn by their layers' own."""
 
     def plan(self, sites: Sequence[KernelSite], model: Any) -> Plan:
-        """Returns what draws each kernel, or raises ValueError where the model is not what the scheme is for."""
+        """Returns what draws each kernel; raises ValueError where the model is not what the scheme is for."""
         ...
 
 

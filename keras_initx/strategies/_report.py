@@ -16,7 +16,8 @@ class InitRow:
 
     Attributes:
         path: Path of the weight within the model.
-        role: Role of a kernel, as in `keras_initx.walk`; `bias`, `shift`, `statistic` or `other` for the rest.
+        role: Role of a kernel, as in `keras_initx.walk`; `bias`, `shift`, `statistic` or `other` for the
+            rest.
         shape: Its shape.
         initializer: What drew it; empty when it was left as it is.
         fans: The kernel's true fans, or None.

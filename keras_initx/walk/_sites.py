@@ -90,8 +90,9 @@ class KernelSite:
 def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
     """Yields the kernels of all built layers of a model, nested and subclassed ones included, each once.
 
-    A kernel is a weight of two or more axes, or a scale of a normalization or of a residual branch. What comes
-    before and after a kernel is read off one run of the model on symbolic input, which computes nothing.
+    A kernel is a weight of two or more axes, or a scale of a normalization or of a residual branch. What
+    comes before and after a kernel is read off one run of the model on symbolic input, which computes
+    nothing.
 
     >>> import keras
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2, name="head")])
@@ -114,8 +115,7 @@ def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
         return
     flow = Flow(trace_model(model, _is_leaf), _chain)
     placed = [_place(site, flow) for site in sites]
-    for site in sorted(placed, key=lambda site: (site.position is None, site.position or 0)):
-        yield site
+    yield from sorted(placed, key=lambda site: (site.position is None, site.position or 0))
 
 
 def _is_leaf(layer: Any) -> bool:
@@ -181,19 +181,19 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
     known: Kernel | None = rule.kernels.get(kernel.name)
     plain = known is not None and known.role in _PLAIN
     axes = einsum_axes(layer.equation) if known and base is layers.EinsumDense else None
-    layout = known.layout(layer) if known and callable(known.layout) else known and known.layout
-    layout = None if layout is None else Layout.of(layout)
+    layout = _layout(layer, known)
     skip = _skip(layer)
     fans = None
     if known and not plain and not skip:
-        fans = compute_fans(tuple(kernel.shape), *(axes or (None, None)), layout=layout)
+        input_axes, output_axes = axes or (None, None)
+        fans = compute_fans(tuple(kernel.shape), input_axes, output_axes, layout)
     return KernelSite(
         path="/".join(filter(None, (path, kernel.name))).removesuffix("/kernel"),
         role=role or (known.role if known else "other"),
         layer=layer,
         kernel=kernel,
         bias=getattr(layer, "bias", None) if known and rule.linear else None,
-        initializer=initializer_of(layer, kernel, known and known.initializer),
+        initializer=initializer_of(layer, kernel, known.initializer if known else None),
         axes=axes,
         layout=layout,
         fans=fans,
@@ -201,6 +201,12 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
         skip=skip,
         tied=known is not None and kernel.name == "embeddings" and getattr(layer, "tie_weights", False),
     )
+
+
+def _layout(layer: Any, known: Kernel | None) -> Layout | None:
+    layout: Any = known.layout if known else None
+    layout = layout(layer) if callable(layout) else layout
+    return None if layout is None else Layout.of(layout)
 
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:

@@ -1,7 +1,7 @@
 """A symbolic run of a model on KerasTensors: which layer and operation feeds which, for models of any form.
 
-Layers that are made of others are seen through: their `call` runs on KerasTensors, too. What cannot run on them
-is one opaque step.
+Layers that are made of others are seen through: their `call` runs on KerasTensors, too. What cannot run on
+them is one opaque step.
 """
 
 import contextlib
@@ -120,7 +120,8 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
         is_leaf: Tells the layers that are not to be seen through.
 
     Returns:
-        The trace in which the fewest layers are opaque, over a few sizes of the axes that the model leaves free.
+        The trace in which the fewest layers are opaque, over a few sizes of the axes that the model leaves
+        free.
     """
     if not all(layer.built for layer in model._flatten_layers() if _makes_weights(layer)):
         return Trace(failure="a layer is not built yet: run the model on data first")

@@ -95,9 +95,9 @@ def _role(name: str) -> str:
 def _draw_of(layer: Any, variable: Any) -> Any:
     found = initializer_of(layer, variable)
     if variable.name == "bias" and isinstance(layer, layers.LSTMCell) and layer.unit_forget_bias:
-        return _unit_forget_bias(layer, found)
+        return _unit_forget_bias(found)
     if variable.name == "bias" and _convolutional(layer) and layer.unit_forget_bias:
-        return _unit_forget_bias(layer, found)
+        return _unit_forget_bias(found)
     return found
 
 
@@ -106,10 +106,10 @@ def _convolutional(layer: Any) -> bool:
     return base is not None and base.__name__ == "ConvLSTMCell"
 
 
-def _unit_forget_bias(layer: Any, initializer: Any) -> Callable[..., Any]:
+def _unit_forget_bias(initializer: Any) -> Callable[..., Any]:
     """What Keras draws the bias of an LSTM with: ones for the forget gate, the second of four."""
 
-    def draw(shape: Any, dtype: Any = None) -> Any:
+    def unit_forget_bias(shape: Any, dtype: Any = None) -> Any:
         units = shape[0] // 4
         parts = (
             initializer((units,), dtype),
@@ -118,4 +118,4 @@ def _unit_forget_bias(layer: Any, initializer: Any) -> Callable[..., Any]:
         )
         return keras.ops.concatenate(parts)
 
-    return draw
+    return unit_forget_bias
