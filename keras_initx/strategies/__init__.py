@@ -1,5 +1,6 @@
 """Initialization of a whole model: what a shape cannot tell."""
 
+from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._initialize import initialize
 from keras_initx.strategies._mimetic import Mimetic
@@ -12,6 +13,7 @@ from keras_initx.strategies._width import MuP, ZeroHead
 
 __all__ = [
     "STRATEGIES",
+    "AutoInit",
     "ByRole",
     "DeepNorm",
     "Draw",

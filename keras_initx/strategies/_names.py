@@ -1,5 +1,6 @@
 """The strategies by name."""
 
+from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._plan import Strategy
@@ -10,6 +11,7 @@ from keras_initx.strategies._width import MuP, ZeroHead
 __all__ = ["STRATEGIES"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
+    "AutoInit": AutoInit,
     "by_role": ByRole,
     "DeepNorm": DeepNorm,
     "Fixup": Fixup,

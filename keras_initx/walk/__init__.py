@@ -1,17 +1,22 @@
 """The kernels of a model and where they stand in it: the only code that knows Keras' layer classes."""
 
 from keras_initx.walk._flow import Branch
+from keras_initx.walk._graph import Graph, Node, Operand, trace
 from keras_initx.walk._kernels import Kernel, register
 from keras_initx.walk._sites import KernelSite, iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
 __all__ = [
     "Branch",
+    "Graph",
     "Kernel",
     "KernelSite",
+    "Node",
+    "Operand",
     "Weight",
     "iter_kernels",
     "iter_weights",
     "own_initializer",
     "register",
+    "trace",
 ]

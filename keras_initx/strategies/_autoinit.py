@@ -1,0 +1,244 @@
+"""AutoInit: mean and variance followed through the model, and each kernel scaled by what reaches it."""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+from keras_initx.initializers import OrthogonalScaled, RandomScaled
+from keras_initx.strategies import _moments as maps
+from keras_initx.strategies._by_role import _key
+from keras_initx.strategies._moments import Moments
+from keras_initx.strategies._plan import Draw, Plan
+from keras_initx.strategies._signal_maps import constant, map_signal, softmax_size
+from keras_initx.walk import Graph, KernelSite, Node, trace
+
+__all__ = ["AutoInit"]
+
+_DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
+_LEFT_ALONE = ("scale", "residual_scale")
+_LINEAR = {
+    *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
+    *("SeparableConv1D", "SeparableConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+}
+_EMBEDDINGS = ("Embedding", "ReversibleEmbedding")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoInit:
+    """Each kernel scaled by the mean and variance of the signal that reaches it.
+
+    Law: mean mu and variance sigma^2 are followed from the input through every layer and operation, and a
+    kernel has Var W = 1 / (fan_in (sigma^2 + mu^2)), so that its output has mean 0 and variance 1, whatever
+    comes before: activations, dropout, pooling, sums, products, concatenations, attention. Fans are the true
+    ones. Beyond the paper a third number is followed, the covariance of two positions: attention and average
+    pooling reduce only what positions do not share. Where every operation is known this needs no data. A
+    kernel that an unknown one feeds is scaled for (0, 1) and says so in its note: recurrent layers, frozen or
+    quantized kernels, and layers that Keras does not know make unknown signals. Normalization and dropout
+    count as in training.
+
+    Choose it for nets without normalization that mix activations, pooling, dropout and branches, as an
+    architecture search makes them. Not for deep nets with `padding="same"` on small images, whose borders
+    lose signal that no map sees, nor where data is at hand: `calibrate` measures what this predicts. In a
+    plain net it is `ByRole`.
+
+    >>> import keras
+    >>> from keras_initx.walk import iter_kernels
+    >>> layers = [keras.layers.Input((9,)), keras.layers.Dropout(0.5), keras.layers.Dense(8, "relu")]
+    >>> model = keras.Sequential([*layers, keras.layers.Dense(7)])
+    >>> plan = AutoInit().plan(tuple(iter_kernels(model)), model)
+    >>> [f"{draw.initializer.gain**2:.3f}" for draw in plan.values()]  # dropout doubles, ReLU halves
+    ['0.500', '2.000']
+
+    Args:
+        distribution: `"truncated_normal"`, `"normal"` or `"uniform"`.
+        input_mean: Mean of the model's inputs.
+        input_variance: Variance of the model's inputs.
+
+    Raises:
+        ValueError: If the distribution is unknown, or the input's moments are no finite numbers, the variance
+            negative or both zero.
+
+    Reference:
+        Bingham and Miikkulainen, 2023, "AutoInit: Analytic Signal-Preserving Weight Initialization for Neural
+        Networks" (https://arxiv.org/abs/2109.08958): the law above. Departures: true fans, the covariance of
+        positions, the maximum of a rectified signal taken before its activation.
+    """
+
+    distribution: str = "truncated_normal"
+    input_mean: float = 0.0
+    input_variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.distribution not in _DISTRIBUTIONS:
+            raise ValueError(
+                f"`distribution` must be one of {sorted(_DISTRIBUTIONS)}. "
+                f"Received: distribution={self.distribution!r}."
+            )
+        for name in ("input_mean", "input_variance"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+        if self.input_variance < 0 or not (self.input_variance or self.input_mean):
+            raise ValueError(
+                "`input_variance` must not be negative, nor 0 where `input_mean` is 0. "
+                f"Received: input_variance={self.input_variance!r}. Measure both on your data."
+            )
+
+    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+        """Returns what draws each kernel; scales are left to their layers.
+
+        Args:
+            sites: The model's kernels.
+            model: The model itself, which is traced.
+
+        Raises:
+            ValueError: If no model is given, or it cannot be traced.
+        """
+        if model is None:
+            raise ValueError("`model` must be the model whose kernels these are. Received: model=None.")
+        graph = trace(model)
+        if graph.failure:
+            raise ValueError(
+                f"`model` must be traceable for AutoInit, but {graph.failure}. Received: "
+                f"{type(model).__name__} `{model.name}`. Take `ByRole`, or `calibrate` it on data."
+            )
+        return _Propagation(self, graph, sites).plan()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unknown:
+    """A signal whose moments are not known, and why."""
+
+    reason: str
+
+
+class _Propagation:
+    """One run through the graph: the moments of each node, and the draws of the kernels met on the way."""
+
+    def __init__(self, settings: AutoInit, graph: Graph, sites: Sequence[KernelSite]) -> None:
+        self.settings, self.graph = settings, graph
+        self.sites = {id(site.kernel): site for site in sites if site.role not in _LEFT_ALONE}
+        self.signals: list[Moments | _Unknown] = []
+        self.draws: dict[KernelSite, Draw] = {}
+        self.activations: dict[Any, Moments | _Unknown] = {}
+
+    def plan(self) -> Plan:
+        for node in self.graph.nodes:
+            self.signals.append(self._output(node))
+        for site in self.sites.values():
+            if site not in self.draws:
+                self._draw(site, _Unknown("no step that was traced"))
+        return {site: self.draws[site] for site in self.sites.values()}
+
+    def _output(self, node: Node) -> Moments | _Unknown:
+        if node.kind == "input":
+            return Moments(float(self.settings.input_mean), float(self.settings.input_variance))
+        inputs = self._inputs(node)
+        sites = [self.sites[id(kernel)] for kernel in node.kernels if id(kernel) in self.sites]
+        if sites:
+            return self._through_kernels(node, sites, inputs)
+        if node.opaque or any(kernel.name not in ("gamma", "scale") for kernel in node.kernels):
+            return _Unknown(f"{_label(node)}, whose kernels are not drawn or not seen")
+        unknown = next((x for x in inputs if isinstance(x, _Unknown)), None)
+        return unknown or self._without_kernels(node, [x for x in inputs if isinstance(x, Moments)])
+
+    def _inputs(self, node: Node) -> list[Moments | _Unknown]:
+        """Moments of the operands; what is no signal and no number is left out."""
+        found: list[Moments | _Unknown] = []
+        for operand in node.operands:
+            if operand.node is not None:
+                found.append(self.signals[operand.node])
+            elif (value := constant(operand.value)) is not None:
+                found.append(value)
+        return found
+
+    def _without_kernels(self, node: Node, inputs: list[Moments]) -> Moments | _Unknown:
+        if not inputs:
+            return _Unknown(_label(node))
+        if node.activation is not None:
+            return self._activate(node, node.activation, inputs[0])
+        found = map_signal(node, inputs) if len(inputs) == len(node.operands) else None
+        if found is None and map_signal(node, inputs[:1]) is inputs[0]:
+            found = inputs[0]  # slices and shapes among the operands of what only moves elements
+        if found is not None:
+            return found
+        alone = len(node.operands) == 1 and node.operands[0].shape == node.shape
+        return self._activate(node, node.operation, inputs[0]) if alone else _Unknown(_label(node))
+
+    def _activate(self, node: Node, activation: Any, x: Moments) -> Moments | _Unknown:
+        count = softmax_size(activation, node.shape)
+        if count:
+            return maps.softmax(x, count)
+        moments = (round(x.mean, 6), round(x.variance, 6), round(x.shared, 6))
+        key = (_key(activation), moments)
+        if key not in self.activations:
+            try:
+                self.activations[key] = maps.activated(activation, Moments(*moments))
+            except ValueError:  # it is not element-wise, or has no moments
+                self.activations[key] = _Unknown(_label(node))
+        return self.activations[key]
+
+    def _through_kernels(
+        self, node: Node, sites: list[KernelSite], inputs: list[Moments | _Unknown]
+    ) -> Moments | _Unknown:
+        x: Moments | _Unknown = inputs[0] if inputs else _Unknown("no signal")
+        if node.kind in _EMBEDDINGS:
+            return self._embed(node, sites, x)
+        if node.kind not in _LINEAR:
+            return self._through_unknown(node, sites, x)
+        for site in sites:
+            gain = self._draw(site, x)
+            x = maps.weighted(x if isinstance(x, Moments) else Moments(), gain)
+            if not site.layer.trainable:
+                return _Unknown(f"{site.path}, which is frozen")
+        if node.activation is None or isinstance(x, _Unknown):
+            return x
+        return self._activate(node, node.activation, x)
+
+    def _embed(self, node: Node, sites: list[KernelSite], x: Moments | _Unknown) -> Moments | _Unknown:
+        """Rows of variance 1, or 1 / width for one that makes the logits, too; or those logits."""
+        if len(node.operands[0].shape) < len(node.shape):
+            (site,) = [site for site in sites if site.role == "embedding"]
+            mode = "fan_out" if site.tied else "fan_in"
+            draw = Draw(RandomScaled(mode=mode, distribution=self.settings.distribution))
+            self.draws.setdefault(site, draw)
+            return Moments(0.0, 1 / (node.shape[-1] or 1) if site.tied else 1.0)
+        untied = [site for site in sites if site.role != "embedding"]
+        gain = self._draw(untied[0], x) if untied else 1.0
+        return maps.weighted(x, gain) if isinstance(x, Moments) else x
+
+    def _through_unknown(self, node: Node, sites: list[KernelSite], x: Moments | _Unknown) -> _Unknown:
+        """Kernels in a loop, a wrapper or a registered layer: the first take its input; no map is known."""
+        reason = _Unknown(_label(node))
+        first = min((site.depth or 0) for site in sites)
+        for site in sites:
+            self._draw(site, x if (site.depth or 0) == first else reason)
+        return reason
+
+    def _draw(self, site: KernelSite, x: Moments | _Unknown) -> float:
+        """Plans a kernel that this signal reaches, unless an earlier call has, and returns its gain."""
+        if site in self.draws:
+            draw = self.draws[site]
+            note = "its layer runs more than once: the first call counts"
+            if note not in draw.note:
+                joined = "; ".join(filter(None, (draw.note, note)))
+                self.draws[site] = dataclasses.replace(draw, note=joined)
+            return float(getattr(draw.initializer, "gain", 1.0))
+        if site.role == "recurrent":
+            self.draws[site] = Draw(OrthogonalScaled())
+            return 1.0
+        note = ""
+        if isinstance(x, _Unknown):
+            note = f"fed by {x.reason}: no moments are known, taken as (0, 1)"
+        elif not 0 < x.second < math.inf:
+            note, x = f"what feeds it has second moment {x.second:.3g}: taken as (0, 1)", Moments()
+        gain = 1.0 if isinstance(x, _Unknown) else 1 / math.sqrt(x.second)
+        self.draws[site] = Draw(RandomScaled(gain=gain, distribution=self.settings.distribution), note)
+        return gain
+
+
+def _label(node: Node) -> str:
+    name = getattr(node.operation, "name", "")
+    return f"{node.kind.rsplit('.', 1)[-1]} `{name}`"

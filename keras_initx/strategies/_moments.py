@@ -1,0 +1,223 @@
+"""How layers change the moments of a signal: pure maps of numbers, as AutoInit composes them."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initx.gains import second_moments
+
+__all__ = [
+    "Moments", "activated", "added", "alpha_dropped", "averaged", "concatenated", "contracted", "dropped",
+    "maximum", "mixed", "multiplied", "noised", "normalized", "padded", "rms_normalized", "scaled", "softmax",
+    "weighted",
+]  # fmt: skip
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_GRID = np.linspace(-9, 9, 1201)
+_DENSITY = np.exp(-(_GRID**2) / 2) / math.sqrt(2 * math.pi)
+_SELU_FLOOR = -1.0507009873554805 * 1.6732632423543772  # what AlphaDropout puts in for dropped units
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Mean and variance of a signal's elements over positions, channels, inputs and draws of the weights.
+
+    Attributes:
+        mean: The mean.
+        variance: The variance.
+        shared: Covariance of a channel at two positions far apart: what an average over positions leaves.
+        sums_to_one: Whether these are weights that sum to 1, as softmax makes them.
+        origin: What a monotone activation made the signal from, as (activation, moments): a maximum is taken
+            before it.
+    """
+
+    mean: float = 0.0
+    variance: float = 1.0
+    shared: float = 0.0
+    sums_to_one: bool = False
+    origin: tuple[Any, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def second(self) -> float:
+        """The second moment, sigma^2 + mu^2."""
+        return self.variance + self.mean**2
+
+    @property
+    def shared_second(self) -> float:
+        """The second moment between two positions."""
+        return self.shared + self.mean**2
+
+
+def weighted(x: Moments, gain: float) -> Moments:
+    """Through a kernel of Var W = gain^2 / fan_in and mean 0."""
+    return Moments(0.0, gain**2 * x.second, gain**2 * x.shared_second)
+
+
+def scaled(x: Moments, factor: float, offset: float = 0.0) -> Moments:
+    """The signal times a factor, plus an offset."""
+    return Moments(factor * x.mean + offset, factor**2 * x.variance, factor**2 * x.shared)
+
+
+def added(terms: Sequence[Moments], signs: Sequence[float] | None = None) -> Moments:
+    """A sum of independent signals, each times its sign or factor."""
+    terms = [scaled(x, sign) for x, sign in zip(terms, signs or [1.0] * len(terms), strict=True)]
+    return Moments(*(sum(getattr(x, name) for x in terms) for name in ("mean", "variance", "shared")))
+
+
+def contracted(x: Moments, y: Moments, count: int = 1) -> Moments:
+    """A sum of `count` products of two independent signals."""
+    mean = x.mean * y.mean
+    variance, shared = x.second * y.second - mean**2, x.shared_second * y.shared_second - mean**2
+    return Moments(count * mean, count * variance, count * shared)
+
+
+def multiplied(factors: Sequence[Moments]) -> Moments:
+    """A product of independent signals."""
+    return functools.reduce(contracted, factors)
+
+
+def concatenated(parts: Sequence[Moments], sizes: Sequence[float]) -> Moments:
+    """A mixture of signals, by their sizes: the law of total variance."""
+    shares = [size / sum(sizes) for size in sizes]
+    mean = sum(share * x.mean for share, x in zip(shares, parts, strict=True))
+    second = sum(share * x.second for share, x in zip(shares, parts, strict=True))
+    between = sum(share * x.shared_second for share, x in zip(shares, parts, strict=True))
+    return Moments(mean, second - mean**2, between - mean**2)
+
+
+def padded(x: Moments, share: float) -> Moments:
+    """A signal that fills a share of the whole; the rest is zeros."""
+    return Moments(share * x.mean, share * x.second - (share * x.mean) ** 2, share**2 * x.shared)
+
+
+def averaged(x: Moments, positions: int = 1, channels: int = 1) -> Moments:
+    """The mean over positions, which keeps what they share, and over channels, which share nothing."""
+    variance = (x.shared + (x.variance - x.shared) / positions) / channels
+    return Moments(x.mean, variance, x.shared / channels)
+
+
+def dropped(x: Moments, rate: float, whole: bool = False) -> Moments:
+    """Inverted dropout in training, or noise of variance rate / (1 - rate); `whole` channels, or elements."""
+    second, shared = x.second / (1 - rate), x.shared_second / (1 - rate) if whole else x.shared_second
+    return Moments(x.mean, second - x.mean**2, shared - x.mean**2, x.sums_to_one)
+
+
+def alpha_dropped(x: Moments, rate: float) -> Moments:
+    """AlphaDropout in training: SELU's floor for dropped units, and an affine map that keeps (0, 1)."""
+    keep, floor = 1 - rate, _SELU_FLOOR
+    slope = 1 / math.sqrt(keep * (1 + rate * floor**2))
+    mixture = concatenated([Moments(x.mean, x.variance), Moments(floor, 0.0)], [keep, rate])
+    mixture = dataclasses.replace(mixture, shared=keep**2 * x.shared)
+    return scaled(mixture, slope, -slope * floor * rate)
+
+
+def noised(x: Moments, variance: float) -> Moments:
+    """A signal with independent noise of mean 0."""
+    return Moments(x.mean, x.variance + variance, x.shared)
+
+
+def normalized(x: Moments, over_batch: bool) -> Moments:
+    """(0, 1). Over the batch what all positions share goes; within one input it stays."""
+    within = 0.0 if over_batch or not x.variance else x.shared / x.variance
+    return Moments(0.0, 1.0, within)
+
+
+def rms_normalized(x: Moments, size: float = 1.0) -> Moments:
+    """Divided by its root mean square, or with a size by sqrt(size) more: the second moment is 1 / size."""
+    return scaled(x, 1 / math.sqrt((x.second or 1.0) * size))
+
+
+def activated(activation: Any, x: Moments) -> Moments:
+    """Through an activation f, of Gaussian moments: E f, Var f and the covariance of f at two positions.
+
+    Args:
+        activation: As `keras_initx.gains.compute_gain` takes it.
+        x: Moments of what it takes.
+
+    Returns:
+        The moments of what it makes.
+
+    Raises:
+        ValueError: As in `keras_initx.gains.second_moments`.
+    """
+    function, spread = _fresh(activation), math.sqrt(x.variance)
+    if not spread:
+        return Moments(float(_values(function, np.array([x.mean]))[0]), 0.0)
+    second, _ = second_moments(lambda z: function(spread * z + x.mean))
+    mean, _, shared = _through(function, x, _DENSITY)
+    values = _values(function, x.mean + spread * _GRID)
+    origin = (activation, x) if np.all(np.diff(values) >= -1e-6 * np.ptp(values)) else None
+    return Moments(mean, max(second - mean**2, 0.0), max(shared, 0.0), origin=origin)
+
+
+def maximum(x: Moments, count: int) -> Moments:
+    """The largest of `count` Gaussian elements at as many positions.
+
+    What a monotone activation made has the maximum of what it was made from, which is Gaussian where a
+    rectified signal is not.
+    """
+    activation, before = x.origin or (None, x)
+    return Moments(*_through(_fresh(activation), before, _density_of_maximum(count)))
+
+
+def softmax(x: Moments, count: int) -> Moments:
+    """Weights over `count` independent Gaussian logits; a shift that all share changes nothing."""
+    second = _softmax_second(round(math.sqrt(max(x.variance - x.shared, 0.0)), 6), count)
+    return Moments(1 / count, max(second - count**-2, 0.0), 0.0, sums_to_one=True)
+
+
+def mixed(weights: Moments, x: Moments, count: int) -> Moments:
+    """A mean of `count` positions by weights that sum to 1: it keeps the mean, and what positions share."""
+    kept = min(count * weights.second, 1.0)
+    rest = x.variance - x.shared
+    return Moments(x.mean, x.shared + kept * rest, x.shared + rest / count)
+
+
+@functools.lru_cache(maxsize=256)
+def _softmax_second(spread: float, count: int) -> float:
+    """E w^2 of a softmax, from 1 / S^2 = integral of t exp(-t S), which makes the logits independent."""
+    logits, times = spread * _GRID, np.exp(np.linspace(-12 - 9 * spread, 12 + 9 * spread, 1001))
+    mass = _DENSITY / _DENSITY.sum()
+    decay = np.exp(-np.outer(times, np.exp(logits)))
+    own = decay @ (mass * np.exp(2 * logits))
+    others = (decay @ mass) ** (count - 1)
+    values = times**2 * own * others  # dt = t d(log t)
+    return float(np.clip(np.trapezoid(values, np.log(times)), count**-2, 1 / count))
+
+
+@functools.lru_cache(maxsize=64)
+def _density_of_maximum(count: int) -> np.ndarray:
+    below = (1 + np.vectorize(math.erf)(_GRID / math.sqrt(2))) / 2
+    return count * _DENSITY * below ** (count - 1)
+
+
+def _through(function: Any, x: Moments, density: np.ndarray) -> tuple[float, float, float]:
+    """Moments of f(shared part + own part), where the own part has the density."""
+    shared = min(max(x.shared, 0.0), x.variance)
+    centers = x.mean + math.sqrt(shared) * _NODES
+    points = centers[:, None] + math.sqrt(x.variance - shared) * _GRID
+    values = _values(function, points.reshape(-1)).reshape(points.shape)
+    mass = density / density.sum()
+    given = values @ mass  # the mean for each value of the shared part
+    mean = float(_WEIGHTS @ given)
+    second = float(_WEIGHTS @ (values**2 @ mass))
+    return mean, max(second - mean**2, 0.0), max(float(_WEIGHTS @ given**2) - mean**2, 0.0)
+
+
+def _fresh(activation: Any) -> Callable[[Any], Any]:
+    """A function of one tensor of any shape; a layer such as PReLU builds itself for one shape only."""
+    if not isinstance(activation, keras.layers.Layer):
+        return keras.activations.get(activation)
+    cls, config = type(activation), activation.get_config() | {"dtype": "float64"}
+    return lambda tensor: cls.from_config(config)(tensor)
+
+
+def _values(function: Any, points: np.ndarray) -> np.ndarray:
+    tensor = keras.ops.convert_to_tensor(points.reshape(1, 1, 1, -1), dtype="float64")
+    return np.asarray(keras.ops.convert_to_numpy(function(tensor)), dtype="float64").reshape(-1)

@@ -1,0 +1,142 @@
+"""A traced model as a graph to follow signals through: what each step computes, and from what."""
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import layers, tree
+
+from keras_initx.layers import ResidualScale
+from keras_initx.walk._flow import activation_of
+from keras_initx.walk._kernels import known_class
+from keras_initx.walk._sites import _is_leaf, _kernels
+from keras_initx.walk._trace import Step, trace_model
+
+__all__ = ["Graph", "Node", "Operand", "trace"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """What a step takes.
+
+    Attributes:
+        node: Number of the node that made it; None for a constant.
+        shape: Its shape, with batch axis; that of a constant is empty.
+        value: A constant's value: a number, an array or a variable; None for a signal.
+    """
+
+    node: int | None
+    shape: tuple[int | None, ...] = ()
+    value: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One layer or operation that ran.
+
+    Attributes:
+        kind: Name of the Keras class whose `call` ran, such as `Dense`, `Add` (the layer or the operation) or
+            `ResidualScale`; `input` for an input of the model; the full name of a class that is not Keras'.
+        operation: The layer or operation itself; None for an input.
+        operands: What it takes, in order.
+        shape: Shape of its first output, with batch axis; None where the trace does not tell.
+        activation: The activation that it is or ends with, as `compute_gain` takes it; None for none.
+        kernels: Variables of the kernels that run in it, in their layers' order.
+        opaque: Whether it holds layers that the trace did not see.
+    """
+
+    kind: str
+    operation: Any
+    operands: tuple[Operand, ...]
+    shape: tuple[int | None, ...]
+    activation: Any = None
+    kernels: tuple[Any, ...] = ()
+    opaque: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """The nodes of one symbolic run.
+
+    Attributes:
+        nodes: The nodes, each after those that it takes from.
+        outputs: Numbers of the nodes that made the model's outputs.
+        failure: Why there are no nodes; empty when there are.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
+    failure: str = ""
+
+
+def trace(model: Any) -> Graph:
+    """Returns what runs in a built model, from one run on symbolic input, which computes nothing.
+
+    >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Flatten()])
+    >>> [(node.kind, node.activation, node.shape) for node in trace(model).nodes if node.kernels]
+    [('Dense', 'relu', (2, 3))]
+
+    Args:
+        model: A built Keras model or layer.
+
+    Returns:
+        The graph. Layers made of others are seen through; a layer that is called twice is two nodes.
+    """
+    found = trace_model(model, _is_leaf)
+    nodes: list[Node] = []
+    for step in found.steps:
+        nodes.append(_node(step, nodes))
+    return Graph(tuple(nodes), found.outputs, found.failure)
+
+
+def _node(step: Step, before: list[Node]) -> Node:
+    operands = _operands(step, before)
+    shapes = [operand.shape for operand in operands if operand.node is not None]
+    operation = step.operation
+    return Node(
+        kind=_kind(operation),
+        operation=operation,
+        operands=operands,
+        shape=_filled(step.shape, shapes[0] if shapes else ()),
+        activation=None if operation is None else activation_of(operation) or None,
+        kernels=_kernels_in(operation),
+        opaque=step.opaque,
+    )
+
+
+def _operands(step: Step, before: list[Node]) -> tuple[Operand, ...]:
+    found = []
+    for leaf in tree.flatten(step.arguments):
+        origin = getattr(leaf, "_initx_step", None)
+        if origin is not None:
+            found.append(Operand(origin, _filled(tuple(leaf.shape), before[origin].shape)))
+        elif leaf is not None and not isinstance(leaf, keras.KerasTensor):
+            found.append(Operand(None, (), leaf))
+    given = {operand.node for operand in found}
+    found += [Operand(parent, before[parent].shape) for parent in step.parents if parent not in given]
+    return tuple(found)
+
+
+def _filled(shape: tuple[int | None, ...], like: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Takes sizes that a layer's output spec leaves open, as EinsumDense's does, from its input's axes."""
+    return tuple(like[axis] if size is None and axis < len(like) else size for axis, size in enumerate(shape))
+
+
+def _kind(operation: Any) -> str:
+    if operation is None:
+        return "input"
+    if isinstance(operation, ResidualScale):
+        return "ResidualScale"
+    cls = type(operation)
+    base = next((c for c in cls.__mro__ if c.__module__.startswith("keras.")), cls)
+    if getattr(cls, "call", None) is getattr(base, "call", None) and base is not layers.Layer:
+        return base.__name__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _kernels_in(operation: Any) -> tuple[Any, ...]:
+    if not isinstance(operation, layers.Layer) or isinstance(operation, layers.TimeDistributed):
+        return ()  # what TimeDistributed wraps is a step of its own
+    inner = [] if known_class(operation) else operation._flatten_layers(include_self=False)
+    found = [kernel for layer in (operation, *inner) for kernel in _kernels(layer)]
+    return tuple({id(kernel): kernel for kernel in found}.values())
