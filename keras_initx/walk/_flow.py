@@ -70,7 +70,7 @@ _PASSING = {
     *("GaussianNoise", "ActivityRegularization", "Masking", "TimeDistributed", "DropPath", "Resize"),
     *(f"{name}{n}D" for n in (1, 2, 3) for name in ("Cropping", "UpSampling", "ZeroPadding")),
     *(f"{kind}Pooling{n}D" for n in (1, 2, 3) for kind in ("Max", "Average", "GlobalMax", "GlobalAverage")),
-    *("MaxPool", "AveragePool", "Mean", "Divide", "Negative"),
+    *("MaxPool", "AveragePool", "Mean", "Divide", "Negative", "Rescaling"),
 }
 _GATES = {"sigmoid": "glu", "relu": "reglu", "gelu": "geglu", "silu": "swiglu"}
 _UNKNOWN = object()
@@ -161,8 +161,8 @@ class Flow:
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
         note = "what feeds it is not known; it is taken as linear" if source is _UNKNOWN else ""
-        if site.role == "recurrent":
-            source = None
+        if site.role in ("recurrent", "scale", "residual_scale"):  # no gain is theirs to have
+            source, note = None, ""
         return Position(
             activation=None if source is _UNKNOWN else source,
             feeds=self._sink(index) if last else None,
