@@ -138,7 +138,7 @@ class Flow:
                 longest = max(longest, self.before[parent] + self.weights[parent])
             self.ancestors.append(bits)
             self.before.append(longest)
-            for layer, place in _owners(step.operation):
+            for layer, place in () if step.opaque else _owners(step.operation):
                 self.ran.setdefault(id(layer), (index, place))
         self._sources: dict[int, Any] = {}
         self.branches: dict[int, Branch] = {}

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -91,8 +92,11 @@ class _Recorder:
                 if isinstance(operation, layers.TimeDistributed):
                     return self._fold_time(operation, args)
                 outputs = operation.call(*args, **kwargs)
-                if all(hasattr(tensor, "_initx_step") for tensor in _tensors(outputs)):
+                tensors = _tensors(outputs)
+                if tensors and all(hasattr(tensor, "_initx_step") for tensor in tensors):
                     return outputs
+                if not tensors:  # positions, say: values that depend on no input
+                    return self.add(operation, (args, kwargs), tree.map_structure(_spec, outputs))
             except Exception:  # a user's layer may raise anything on symbolic input
                 pass
             del self.steps[before:]
@@ -153,11 +157,18 @@ def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Ca
     return Trace(recorder.steps, recorder.parents(outputs))
 
 
+def _spec(value: Any) -> Any:
+    return keras.KerasTensor(value.shape, value.dtype) if hasattr(value, "shape") else value
+
+
 @contextlib.contextmanager
 def _recording(recorder: _Recorder) -> Iterator[None]:
     """Lets this thread's symbolic calls go to the recorder, and all others go on as before."""
+    # Where `Layer.__call__` finds the class of the nodes that it leaves behind, and that refuse outputs of None.
+    module = sys.modules[layers.Layer.__module__]
     with _PATCHING:
         originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
+        node = module.Node
 
         def patch(cls: Any, original: Any) -> None:
             def symbolic_call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,12 +177,17 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 
             cls.symbolic_call = symbolic_call
 
+        def make_node(*args: Any, **kwargs: Any) -> Any:
+            return node(*args, **kwargs) if _RECORDER.get() is None else None
+
         token = _RECORDER.set(recorder)
         try:
             for cls, original in originals.items():
                 patch(cls, original)
+            module.Node = make_node
             yield
         finally:
+            module.Node = node
             for cls, original in originals.items():
                 cls.symbolic_call = original
             _RECORDER.reset(token)
@@ -179,12 +195,8 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _left_as_it_is(model: Any) -> Iterator[None]:
-    """Takes away the nodes and losses that a symbolic call leaves in layers."""
-    lists = [
-        getattr(layer, name)
-        for layer in model._flatten_layers()
-        for name in ("_inbound_nodes", "_outbound_nodes", "_losses")
-    ]
+    """Takes away the losses that a symbolic call leaves in layers."""
+    lists = [layer._losses for layer in model._flatten_layers()]
     lengths = [len(entries) for entries in lists]
     try:
         yield
