@@ -36,7 +36,8 @@ class AutoInit:
     pooling reduce only what positions do not share. Where every operation is known this needs no data. A
     kernel that an unknown one feeds is scaled for (0, 1) and says so in its note: recurrent layers, frozen or
     quantized kernels, and layers that Keras does not know make unknown signals. Normalization and dropout
-    count as in training.
+    count as in training; an axis whose length the model leaves open counts as the trace runs it, 32 long
+    where that fits; masks are not seen.
 
     Choose it for nets without normalization that mix activations, pooling, dropout and branches, as an
     architecture search makes them. Not for deep nets with `padding="same"` on small images, whose borders

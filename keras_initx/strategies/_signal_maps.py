@@ -42,6 +42,7 @@ def softmax_size(activation: Any, shape: Sequence[int | None]) -> int:
     """Weights that sum to 1 if an activation is a softmax over one axis of known size, else 0."""
     name = activation if isinstance(activation, str) else type(activation).__name__.lower()
     axis = getattr(activation, "axis", -1)
+    axis = axis[0] if isinstance(axis, tuple | list) and len(axis) == 1 else axis
     if name != "softmax" or not isinstance(axis, int) or not shape:
         return 0
     return shape[axis] or 0
