@@ -17,7 +17,7 @@ from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
 from keras_initx.strategies._report import FROZEN, InitReport, InitRow
-from keras_initx.strategies._select import matches
+from keras_initx.strategies._select import matches, matching
 from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, own_initializer
 
 __all__ = ["initialize"]
@@ -39,8 +39,8 @@ def initialize(
 ) -> InitReport:
     """Draws the weights of a built model anew, in place, with the true fans of each layer.
 
-    Kernels are drawn by the initializer or strategy; biases, scales and moving statistics by their layers' own
-    initializers, so that a trained model starts over. Each variable has a stream of random numbers of its
+    Kernels are drawn by the initializer or strategy; biases, scales and moving statistics by their layers'
+    own initializers, so that a trained model starts over. Each variable has a stream of random numbers of its
     own, from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's
     draw. The slots of a compiled model's optimizer are set back, its learning rate stays.
 
@@ -56,8 +56,8 @@ def initialize(
             layer's own.
         seed: Seed of all streams; None takes one from Python's generator, which
             `keras.utils.set_random_seed` rules. The report holds it.
-        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be drawn;
-            None for all.
+        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
+            drawn; None for all.
         exclude: Patterns or roles of what is to be left as it is.
         overrides: What draws the kernels or other weights of a pattern or role instead; the last that matches
             counts.
@@ -68,8 +68,8 @@ def initialize(
         A report with one row per weight in scope.
 
     Raises:
-        ValueError: If the model is not built; a name, pattern, role or seed is not understood; or a strategy or
-            initializer does not fit the model. Nothing has changed then, as after Ctrl-C.
+        ValueError: If the model is not built; a name, pattern, role or seed is not understood; or a strategy
+            or initializer does not fit the model. Nothing has changed then, as after Ctrl-C.
 
     Reference:
         That of the strategy or initializer; for the fans see `keras_initx.fans`.
@@ -85,7 +85,7 @@ def initialize(
         pattern: None if i is None else initializers.get(i) for pattern, i in (overrides or {}).items()
     }
     for pattern in replaced:
-        _matching(weights, pattern, "overrides")
+        matching(weights, pattern, "overrides")
     plan = _plan(
         scheme, model, [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))]
     )
@@ -149,7 +149,7 @@ def _scope(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
         if patterns is None:
             continue
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-        found = {id(weight) for pattern in patterns for weight in _matching(weights, pattern, name)}
+        found = {id(weight) for pattern in patterns for weight in matching(weights, pattern, name)}
         chosen = [weight for weight in chosen if (id(weight) in found) == keep]
     if not chosen:
         raise ValueError(
@@ -157,18 +157,6 @@ def _scope(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
             f"exclude={exclude!r}."
         )
     return chosen
-
-
-def _matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:
-    found = [weight for weight in weights if isinstance(pattern, str) and matches(weight, pattern)]
-    if not found:
-        known = sorted({weight.role for weight in weights} | {weight.path for weight in weights})
-        near = difflib.get_close_matches(str(pattern), known, n=3, cutoff=0.4) or known[:10]
-        raise ValueError(
-            f"`{argument}` must hold patterns of paths, or roles, that the model has. Received: {pattern!r}. "
-            f"Nearest known: {near}."
-        )
-    return found
 
 
 def _choose(
@@ -203,7 +191,8 @@ def _draw(weight: KernelSite | Weight, draw: Draw | None, note: str, seed: int, 
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`{weight.path}` (role {weight.role}, shape {shape}) cannot be drawn by "
-            f"{describe(draw.initializer)}: {error} Exclude it, or give it another initializer by `overrides`."
+            f"{describe(draw.initializer)}: {error} "
+            "Exclude it, or give it another initializer by `overrides`."
         ) from error
     std = sample_std(weight.kernel) if math.prod(shape) else 0.0
     label = describe(draw.initializer)

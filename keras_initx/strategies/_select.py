@@ -1,14 +1,16 @@
 """Patterns of paths and roles, and the residual branches that they or the trace give."""
 
+import difflib
 import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
 from keras_initx.walk import KernelSite
 
-__all__ = ["ResidualBranch", "find_branches", "matches", "prefixes"]
+__all__ = ["ResidualBranch", "find_branches", "matches", "matching", "prefixes"]
 
 _PLAIN = ("scale", "residual_scale")
+_BESIDE_QUERY = ("key", "value")  # they take what the query takes, and make a branch no longer
 
 
 class ResidualBranch:
@@ -27,6 +29,14 @@ class ResidualBranch:
         self.scales = tuple(site for site in ends if site.role in _PLAIN)
         self.layers = layers
 
+    @property
+    def stops(self) -> tuple[KernelSite, ...]:
+        """What to set to 0 for the branch to be 0: one factor on each way, else no gradient would get in."""
+        last = [site for site in self.scales if site.role == "residual_scale"] or list(self.scales)
+        if len(last) == 1 or (last and len(self.ends) == 1):
+            return tuple(last[-1:])
+        return self.ends  # scales on ways side by side, and one after another, look alike
+
 
 def prefixes(path: str) -> list[str]:
     """Returns a path and the layers above it, from the outermost on.
@@ -43,8 +53,21 @@ def matches(weight: Any, pattern: str) -> bool:
     return pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in prefixes(weight.path))
 
 
+def matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:
+    """Returns the weights that an argument's pattern matches, or raises ValueError if there is none."""
+    found = [weight for weight in weights if isinstance(pattern, str) and matches(weight, pattern)]
+    if not found:
+        known = sorted({weight.role for weight in weights} | {weight.path for weight in weights})
+        near = difflib.get_close_matches(str(pattern), known, n=3, cutoff=0.4) or known[:10]
+        raise ValueError(
+            f"`{argument}` must hold patterns of paths, or roles, that the model has. Received: {pattern!r}. "
+            f"Nearest known: {near}."
+        )
+    return found
+
+
 def find_branches(
-    scheme: str, sites: Sequence[KernelSite], branches: Sequence[str] | None
+    scheme: str, sites: Sequence[KernelSite], branches: str | Sequence[str] | None, model: Any = None
 ) -> list[ResidualBranch]:
     """Returns the residual branches of a model, in the order in which they end.
 
@@ -52,23 +75,44 @@ def find_branches(
         scheme: Name of the strategy, for errors.
         sites: The model's sites.
         branches: Patterns of the layers that are branches; None to take those that the trace found.
+        model: The model, for the order of kernels that the trace did not reach; None for that of the sites.
 
     Returns:
         At least one branch.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, a pattern matches none, or a branch ends in no known kernel.
     """
-    found = _traced(sites) if branches is None else _given(sites, branches)
+    found = _traced(sites) if branches is None else _given(_in_order(sites, model), branches)
     if not found:
         failures = sorted({site.note for site in sites if site.note and site.depth is None})
         told = f" ({failures[0]})" if failures else ""
         raise ValueError(
-            f"`{scheme}` is for models with residual branches, x + f(x). Received: a model in which the trace "
-            f"found none{told}, branches={branches!r}. Name the layers that compute f by their paths, for "
-            f'example {scheme}(branches=["block_*"]); paths: {[site.path for site in sites][:6]}.'
+            f"`{scheme}` is for models with residual branches, x + f(x). Received: a model in which the "
+            f"trace found none{told}, branches={branches!r}. Name the layers that compute f by their paths, "
+            f'for example {scheme}(branches=["block_*"]); paths: {[site.path for site in sites][:6]}.'
+        )
+    endless = next((branch for branch in found if not branch.ends), None)
+    if endless:
+        raise ValueError(
+            f"`{scheme}` needs the last kernel of each residual branch. Received: a branch with "
+            f"`{endless.kernels[0].path}` that ends in another layer. Teach it with "
+            f'keras_initx.walk.register, or name the branches: {scheme}(branches=["block_*"]).'
         )
     return found
+
+
+def _in_order(sites: Sequence[KernelSite], model: Any) -> Sequence[KernelSite]:
+    """Sites in the order in which the layers run or, without a trace, in which their owners name them."""
+    if model is None:
+        return sites
+    # Keras lists the layers within a layer backwards, but their variables forwards.
+    rank = {id(variable): n for n, variable in enumerate(model.variables)}
+    return sorted(sites, key=lambda s: (s.position is None, s.position or 0, rank.get(id(s.kernel), 0)))
+
+
+def _fits(path: str, pattern: Any) -> bool:
+    return isinstance(pattern, str) and fnmatch.fnmatchcase(path, pattern)
 
 
 def _traced(sites: Sequence[KernelSite]) -> list[ResidualBranch]:
@@ -79,24 +123,31 @@ def _traced(sites: Sequence[KernelSite]) -> list[ResidualBranch]:
     return [
         ResidualBranch(groups[branch], branch.layers, [site for site in groups[branch] if site.ends_branch])
         for branch in sorted(groups, key=lambda branch: branch.index)
+        if any(site.role not in _PLAIN for site in groups[branch])
     ]
 
 
-def _given(sites: Sequence[KernelSite], branches: Sequence[str]) -> list[ResidualBranch]:
+def _given(sites: Sequence[KernelSite], branches: str | Sequence[str]) -> list[ResidualBranch]:
     """A branch is what lies below one layer that a pattern names; its last kernel ends it."""
     patterns = [branches] if isinstance(branches, str) else branches
     groups: dict[str, list[KernelSite]] = {}
+    unused = list(patterns)
     for site in sites:
-        owner = next(
-            (p for p in prefixes(site.path) if any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns)),
-            None,
+        fitting = [(path, p) for path in prefixes(site.path) for p in patterns if _fits(path, p)]
+        if fitting:
+            groups.setdefault(fitting[0][0], []).append(site)
+            unused = [p for p in unused if all(p != used for _, used in fitting)]
+    if unused:
+        raise ValueError(
+            "`branches` must hold patterns of the paths of layers that hold kernels. Received: "
+            f"{unused[0]!r}, which fits none of {[site.path for site in sites][:6]} nor a layer above."
         )
-        if owner is not None:
-            groups.setdefault(owner, []).append(site)
     found = []
     for members in groups.values():
         last = max((n for n, site in enumerate(members) if site.role not in _PLAIN), default=-1)
         if last >= 0:
-            kernels = sum(site.role not in _PLAIN for site in members)
-            found.append(ResidualBranch(members, kernels, members[last:]))
+            kernels = sum(site.role not in (*_PLAIN, *_BESIDE_QUERY) for site in members)
+            # A layer may make its scale before its kernels; a residual scale is the end wherever it is.
+            scales = [site for site in members[:last] if site.role == "residual_scale"]
+            found.append(ResidualBranch(members, kernels, [*scales, *members[last:]]))
     return found
