@@ -1,45 +1,63 @@
-"""Attention that starts as trained attention looks."""
+"""Self-attention whose products of kernels look like those of trained transformers."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_initx.initializers._base import Seeded, call_seed, check_choice, draw
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
-from keras_initx.strategies._transformer import attention_layers
 from keras_initx.walk import KernelSite
 
-__all__ = ["Mimetic"]
+__all__ = ["Mimetic", "MimeticFactor"]
+
+_SIDES = {"query": "left", "key": "right", "value": "left", "attention_output": "right"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Mimetic:
-    """Self-attention whose products of kernels look as they do after training, all else as in `ByRole`.
+    """Query times key about the identity, value times output about minus the identity.
 
-    Law: W_Q W_K^T of each head is the best approximation of rank head width to alpha_qk Z + beta_qk I, and
-    W_V W_O over all heads that to alpha_vo Z - beta_vo I, Z with entries N(0, 1 / d); each is the product of
-    the factors U S^(1/2) and V S^(1/2) of its singular value decomposition. Tokens at first attend to
-    tokens like themselves. Choose it for small transformers, vision ones above all, on little data.
+    Law: in each head W_Q W_K^T is the best approximation of rank head_dim to alpha_qk Z + beta_qk I, and over
+    all heads W_V W_O = alpha_vo Z - beta_vo I, with entries of Z from N(0, 1 / d), d the width. Both are
+    factored by the singular value decomposition M = U S V^T into U S^(1/2) and S^(1/2) V^T. W_V W_O is exact
+    where heads * head_dim >= d, and of rank heads * head_dim below. All other kernels are drawn as `ByRole`
+    draws them. Tokens so attend to tokens like themselves, and to those of like position. Choose it for
+    vision transformers that are trained from scratch on little data; trained language models have the signs
+    the other way round, so try negative betas there. Cross-attention, fewer key than
+    query heads and heads wider than the model are not what the law is about: `ByRole` draws them, with a
+    note. Each head costs two decompositions of a matrix of d^2 entries.
 
-    >>> Mimetic().alpha_qk
-    0.7
+    >>> import keras
+    >>> from keras_initx.strategies import initialize
+    >>> inputs = keras.layers.Input((5, 64))
+    >>> mha = keras.layers.MultiHeadAttention(2, 32, name="mha")
+    >>> report = initialize(keras.Model(inputs, mha(inputs, inputs)), Mimetic(), seed=1)
+    >>> value, output = mha.value_dense.kernel, mha.output_dense.kernel
+    >>> product = ops.matmul(ops.reshape(value, (64, 64)), ops.reshape(output, (64, 64)))
+    >>> print(f"{float(ops.mean(ops.diagonal(product))):.1f}")
+    -0.4
 
     Args:
-        alpha_qk: Weight of the noise in queries and keys.
-        beta_qk: Weight of the identity in queries and keys.
-        alpha_vo: Weight of the noise in values and outputs.
-        beta_vo: Weight of minus the identity in values and outputs.
+        alpha_qk: Size of the noise in W_Q W_K^T.
+        beta_qk: Size of its diagonal.
+        alpha_vo: Size of the noise in W_V W_O.
+        beta_vo: Size of its diagonal, which is negative where this is positive.
 
     Raises:
-        ValueError: When planning, if there is no attention layer.
+        ValueError: If an argument is not a finite number, both of a pair are 0, or the model has no
+            self-attention that the law fits.
 
     Reference:
         Trockman and Kolter, 2023, "Mimetic initialization of self-attention layers", section 4
-        (https://arxiv.org/abs/2305.09828). The defaults were quoted from memory. The paper's sinusoidal
-        position embeddings are the model's.
+        (https://arxiv.org/abs/2305.09828). Law and defaults were checked against third-party code, for the
+        authors' was not at hand. Deviation: where heads * head_dim > d, a case that the paper does not have,
+        a random rotation spreads the d singular vectors over all heads.
     """
 
     alpha_qk: float = 0.7
@@ -47,70 +65,146 @@ class Mimetic:
     alpha_vo: float = 0.4
     beta_vo: float = 0.4
 
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or not math.isfinite(value):
+                raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+        for pair in ("qk", "vo"):
+            alpha, beta = getattr(self, f"alpha_{pair}"), getattr(self, f"beta_{pair}")
+            if not alpha and not beta:
+                raise ValueError(
+                    f"`alpha_{pair}` and `beta_{pair}` must not both be 0, which makes the kernels 0. "
+                    f"Received: alpha_{pair}={alpha!r}, beta_{pair}={beta!r}."
+                )
+
     def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel."""
-        layers = attention_layers(sites)
-        if not layers:
-            raise ValueError("`Mimetic` is for models with attention. Received: a model without.")
+        """Returns what draws each kernel: factors of one matrix for each pair, the rest by role."""
         plan = ByRole().plan(sites)
-        for path in layers:
-            own = {site.role: site for site in sites if site.attention == path}
-            reason = _misfit(own)
-            for role, site in own.items():
-                if reason:
-                    plan[site] = dataclasses.replace(plan[site], note=f"by role: {reason}")
+        layers: dict[str, dict[str, KernelSite]] = {}
+        for site in sites:
+            if site.attention:
+                layers.setdefault(site.attention, {})[site.role] = site
+        fitting = 0
+        for kernels in layers.values():
+            obstacle = _obstacle(kernels)
+            fitting += not obstacle
+            for site in kernels.values():
+                if obstacle:
+                    plan[site] = dataclasses.replace(plan[site], note=f"{obstacle}: drawn by role")
                 else:
-                    plan[site] = self._draw(role, site)
+                    plan[site] = Draw(self._factor(site), stream=site.attention)
+        if not fitting:
+            raise ValueError(
+                "`Mimetic` is for models with self-attention: a MultiHeadAttention whose queries, keys and "
+                f"values come from one tensor. Received: a model with {len(layers)} attention layers, none "
+                "of which fits. Take the strategy 'by_role' for it."
+            )
         return plan
 
-    def _draw(self, role: str, site: KernelSite) -> Draw:
-        paired = role in ("query", "key")
-        alpha, beta = (self.alpha_qk, self.beta_qk) if paired else (self.alpha_vo, -self.beta_vo)
-        initializer = _Factor(alpha, beta, role)
-        return Draw(initializer, stream=f"{site.attention}/{'qk' if paired else 'vo'}", as_is=False)
+    def _factor(self, site: KernelSite) -> "MimeticFactor":
+        side = _SIDES[site.role]
+        if site.role in ("query", "key"):
+            return MimeticFactor(side, self.alpha_qk, self.beta_qk)
+        return MimeticFactor(side, self.alpha_vo, -self.beta_vo, joint=True)
 
 
-def _misfit(own: dict[str, KernelSite]) -> str:
-    """Why an attention layer is not what the scheme is for; empty when it is."""
-    if set(own) != {"query", "key", "value", "attention_output"}:
-        return "the layer has not the four kernels of attention"
-    query, key, value, output = (
-        tuple(own[role].kernel.shape) for role in ("query", "key", "value", "attention_output")
-    )
-    if len(query) != 3 or query != key or value[1:] != output[:2] or query[1] != value[1]:
-        return "queries and keys differ in shape"
-    return "" if query[0] == value[0] == output[-1] else "its inputs and outputs differ in width"
+def _obstacle(kernels: dict[str, KernelSite]) -> str:
+    """Why the law does not fit an attention layer; empty if it does."""
+    if kernels.keys() != _SIDES.keys():
+        return "not all four kernels are to be drawn"
+    shapes = {role: tuple(site.kernel.shape) for role, site in kernels.items()}
+    if any(len(shape) != 3 for shape in shapes.values()):
+        return "the kernels are not those of heads"
+    if kernels["key"].cross or kernels["value"].cross:
+        return "cross-attention"
+    if shapes["query"] != shapes["key"] or shapes["value"][1] != shapes["query"][1]:
+        return "queries and keys differ in heads or width"
+    if shapes["query"][2] > shapes["query"][0]:
+        return "the heads are wider than the model"
+    if shapes["attention_output"] != (*shapes["value"][1:], shapes["value"][0]):
+        return "the output's width is not the values'"
+    return ""
 
 
-class _Factor(keras.initializers.Initializer):
-    """One factor of a random matrix near a multiple of the identity; the seed decides the matrix."""
+class MimeticFactor(Seeded):
+    """One of the two factors of alpha Z + beta I, of each head or of all heads together.
 
-    def __init__(self, alpha: float, beta: float, role: str, seed: int | None = None) -> None:
-        self.alpha, self.beta, self.role, self.seed = alpha, beta, role, seed
+    Law: the factors U S^(1/2) and S^(1/2) V^T of the singular value decomposition, cut to the rank that the
+    heads have. Two initializers of the same seed, the one `"left"` and the other `"right"`, multiply to the
+    best approximation of that rank.
+
+    >>> left, right = (MimeticFactor(side, 0.0, 1.0, joint=True, seed=1) for side in ("left", "right"))
+    >>> product = ops.tensordot(left((8, 2, 4)), right((2, 4, 8)), 2)
+    >>> print(f"{float(ops.max(ops.abs(product - ops.eye(8)))):.3f}")
+    0.000
+
+    Args:
+        side: `"left"` for queries and values, `"right"` for keys and the output.
+        alpha: Size of the noise Z, whose entries are N(0, 1 / d).
+        beta: Size of the diagonal.
+        joint: Whether all heads factor one matrix, the right one of shape (heads, head_dim, d); otherwise
+            each head has a matrix of its own, and both factors have shape (d, heads, head_dim).
+        seed: As in the package's initializers.
+
+    Raises:
+        ValueError: If the side is unknown; on a call, if the shape has not three axes.
+
+    Reference:
+        As `Mimetic`.
+    """
+
+    def __init__(
+        self,
+        side: str = "left",
+        alpha: float = 0.7,
+        beta: float = 0.7,
+        joint: bool = False,
+        seed: Any = None,
+    ) -> None:
+        super().__init__(seed)
+        self.side = check_choice("side", side, ("left", "right"))
+        self.alpha, self.beta, self.joint = float(alpha), float(beta), joint
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws the kernel of the role: (d, heads, width), or (heads, width, d) of an output."""
-        output = self.role == "attention_output"
-        heads, head_width = (shape[0], shape[1]) if output else (shape[1], shape[2])
-        width = shape[-1] if output else shape[0]
-        paired = self.role in ("query", "key")
-        blocks, rank = (heads, head_width) if paired else (1, heads * head_width)
-        noise = keras.random.normal((blocks, width, width), 0.0, width**-0.5, "float32", self.seed)
-        left, values, right = ops.svd(self.alpha * noise + self.beta * ops.eye(width), full_matrices=False)
-        roots = ops.sqrt(values)[:, None, :]
-        first, second = left * roots, ops.swapaxes(right, -2, -1) * roots  # (blocks, d, rank of the product)
-        factor = first if self.role in ("query", "value") else second
-        factor = factor[..., :rank]
-        if factor.shape[-1] < rank:
-            factor = ops.pad(factor, [(0, 0), (0, 0), (0, rank - factor.shape[-1])])
-        if paired:
-            kernel = ops.transpose(factor, (1, 0, 2))
-        elif output:
-            kernel = ops.reshape(ops.transpose(factor[0]), shape)
-        else:
-            kernel = ops.reshape(factor[0], shape)
-        return ops.cast(kernel, dtype or keras.config.floatx())
+        """Draws the factor in the given shape and float dtype (Keras' floatx when None)."""
+        shape = tuple(shape)
+        if len(shape) != 3:
+            raise ValueError(
+                f"`shape` must have three axes, as attention kernels have. Received: shape={shape}."
+            )
+        return draw(
+            lambda dtype: self._joint(shape, dtype) if self.joint else self._heads(shape, dtype), dtype
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {"alpha": self.alpha, "beta": self.beta, "role": self.role, "seed": self.seed}
+        mine = {"side": self.side, "alpha": self.alpha, "beta": self.beta, "joint": self.joint}
+        return mine | super().get_config()
+
+    def _heads(self, shape: tuple[int, ...], dtype: str) -> Any:
+        width, heads, rank = shape
+        # One head after another: all at once would hold heads * d^2 entries, more than the model itself.
+        return ops.stack([self._side(width, rank, f"head {n}", dtype) for n in range(heads)], axis=1)
+
+    def _joint(self, shape: tuple[int, ...], dtype: str) -> Any:
+        left = self.side == "left"
+        width = shape[0] if left else shape[-1]
+        units = math.prod(shape) // width
+        factor = self._side(width, min(units, width), "joint", dtype)
+        if units > width:
+            # Columns of zeros in both factors would do, but they would get no gradient, ever.
+            noise = self._normal((units, width), "rotation", dtype)
+            factor = ops.matmul(factor, ops.transpose(ops.qr(noise)[0]))
+        return ops.reshape(factor if left else ops.transpose(factor), shape)
+
+    def _side(self, width: int, rank: int, label: str, dtype: str) -> Any:
+        """The factor of shape (width, rank), the right one transposed."""
+        matrix = self.alpha / math.sqrt(width) * self._normal((width, width), label, dtype)
+        u, s, vt = ops.svd(matrix + self.beta * ops.eye(width, dtype=dtype), full_matrices=False)
+        vectors = u if self.side == "left" else ops.transpose(vt)
+        return vectors[:, :rank] * ops.sqrt(s[:rank])
+
+    def _normal(self, shape: tuple[int, int], label: str, dtype: str) -> Any:
+        # Of the matrix' shape, not the kernel's, so that both sides draw the same.
+        return keras.random.normal(shape, dtype=dtype, seed=call_seed(self.seed, shape, label))

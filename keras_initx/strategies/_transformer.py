@@ -1,122 +1,182 @@
-"""Strategies for transformers: what depth asks of attention and feed-forward kernels."""
+"""Transformers whose depth does not decide whether they train: GPT-2, DeepNorm, T-Fixup."""
 
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from keras_initx.initializers import GlorotScaled, RandomScaled
+import keras
+
+from keras_initx.initializers import RandomScaled
+from keras_initx.initializers._base import check_count, check_positive
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
-from keras_initx.strategies._select import find_branches, prefixes
+from keras_initx.strategies._select import find_branches
+from keras_initx.strategies._stack import PLAIN, find_stack
 from keras_initx.walk import KernelSite
 
-__all__ = ["DeepNorm", "GPT2Residual", "TFixup", "attention_layers"]
-
-_ROLES = ("attention_output", "key", "query", "value")
+__all__ = ["DeepNorm", "GPT2Residual", "TFixup"]
 
 
 @dataclasses.dataclass(frozen=True)
 class GPT2Residual:
-    """Small normal weights, those that end a residual branch smaller with depth.
+    """Small normal kernels, those that end a residual branch smaller by the root of the number of branches.
 
-    Law: every kernel and embedding is N(0, stddev^2), and those that end a residual branch are divided by
-    sqrt(N), N the number of residual branches, so that the sum of the branches' variances in the residual
-    stream does not grow with depth. Choose it for transformers with normalization before each branch.
+    Law: all kernels and embeddings are N(0, stddev^2); those that end one of the N residual branches are
+    N(0, stddev^2 / N), so that what the branches add to the stream has a variance that does not grow with N.
+    Choose it for pre-norm transformers (GPT, ViT), and to start as the published recipes do. The width does
+    not enter: 0.02 is about 1 / sqrt(width) for a width of 2500, and small for narrow models. Without
+    normalization take a strategy that knows the fans.
 
-    >>> GPT2Residual().stddev
-    0.02
+    >>> import keras
+    >>> from keras_initx.walk import iter_kernels
+    >>> x = inputs = keras.layers.Input((9,))
+    >>> for n in range(4):
+    ...     hidden = keras.layers.Dense(8, "gelu", name=f"in{n}")(keras.layers.LayerNormalization()(x))
+    ...     x = x + keras.layers.Dense(9, name=f"out{n}")(hidden)
+    >>> plan = GPT2Residual().plan(tuple(iter_kernels(keras.Model(inputs, x))))
+    >>> [draw.initializer.stddev for draw in plan.values()][:2]
+    [0.02, 0.01]
 
     Args:
-        stddev: Standard deviation of all other kernels.
+        stddev: Standard deviation of all kernels but those that end a branch.
+        position_stddev: Standard deviation of the embeddings that have "position" in their path; None for
+            `stddev`. OpenAI's own code has 0.01 there.
         branches: As in `Fixup`.
 
     Raises:
-        ValueError: When planning, if there is no residual branch.
+        ValueError: If a standard deviation is not positive, no residual branch was found, or
+            `position_stddev` is given and no such embedding.
 
     Reference:
-        Radford et al., 2019, "Language models are unsupervised multitask learners", section 2.3: residual
-        weights are scaled by 1 / sqrt(N). The 0.02 is that of the published code and of GPT (2018).
+        Radford et al., 2019, "Language models are unsupervised multitask learners", section 2.3; 0.02 and
+        0.01 are those of the published code. Its text scales "the weights of residual layers"; those that end
+        the branch are what all public code takes. N counts attention and feed-forward branches, 2 a layer.
     """
 
     stddev: float = 0.02
+    position_stddev: float | None = None
     branches: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        check_positive("stddev", self.stddev)
+        if self.position_stddev is not None:
+            check_positive("position_stddev", self.position_stddev)
+
     def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel."""
-        found = find_branches("GPT2Residual", sites, self.branches)
-        ends = {site for branch in found for site in branch.ends}
-        plan: Plan = {}
-        for site in ByRole().plan(sites):
-            last = site in ends
-            stddev = self.stddev / math.sqrt(len(found)) if last else self.stddev
-            plan[site] = Draw(_normal(site, stddev), "ends a residual branch" if last else "")
-        return plan
+        """Returns what draws each kernel; scales are left to their layers."""
+        branches = find_branches("GPT2Residual", sites, self.branches)
+        sites = [site for site in sites if site.fans and site.role not in PLAIN]
+        positions = [site for site in sites if site.role == "embedding" and "position" in site.path.lower()]
+        if self.position_stddev is not None and not positions:
+            raise ValueError(
+                '`position_stddev` must be None where no keras.layers.Embedding has "position" in its path. '
+                f"Received: position_stddev={self.position_stddev!r}. Give the weight that you mean its "
+                "initializer by `overrides`."
+            )
+        plan = {site: Draw(_normal(self.stddev)) for site in sites}
+        plan |= {site: Draw(_normal(self.position_stddev or self.stddev)) for site in positions}
+        end = Draw(
+            _normal(self.stddev / math.sqrt(len(branches))), f"ends one of {len(branches)} residual branches"
+        )
+        return plan | {site: end for branch in branches for site in branch.ends}
 
 
 @dataclasses.dataclass(frozen=True)
 class DeepNorm:
-    """Glorot kernels, those of the values and the feed-forward layers smaller with depth.
+    """Glorot with a gain that falls with depth, for post-norm transformers whose skip is scaled up.
 
-    Law: kernels of values, attention outputs and feed-forward layers have Glorot's variance times beta^2,
-    queries, keys and all others Glorot's; embeddings are those of `ByRole`. With N encoder layers alone, or
-    decoder layers alone, beta = (8 N)^(-1/4); with N encoder and M decoder layers beta = 0.87 (N^4 M)^(-1/16)
-    in the encoder and (12 M)^(-1/4) in the decoder. The other half is the model's: normalization(alpha x +
-    f(x)) with alpha = (2 N)^(1/4); 0.81 (N^4 M)^(1/16) and (3 M)^(1/4). Rows of the report name the alpha.
-    Choose it for very deep transformers with normalization after each sum.
+    Law: for blocks LayerNorm(alpha x + f(x)), Glorot normal kernels, Var W = 2 b^2 / (fan_in + fan_out), with
+    b = beta on feed-forward, value and attention output kernels, and b = 1 on query and key. With N layers of
+    an encoder or a decoder alone, beta = (8 N)^(-1/4) and alpha = (2 N)^(1/4): then 2 N (2 beta^2) / alpha^2
+    = 1, which bounds the first updates of the model at any depth. With an encoder of N and a decoder of M
+    layers, the encoder has beta = 0.87 (N^4 M)^(-1/16), alpha = 0.81 (N^4 M)^(1/16), the decoder
+    beta = (12 M)^(-1/4), alpha = (3 M)^(1/4). alpha is the architecture's: the rows say which to build.
+    Choose it for post-norm transformers of a dozen layers and more that have this alpha; for pre-norm take
+    `GPT2Residual`. Embeddings are drawn as `ByRole` draws them, kernels outside of all residual branches
+    with gain 1.
 
-    >>> DeepNorm().decoder is None
-    True
+    The decoder is the cross-attention layers, all kernels deeper than the first of them, and the
+    self-attention that runs right before it, unless each cross-attention has a self-attention after it.
+    Models that cannot be traced need `branches`, and encoder-decoders among them `decoder` and
+    `decoder_layers`.
+
+    >>> import keras
+    >>> from keras_initx.walk import iter_kernels
+    >>> x = inputs = keras.layers.Input((5, 16))
+    >>> for n in range(2):
+    ...     x = keras.layers.LayerNormalization()(2**0.5 * x + keras.layers.MultiHeadAttention(2, 8)(x, x))
+    >>> plan = DeepNorm().plan(tuple(iter_kernels(keras.Model(inputs, x))))
+    >>> print({site.role: f"{draw.initializer.gain:.2f}" for site, draw in plan.items()})
+    {'query': '1.00', 'key': '1.00', 'value': '0.50', 'attention_output': '0.50'}
 
     Args:
-        decoder: Pattern of the decoder's layers; None to take those from the first layer with
-            cross-attention on.
+        layers: Layers of the encoder, or of a decoder without encoder; None counts self-attention layers.
+        decoder_layers: Layers of the decoder beside an encoder; None counts cross-attention layers.
+        decoder: Pattern of the paths of the decoder (`"decoder*"`), where the rule above does not find it.
         branches: As in `Fixup`.
 
     Raises:
-        ValueError: When planning, if there is no attention or no residual branch.
+        ValueError: If a count is not positive, the model has no attention layer or no residual branch, or
+            a decoder is spoken of and there is none.
 
     Reference:
         Wang et al., 2022, "DeepNet: scaling transformers to 1,000 layers", figure 2
-        (https://arxiv.org/abs/2203.00555). The constants were quoted from memory.
+        (https://arxiv.org/abs/2203.00555). All but one factor were checked against the authors' code
+        (torchscale); it multiplies the encoder beside a decoder by 1.15 (N^4 M)^(-1/16), where the paper has
+        1 / 1.15 = 0.87: the paper's is taken. The paper itself was not at hand: 0.87 is unchecked.
     """
 
+    layers: int | None = None
+    decoder_layers: int | None = None
     decoder: str | None = None
     branches: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        _check_counts(self.layers, self.decoder_layers)
+
     def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel."""
-        encoder, decoder, inside = _parts("DeepNorm", sites, self.decoder, self.branches)
-        n, m = len(attention_layers(encoder)), _count(decoder)
-        if n and m:
-            factors = 0.87 * (n**4 * m) ** (-1 / 16), (12 * m) ** (-1 / 4)
-            alphas = 0.81 * (n**4 * m) ** (1 / 16), (3 * m) ** (1 / 4)
-        else:
-            factors, alphas = ((8 * (n or m)) ** (-1 / 4),) * 2, ((2 * (n or m)) ** (1 / 4),) * 2
-        plan = ByRole().plan(sites)
-        below = set(decoder)
-        for site in [site for site in plan if site.role != "embedding"]:
-            part = site in below
-            gain = factors[part] if site in inside and site.role not in ("query", "key") else 1.0
-            note = f"wants the skip times {alphas[part]:.4g}" if gain != 1 else ""
-            plan[site] = Draw(GlorotScaled(gain=gain, distribution="normal"), note)
-        return plan
+        """Returns what draws each kernel; scales are left to their layers."""
+        stack = find_stack("DeepNorm", sites, self.layers, self.decoder_layers, self.decoder, self.branches)
+        n, m = stack.layers, stack.decoder_layers
+        own = (0.87 * (n**4 * m) ** (-1 / 16), 0.81 * (n**4 * m) ** (1 / 16)) if n and m else _alone(n)
+        theirs = ((12 * m) ** -0.25, (3 * m) ** 0.25) if m and (n or stack.cross) else _alone(m)
+        plan = {site: _glorot(1.0) for site in stack.kernels}
+        for site in stack.scaled:
+            beta, alpha = theirs if site in stack.decoder else own
+            note = (
+                f"made for LayerNorm(alpha x + f(x)) with alpha = {alpha:.4g}" if site in stack.ends else ""
+            )
+            plan[site] = _glorot(beta, note)
+        return ByRole().plan([s for s in sites if s.role in ("embedding", "recurrent")]) | plan
 
 
 @dataclasses.dataclass(frozen=True)
 class TFixup:
-    """Transformers without normalization and without a warm-up of the learning rate.
+    """Transformers without normalization and warm-up: Glorot, with branches and embeddings scaled by depth.
 
-    Law: kernels are Glorot uniform and embeddings N(0, 1 / d). Values, attention outputs and feed-forward
-    kernels are multiplied by 0.67 N^(-1/4) in an encoder of N layers and by (9 M)^(-1/4) in a decoder of M;
-    embeddings by (9 M)^(-1/4) where there is a decoder, by (9 N)^(-1/4) where there is none. Choose it for
-    transformers that have no normalization.
+    Law: Glorot normal kernels, Var W = 2 / (fan_in + fan_out), and embeddings N(0, 1 / d), d their width.
+    Then value, attention output and feed-forward kernels are multiplied by 0.67 N^(-1/4) in an encoder of N
+    layers and by (9 M)^(-1/4) in a decoder of M, and all embeddings by (9 M)^(-1/4). An update of the model
+    then changes its output by about the learning rate at any depth. Choose it for transformers without layer
+    normalization; with it the scales do no harm and little good, and a row says so.
 
-    >>> TFixup(decoder="decoder_*").decoder
-    'decoder_*'
+    The decoder is found as `DeepNorm` finds it. A model without cross-attention counts as an encoder, whose N
+    then takes the place of M for embeddings; `decoder="*"` makes a decoder of it. Both are extensions of the
+    paper, which has encoder-decoders only.
+
+    >>> import keras
+    >>> from keras_initx.walk import iter_kernels
+    >>> x = inputs = keras.layers.Input((5, 16))
+    >>> for n in range(4):
+    ...     x = x + keras.layers.MultiHeadAttention(2, 8)(x, x)
+    >>> plan = TFixup().plan(tuple(iter_kernels(keras.Model(inputs, x))))
+    >>> print({site.role: f"{draw.initializer.gain:.3f}" for site, draw in plan.items()})
+    {'query': '1.000', 'key': '1.000', 'value': '0.474', 'attention_output': '0.474'}
 
     Args:
+        layers: As in `DeepNorm`.
+        decoder_layers: As in `DeepNorm`.
         decoder: As in `DeepNorm`.
         branches: As in `Fixup`.
 
@@ -125,69 +185,49 @@ class TFixup:
 
     Reference:
         Huang, Perez, Ba and Volkovs, 2020, "Improving transformer optimization through better
-        initialization", section 3.3 (https://proceedings.mlr.press/v119/huang20f.html). The constants were
-        quoted from memory; for an encoder alone the paper gives no factor of the embeddings.
+        initialization", section 3.2 (https://proceedings.mlr.press/v119/huang20f.html). What is scaled was
+        checked against the authors' code, which leaves query and key at gain 1 / sqrt(2), as its library
+        fuses them, where the paper says Glorot for all: the paper's is taken. Deviation: normal, where that
+        code draws uniform.
     """
 
+    layers: int | None = None
+    decoder_layers: int | None = None
     decoder: str | None = None
     branches: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        _check_counts(self.layers, self.decoder_layers)
+
     def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel."""
-        encoder, decoder, inside = _parts("TFixup", sites, self.decoder, self.branches)
-        n, m = len(attention_layers(encoder)), _count(decoder)
-        below = set(decoder)
-        plan: Plan = {}
-        for site in ByRole().plan(sites):
-            if site.role == "embedding":
-                width = site.kernel.shape[-1]
-                plan[site] = Draw(_normal(site, width**-0.5 * (9 * (m or n)) ** (-1 / 4)))
-                continue
-            factor = (9 * m) ** (-1 / 4) if site in below else 0.67 * max(n, 1) ** (-1 / 4)
-            gain = factor if site in inside and site.role not in ("query", "key") else 1.0
-            plan[site] = Draw(GlorotScaled(gain=gain))
-        return plan
+        """Returns what draws each kernel; scales are left to their layers."""
+        stack = find_stack("TFixup", sites, self.layers, self.decoder_layers, self.decoder, self.branches)
+        plan = {site: _glorot(1.0) for site in stack.kernels}
+        note = "made for models without normalization" if any(s.role == "scale" for s in sites) else ""
+        for site in stack.scaled:
+            decoding = site in stack.decoder
+            gain = (9 * stack.decoder_layers) ** -0.25 if decoding else 0.67 * stack.layers**-0.25
+            plan[site], note = _glorot(gain, note), ""
+        gain = (9 * (stack.decoder_layers or stack.layers)) ** -0.25
+        embeddings = [site for site in sites if site.role == "embedding" and site.fans]
+        plan |= {site: Draw(_normal(gain / math.sqrt(site.kernel.shape[-1]))) for site in embeddings}
+        return ByRole().plan([s for s in sites if s.role == "recurrent"]) | plan
 
 
-def attention_layers(sites: Sequence[KernelSite]) -> list[str]:
-    """Returns the paths of the attention layers among the sites, in order."""
-    return list(dict.fromkeys(site.attention for site in sites if site.attention))
+def _alone(layers: int) -> tuple[float, float]:
+    """DeepNorm's beta and alpha of a stack without another beside it."""
+    return ((8 * layers) ** -0.25, (2 * layers) ** 0.25) if layers else (1.0, 1.0)
 
 
-def _count(decoder: Sequence[KernelSite]) -> int:
-    """Layers of a decoder: one for each cross-attention, or for each attention where there is none."""
-    crossing = [site for site in decoder if site.cross]
-    return len(attention_layers(crossing or decoder))
+def _glorot(gain: float, note: str = "") -> Draw:
+    return Draw(RandomScaled(gain=gain, mode="fan_avg"), note)
 
 
-def _parts(
-    scheme: str, sites: Sequence[KernelSite], decoder: str | None, branches: Sequence[str] | None
-) -> tuple[list[KernelSite], list[KernelSite], set[KernelSite]]:
-    """Returns the sites of the encoder, those of the decoder, and those within residual branches."""
-    if not attention_layers(sites):
-        raise ValueError(
-            f"`{scheme}` is for transformers. Received: a model without attention layers. Use keras.layers' "
-            f"MultiHeadAttention or GroupQueryAttention, or layers named {sorted(_ROLES)} beside each other."
-        )
-    found = find_branches(scheme, sites, branches)
-    inside = {site for branch in found for site in branch.kernels}
-    if decoder is not None:
-        below = [s for s in sites if any(fnmatch.fnmatchcase(p, decoder) for p in prefixes(s.path))]
-        if not below:
-            raise ValueError(f"`decoder` must match a layer of the model. Received: decoder={decoder!r}.")
-    else:
-        crossing = next((n for n, b in enumerate(found) if any(s.cross for s in b.kernels)), None)
-        start = None
-        if crossing is not None:  # with the self-attention before it
-            first = found[max(crossing - 1, 0)]
-            first = first if any(site.attention for site in first.kernels) else found[crossing]
-            start = min(site.position for site in first.kernels if site.position is not None)
-        below = [s for s in sites if start is not None and s.position is not None and s.position >= start]
-    rest = set(below)
-    return [site for site in sites if site not in rest], below, inside
+def _normal(stddev: float) -> Any:
+    return keras.initializers.RandomNormal(stddev=stddev)
 
 
-def _normal(site: KernelSite, stddev: float) -> RandomScaled:
-    """A normal law of fixed standard deviation, whatever the fans."""
-    assert site.fans is not None
-    return RandomScaled(gain=stddev * math.sqrt(site.fans.fan_in))
+def _check_counts(layers: int | None, decoder_layers: int | None) -> None:
+    for name, value in (("layers", layers), ("decoder_layers", decoder_layers)):
+        if value is not None:
+            check_count(name, value)
