@@ -5,74 +5,27 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 from keras import layers
 
 from keras_initx.walk._kernels import known_class, rule_of
+from keras_initx.walk._operations import (
+    MIXTURES,
+    PASSING,
+    PRODUCTS,
+    SUMS,
+    activation_of,
+    class_name,
+    is_gate,
+    is_normalization,
+    label_of,
+    named,
+)
 from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["Branch", "Flow", "Position"]
 
-# Activations by the class of the operation that computes them without arguments.
-_ACTIVATIONS = {
-    "ReLU": "relu", "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Softplus": "softplus",
-    "Softsign": "softsign", "SoftShrink": "soft_shrink", "SparsePlus": "sparse_plus", "Silu": "silu",
-    "SquarePlus": "squareplus", "LogSigmoid": "log_sigmoid", "HardSigmoid": "hard_sigmoid",
-    "HardSilu": "hard_silu", "Selu": "selu", "HardTanh": "hard_tanh", "TanhShrink": "tanh_shrink",
-    "HardShrink": "hard_shrink", "SparseSigmoid": "sparse_sigmoid", "Tanh": "tanh", "Exp": "exponential",
-}  # fmt: skip
-# Those with arguments stand for themselves, as callables.
-_PARAMETRIC = ("Celu", "Elu", "Gelu", "LeakyRelu", "Threshold", "Erf", "Sin", "Cos", "Softmax")
-_ACTIVATION_LAYERS = (
-    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU, layers.Softmax,
-)  # fmt: skip
-_NORMALIZATIONS = (
-    layers.BatchNormalization, layers.GroupNormalization, layers.LayerNormalization,
-    layers.RMSNormalization, layers.UnitNormalization, layers.Normalization,
-)  # fmt: skip
-_SUMS = ("Add", "Subtract", "Average")
-_PRODUCTS = ("Multiply",)
-_MIXTURES = ("Dot", "DotProductAttention", "Einsum", "Matmul")
-# Layers and operations through which a signal passes with its distribution about unchanged.
-_PASSING = {
-    *(
-        "Cast",
-        "Concatenate",
-        "ConvertToTensor",
-        "ExpandDims",
-        "Flatten",
-        "GetItem",
-        "Identity",
-        "Moveaxis",
-        "Pad",
-        "Permute",
-    ),
-    *("Repeat", "RepeatVector", "Reshape", "Ravel", "Roll", "Slice", "Split", "Squeeze", "Stack", "Swapaxes"),
-    *(
-        "Take",
-        "TakeAlongAxis",
-        "Tile",
-        "Transpose",
-        "Where",
-        "BroadcastTo",
-        "Copy",
-        "StopGradient",
-        "Unstack",
-    ),
-    *(
-        "Dropout",
-        "SpatialDropout1D",
-        "SpatialDropout2D",
-        "SpatialDropout3D",
-        "GaussianDropout",
-        "AlphaDropout",
-    ),
-    *("GaussianNoise", "ActivityRegularization", "Masking", "TimeDistributed", "DropPath", "Resize"),
-    *(f"{name}{n}D" for n in (1, 2, 3) for name in ("Cropping", "UpSampling", "ZeroPadding")),
-    *(f"{kind}Pooling{n}D" for n in (1, 2, 3) for kind in ("Max", "Average", "GlobalMax", "GlobalAverage")),
-    *("MaxPool", "AveragePool", "Mean", "Divide", "Negative", "Rescaling"),
-}
-_GATES = {"sigmoid": "glu", "relu": "reglu", "gelu": "geglu", "silu": "swiglu"}
+# Activations of gated linear units, by those of their gates.
+_GATES = {"sigmoid": "glu", "hard_sigmoid": "glu", "relu": "reglu", "gelu": "geglu", "silu": "swiglu"}
 _UNKNOWN = object()
 
 
@@ -106,12 +59,6 @@ class Position:
     def to_dict(self) -> dict[str, Any]:
         """Returns the attributes, each as it is."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-
-def class_name(step: Step) -> str:
-    """Returns the name of a step's class; that of Keras' class for its subclasses."""
-    names = (cls.__name__ for cls in type(step.operation).__mro__ if cls.__module__.startswith("keras."))
-    return next(names, type(step.operation).__name__)
 
 
 class Flow:
@@ -187,7 +134,7 @@ class Flow:
 
     def _find_source(self, step: Step, index: int) -> Any:
         operation, name = step.operation, class_name(step)
-        if operation is None or isinstance(operation, _NORMALIZATIONS) or not step.parents:
+        if operation is None or is_normalization(operation) or not step.parents:
             return None
         if step.opaque:
             return _UNKNOWN
@@ -195,13 +142,17 @@ class Flow:
         if activation is not None:
             return activation or None
         if self.weights[index]:
+            if isinstance(operation, layers.SimpleRNN):
+                return named(operation.activation)
             return _UNKNOWN if isinstance(operation, layers.RNN | layers.Bidirectional) else None
-        if name in _SUMS or name in _MIXTURES:
-            return self._source(step.parents[0]) if len(step.parents) == 1 and name in _SUMS else None
-        if name in _PRODUCTS:
+        if name in SUMS or name in MIXTURES:
+            return self._source(step.parents[0]) if len(step.parents) == 1 and name in SUMS else None
+        if name in PRODUCTS:
             return self._product(step)
-        if name == "ResidualScale" or name in _PASSING or type(operation).__name__ in _PASSING:
+        if name == "ResidualScale" or name in PASSING or type(operation).__name__ in PASSING:
             sources = [self._source(parent) for parent in step.parents]
+            if name == "Where":  # what is not known is the condition
+                sources = [source for source in sources if source is not _UNKNOWN] or sources
             return sources[0] if all(_same(source, sources[0]) for source in sources) else _UNKNOWN
         return _UNKNOWN
 
@@ -213,11 +164,19 @@ class Flow:
         if "Rsqrt" in names or "Reciprocal" in names:
             return None
         sources = [self._source(parent) for parent in step.parents]
-        gates = [s for s in sources if s is not None and s is not _UNKNOWN]
-        if len(gates) == 1 and None in sources:
-            label = gates[0] if isinstance(gates[0], str) else type(gates[0]).__name__.lower()
-            return _GATES.get(label, _UNKNOWN)
-        return _UNKNOWN
+        if len(sources) != 2 or any(source is _UNKNOWN for source in sources):
+            return _UNKNOWN
+        gate, signal = sources if is_gate(sources[0]) or sources[1] is None else sources[::-1]
+        if signal is not None:  # squeeze and excitation: a gate per channel keeps the shape of what it scales
+            return signal if is_gate(gate) and not is_gate(signal) else _UNKNOWN
+        if gate == "sigmoid" and self._gates_itself(step):
+            return "silu"
+        return _GATES.get(label_of(gate), _UNKNOWN)
+
+    def _gates_itself(self, step: Step) -> bool:
+        """Whether a product is x * f(x), with f one operation."""
+        one, other = step.parents
+        return self.steps[other].parents == (one,) or self.steps[one].parents == (other,)
 
     def _sink(self, index: int) -> Any:
         """The first activation that the output of a kernel goes through."""
@@ -228,7 +187,7 @@ class Flow:
         while queue:
             child = queue.pop(0)
             step = self.steps[child]
-            if child in seen or step.opaque:
+            if child in seen or (step.opaque and not is_normalization(step.operation)):
                 continue
             seen.add(child)
             if self.weights[child]:
@@ -237,7 +196,7 @@ class Flow:
             if activation:
                 return activation
             name = class_name(step)
-            if isinstance(step.operation, _NORMALIZATIONS) or name in _PASSING or name in _SUMS:
+            if is_normalization(step.operation) or name in PASSING or name in SUMS:
                 queue.extend(self.children[child])
         return None
 
@@ -264,24 +223,26 @@ class Flow:
             if self.weights[here]:
                 yield here
                 continue
-            if stop_at_sums and class_name(step) in _SUMS and len(step.parents) > 1:
+            if stop_at_sums and class_name(step) in SUMS and len(step.parents) > 1:
                 continue
             parents = step.parents
-            if class_name(step) in _PRODUCTS and len(parents) > 1:
-                gates = {p for p in parents if self._source(p) in ("sigmoid", "hard_sigmoid")}
+            if class_name(step) in PRODUCTS and len(parents) > 1:
+                gates = {p for p in parents if is_gate(self._source(p))}
                 parents = tuple(p for p in parents if p not in gates) or parents
             queue.extend(parents)
 
     def _find_branches(self) -> None:
         found = []
         for index, step in enumerate(self.steps):
-            if class_name(step) == "Add" and len(step.parents) > 1:
+            # Attention scores and a bias of theirs that later layers share are no skip and branch.
+            scores = any(class_name(self.steps[child]) == "Softmax" for child in self.children[index])
+            if class_name(step) == "Add" and len(step.parents) > 1 and not scores:
                 found += [(index, *branch) for branch in self._branches_into(step)]
         for number, (_, operand, members, length) in enumerate(found):
             branch = Branch(number, length)
             ends = {end for end in self._last_kernels(operand, stop_at_sums=False) if members >> end & 1}
             self.ends |= ends | set(self._scales_after(operand, members))
-            for member in _bits(members):
+            for member in (index for index in range(len(self.steps)) if members >> index & 1):
                 # Branches are found in order, so that an inner one comes before those around it.
                 self.branches.setdefault(member, branch)
 
@@ -295,7 +256,8 @@ class Flow:
         ways = [(shortest[parent], longest[parent], parent) for parent in step.parents]
         least, most, skip = min(ways)
         for short, long, operand in ways:
-            longer = short > 0 if least == 0 else long > most
+            # A skip may hold one projection; ways of several kernels each are a sum of equals.
+            longer = short > 0 if least == 0 else long > most == 1
             if operand != skip and longer:
                 after = sum(1 << index for index in shortest if index != fork)
                 yield operand, self.ancestors[operand] & after, long
@@ -322,31 +284,6 @@ class Flow:
             queue.extend(self.steps[here].parents)
 
 
-def activation_of(operation: Any) -> Any:
-    """The activation that ends a layer or operation: None if it has none to speak of, "" if it is linear."""
-    if isinstance(operation, layers.Activation):
-        operation = operation.activation
-        return "" if operation is keras.activations.linear else _named(operation)
-    if isinstance(operation, _ACTIVATION_LAYERS):
-        plain = type(operation) is layers.ReLU and operation.max_value is None
-        plain = plain and not operation.negative_slope and not operation.threshold
-        return "relu" if plain else operation
-    if isinstance(operation, layers.Layer):
-        if known_class(operation) is None or isinstance(operation, layers.RNN | layers.Bidirectional):
-            return None
-        activation = getattr(operation, "activation", None)
-        if activation is None:
-            return "" if hasattr(operation, "activation") else None
-        return "" if activation is keras.activations.linear else _named(activation)
-    name = type(operation).__name__
-    return _ACTIVATIONS.get(name) or (operation if name in _PARAMETRIC else None)
-
-
-def _named(activation: Any) -> Any:
-    name = getattr(activation, "__name__", "")
-    return name if getattr(keras.activations, name or "?", None) is activation else activation
-
-
 def _same(one: Any, other: Any) -> bool:
     return one is other or (isinstance(one, str) and one == other)
 
@@ -360,10 +297,3 @@ def _owners(operation: Any) -> Iterator[tuple[Any, int]]:
         yield layer, 0
         if isinstance(layer, layers.StackedRNNCells):
             yield from ((cell, place) for place, cell in enumerate(layer.cells) if place)
-
-
-def _bits(number: int) -> Iterator[int]:
-    while number:
-        low = number & -number
-        yield low.bit_length() - 1
-        number ^= low

@@ -83,6 +83,7 @@ _SEPARABLE = Rule(
     chained=True,
 )
 _EMBEDDINGS = Kernel("embedding", "embedding")
+_HUB = Rule({"embeddings": _EMBEDDINGS})
 _SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
 _RULES: dict[type, Rule] = {
     layers.Dense: _linear("dense", "dense"),
@@ -121,6 +122,8 @@ _RULES: dict[type, Rule] = {
 def rule_of(layer: Any) -> tuple[type | None, Rule]:
     """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
     base = known_class(layer)
+    if base is None and type(layer).__module__.startswith("keras_hub."):
+        return base, _HUB  # position embeddings, and the biases of T5's attention
     return base, _RULES[base] if base else Rule({})
 
 

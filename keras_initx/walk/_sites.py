@@ -133,7 +133,9 @@ def _chain(layer: Any) -> int:
     if isinstance(layer, _ONE_STEP):
         inner = [sub for sub in layer._flatten_layers(include_self=False) if _chain(sub)]
         return max(map(_chain, inner), default=0)
-    _, rule = rule_of(layer)
+    base, rule = rule_of(layer)
+    if base is None:
+        return 0
     kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in _PLAIN]
     return len(kernels) if rule.chained else min(len(kernels), 1)
 
@@ -242,7 +244,9 @@ def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> A
     name = variable.name
     names = (attribute, f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")
     depthwise = ("depthwise_initializer",) if name == "kernel" else ()
-    candidates = (getattr(layer, n, None) for n in (*names, *depthwise) if n)
+    # A layer of one weight may call its initializer just that, as keras_hub's position embedding does.
+    only = ("initializer",) if len(layer._trainable_variables) == 1 else ()
+    candidates = (getattr(layer, n, None) for n in (*names, *depthwise, *only) if n)
     return next((found for found in candidates if found), None)
 
 

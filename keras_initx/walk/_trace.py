@@ -101,7 +101,10 @@ class _Recorder:
                 pass
             del self.steps[before:]
             opaque = bool(operation._flatten_layers(include_self=False)) or bool(operation.weights)
-        return self.add(operation, (args, kwargs), operation.compute_output_spec(*args, **kwargs), opaque)
+        outputs = operation.compute_output_spec(*args, **kwargs)
+        if isinstance(operation, layers.EinsumDense):
+            outputs = _sized(operation, args[0].shape, outputs)
+        return self.add(operation, (args, kwargs), outputs, opaque)
 
     def _fold_time(self, operation: Any, args: Sequence[Any]) -> Any:
         """Runs the wrapped layer once on one time step: TimeDistributed calls it for each."""
@@ -116,6 +119,20 @@ class _Recorder:
         )
 
 
+def _sized(layer: Any, shape: Sequence[int | None], output: Any) -> Any:
+    """The output of an EinsumDense with the sizes that its spec leaves open, as others compute with them."""
+    left, letters = layer.equation.split("->")
+    taken = left.split(",")[0]
+    if "..." in letters and not letters.startswith("..."):
+        return output
+    sizes = dict(zip(taken, shape, strict=False)) if "..." not in letters else {}
+    whole = [
+        (sizes.get(letters[axis]) if sizes else shape[axis]) if size is None else size
+        for axis, size in enumerate(output.shape)
+    ]
+    return keras.KerasTensor(whole, output.dtype)
+
+
 def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
     """Runs a built model on KerasTensors; its weights, nodes and losses stay as they are.
 
@@ -124,8 +141,8 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
         is_leaf: Tells the layers that are not to be seen through.
 
     Returns:
-        The trace in which the fewest layers are opaque, over a few sizes of the axes that the model leaves
-        free.
+        The trace in which opaque layers hold the fewest weights, over a few sizes of the axes that the model
+        leaves free.
     """
     if not all(layer.built for layer in model._flatten_layers() if _makes_weights(layer)):
         return Trace(failure="a layer is not built yet: run the model on data first")
@@ -137,9 +154,9 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
             if not best.steps:
                 best = Trace(failure=f"it does not run on symbolic input ({_first_line(error)})")
             continue
-        opaque = sum(step.opaque for step in trace.steps)
-        if opaque < least:
-            best, least = trace, opaque
+        hidden = sum(len(step.operation.weights) for step in trace.steps if step.opaque)
+        if hidden < least:
+            best, least = trace, hidden
         if not least:
             break
     return best
@@ -152,7 +169,8 @@ def _makes_weights(layer: Any) -> bool:
 def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]) -> Trace:
     recorder = _Recorder(is_leaf)
     args, kwargs = tree.map_structure(lambda spec: recorder.add(None, (), spec), inputs)
-    with _recording(recorder), _left_as_it_is(model):
+    # In the scope no variable changes: neither a seed generator's state nor a counter of a user's layer.
+    with _recording(recorder), _left_as_it_is(model), keras.StatelessScope():
         outputs = model(*args, **kwargs)
     return Trace(recorder.steps, recorder.parents(outputs))
 
@@ -164,8 +182,8 @@ def _spec(value: Any) -> Any:
 @contextlib.contextmanager
 def _recording(recorder: _Recorder) -> Iterator[None]:
     """Lets this thread's symbolic calls go to the recorder, and all others go on as before."""
-    # Where `Layer.__call__` finds the class of the nodes that it leaves behind, and that refuse outputs of None.
-    module = sys.modules[layers.Layer.__module__]
+    # Where `Layer.__call__` finds the class of the nodes that it leaves behind, which refuse outputs of None.
+    module: Any = sys.modules[layers.Layer.__module__]
     with _PATCHING:
         originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
         node = module.Node
