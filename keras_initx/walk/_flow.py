@@ -53,12 +53,11 @@ class Position:
     ends_branch: bool = False
     is_output: bool = False
     position: int | None = None
-    cross: bool = False
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the attributes, each as it is."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dict(vars(self))
 
 
 class Flow:
@@ -71,21 +70,27 @@ class Flow:
 
     def __init__(self, trace: Trace, chain: Callable[[Any], int]) -> None:
         self.trace, self.steps = trace, trace.steps
-        is_layer = [isinstance(step.operation, layers.Layer) for step in self.steps]
+        folds = [isinstance(s.operation, layers.TimeDistributed) and not s.opaque for s in self.steps]
+        is_layer = [
+            isinstance(s.operation, layers.Layer) and not f for s, f in zip(self.steps, folds, strict=True)
+        ]
         self.weights = [chain(s.operation) if own else 0 for s, own in zip(self.steps, is_layer, strict=True)]
         self.children: list[list[int]] = [[] for _ in self.steps]
         self.ancestors: list[int] = []  # bit sets
+        self.free: list[int] = []  # those of them with no kernel in between
         self.before: list[int] = []  # kernels on the longest way to a step
         self.ran: dict[int, tuple[int, int]] = {}  # step and place in it, by layer
         for index, step in enumerate(self.steps):
-            bits, longest = 1 << index, 0
+            bits, free, longest = 1 << index, 1 << index, 0
             for parent in step.parents:
                 self.children[parent].append(index)
                 bits |= self.ancestors[parent]
+                free |= 0 if self.weights[index] else self.free[parent]
                 longest = max(longest, self.before[parent] + self.weights[parent])
             self.ancestors.append(bits)
+            self.free.append(free)
             self.before.append(longest)
-            for layer, place in () if step.opaque else _owners(step.operation):
+            for layer, place in _owners(step.operation) if is_layer[index] and not step.opaque else ():
                 self.ran.setdefault(id(layer), (index, place))
         self._sources: dict[int, Any] = {}
         self.branches: dict[int, Branch] = {}
@@ -118,13 +123,11 @@ class Flow:
             ends_branch=index in self.ends and last,
             is_output=index in self.outputs and last,
             position=index,
-            cross=bool(site.attention) and self._is_cross(index),
             note=note,
         )
 
     def _source_of_inputs(self, index: int) -> Any:
-        found = [self._source(parent) for parent in self.steps[index].parents[:1]]
-        return found[0] if found else None
+        return next((self._source(parent) for parent in self.steps[index].parents), None)
 
     def _source(self, index: int) -> Any:
         """The activation that made the output of a step."""
@@ -200,16 +203,12 @@ class Flow:
                 queue.extend(self.children[child])
         return None
 
-    def _is_cross(self, index: int) -> bool:
-        """Whether the inputs of a query's attention layer have more than one source."""
-        owner = self.steps[index].parents[:1]
-        mixes = [child for child in self.children[index] if child > index]
-        inputs = {
-            self.steps[end].parents[:1]
-            for child in mixes
-            for end in self._last_kernels(child, stop_at_sums=False)
-        }
-        return any(other != owner for other in inputs)
+    def input_of(self, index: int) -> int | None:
+        """The step that made the first input of a step, casts aside."""
+        origin = next(iter(self.steps[index].parents), None)
+        while origin is not None and class_name(self.steps[origin]) in ("Cast", "ConvertToTensor"):
+            origin = next(iter(self.steps[origin].parents), None)
+        return origin
 
     def _last_kernels(self, index: int, stop_at_sums: bool) -> Iterator[int]:
         """The kernels whose outputs reach a step with no other kernel in between."""
@@ -251,7 +250,8 @@ class Flow:
         common = functools.reduce(int.__and__, (self.ancestors[parent] for parent in step.parents))
         if not common:
             return
-        fork = common.bit_length() - 1
+        fork = max(self._fork(parent, step.parents, common) for parent in step.parents)
+        fork = common.bit_length() - 1 if fork < 0 else fork
         shortest, longest = self._ways(fork, max(step.parents))
         ways = [(shortest[parent], longest[parent], parent) for parent in step.parents]
         least, most, skip = min(ways)
@@ -261,6 +261,11 @@ class Flow:
             if operand != skip and longer:
                 after = sum(1 << index for index in shortest if index != fork)
                 yield operand, self.ancestors[operand] & after, long
+
+    def _fork(self, skip: int, operands: tuple[int, ...], common: int) -> int:
+        """The last step that this operand comes from without a kernel, and another only with one; or -1."""
+        others = functools.reduce(int.__and__, (self.free[other] for other in operands))
+        return (common & self.free[skip] & ~others).bit_length() - 1
 
     def _ways(self, fork: int, last: int) -> tuple[dict[int, int], dict[int, int]]:
         """Kernels on the shortest and the longest way from a step to those after it."""
@@ -290,8 +295,6 @@ def _same(one: Any, other: Any) -> bool:
 
 def _owners(operation: Any) -> Iterator[tuple[Any, int]]:
     """The layers that run within a step, and how many kernels of the step come before each."""
-    if not isinstance(operation, layers.Layer):
-        return
     yield operation, 0
     for layer in operation._flatten_layers(include_self=False):
         yield layer, 0

@@ -18,8 +18,8 @@ _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _ATTENTION_ROLES = ("query", "key", "value", "attention_output")
 _LOOPS = (layers.RNN, layers.Bidirectional)
 _ONE_STEP = (layers.RNN, layers.Bidirectional, layers.Wrapper)
-# Weights that may have several axes and are no kernels: GRU's bias, PReLU's slopes, normalization's shifts.
-_NO_KERNELS = ("bias", "alpha", "gamma", "beta")
+# Weights of several axes that are no kernels: GRU's bias, PReLU's slopes, a shift, a singular vector.
+_NO_KERNELS = ("bias", "alpha", "gamma", "beta", "vector_u")
 _PLAIN = ("scale", "residual_scale")
 
 
@@ -115,7 +115,18 @@ def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
         return
     flow = Flow(trace_model(model, _is_leaf), _chain)
     placed = [_place(site, flow) for site in sites]
-    yield from sorted(placed, key=lambda site: (site.position is None, site.position or 0))
+    crossing = _crossing(placed, flow)
+    placed = [dataclasses.replace(site, cross=site.attention in crossing) for site in placed]
+    yield from sorted(placed, key=lambda site: (site.position is None, site.position or 0, site.depth or 0))
+
+
+def _crossing(sites: list[KernelSite], flow: Flow) -> set[str]:
+    """Paths of the attention layers whose queries, keys and values come from more than one step."""
+    origins: dict[str, set[int | None]] = {}
+    for site in sites:
+        if site.attention and site.role != "attention_output" and site.position is not None:
+            origins.setdefault(site.attention, set()).add(flow.input_of(site.position))
+    return {path for path, found in origins.items() if len(found) > 1}
 
 
 def _is_leaf(layer: Any) -> bool:
@@ -170,7 +181,10 @@ def _kernels(layer: Any) -> list[Any]:
     base, rule = rule_of(layer)
     quantized = base is not None and getattr(layer, "quantization_mode", None)
     hidden = [getattr(layer, f"_{name}", None) for name in rule.kernels] if quantized else []
-    variables = [*layer._trainable_variables, *hidden]
+    # A wrapper may hold on to the kernel of what it wraps.
+    inner = [] if base else layer._flatten_layers(include_self=False)
+    theirs = {id(variable) for sub in inner for variable in sub._trainable_variables}
+    variables = [*(v for v in layer._trainable_variables if id(v) not in theirs), *hidden]
     return [
         v
         for v in {id(v): v for v in variables if v is not None}.values()

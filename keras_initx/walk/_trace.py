@@ -233,10 +233,10 @@ def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, A
             yield (tree.map_structure(lambda s, size=size: _fixed(s.shape, s.dtype, size), specs),), {}
         return
     shapes = dict(getattr(model, "_build_shapes_dict", None) or {})
-    if not shapes or not all(map(_is_shape, shapes.values())):
+    if not shapes:
         return
     for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
-        tensors = {name: _fixed(shape, dtype, size) for name, shape in shapes.items()}
+        tensors = {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
         if len(tensors) == 1:
             yield tuple(tensors.values()), {}
         else:
@@ -245,6 +245,13 @@ def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, A
 
 def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple | list) and all(size is None or isinstance(size, int) for size in shape)
+
+
+def _shaped(shapes: Any, dtype: Any, size: int) -> Any:
+    """Tensors of the shapes that a model was built with, in the structure that they came in."""
+    if isinstance(shapes, dict):
+        return {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
+    return _fixed(shapes, dtype, size) if _is_shape(shapes) else [_shaped(s, dtype, size) for s in shapes]
 
 
 def _fixed(shape: Sequence[int | None], dtype: Any, size: int) -> Any:
