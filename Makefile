@@ -41,6 +41,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/calibrate.py
 	$(BIN)/python benchmarks/initializers.py
+	$(BIN)/python benchmarks/initialize.py
+	$(BIN)/python benchmarks/signal_by_depth.py
 	$(BIN)/python benchmarks/demo.py
 
 clean:

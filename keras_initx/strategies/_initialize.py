@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import math
 import numbers
 import random
 import time
@@ -78,7 +77,7 @@ def initialize(
     _check_built(model)
     seed = _check_seed(seed)
     scheme = None if initializer is None else resolve(initializer)
-    sites = list(iter_kernels(model))
+    sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
     weights = [*sites, *iter_weights(model, sites)]
     scope = _scope(weights, include, exclude)
     replaced = {
@@ -94,7 +93,7 @@ def initialize(
         for weight in scope:
             draw, note = _choose(weight, scheme, plan, replaced, frozen)
             rows.append(_draw(weight, draw, note, seed, update))
-        if any(row.std is not None for row in rows):
+        if any(row.initializer for row in rows):
             reset = _reset_optimizer(model, update)
     name = initializer if isinstance(initializer, str) else describe(scheme) if scheme else "each layer's own"
     return InitReport(tuple(rows), name, seed, reset, time.perf_counter() - started)
@@ -194,7 +193,7 @@ def _draw(weight: KernelSite | Weight, draw: Draw | None, note: str, seed: int, 
             f"{describe(draw.initializer)}: {error} "
             "Exclude it, or give it another initializer by `overrides`."
         ) from error
-    std = sample_std(weight.kernel) if math.prod(shape) else 0.0
+    std = sample_std(weight.kernel) if fans else None  # of kernels: it costs more than drawing a bias
     label = describe(draw.initializer)
     return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
 

@@ -21,8 +21,8 @@ class InitRow:
         shape: Its shape.
         initializer: What drew it; empty when it was left as it is.
         fans: The kernel's true fans, or None.
-        std: Standard deviation of the new values, of a sample of them in very large kernels; None when it was
-            left as it is.
+        std: Standard deviation of a kernel's new values, of the first of them where it is large; None for the
+            rest, and when it was left as it is.
         learning_rate: What the strategy asks the weight's learning rate to be multiplied by.
         note: Why it was left as it is, or what to know of it; empty when all is well.
     """
@@ -84,7 +84,7 @@ class InitReport:
             "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
             for line in cells
         ]
-        drawn = sum(row.std is not None for row in self.rows)
+        drawn = sum(bool(row.initializer) for row in self.rows)
         rest = len(self.rows) - len(shown)
         reset = ", optimizer slots reset" if self.optimizer_reset else ""
         lines.append(
