@@ -156,7 +156,7 @@ class Flow:
             sources = [self._source(parent) for parent in step.parents]
             if name == "Where":  # what is not known is the condition
                 sources = [source for source in sources if source is not _UNKNOWN] or sources
-            return sources[0] if all(_same(source, sources[0]) for source in sources) else _UNKNOWN
+            return sources[0] if all(source == sources[0] for source in sources) else _UNKNOWN
         return _UNKNOWN
 
     def _product(self, step: Step) -> Any:
@@ -184,8 +184,8 @@ class Flow:
     def _sink(self, index: int) -> Any:
         """The first activation that the output of a kernel goes through."""
         own = activation_of(self.steps[index].operation)
-        if own is not None:
-            return own or None
+        if own:
+            return own
         queue, seen = list(self.children[index]), set()
         while queue:
             child = queue.pop(0)
@@ -287,10 +287,6 @@ class Flow:
             if known_class(self.steps[here].operation):
                 yield here
             queue.extend(self.steps[here].parents)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one is other or (isinstance(one, str) and one == other)
 
 
 def _owners(operation: Any) -> Iterator[tuple[Any, int]]:

@@ -113,6 +113,7 @@ def test_residual_nets(pre, projection):
     assert found["one"].activation == ("relu" if pre else None)
     assert found["head"].activation == (None if pre else "relu")
     assert found["head"].depth == 3
+    assert [found[name].feeds for name in ("one", "two", "head")] == ["relu", None if pre else "relu", None]
     ends = [s.path for s in iter_kernels(model) if s.role == "scale" and s.ends_branch]
     assert ends == ([] if pre else ["last/gamma"])
 

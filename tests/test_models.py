@@ -1,0 +1,153 @@
+"""Whole models: each family of keras.applications, and backbones of keras_hub."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_initx as initx
+from keras_initx.walk import iter_kernels
+
+slow = pytest.mark.slow
+# Smallest legal size of an image, and how many residual branches the papers draw.
+APPLICATIONS = {
+    "VGG16": (32, 0),
+    "ResNet50": (32, 16),
+    "ResNet50V2": (32, 16),
+    "InceptionV3": (75, 0),
+    "Xception": (71, 12),
+    "MobileNet": (32, 0),
+    "MobileNetV2": (32, 10),
+    "MobileNetV3Small": (32, 6),
+    "EfficientNetB0": (32, 9),
+    "EfficientNetV2B0": (32, 15),
+    "ConvNeXtTiny": (32, 18),
+    "DenseNet121": (32, 0),
+    "NASNetMobile": (32, None),
+    "InceptionResNetV2": (75, 40),
+}
+HEAVY = (
+    "InceptionV3",
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "NASNetMobile",
+    "InceptionResNetV2",
+    "Xception",
+    "VGG16",
+)
+# Those that are initialized, saved and loaded in the fast suite.
+LIGHT = ("MobileNet", "MobileNetV3Small")
+HIDDEN = 8
+TRANSFORMER = {"vocabulary_size": 50, "num_layers": 2, "hidden_dim": HIDDEN, "intermediate_dim": 16}
+BACKBONES = {
+    "Bert": ({**TRANSFORMER, "num_heads": 2, "max_sequence_length": 12}, 4),
+    "GPT2": ({**TRANSFORMER, "num_heads": 2, "max_sequence_length": 12}, 4),
+    "Llama": ({**TRANSFORMER, "num_query_heads": 4, "num_key_value_heads": 2}, 4),
+    "Gemma": ({**TRANSFORMER, "num_query_heads": 2, "num_key_value_heads": 1, "head_dim": 4}, 4),
+    "T5": ({**TRANSFORMER, "num_heads": 2}, 10),
+    "Whisper": (
+        TRANSFORMER
+        | {
+            "num_heads": 2,
+            "num_mels": 8,
+            "max_encoder_sequence_length": 16,
+            "max_decoder_sequence_length": 12,
+        },
+        10,
+    ),
+    "ViT": (
+        {"image_shape": (16, 16, 3), "patch_size": (4, 4), "num_layers": 2, "num_heads": 2}
+        | {"hidden_dim": HIDDEN, "mlp_dim": 16},
+        4,
+    ),
+    "ResNet": (
+        {"input_conv_filters": [8], "input_conv_kernel_sizes": [7], "stackwise_num_filters": [64, 64]}
+        | {"stackwise_num_blocks": [2, 2], "stackwise_num_strides": [1, 2], "block_type": "bottleneck_block"}
+        | {"image_shape": (32, 32, 3)},
+        4,
+    ),
+}
+# What the trace cannot tell of them: tokens of a class, and tables in layers that make them from no input.
+NOTED = {"ViT": {"class_token", "embeddings"}, "T5": {"embeddings"}}
+
+
+def application(name):
+    size, _ = APPLICATIONS[name]
+    build = getattr(keras.applications, name)
+    return build(weights=None, input_shape=(size, size, 3), classes=10)
+
+
+def backbone(name):
+    models = pytest.importorskip("keras_hub").models
+    options, _ = BACKBONES[name]
+    return getattr(models, f"{name}Backbone")(**options)
+
+
+def branches(sites):
+    return {site.branch.index for site in sites if site.branch}
+
+
+def assert_known(model, sites, noted=()):
+    """Each weight of two or more axes is a site with fans, or has a reason."""
+    kernels = {id(site.kernel): site for site in sites}
+    others = {id(v) for layer in model._flatten_layers() for v in layer._non_trainable_variables}
+    for variable in model.weights:
+        if len(variable.shape) < 2 or variable.name == "bias" or id(variable) in others:
+            continue
+        site = kernels[id(variable)]
+        assert site.fans or site.role == "scale" or variable.name in noted, site.path
+    assert {site.kernel.name for site in sites if site.note} == set(noted)
+    assert not any("was not traced" in site.note for site in sites)
+    ends = {site.branch.index for site in sites if site.ends_branch}
+    assert ends == branches(sites)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=slow if n in HEAVY else ()) for n in APPLICATIONS])
+def test_the_walk_knows_each_kernel_of_an_application(name):
+    model = application(name)
+    sites = list(iter_kernels(model))
+    assert_known(model, sites)
+    _, expected = APPLICATIONS[name]
+    assert expected is None or len(branches(sites)) == expected
+    assert [site.role for site in sites if site.is_output] in (["dense"], ["conv"])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_walk_knows_each_kernel_of_a_backbone(name):
+    model = backbone(name)
+    sites = list(iter_kernels(model))
+    assert_known(model, sites, NOTED.get(name, ()))
+    assert len(branches(sites)) == BACKBONES[name][1]
+
+
+def inputs_of(model):
+    rng = np.random.default_rng(0)
+    batch = {}
+    for tensor in model.inputs:
+        shape = (2, *(8 if size is None else size for size in tensor.shape[1:]))
+        integer = "int" in keras.backend.standardize_dtype(tensor.dtype)
+        batch[tensor.name] = rng.integers(1, 2, shape) if integer else rng.standard_normal(shape, "float32")
+    return batch if isinstance(model.input, dict) else next(iter(batch.values()))
+
+
+def assert_initialized_and_saved(model, folder):
+    initx.initialize(model, "by_role", seed=1)
+    model.save(folder / "model.keras")
+    loaded = keras.models.load_model(folder / "model.keras", compile=False)
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    batch = inputs_of(model)
+    results = (keras.tree.flatten(m(batch, training=False)) for m in (model, loaded))
+    for one, other in zip(*results, strict=True):
+        one, other = keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in LIGHT else slow) for n in APPLICATIONS])
+def test_an_application_is_initialized_saved_and_loaded(name, tmp_path):
+    assert_initialized_and_saved(application(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_is_initialized_saved_and_loaded(name, tmp_path):
+    assert_initialized_and_saved(backbone(name), tmp_path)
