@@ -169,8 +169,8 @@ if __name__ == "__main__":
                 f"KERAS_BACKEND={backend} python benchmarks/initialize.py",
                 ["model, scheme", "Keras", "ours over Keras", f"limit {LIMIT}"],
                 measure(names or list(MODELS)),
-                "Keras draws with the layers' own initializers for None, with HeNormal for he_normal, with "
-                "the normal law of fan_in for by_role. Times: Keras' median, then the median and range of the "
-                f"ratio within {PAIRS} interleaved pairs (3 for Llama). Memory: what drawing adds to the peak "
-                "resident size of a fresh process that holds the model.",
+                "Keras draws with the layers' own initializers for None, with HeNormal for he_normal, and "
+                "with the normal law of fan_in for by_role. Times: Keras' median, then the median and range "
+                f"of the ratio within {PAIRS} interleaved pairs (3 for Llama). Memory: what drawing adds to "
+                "the peak resident size of a fresh process that holds the model.",
             )

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_initx.initializers._base import Seeded, call_seed, check_choice, draw
+from keras_initx.state import stream_seed
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.walk import KernelSite
@@ -81,12 +81,12 @@ class Mimetic:
     def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
         """Returns what draws each kernel: factors of one matrix for each pair, the rest by role."""
         plan = ByRole().plan(sites)
-        layers: dict[str, dict[str, KernelSite]] = {}
+        owners: dict[str, dict[str, KernelSite]] = {}
         for site in sites:
             if site.attention:
-                layers.setdefault(site.attention, {})[site.role] = site
+                owners.setdefault(site.attention, {})[site.role] = site
         fitting = 0
-        for kernels in layers.values():
+        for kernels in owners.values():
             obstacle = _obstacle(kernels)
             fitting += not obstacle
             for site in kernels.values():
@@ -97,7 +97,7 @@ class Mimetic:
         if not fitting:
             raise ValueError(
                 "`Mimetic` is for models with self-attention: a MultiHeadAttention whose queries, keys and "
-                f"values come from one tensor. Received: a model with {len(layers)} attention layers, none "
+                f"values come from one tensor. Received: a model with {len(owners)} attention layers, none "
                 "of which fits. Take the strategy 'by_role' for it."
             )
         return plan
@@ -127,7 +127,7 @@ def _obstacle(kernels: dict[str, KernelSite]) -> str:
     return ""
 
 
-class MimeticFactor(Seeded):
+class MimeticFactor(keras.initializers.Initializer):
     """One of the two factors of alpha Z + beta I, of each head or of all heads together.
 
     Law: the factors U S^(1/2) and S^(1/2) V^T of the singular value decomposition, cut to the rank that the
@@ -145,7 +145,7 @@ class MimeticFactor(Seeded):
         beta: Size of the diagonal.
         joint: Whether all heads factor one matrix, the right one of shape (heads, head_dim, d); otherwise
             each head has a matrix of its own, and both factors have shape (d, heads, head_dim).
-        seed: As in the package's initializers.
+        seed: An int; None draws afresh at each call, and then two factors do not belong together.
 
     Raises:
         ValueError: If the side is unknown; on a call, if the shape has not three axes.
@@ -160,10 +160,11 @@ class MimeticFactor(Seeded):
         alpha: float = 0.7,
         beta: float = 0.7,
         joint: bool = False,
-        seed: Any = None,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(seed)
-        self.side = check_choice("side", side, ("left", "right"))
+        if side not in ("left", "right"):
+            raise ValueError(f"`side` must be one of ['left', 'right']. Received: side={side!r}.")
+        self.side, self.seed = side, seed
         self.alpha, self.beta, self.joint = float(alpha), float(beta), joint
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
@@ -173,14 +174,14 @@ class MimeticFactor(Seeded):
             raise ValueError(
                 f"`shape` must have three axes, as attention kernels have. Received: shape={shape}."
             )
-        return draw(
-            lambda dtype: self._joint(shape, dtype) if self.joint else self._heads(shape, dtype), dtype
-        )
+        dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
+        wide = "float32" if dtype in ("bfloat16", "float16") else dtype  # there is no SVD in half precision
+        return ops.cast((self._joint if self.joint else self._heads)(shape, wide), dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         mine = {"side": self.side, "alpha": self.alpha, "beta": self.beta, "joint": self.joint}
-        return mine | super().get_config()
+        return mine | {"seed": self.seed}
 
     def _heads(self, shape: tuple[int, ...], dtype: str) -> Any:
         width, heads, rank = shape
@@ -206,5 +207,5 @@ class MimeticFactor(Seeded):
         return vectors[:, :rank] * ops.sqrt(s[:rank])
 
     def _normal(self, shape: tuple[int, int], label: str, dtype: str) -> Any:
-        # Of the matrix' shape, not the kernel's, so that both sides draw the same.
-        return keras.random.normal(shape, dtype=dtype, seed=call_seed(self.seed, shape, label))
+        seed = None if self.seed is None else stream_seed(self.seed, label)
+        return keras.random.normal(shape, dtype=dtype, seed=seed)
