@@ -53,6 +53,7 @@ def stack(make, shape, depth, activation):
 
 # Of a rectifier 5 (Hanin and Rolnick, 2018). GELU's 1 is an unstable fixed point, which widens the scatter.
 SCATTER = {"relu": 5, "elu": 5, "tanh": 2, "gelu": 15}
+SLOW = pytest.mark.slow
 PLAIN = {
     "dense": (lambda a: layers.Dense(256, a), (256,), (32, 256), 24),
     "conv": (lambda a: layers.Conv1D(128, 3, activation=a), (44, 128), (4, 44, 128), 20),
@@ -66,7 +67,9 @@ PLAIN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "elu"])
+@pytest.mark.parametrize(
+    "activation", ["relu", "tanh", *(pytest.param(a, marks=SLOW) for a in ("gelu", "elu"))]
+)
 @pytest.mark.parametrize("kind", PLAIN)
 def test_plain_deep_nets_keep_their_pre_activations(kind, activation):
     """Each layer adds about SCATTER / width to the variance of the log of the second moment."""
