@@ -15,7 +15,7 @@ from keras import ops
 import keras_initx.probe as probe
 from keras_initx.data import knows_inputs, refusal, take_batch
 from keras_initx.initializers import LSUV, get
-from keras_initx.state import stream_seed, transaction
+from keras_initx.state import check_built, stream_seed, transaction
 from keras_initx.walk import KernelSite, iter_kernels
 
 __all__ = ["CalibrationReport", "CalibrationRow", "calibrate"]
@@ -157,7 +157,7 @@ def calibrate(
         iterated to a tolerance of 0.1.
     """
     started = time.perf_counter()
-    _check_built(model)
+    check_built(model)
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
     laws = _laws(model, None if initializer is None else _law(initializer))
@@ -184,16 +184,6 @@ def calibrate(
     rows = tuple(_row(site, notes[site], measured.get(site)) for site in in_call_order)
     _warn(rows, notes)
     return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), 1, time.perf_counter() - started)
-
-
-def _check_built(model: Any) -> None:
-    if not isinstance(model, keras.layers.Layer):
-        raise ValueError(f"`model` must be a Keras model. Received: model of type {type(model).__name__}.")
-    if not model.built or not model.weights:
-        raise ValueError(
-            f"`model` must be built and have weights. Received: {type(model).__name__} `{model.name}`, "
-            f"built={model.built}. Call `model.build(input_shape)`, or the model on one batch, first."
-        )
 
 
 def _law(initializer: Any) -> LSUV:

@@ -1,4 +1,4 @@
-"""What several rooms share about a model's variables: one seed per path, and undoing what was changed."""
+"""What several rooms share about a model's variables: that they exist, one seed per path, undoing changes."""
 
 import contextlib
 import hashlib
@@ -8,7 +8,24 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["stream_seed", "transaction"]
+__all__ = ["check_built", "stream_seed", "transaction"]
+
+
+def check_built(model: Any) -> None:
+    """Raises ValueError unless a model has the variables that a verb is to change.
+
+    >>> check_built(keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]))
+
+    Args:
+        model: What a user gave as a model.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(f"`model` must be a Keras model. Received: model of type {type(model).__name__}.")
+    if not model.built or not model.weights:
+        raise ValueError(
+            f"`model` must be built and have weights. Received: {type(model).__name__} `{model.name}`, "
+            f"built={model.built}. Call `model.build(input_shape)`, or the model on one batch, first."
+        )
 
 
 def stream_seed(seed: int, path: str) -> int:

@@ -6,8 +6,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import keras_initx.strategies._moments as maps
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
-from keras_initx.strategies import _moments as maps
 from keras_initx.strategies._by_role import _key
 from keras_initx.strategies._moments import Moments
 from keras_initx.strategies._plan import Draw, Plan

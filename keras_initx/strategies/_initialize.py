@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
-
-from keras_initx import initializers
-from keras_initx.state import stream_seed, transaction
+from keras_initx.initializers import get
+from keras_initx.state import check_built, stream_seed, transaction
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
@@ -43,6 +41,7 @@ def initialize(
     own, from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's
     draw. The slots of a compiled model's optimizer are set back, its learning rate stays.
 
+    >>> import keras
     >>> model = keras.Sequential([keras.layers.Input((8, 8, 64)), keras.layers.DepthwiseConv2D(3, name="dw")])
     >>> report = initialize(model, "initx>LecunScaled", seed=7)
     >>> report.rows[0].fans, f"{report.rows[0].std:.1f}"  # 1 / 3, where Keras' lecun_normal gives 1 / 24
@@ -74,15 +73,13 @@ def initialize(
         That of the strategy or initializer; for the fans see `keras_initx.fans`.
     """
     started = time.perf_counter()
-    _check_built(model)
+    check_built(model)
     seed = _check_seed(seed)
     scheme = None if initializer is None else resolve(initializer)
     sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
     weights = [*sites, *iter_weights(model, sites)]
     scope = _scope(weights, include, exclude)
-    replaced = {
-        pattern: None if i is None else initializers.get(i) for pattern, i in (overrides or {}).items()
-    }
+    replaced = {pattern: None if i is None else get(i) for pattern, i in (overrides or {}).items()}
     for pattern in replaced:
         matching(weights, pattern, "overrides")
     plan = _plan(
@@ -113,17 +110,7 @@ def resolve(scheme: Any) -> Any:
                 f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
                 f"Received: {scheme!r}. Nearest: {name!r}."
             )
-    return initializers.get(scheme)
-
-
-def _check_built(model: Any) -> None:
-    if not isinstance(model, keras.layers.Layer):
-        raise ValueError(f"`model` must be a Keras model. Received: model of type {type(model).__name__}.")
-    if not model.built or not model.weights:
-        raise ValueError(
-            f"`model` must be built and have weights. Received: {type(model).__name__} `{model.name}`, "
-            f"built={model.built}. Call `model.build(input_shape)`, or the model on one batch, first."
-        )
+    return get(scheme)
 
 
 def _check_seed(seed: Any) -> int:

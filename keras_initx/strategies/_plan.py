@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_initx import initializers
+from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.walk import KernelSite
 
 __all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
@@ -55,7 +55,7 @@ def fits_fans(initializer: Any) -> Any:
     if type(initializer).__module__.startswith("keras.") and isinstance(
         initializer, keras.initializers.VarianceScaling
     ):
-        return initializers.RandomScaled(
+        return RandomScaled(
             gain=math.sqrt(initializer.scale),
             mode=initializer.mode,
             distribution=_DISTRIBUTIONS.get(initializer.distribution, "truncated_normal"),
@@ -63,7 +63,7 @@ def fits_fans(initializer: Any) -> Any:
             output_axes=initializer.output_axes,
         )
     if type(initializer) is keras.initializers.Orthogonal:
-        return initializers.OrthogonalScaled(gain=initializer.gain)
+        return OrthogonalScaled(gain=initializer.gain)
     return initializer
 
 

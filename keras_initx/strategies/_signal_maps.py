@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initx.strategies import _moments as maps
+import keras_initx.strategies._moments as maps
 from keras_initx.strategies._moments import Moments
 from keras_initx.walk import Node, Operand
 
