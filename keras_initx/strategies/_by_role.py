@@ -68,7 +68,7 @@ class ByRole:
         if site.role == "embedding":
             mode = "fan_out" if site.tied else "fan_in"
             return Draw(RandomScaled(mode=mode, distribution=self.distribution))
-        gain, note = 1.0, ""
+        gain, note = 1.0, "taken as linear" if site.note and self.law != "lecun" else ""
         if self.law != "lecun" and site.activation is not None:
             key = _key(site.activation)
             if key not in gains:

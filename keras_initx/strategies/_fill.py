@@ -39,6 +39,17 @@ def sample_std(variable: Any) -> float:
     """Returns the population standard deviation of a variable, of its first entries where it is large."""
     if not keras.backend.is_float_dtype(variable.dtype) or 0 in variable.shape:
         return 0.0
-    value = ops.reshape(variable.value, (-1,))[:_SAMPLE]
     # In NumPy: a handful of backend operations costs more to dispatch than most weights to compute.
-    return float(np.std(ops.convert_to_numpy(value).astype("float32", copy=False)))
+    return float(np.std(_first_entries(variable).astype("float32", copy=False)))
+
+
+def _first_entries(variable: Any) -> Any:
+    """Returns the first entries as a NumPy array: a view of the value where the host holds it."""
+    value, backend = variable.value, keras.backend.backend()
+    if backend == "tensorflow":
+        value = value.read_value()
+        if "CPU" in value.device:
+            return np.asarray(value).reshape(-1)[:_SAMPLE]
+    elif backend == "jax" and [device.platform for device in value.devices()] == ["cpu"]:
+        return np.asarray(value).reshape(-1)[:_SAMPLE]
+    return ops.convert_to_numpy(ops.reshape(value, (-1,))[:_SAMPLE])

@@ -158,7 +158,7 @@ def _choose(
     if override and replaced[override[-1]] is not None:
         return Draw(replaced[override[-1]]), ""
     if not override and isinstance(weight, KernelSite) and weight in plan:
-        return plan[weight], " ".join(filter(None, (plan[weight].note, weight.note)))
+        return plan[weight], "; ".join(filter(None, (weight.note, plan[weight].note)))
     if isinstance(weight, KernelSite) and not weight.fans and scheme is not None and weight.role == "other":
         return None, f"{weight.note}; left as it is"
     return (Draw(own, as_is=True), "") if own is not None else (None, _UNKNOWN)

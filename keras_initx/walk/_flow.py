@@ -42,9 +42,9 @@ class Branch:
     layers: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Position:
-    """What a trace tells of one kernel; the attributes are those of `KernelSite`."""
+    """What a trace tells of one kernel; `KernelSite` says what the attributes mean."""
 
     activation: Any = None
     feeds: Any = None
@@ -54,10 +54,6 @@ class Position:
     is_output: bool = False
     position: int | None = None
     note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the attributes, each as it is."""
-        return dict(vars(self))
 
 
 class Flow:
@@ -112,7 +108,7 @@ class Flow:
         inside = names.index(site.kernel.name) if rule.chained and site.kernel.name in names else place
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
-        note = "what feeds it is not known; it is taken as linear" if source is _UNKNOWN else ""
+        note = "what feeds it is not known" if source is _UNKNOWN else ""
         if site.role in ("recurrent", "scale", "residual_scale"):  # no gain is theirs to have
             source, note = None, ""
         return Position(

@@ -8,7 +8,7 @@ from typing import Any
 from keras import layers
 
 from keras_initx.fans import Fans, Layout, compute_fans
-from keras_initx.walk._flow import Branch, Flow, Position
+from keras_initx.walk._flow import Flow, Position
 from keras_initx.walk._kernels import Kernel, einsum_axes, known_class, rule_of
 from keras_initx.walk._trace import trace_model
 
@@ -24,7 +24,7 @@ _PLAIN = ("scale", "residual_scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class KernelSite:
+class KernelSite(Position):
     """One kernel of a model.
 
     Attributes:
@@ -67,17 +67,9 @@ class KernelSite:
     fans: Fans | None
     obstacle: str
     skip: str
-    activation: Any = None
-    feeds: Any = None
-    depth: int | None = None
-    branch: Branch | None = None
-    ends_branch: bool = False
-    is_output: bool = False
-    position: int | None = None
     attention: str = ""
     cross: bool = False
     tied: bool = False
-    note: str = ""
 
     @property
     def blocks(self) -> int:
@@ -226,12 +218,12 @@ def _layout(layer: Any, known: Kernel | None) -> Layout | None:
 
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
-    position: Position = flow.place(site)
+    site = dataclasses.replace(site, **vars(flow.place(site)))
     if site.fans is None and not site.skip and site.role not in _PLAIN:
         name = type(site.layer).__name__
         note = f"{name} is not a layer whose kernels are known: teach it with keras_initx.walk.register"
-        return dataclasses.replace(site, **position.to_dict() | {"note": note})
-    return dataclasses.replace(site, **position.to_dict())
+        return dataclasses.replace(site, note=note)
+    return site
 
 
 def layer_paths(model: Any) -> dict[int, str]:

@@ -77,7 +77,7 @@ def test_each_layer_has_its_kernels_with_role_and_true_fans(layer, shape, expect
         assert fan_in is None or site.fans.fan_in == fan_in
         assert site.initializer is not None
         assert site.skip == ""
-        assert site.note in ("", "what feeds it is not known; it is taken as linear")
+        assert site.note in ("", "what feeds it is not known")
 
 
 @pytest.mark.parametrize("layer", [layers.MultiHeadAttention(2, 3), layers.GroupQueryAttention(3, 2, 1)])
