@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most of a suite's time is one thread's: tracing, compiling, dispatch. Each worker is a process of about 1 GiB.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-backends test-slow check format smoke bench clean
 
@@ -10,15 +13,15 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/predict.py saved_models/digits
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The parts that know no framework, on the other two backends.
 test-backends: $(VENV)/.dev $(VENV)/.backends
-	KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(BIN)/python -m pytest -m "not slow and not tensorflow" tests
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -m "not slow and not tensorflow" tests
+	KERAS_BACKEND=jax JAX_ENABLE_X64=1 $(PYTEST) -m "not slow and not tensorflow" tests
+	KERAS_BACKEND=torch $(PYTEST) -m "not slow and not tensorflow" tests
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

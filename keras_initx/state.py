@@ -53,8 +53,8 @@ def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
 
     `update` assigns to the variable what the function makes of its value.
 
-    The old values are held until the block ends: on TensorFlow and JAX by a reference to the old buffer, on
-    torch, which assigns in place, by a copy.
+    The old values are held until the block ends, without a copy: on TensorFlow and JAX, where `assign` puts a
+    new buffer in place of the old one, and on torch, where the variable is given a new buffer to be assigned.
 
     >>> variable = keras.Variable([1.0])
     >>> with contextlib.suppress(KeyError), transaction() as update:
@@ -64,16 +64,29 @@ def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
     [1.]
     """
     saved: dict[int, tuple[Any, Any]] = {}
+    backend = keras.backend.backend()
 
     def update(variable: Any, function: Callable[[Any], Any]) -> None:
-        # A JAX array never changes; on TensorFlow `copy` refers to the buffer, which `assign` replaces.
-        value = variable.value if keras.backend.backend() == "jax" else ops.copy(variable.value)
-        saved.setdefault(id(variable), (variable, value))
-        variable.assign(function(value))
+        if id(variable) in saved:
+            variable.assign(function(variable.value))
+            return
+        old = variable.value
+        if backend == "tensorflow":
+            old = ops.copy(old)  # from a handle to the buffer behind it
+        elif backend == "torch":
+            old = old.data
+        new = function(old)
+        saved[id(variable)] = (variable, old)
+        if backend == "torch":
+            variable.value.data = old.new_empty(old.shape)
+        variable.assign(new)
 
     try:
         yield update
     except BaseException:
-        for variable, value in saved.values():
-            variable.assign(value)
+        for variable, old in saved.values():
+            if backend == "torch":
+                variable.value.data = old
+            else:
+                variable.assign(old)
         raise

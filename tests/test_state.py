@@ -49,3 +49,14 @@ def test_an_error_inside_the_function_undoes_earlier_updates():
         update(second, lambda old: 1 / 0)
     assert value(first) == 1
     assert value(second) == 1
+
+
+def test_old_values_are_not_shared_with_what_an_initializer_returns_twice():
+    constant = keras.ops.convert_to_tensor(np.ones((2, 2), "float32"))
+    one, other = keras.Variable(np.zeros((2, 2), "float32")), keras.Variable(np.zeros((2, 2), "float32"))
+    with transaction() as update:
+        update(one, lambda _: constant)
+        update(other, lambda _: constant)
+    one.assign(one.value * 3)
+    np.testing.assert_array_equal(value(other), 1)
+    np.testing.assert_array_equal(value(constant), 1)
