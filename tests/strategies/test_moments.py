@@ -50,7 +50,7 @@ def numpy_of(tensor):
         layers.PReLU(),
         keras.ops.square,
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_activations(activation, x, rng):
     points = sample(rng, x, 2)
