@@ -243,7 +243,7 @@ def test_models_that_cannot_be_traced_raise_and_take_patterns():
 def test_patterns_are_grouped_by_layer_and_a_scale_after_the_last_kernel_ends_them():
     model = opaque(norm=True)
     report = initx.initialize(model, ZeroResidual(branches=["block0", "block[12]"]), seed=3)
-    ended = [row.path for row in report.rows if row.note.startswith("ends a residual branch")]
+    ended = [row.path for row in report.rows if "ends a residual branch" in row.note]
     assert sorted(ended) == [f"block{n}/norm/gamma" for n in range(3)]
     x = np.random.default_rng(0).normal(size=(4, 16)).astype("float32")
     outputs = x
