@@ -1,0 +1,293 @@
+"""Data-dependent initialization of a whole model, in one forward pass."""
+
+import functools
+import math
+import numbers
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_initx.probe as probe
+from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
+from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
+from keras_initx.data import knows_inputs, refusal, take_batch
+from keras_initx.initializers import LSUV, DataDependent, get, names
+from keras_initx.state import check_built, stream_seed, transaction
+from keras_initx.walk import KernelSite, iter_kernels, select
+
+__all__ = ["calibrate"]
+
+_PLAIN = ("scale", "residual_scale")
+Measurements = dict[KernelSite, Measurement]
+Update = Callable[[Any, Callable[[Any], Any]], None]
+
+
+def calibrate(
+    model: Any,
+    data: Any,
+    initializer: Any = None,
+    *,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    frozen: bool = False,
+    samples: int = 256,
+    training: bool = False,
+    redraw: bool = False,
+    tolerance: float = 0.1,
+    max_iterations: int = 10,
+    seed: int | None = None,
+) -> CalibrationReport:
+    """Rescales every kernel and bias of a model so that its pre-activations have the law's moments on data.
+
+    The model runs once. As each layer's pre-activation appears it is rescaled and flows on rescaled, so that
+    every later layer is measured on calibrated inputs; when the pass is over, kernels and biases are changed
+    by the same factors. Dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum
+    and embedding layers are covered, attention's query, key, value and output each by itself. A layer that
+    runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
+    their pooled moments; further passes bring it within the tolerance.
+
+    >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
+    >>> report = calibrate(model, None, "initx>LSUV", seed=1)
+    >>> print(f"{report.rows[0].std_after:.3f}")
+    1.000
+
+    Args:
+        model: A built Keras model, of any form.
+        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset` or other iterable of batches; or
+            None for unit-Gaussian input. A tuple (x, y) gives its x.
+        initializer: The law for all layers, for example `"initx>LSUV"`. When None, each layer whose own
+            `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
+        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
+            calibrated; None for all.
+        exclude: Patterns or roles of what is to be left as it is.
+        frozen: Whether to calibrate layers that are not trainable, too.
+        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first.
+        training: Whether the model runs as in training: normalizations then use the batch's statistics, and
+            their moving ones stay what they are.
+        redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
+            that are there are rescaled. Biases are kept and rescaled in both cases.
+        tolerance: How far, relatively, the scale of a layer that runs several times may be from the law's.
+        max_iterations: Passes at most.
+        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input. Name
+            your layers: Keras numbers unnamed ones anew for each model of a process.
+
+    Returns:
+        A report with one row per kernel, in the order in which the layers ran. Layers that could not be
+        calibrated are rows with a note, and one warning.
+
+    Raises:
+        ValueError: If the model is not built, the data does not fit it, an argument is out of its range, or a
+            pre-activation is not finite. The weights are then what they were, as they are after Ctrl-C or
+            any error inside the model.
+
+    Reference:
+        Mishkin and Matas, 2016, "All you need is a good init", algorithm 1
+        (https://arxiv.org/abs/1511.06422). Deviation: linear layers are scaled once, exactly, instead of
+        iterated to a tolerance of 0.1.
+    """
+    started = time.perf_counter()
+    check_built(model)
+    _check(seed, tolerance, max_iterations)
+    laws = _laws(model, None if initializer is None else _law(initializer), include, exclude)
+    batch = take_batch(model, data, samples, seed)
+    notes = {s: _reason(s, law, frozen) for s, law in laws.items()}
+    sites = [site for site, note in notes.items() if not note]
+    with transaction() as update:
+        enter = _redraw(laws, seed, update) if redraw else None
+        run = functools.partial(_run, model, batch, sites, laws, enter, training)
+        measured, rounds, passes = _iterate(run, tolerance, max_iterations)
+        for site, measurement in measured.items():
+            _write(site, measurement, update)
+    in_call_order = dict.fromkeys([*measured, *notes])
+    rows = tuple(_row(s, notes[s], measured.get(s), rounds.get(s, 1), tolerance) for s in in_call_order)
+    _warn(rows, len(notes))
+    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), passes, time.perf_counter() - started)
+
+
+def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
+    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
+    if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
+        raise ValueError(f"`tolerance` must be a positive number. Received: tolerance={tolerance!r}.")
+    whole = isinstance(max_iterations, numbers.Integral) and not isinstance(max_iterations, bool)
+    if not whole or max_iterations < 1:
+        raise ValueError(
+            f"`max_iterations` must be an int of at least 1. Received: max_iterations={max_iterations!r}."
+        )
+
+
+def _law(initializer: Any) -> DataDependent:
+    law = get(initializer)
+    if not isinstance(law, DataDependent):
+        laws = [name for name in names() if isinstance(get(name), DataDependent)]
+        raise ValueError(
+            f"`initializer` must be a data-dependent law, one of {laws}. "
+            f"Received: {initializer!r}, which needs no data."
+        )
+    return law
+
+
+def _laws(model: Any, law: DataDependent | None, include: Any, exclude: Any) -> dict[KernelSite, Any]:
+    """The law of each site that is to be calibrated."""
+    sites = [site for site in iter_kernels(model, trace=False) if site.role not in _PLAIN]
+    sites = [site for site in sites if len(site.kernel.shape) > 1]
+    if include is not None or exclude is not None:
+        sites = select(sites, include, exclude)
+    if law is None:
+        own = {site: site.initializer for site in sites if isinstance(site.initializer, DataDependent)}
+        if own:
+            return own
+        law = LSUV()
+    return dict.fromkeys(sites, law)
+
+
+def _reason(site: KernelSite, law: Any, frozen: bool) -> str:
+    """Why a site cannot or is not to be calibrated; empty when it is."""
+    if site.obstacle or not (site.kernel.trainable or frozen):
+        return site.obstacle or FROZEN
+    if not law.per_unit:
+        return ""
+    if site.unit_axes is None:
+        return f"the units of {type(site.layer).__name__} are not known"
+    units = math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0])
+    if site.bias is not None and math.prod(site.bias.shape) < units:
+        return "its units share the entries of its bias"
+    return ""
+
+
+def _redraw(laws: dict[KernelSite, Any], seed: int | None, update: Update) -> Callable[[KernelSite], None]:
+    """Returns what draws a site's base the first time that its layer runs."""
+    drawn: set[int] = set()
+
+    def enter(site: KernelSite) -> None:
+        if id(site.kernel) in drawn:
+            return
+        drawn.add(id(site.kernel))
+        law = laws[site]
+        own_seed = law.seed if seed is None else seed
+        config = law.get_config()
+        config["seed"] = (
+            stream_seed(int(own_seed), site.path) if isinstance(own_seed, numbers.Integral) else own_seed
+        )
+        if site.axes:
+            config["input_axes"], config["output_axes"] = site.axes
+        base = law.from_config(config)
+        update(site.kernel, lambda value: base(value.shape, site.kernel.dtype))
+
+    return enter
+
+
+def _iterate(
+    run: Callable[[Measurements], Measurements], tolerance: float, max_iterations: int
+) -> tuple[Measurements, dict[KernelSite, int], int]:
+    """Runs the model until the scales of all layers that run several times fit their pooled moments.
+
+    Returns:
+        What was measured in the last pass, the number of scales that each such layer had, and of passes.
+    """
+    kept: Measurements = {}
+    rounds: dict[KernelSite, int] = {}
+    for passes in range(1, max_iterations + 1):
+        measured = run(kept)
+        off = [site for site, m in measured.items() if m.calls > 1 and m.settled and m.error() > tolerance]
+        if not off or passes == max_iterations:
+            break
+        kept = {site: m.again(site in off) for site, m in measured.items() if m.calls > 1}
+        rounds |= {site: rounds.get(site, 1) + 1 for site in off}
+    return measured, rounds, passes
+
+
+def _run(
+    model: Any,
+    batch: Any,
+    sites: list[KernelSite],
+    laws: dict[KernelSite, Any],
+    enter: Callable[[KernelSite], None] | None,
+    training: bool,
+    kept: Measurements,
+) -> Measurements:
+    """Runs the model once, on the scales that are kept and on those that appear."""
+    measured: Measurements = {}
+    observe = _observer(laws, measured, kept)
+    try:
+        probe.run(model, batch, sites, observe, enter, training)
+    except (TypeError, ValueError) as error:
+        # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
+        if measured or knows_inputs(model) or probe.TRACED in str(error):
+            raise
+        raise refusal(model, batch, error) from error
+    return measured
+
+
+def _observer(
+    laws: dict[KernelSite, Any], measured: Measurements, kept: Measurements
+) -> Callable[[KernelSite, Any], Any]:
+    """Returns what measures a pre-activation, fixes the site's scale at its first call, and rescales."""
+
+    def observe(site: KernelSite, output: Any) -> Any:
+        law = laws[site]
+        if law.per_unit:
+            mean, variance = probe.unit_moments(output, site.unit_axes[1])  # type: ignore[index]
+        else:
+            mean, variance = probe.mean_and_variance(output)
+        if not np.isfinite(variance).all():
+            raise ValueError(
+                f"`data` must keep every pre-activation finite. Received: mean={np.mean(mean)}, "
+                f"variance={np.mean(variance)} at `{site.path}` (kernel shape {tuple(site.kernel.shape)}). "
+                "Smaller weights, or float32 in place of half precision, keep it finite; the weights are "
+                "unchanged."
+            )
+        if site not in measured:
+            measured[site] = kept.get(site) or Measurement(law, site.bias is not None, len(output.shape))
+        measurement = measured[site]
+        measurement.add(mean, variance)
+        scale, shift = (to_output(v, site, len(output.shape)) for v in (measurement.scale, measurement.shift))
+        return affine(output, scale, shift)
+
+    return observe
+
+
+def _write(site: KernelSite, measurement: Measurement, update: Update) -> None:
+    update(site.kernel, functools.partial(affine, scale=to_kernel(measurement.scale, site)))
+    if site.bias is None:
+        return
+    scale, shift = (to_bias(v, site, measurement.rank) for v in (measurement.scale, measurement.shift))
+    # Most biases are zero and stay it; half of the updates are saved by looking.
+    if np.any(shift) or ops.convert_to_numpy(ops.copy(site.bias.value)).any():
+        update(site.bias, functools.partial(affine, scale=scale, shift=shift))
+
+
+def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int, tolerance: float) -> Any:
+    if measured is None:
+        return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
+    if not measured.settled:
+        note, rounds = "zero variance: its output is constant on this data", 0
+    elif measured.calls > 1 and measured.error() > tolerance:
+        note = f"ran {measured.calls} times; its scale is {measured.error():.0%} off the law's"
+    elif measured.idle:
+        note = f"{measured.idle} units are constant on this data: left as they are"
+    elif measured.law.per_unit and site.bias is None:
+        note = "it has no bias: scaled, not shifted"
+    return CalibrationRow(
+        path=site.path,
+        role=site.role,
+        std_before=measured.std_before,
+        scale=measured.factor,
+        std_after=measured.std_after,
+        iterations=rounds,
+        note=note,
+    )
+
+
+def _warn(rows: tuple[CalibrationRow, ...], count: int) -> None:
+    told = [f"`{row.path}`: {row.note}" for row in rows if row.note and row.note != FROZEN]
+    if told:
+        warnings.warn(
+            f"{len(told)} of {count} kernels are not calibrated to their target: {'; '.join(told)}.",
+            stacklevel=3,
+        )
