@@ -21,7 +21,7 @@ ALLOWED = {
     "probe": {"walk"},
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"initializers", "walk", "probe", "state", "data"},
-    "callbacks": {"summaries"},
+    "callbacks": {"calibration", "summaries"},
     "saved_model": set(),
     "cli": set(),
     "__main__": {"cli"},
