@@ -18,7 +18,7 @@ from keras_initx.calibration._report import FROZEN, CalibrationReport, Calibrati
 from keras_initx.data import knows_inputs, refusal, take_batch
 from keras_initx.initializers import LSUV, DataDependent, get, names
 from keras_initx.state import check_built, stream_seed, transaction
-from keras_initx.walk import KernelSite, iter_kernels, select
+from keras_initx.walk import KernelSite, iter_kernels, select, trace
 
 __all__ = ["calibrate"]
 
@@ -59,7 +59,8 @@ def calibrate(
     Args:
         model: A built Keras model, of any form.
         data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset` or other iterable of batches; or
-            None for unit-Gaussian input. A tuple (x, y) gives its x.
+            None for drawn input: unit-Gaussian floats, integers within the vocabulary of the embeddings that
+            they feed, ones for all other integers and masks. A tuple (x, y) gives its x.
         initializer: The law for all layers, for example `"initx>LSUV"`. When None, each layer whose own
             `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
         include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
@@ -94,7 +95,7 @@ def calibrate(
     check_built(model)
     _check(seed, tolerance, max_iterations)
     laws = _laws(model, None if initializer is None else _law(initializer), include, exclude)
-    batch = take_batch(model, data, samples, seed)
+    batch = take_batch(model, data, samples, seed, _vocabularies(model) if data is None else ())
     notes = {s: _reason(s, law, frozen) for s, law in laws.items()}
     sites = [site for site, note in notes.items() if not note]
     with transaction() as update:
@@ -119,6 +120,22 @@ def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
         raise ValueError(
             f"`max_iterations` must be an int of at least 1. Received: max_iterations={max_iterations!r}."
         )
+
+
+def _vocabularies(model: Any) -> list[int | None]:
+    """For each input of a model, the smallest vocabulary of the embeddings that it feeds."""
+    graph = trace(model)
+    limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
+    for node in graph.nodes:
+        size = getattr(node.operation, "input_dim", None)
+        if not isinstance(size, int) or not node.operands:
+            continue
+        origin = node.operands[0].node
+        while origin is not None and graph.nodes[origin].kind == "Cast":
+            origin = graph.nodes[origin].operands[0].node
+        if origin in limits:
+            limits[origin] = min(size, limits[origin] or size)
+    return list(limits.values())
 
 
 def _law(initializer: Any) -> DataDependent:

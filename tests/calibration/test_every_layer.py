@@ -183,3 +183,23 @@ def test_bad_arguments_change_nothing(options, message, rng):
         initx.calibrate(model, rng.normal(size=(50, 8)), **options)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+def test_without_data_tokens_are_drawn_within_their_vocabulary_and_masks_are_ones():
+    tokens = layers.Input((None,), dtype="int32", name="tokens")
+    mask = layers.Input((None,), dtype="int32", name="a_mask")
+    size = layers.Input((3,), name="size")
+    x = layers.Embedding(7, 16, name="embed")(tokens)
+    x = x * ops.expand_dims(ops.cast(mask, "float32"), -1)
+    x = layers.GlobalAveragePooling1D()(x) + layers.Dense(16, name="sized")(size)
+    model = keras.Model({"tokens": tokens, "a_mask": mask, "size": size}, layers.Dense(2, name="head")(x))
+    report = calibrated(model, None, seed=3)
+    assert {row.path: row.std_after for row in report.rows} == pytest.approx(
+        {"embed/embeddings": 1, "sized": 1, "head": 1}, rel=1e-3
+    )
+    batch = initx.data.take_batch(model, None, 50, 3, [None, None, 7])
+    assert {name: array.shape for name, array in batch.items()} == {
+        "tokens": (50, 32), "a_mask": (50, 32), "size": (50, 3)
+    }  # fmt: skip
+    assert (batch["a_mask"] == 1).all()
+    assert np.unique(batch["tokens"]).tolist() == list(range(7))
