@@ -247,7 +247,7 @@ def _observer(
         measurement = measured.setdefault(site, _Measurement())
         std = math.sqrt(variance)
         if measurement.constant and std > _ZERO_SPREAD * math.hypot(mean, std):
-            measurement.scale, measurement.std_before = laws[site].rescale(std), std
+            measurement.scale, measurement.std_before = laws[site].rescale(mean, std)[0], std
             measurement.constant = False
         measurement.add(mean, variance)
         return _times(measured[site].scale, output)
