@@ -10,6 +10,7 @@ from keras import layers, ops
 from keras_initx import initializers
 
 TABLE = {
+    "initx>ActNormData": {"gain": 2.0},
     "initx>ChronoBias": {"max_timescale": 50.0},
     "initx>ConstantFill": {"value": 0.25},
     "initx>ConvOrthogonal": {"gain": 2.0},
@@ -32,7 +33,7 @@ TABLE = {
     "initx>IRNN": {"gain": 0.5},
     "initx>IdentityScaled": {"gain": 2.0},
     "initx>LRURing": {"r_min": 0.5},
-    "initx>LSUV": {"target_std": 0.5},
+    "initx>LSUV": {"target_std": 0.5, "remove_mean": True},
     "initx>LecunDepthwise": {"gain": 2.0},
     "initx>LecunScaled": {"distribution": "uniform"},
     "initx>LecunTransposed": {"distribution": "uniform"},
@@ -52,6 +53,8 @@ TABLE = {
     "initx>TimeStepBias": {"dt_min": 0.01},
     "initx>UniformGateBias": {"gates": 4},
     "initx>WangInit": {"layers": 3},
+    "initx>WeightNormData": {"gain": 2.0},
+    "initx>WithinLayer": {"beta": 0.1},
     "initx>ZerO": {"gain": 2.0},
 }
 SHAPES = [(6, 4), (4, 6), (3, 5, 7), (3, 3, 4, 8), (2, 2, 2, 4, 3)]
