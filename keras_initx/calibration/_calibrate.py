@@ -288,8 +288,8 @@ def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int,
         note = f"ran {measured.calls} times; its scale is {measured.error():.0%} off the law's"
     elif measured.idle:
         note = f"{measured.idle} units are constant on this data: left as they are"
-    elif measured.law.per_unit and site.bias is None:
-        note = "it has no bias: scaled, not shifted"
+    elif measured.unmoved:
+        note = "it has no bias to hold the law's shift: scaled alone"
     return CalibrationRow(
         path=site.path,
         role=site.role,

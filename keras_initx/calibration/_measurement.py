@@ -32,6 +32,7 @@ class Measurement:
         self.law, self.movable, self.rank = law, movable, rank
         self.scale, self.shift = start or (1.0, 0.0)
         self.settled = start is not None
+        self.unmoved = False  # whether the law has a shift that the layer cannot hold
         self.calls = 0
         self.mean: Any = 0.0
         self.square: Any = 0.0
@@ -55,6 +56,7 @@ class Measurement:
         if self.law.per_unit:  # a unit that does not vary is left alone
             scale, shift = np.where(varies, scale, 1.0), np.where(varies, shift, 0.0)
         if not self.movable:
+            self.unmoved = bool(np.any(shift))
             shift = 0.0 * shift
         return scale, shift, True
 
