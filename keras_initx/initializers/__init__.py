@@ -15,6 +15,7 @@ from keras_initx.initializers._data_dependent import (
     WeightNormData,
     WithinLayer,
 )
+from keras_initx.initializers._data_filters import DataFilters, KMeansFilters, PCAFilters
 from keras_initx.initializers._heads import PriorBias
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
 from keras_initx.initializers._orthogonal import OrthogonalScaled
@@ -47,6 +48,7 @@ __all__ = [
     "ConstantFill",
     "ConvOrthogonal",
     "DataDependent",
+    "DataFilters",
     "DeltaOrthogonal",
     "Dirac",
     "EdgeOfChaos",
@@ -63,12 +65,14 @@ __all__ = [
     "Hyperfan",
     "IDInit",
     "IdentityScaled",
+    "KMeansFilters",
     "LRURing",
     "LecunDepthwise",
     "LecunScaled",
     "LecunTransposed",
     "LooksLinear",
     "OrthogonalScaled",
+    "PCAFilters",
     "PriorBias",
     "RandomScaled",
     "RandomWalk",
@@ -127,7 +131,7 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
     "recurrent": (IRNN, ChronoBias, UniformGateBias),
     "head": (PriorBias,),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
-    "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData),
+    "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData, PCAFilters, KMeansFilters),
 }
 
 
