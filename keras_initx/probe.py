@@ -20,7 +20,7 @@ def run(
     inputs: Any,
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
-    enter: Callable[[KernelSite], None] | None = None,
+    enter: Callable[[KernelSite, Any], None] | None = None,
     training: bool = False,
 ) -> Any:
     """Calls the model once, eagerly, and shows each site's pre-activation to `observe`.
@@ -31,7 +31,7 @@ def run(
         sites: Sites without an obstacle.
         observe: Gets a site and its layer's output before the activation; what it returns takes the output's
             place, so that all later layers see it.
-        enter: Called with a site each time its layer is about to run.
+        enter: Called with a site, and with what its layer is about to run on, each time.
         training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
             moving ones are then what they were before, and with dropout.
 
@@ -133,7 +133,7 @@ def unit_moments(tensor: Any, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarr
 def _hooked(
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
-    enter: Callable[[KernelSite], None] | None,
+    enter: Callable[[KernelSite, Any], None] | None,
 ) -> Iterator[None]:
     """Has one layer, whose sites these are, show what each of its kernels makes."""
     layer = sites[0].layer
@@ -143,7 +143,7 @@ def _hooked(
     def hooked(*args: Any, **kwargs: Any) -> Any:
         now = _sites_of_call(sites, args, kwargs)
         for site in now if enter else ():
-            enter(site)  # type: ignore[misc]
+            enter(site, args[0] if args else next(iter(kwargs.values())))  # type: ignore[misc]
         if hasattr(layer, "pointwise_kernel"):
             output = _separable(layer, args[0] if args else kwargs["inputs"], now, observe)
         else:

@@ -13,16 +13,18 @@ import numpy as np
 from keras import ops
 
 import keras_initx.probe as probe
+from keras_initx.calibration._filters import FILTERED, filters_for, takes_filters
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.data import knows_inputs, refusal, take_batch
-from keras_initx.initializers import LSUV, DataDependent, get, names
+from keras_initx.initializers import LSUV, DataDependent, DataFilters, get, names
 from keras_initx.state import check_built, stream_seed, transaction
 from keras_initx.walk import KernelSite, iter_kernels, select, trace
 
 __all__ = ["calibrate"]
 
 _PLAIN = ("scale", "residual_scale")
+_LAWS = (DataDependent, DataFilters)
 Measurements = dict[KernelSite, Measurement]
 Update = Callable[[Any, Callable[[Any], Any]], None]
 
@@ -99,7 +101,7 @@ def calibrate(
     notes = {s: _reason(s, law, frozen) for s, law in laws.items()}
     sites = [site for site, note in notes.items() if not note]
     with transaction() as update:
-        enter = _redraw(laws, seed, update) if redraw else None
+        enter = _starter(laws, redraw, seed, update)
         run = functools.partial(_run, model, batch, sites, laws, enter, training)
         measured, rounds, passes = _iterate(run, tolerance, max_iterations)
         for site, measurement in measured.items():
@@ -113,7 +115,7 @@ def calibrate(
 def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    if not isinstance(tolerance, numbers.Real) or not 0 < tolerance < math.inf:
+    if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
         raise ValueError(f"`tolerance` must be a positive number. Received: tolerance={tolerance!r}.")
     whole = isinstance(max_iterations, numbers.Integral) and not isinstance(max_iterations, bool)
     if not whole or max_iterations < 1:
@@ -138,10 +140,10 @@ def _vocabularies(model: Any) -> list[int | None]:
     return list(limits.values())
 
 
-def _law(initializer: Any) -> DataDependent:
+def _law(initializer: Any) -> Any:
     law = get(initializer)
-    if not isinstance(law, DataDependent):
-        laws = [name for name in names() if isinstance(get(name), DataDependent)]
+    if not isinstance(law, _LAWS):
+        laws = [name for name in names() if isinstance(get(name), _LAWS)]
         raise ValueError(
             f"`initializer` must be a data-dependent law, one of {laws}. "
             f"Received: {initializer!r}, which needs no data."
@@ -149,14 +151,14 @@ def _law(initializer: Any) -> DataDependent:
     return law
 
 
-def _laws(model: Any, law: DataDependent | None, include: Any, exclude: Any) -> dict[KernelSite, Any]:
+def _laws(model: Any, law: Any, include: Any, exclude: Any) -> dict[KernelSite, Any]:
     """The law of each site that is to be calibrated."""
     sites = [site for site in iter_kernels(model, trace=False) if site.role not in _PLAIN]
     sites = [site for site in sites if len(site.kernel.shape) > 1]
     if include is not None or exclude is not None:
         sites = select(sites, include, exclude)
     if law is None:
-        own = {site: site.initializer for site in sites if isinstance(site.initializer, DataDependent)}
+        own = {site: site.initializer for site in sites if isinstance(site.initializer, _LAWS)}
         if own:
             return own
         law = LSUV()
@@ -167,6 +169,8 @@ def _reason(site: KernelSite, law: Any, frozen: bool) -> str:
     """Why a site cannot or is not to be calibrated; empty when it is."""
     if site.obstacle or not (site.kernel.trainable or frozen):
         return site.obstacle or FROZEN
+    if isinstance(law, DataFilters):
+        return "" if takes_filters(site) else "filters are for dense layers and convolutions of one group"
     if not law.per_unit:
         return ""
     if site.unit_axes is None:
@@ -177,15 +181,17 @@ def _reason(site: KernelSite, law: Any, frozen: bool) -> str:
     return ""
 
 
-def _redraw(laws: dict[KernelSite, Any], seed: int | None, update: Update) -> Callable[[KernelSite], None]:
-    """Returns what draws a site's base the first time that its layer runs."""
-    drawn: set[int] = set()
+def _starter(
+    laws: dict[KernelSite, Any], redraw: bool, seed: int | None, update: Update
+) -> Callable[[KernelSite, Any], None]:
+    """Returns what gives a site its law's base or filters the first time that its layer runs."""
+    started: set[int] = set()
 
-    def enter(site: KernelSite) -> None:
-        if id(site.kernel) in drawn:
-            return
-        drawn.add(id(site.kernel))
+    def enter(site: KernelSite, inputs: Any) -> None:
         law = laws[site]
+        if id(site.kernel) in started or not (redraw or isinstance(law, DataFilters)):
+            return
+        started.add(id(site.kernel))
         own_seed = law.seed if seed is None else seed
         config = law.get_config()
         config["seed"] = (
@@ -193,8 +199,11 @@ def _redraw(laws: dict[KernelSite, Any], seed: int | None, update: Update) -> Ca
         )
         if site.axes:
             config["input_axes"], config["output_axes"] = site.axes
-        base = law.from_config(config)
-        update(site.kernel, lambda value: base(value.shape, site.kernel.dtype))
+        seeded = law.from_config(config)
+        if isinstance(law, DataFilters):
+            update(site.kernel, lambda _: filters_for(site, seeded, inputs))
+        else:
+            update(site.kernel, lambda value: seeded(value.shape, site.kernel.dtype))
 
     return enter
 
@@ -224,7 +233,7 @@ def _run(
     batch: Any,
     sites: list[KernelSite],
     laws: dict[KernelSite, Any],
-    enter: Callable[[KernelSite], None] | None,
+    enter: Callable[[KernelSite, Any], None],
     training: bool,
     kept: Measurements,
 ) -> Measurements:
@@ -247,11 +256,11 @@ def _observer(
     """Returns what measures a pre-activation, fixes the site's scale at its first call, and rescales."""
 
     def observe(site: KernelSite, output: Any) -> Any:
-        law = laws[site]
+        law = laws[site] if isinstance(laws[site], DataDependent) else FILTERED
         if law.per_unit:
             mean, variance = probe.unit_moments(output, site.unit_axes[1])  # type: ignore[index]
         else:
-            mean, variance = probe.mean_and_variance(output)
+            mean, variance = probe.mean_and_variance(output)  # type: ignore[assignment]
         if not np.isfinite(variance).all():
             raise ValueError(
                 f"`data` must keep every pre-activation finite. Received: mean={np.mean(mean)}, "
@@ -293,7 +302,7 @@ def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int,
     return CalibrationRow(
         path=site.path,
         role=site.role,
-        std_before=measured.std_before,
+        std_before=None if measured.law is FILTERED else measured.std_before,
         scale=measured.factor,
         std_after=measured.std_after,
         iterations=rounds,

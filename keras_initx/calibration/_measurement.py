@@ -30,6 +30,8 @@ class Measurement:
 
     def __init__(self, law: Any, movable: bool, rank: int, start: tuple[Any, Any] | None = None) -> None:
         self.law, self.movable, self.rank = law, movable, rank
+        self.scale: Any
+        self.shift: Any
         self.scale, self.shift = start or (1.0, 0.0)
         self.settled = start is not None
         self.unmoved = False  # whether the law has a shift that the layer cannot hold

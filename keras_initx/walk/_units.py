@@ -7,7 +7,7 @@ from keras import layers
 __all__ = ["unit_axes"]
 
 # Axes of the kernel, by role.
-_AXES = {"dense": (-1,), "conv": (-1,), "pointwise": (-1,), "embedding": (-1,)}
+_AXES: dict[str, tuple[int, ...]] = {"dense": (-1,), "conv": (-1,), "pointwise": (-1,), "embedding": (-1,)}
 _AXES |= {"transposed": (-2,), "depthwise": (-2, -1)}
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]

@@ -434,7 +434,7 @@ def test_what_is_no_model_is_refused():
     ("initializer", "message"),
     [
         ("initx>LSVU", "Nearest known: 'initx>LSUV'"),
-        ("he_normal", r"must be a data-dependent law, one of \['initx>LSUV'\]. Received: 'he_normal'"),
+        ("he_normal", r"must be a data-dependent law, one of .*'initx>LSUV'.* Received: 'he_normal'"),
     ],
 )
 def test_an_initializer_that_is_no_law_is_refused(initializer, message, images):

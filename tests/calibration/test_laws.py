@@ -157,3 +157,60 @@ def test_a_law_of_one_s_own(rng):
     initx.calibrate(model, x, TwiceUnit())
     for path, (_, std) in units(model, x).items():
         np.testing.assert_allclose(std, 2, rtol=2e-3, err_msg=path)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_pca_filters_of_a_first_convolution_are_the_directions_of_its_patches(rank, rng):
+    """The outputs of the first units have the largest variances that orthonormal filters can have."""
+    size = {1: 40, 2: 9, 3: 5}[rank]
+    layer = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}[rank]
+    model = keras.Sequential(
+        [layers.Input((*(size,) * rank, 2)), layer(4, 2, strides=1, name="c"), layers.ReLU()]
+    )
+    x = rng.normal(1, 3, size=(30, *(size,) * rank, 2)).cumsum(axis=1).astype("float32")
+    report = initx.calibrate(model, x, "initx>PCAFilters", samples=30)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (2,) * rank, axis=tuple(range(1, rank + 1)))
+    windows = np.moveaxis(windows, rank + 1, -1)  # channels after the window's axes
+    patches = windows.reshape(-1, 2**rank * 2).astype("float64")
+    largest = np.sort(np.linalg.eigvalsh(np.cov(patches.T, ddof=0)))[::-1][:4]
+    _, std = units(model, x)["c"]
+    np.testing.assert_allclose(std**2, largest, rtol=2e-2)
+    kernel = model.get_weights()[0].reshape(-1, 4)
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(4), atol=1e-4)
+    assert report.rows[0].std_before is None
+    assert report.rows[0].iterations == 1
+
+
+def test_k_means_filters_find_the_directions_that_the_data_lies_along(rng):
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(4, name="d")])
+    which = rng.integers(4, size=2000)
+    x = (np.eye(8)[which] * rng.choice([-3, 3], size=(2000, 1)) + 0.1 * rng.normal(size=(2000, 8))).astype(
+        "f"
+    )
+    initx.calibrate(model, x, "initx>KMeansFilters", samples=2000, seed=1)
+    outputs = np.abs(x @ model.get_weights()[0])
+    best = outputs.argmax(1)
+    # Each unit answers to one of the directions, and each direction to one unit.
+    table = np.array([np.bincount(best[which == n], minlength=4) for n in range(4)])
+    assert sorted(table.argmax(1)) == [0, 1, 2, 3]
+    assert table.max(1).sum() > 0.95 * len(x)
+
+
+def test_filters_are_for_dense_layers_and_convolutions_of_one_group(rng):
+    model = convnet()
+    before = model.get_weights()
+    x = rng.normal(size=(8, 9, 9, 4)).astype("float32")
+    with pytest.warns(UserWarning, match="`depthwise`: filters are for dense layers and convolutions of one"):
+        report = initx.calibrate(model, x, "initx>PCAFilters", exclude="head")
+    assert not any(row.iterations for row in report.rows)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_filters_that_cannot_be_made_change_nothing(rng):
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3, name="a"), layers.Dense(90, name="b")])
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="units"):
+        initx.calibrate(model, rng.normal(size=(20, 4)), "initx>KMeansFilters")
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
