@@ -22,6 +22,7 @@ def run(
     observe: Callable[[KernelSite, Any], Any],
     enter: Callable[[KernelSite, Any], None] | None = None,
     training: bool = False,
+    before: Sequence[tuple[Any, Callable[..., None]]] = (),
 ) -> Any:
     """Calls the model once, eagerly, and shows each site's pre-activation to `observe`.
 
@@ -34,6 +35,7 @@ def run(
         enter: Called with a site, and with what its layer is about to run on, each time.
         training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
             moving ones are then what they were before, and with dropout.
+        before: Layers, and what is called with the arguments of each of their calls before it runs.
 
     Returns:
         The model's output.
@@ -42,6 +44,8 @@ def run(
         hooks.enter_context(_no_gradients())
         if training:
             hooks.enter_context(_unchanged(model.non_trainable_variables))
+        for layer, function in before:
+            hooks.enter_context(_preceded(layer, function))
         by_layer: dict[int, list[KernelSite]] = {}
         for site in sites:
             by_layer.setdefault(id(site.layer), []).append(site)
@@ -158,6 +162,27 @@ def _hooked(
                 output = observe(site, output)
         return output if activation is None else activation(output)
 
+    with _called(layer, hooked, shadow):
+        yield
+
+
+@contextlib.contextmanager
+def _preceded(layer: Any, function: Callable[..., None]) -> Iterator[None]:
+    """Has a function called before each call of a layer, with the same arguments."""
+    call, shadow = layer.call, layer.__dict__.get("call")
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        function(*args, **kwargs)
+        return call(*args, **kwargs)
+
+    with _called(layer, hooked, shadow):
+        yield
+
+
+@contextlib.contextmanager
+def _called(layer: Any, hooked: Callable[..., Any], shadow: Any) -> Iterator[None]:
+    """Has another function in place of a layer's `call`."""
+    # `object.__setattr__` passes by Keras' tracking of layer attributes.
     object.__setattr__(layer, "call", hooked)
     try:
         yield

@@ -21,7 +21,7 @@ ALLOWED = {
     "probe": {"walk"},
     "recurrence": set(),
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
-    "calibration": {"initializers", "walk", "probe", "state", "data"},
+    "calibration": {"initializers", "walk", "probe", "recurrence", "state", "data"},
     "callbacks": {"calibration", "summaries"},
     "saved_model": set(),
     "cli": set(),

@@ -13,18 +13,18 @@ import numpy as np
 from keras import ops
 
 import keras_initx.probe as probe
-from keras_initx.calibration._filters import FILTERED, filters_for, takes_filters
+from keras_initx.calibration._choice import check_law, laws, reason, vocabularies
+from keras_initx.calibration._filters import FILTERED, filters_for
+from keras_initx.calibration._gates import Cell, find_cells, fit
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.data import knows_inputs, refusal, take_batch
-from keras_initx.initializers import LSUV, DataDependent, DataFilters, get, names
+from keras_initx.initializers import DataDependent, DataFilters
 from keras_initx.state import check_built, stream_seed, transaction
-from keras_initx.walk import KernelSite, iter_kernels, select, trace
+from keras_initx.walk import KernelSite
 
 __all__ = ["calibrate"]
 
-_PLAIN = ("scale", "residual_scale")
-_LAWS = (DataDependent, DataFilters)
 Measurements = dict[KernelSite, Measurement]
 Update = Callable[[Any, Callable[[Any], Any]], None]
 
@@ -51,7 +51,8 @@ def calibrate(
     by the same factors. Dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum
     and embedding layers are covered, attention's query, key, value and output each by itself. A layer that
     runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
-    their pooled moments; further passes bring it within the tolerance.
+    their pooled moments; further passes bring it within the tolerance. Each gate of an RNN, LSTM, GRU or
+    ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
     >>> report = calibrate(model, None, "initx>LSUV", seed=1)
@@ -74,8 +75,9 @@ def calibrate(
             their moving ones stay what they are.
         redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
             that are there are rescaled. Biases are kept and rescaled in both cases.
-        tolerance: How far, relatively, the scale of a layer that runs several times may be from the law's.
-        max_iterations: Passes at most.
+        tolerance: How far, relatively, a gate's std or the scale of a layer that runs several times may be
+            from the law's. All other layers meet it exactly.
+        max_iterations: Passes at most, and loops over a recurrent layer in each.
         seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input. Name
             your layers: Keras numbers unnamed ones anew for each model of a process.
 
@@ -96,20 +98,26 @@ def calibrate(
     started = time.perf_counter()
     check_built(model)
     _check(seed, tolerance, max_iterations)
-    laws = _laws(model, None if initializer is None else _law(initializer), include, exclude)
-    batch = take_batch(model, data, samples, seed, _vocabularies(model) if data is None else ())
-    notes = {s: _reason(s, law, frozen) for s, law in laws.items()}
+    chosen = laws(model, None if initializer is None else check_law(initializer), include, exclude)
+    batch = take_batch(model, data, samples, seed, vocabularies(model) if data is None else ())
+    cells = find_cells(model, chosen, frozen)
+    in_cells = {site for cell in cells for site in cell.sites}
+    notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
     sites = [site for site, note in notes.items() if not note]
     with transaction() as update:
-        enter = _starter(laws, redraw, seed, update)
-        run = functools.partial(_run, model, batch, sites, laws, enter, training)
+        enter = _starter(chosen, redraw, seed, update)
+        loops = _loops(cells, redraw, seed, tolerance, max_iterations, update)
+        run = functools.partial(_run, model, batch, sites, chosen, enter, training, loops)
         measured, rounds, passes = _iterate(run, tolerance, max_iterations)
         for site, measurement in measured.items():
             _write(site, measurement, update)
     in_call_order = dict.fromkeys([*measured, *notes])
-    rows = tuple(_row(s, notes[s], measured.get(s), rounds.get(s, 1), tolerance) for s in in_call_order)
-    _warn(rows, len(notes))
-    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), passes, time.perf_counter() - started)
+    rows = [_row(s, notes[s], measured.get(s), rounds.get(s, 1), tolerance) for s in in_call_order]
+    rows += [row for cell in cells for row in cell.rows()]
+    _warn(rows)
+    return CalibrationReport(
+        tuple(rows), len(keras.tree.flatten(batch)[0]), passes, time.perf_counter() - started
+    )
 
 
 def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
@@ -122,63 +130,6 @@ def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
         raise ValueError(
             f"`max_iterations` must be an int of at least 1. Received: max_iterations={max_iterations!r}."
         )
-
-
-def _vocabularies(model: Any) -> list[int | None]:
-    """For each input of a model, the smallest vocabulary of the embeddings that it feeds."""
-    graph = trace(model)
-    limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
-    for node in graph.nodes:
-        size = getattr(node.operation, "input_dim", None)
-        if not isinstance(size, int) or not node.operands:
-            continue
-        origin = node.operands[0].node
-        while origin is not None and graph.nodes[origin].kind == "Cast":
-            origin = graph.nodes[origin].operands[0].node
-        if origin in limits:
-            limits[origin] = min(size, limits[origin] or size)
-    return list(limits.values())
-
-
-def _law(initializer: Any) -> Any:
-    law = get(initializer)
-    if not isinstance(law, _LAWS):
-        laws = [name for name in names() if isinstance(get(name), _LAWS)]
-        raise ValueError(
-            f"`initializer` must be a data-dependent law, one of {laws}. "
-            f"Received: {initializer!r}, which needs no data."
-        )
-    return law
-
-
-def _laws(model: Any, law: Any, include: Any, exclude: Any) -> dict[KernelSite, Any]:
-    """The law of each site that is to be calibrated."""
-    sites = [site for site in iter_kernels(model, trace=False) if site.role not in _PLAIN]
-    sites = [site for site in sites if len(site.kernel.shape) > 1]
-    if include is not None or exclude is not None:
-        sites = select(sites, include, exclude)
-    if law is None:
-        own = {site: site.initializer for site in sites if isinstance(site.initializer, _LAWS)}
-        if own:
-            return own
-        law = LSUV()
-    return dict.fromkeys(sites, law)
-
-
-def _reason(site: KernelSite, law: Any, frozen: bool) -> str:
-    """Why a site cannot or is not to be calibrated; empty when it is."""
-    if site.obstacle or not (site.kernel.trainable or frozen):
-        return site.obstacle or FROZEN
-    if isinstance(law, DataFilters):
-        return "" if takes_filters(site) else "filters are for dense layers and convolutions of one group"
-    if not law.per_unit:
-        return ""
-    if site.unit_axes is None:
-        return f"the units of {type(site.layer).__name__} are not known"
-    units = math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0])
-    if site.bias is not None and math.prod(site.bias.shape) < units:
-        return "its units share the entries of its bias"
-    return ""
 
 
 def _starter(
@@ -208,6 +159,20 @@ def _starter(
     return enter
 
 
+def _loops(
+    cells: list[Cell], redraw: bool, seed: int | None, tolerance: float, max_iterations: int, update: Update
+) -> dict[Any, tuple[list[Cell], Callable[..., None]]]:
+    """For each recurrent layer its cells, and what is to be called before it runs."""
+    by_owner: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        by_owner.setdefault(cell.owner, []).append(cell)
+    return {
+        owner: (group, fit(group, redraw, seed, tolerance, max_iterations, update))
+        for owner, group in by_owner.items()
+        if not any(cell.note for cell in group)
+    }
+
+
 def _iterate(
     run: Callable[[Measurements], Measurements], tolerance: float, max_iterations: int
 ) -> tuple[Measurements, dict[KernelSite, int], int]:
@@ -235,13 +200,18 @@ def _run(
     laws: dict[KernelSite, Any],
     enter: Callable[[KernelSite, Any], None],
     training: bool,
+    loops: dict[Any, tuple[list[Cell], Callable[..., None]]],
     kept: Measurements,
 ) -> Measurements:
     """Runs the model once, on the scales that are kept and on those that appear."""
     measured: Measurements = {}
     observe = _observer(laws, measured, kept)
+    for cells, _ in loops.values():
+        for cell in cells:
+            cell.calls = 0
+    before = [(layer, function) for layer, (_, function) in loops.items()]
     try:
-        probe.run(model, batch, sites, observe, enter, training)
+        probe.run(model, batch, sites, observe, enter, training, before)
     except (TypeError, ValueError) as error:
         # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
         if measured or knows_inputs(model) or probe.TRACED in str(error):
@@ -310,10 +280,10 @@ def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int,
     )
 
 
-def _warn(rows: tuple[CalibrationRow, ...], count: int) -> None:
+def _warn(rows: list[CalibrationRow]) -> None:
     told = [f"`{row.path}`: {row.note}" for row in rows if row.note and row.note != FROZEN]
     if told:
         warnings.warn(
-            f"{len(told)} of {count} kernels are not calibrated to their target: {'; '.join(told)}.",
+            f"{len(told)} of {len(rows)} kernels are not calibrated to their target: {'; '.join(told)}.",
             stacklevel=3,
         )

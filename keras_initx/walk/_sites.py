@@ -273,7 +273,7 @@ def _skip(layer: Any) -> str:
 def _obstacle(layer: Any, base: Any, looped: bool) -> str:
     name = type(layer).__name__
     if looped:
-        return f"{name} runs inside a recurrent loop, which is not supported yet"
+        return f"{name} runs inside a recurrent loop, and is no cell that is known"
     if not base:
         return f"{name} is not supported yet"
     if type(layer).call is not base.call:
