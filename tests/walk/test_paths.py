@@ -68,7 +68,7 @@ def test_unsupported_layers_are_sites_with_a_reason():
         [
             layers.Input((6,)),
             layers.Embedding(10, 4, name="embed"),
-            layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
+            layers.Bidirectional(layers.LSTM(3, return_sequences=True, name="lstm"), name="both"),
             layers.SeparableConv1D(5, 2, name="separable"),
         ]
     )
