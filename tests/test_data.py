@@ -104,8 +104,9 @@ def test_none_is_unit_gaussian_input_and_repeats_for_a_seed():
 def test_none_is_integers_below_their_limits_and_ones_for_all_others():
     inputs = [layers.Input((None,), dtype="int32"), layers.Input((4,), dtype="bool")]
     model = keras.Model(inputs, inputs)
-    tokens, mask = take_batch(model, None, 100, 1, [5])
-    assert tokens.shape == (100, 32)
+    tokens, mask = take_batch(model, None, 100, 1, [((2, 9), 5)])
+    assert tokens.shape == (100, 9)
+    assert take_batch(model, None, 3)[0].shape == (3, 32)
     assert np.unique(tokens).tolist() == [0, 1, 2, 3, 4]
     assert mask.dtype == bool
     assert mask.all()

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 import keras_initx.probe as probe
-from keras_initx.calibration._choice import check_law, laws, reason, vocabularies
+from keras_initx.calibration._choice import check_law, input_specs, laws, reason
 from keras_initx.calibration._filters import FILTERED, filters_for
 from keras_initx.calibration._gates import Cell, find_cells, fit
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
@@ -99,7 +99,7 @@ def calibrate(
     check_built(model)
     _check(seed, tolerance, max_iterations)
     chosen = laws(model, None if initializer is None else check_law(initializer), include, exclude)
-    batch = take_batch(model, data, samples, seed, vocabularies(model) if data is None else ())
+    batch = take_batch(model, data, samples, seed, input_specs(model) if data is None else ())
     cells = find_cells(model, chosen, frozen)
     in_cells = {site for cell in cells for site in cell.sites}
     notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}

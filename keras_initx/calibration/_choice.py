@@ -8,14 +8,14 @@ from keras_initx.calibration._report import FROZEN
 from keras_initx.initializers import LSUV, DataDependent, DataFilters, get, names
 from keras_initx.walk import KernelSite, iter_kernels, select, trace
 
-__all__ = ["check_law", "laws", "reason", "vocabularies"]
+__all__ = ["check_law", "input_specs", "laws", "reason"]
 
 _PLAIN = ("scale", "residual_scale")
 _LAWS = (DataDependent, DataFilters)
 
 
-def vocabularies(model: Any) -> list[int | None]:
-    """For each input of a model, the smallest vocabulary of the embeddings that it feeds."""
+def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
+    """For each input, a shape that the model runs on, and the smallest vocabulary that it is looked up in."""
     graph = trace(model)
     limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
     for node in graph.nodes:
@@ -27,7 +27,7 @@ def vocabularies(model: Any) -> list[int | None]:
             origin = graph.nodes[origin].operands[0].node
         if origin in limits:
             limits[origin] = min(size, limits[origin] or size)
-    return list(limits.values())
+    return [(graph.nodes[n].shape, limit) for n, limit in limits.items()]
 
 
 def check_law(initializer: Any) -> Any:
