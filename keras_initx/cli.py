@@ -11,7 +11,8 @@ import re
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["main"]
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
-    verbs = parser.add_subparsers(required=True, metavar="list | show | initialize")
+    verbs = parser.add_subparsers(required=True, metavar="list | show | initialize | calibrate")
     verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
     verb.set_defaults(verb=lambda _: _list(), write=_write_list)
     verb.add_argument("--json", action="store_true", help="for a program to read")
@@ -66,11 +67,25 @@ def _parser() -> argparse.ArgumentParser:
         help="a strategy, an initializer, or none for each layer's own (by_role)",
     )
     verb.add_argument("--seed", type=int, help="of all weights; a random one is reported")
-    verb.add_argument("--include", action="append", help="path pattern or role to draw; may be repeated")
+    _add_model_options(verb)
+    verb = verbs.add_parser("calibrate", help="a whole model: rescale its weights to the law's std on data")
+    verb.set_defaults(verb=_calibrate, write=str)
+    verb.add_argument("model", help="a .keras file")
+    verb.add_argument("--data", required=True, help="an .npy or .npz file, or a data set of tfds")
+    verb.add_argument("--initializer", help="the law, such as initx>LSUV (each layer's own, or LSUV)")
+    verb.add_argument("--samples", type=int, default=256, help="rows of data to measure on (256)")
+    verb.add_argument("--training", action="store_true", help="run as in training")
+    verb.add_argument("--redraw", action="store_true", help="draw the law's base first")
+    verb.add_argument("--seed", type=int, help="of the redraw")
+    _add_model_options(verb)
+    return parser
+
+
+def _add_model_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--include", action="append", help="path pattern or role to change; may be repeated")
     verb.add_argument("--exclude", action="append", help="path pattern or role to leave; may be repeated")
     verb.add_argument("--out", required=True, help="the .keras file to write; may be the model itself")
     verb.add_argument("--json", action="store_true", help="for a program to read")
-    return parser
 
 
 def _list() -> list[dict[str, str]]:
@@ -115,12 +130,57 @@ def _show(options: argparse.Namespace) -> dict[str, Any]:
 def _initialize(options: argparse.Namespace) -> Any:
     from keras_initx.strategies import initialize
 
+    scheme = None if options.initializer.lower() == "none" else options.initializer
+    chosen = {"seed": options.seed, "include": options.include, "exclude": options.exclude}
+    return _change(options, lambda model: initialize(model, scheme, **chosen))
+
+
+def _calibrate(options: argparse.Namespace) -> Any:
+    from keras_initx.calibration import calibrate
+
+    names = ("samples", "training", "redraw", "seed", "include", "exclude")
+    chosen = {name: getattr(options, name) for name in names}
+    data = _read(options.data)
+    return _change(options, lambda model: calibrate(model, data, options.initializer, **chosen))
+
+
+def _read(source: str) -> Any:
+    """Reads an array, a dict of arrays, or a data set, or says why not in a ValueError."""
+    import numpy as np
+
+    path = pathlib.Path(source)
+    if path.suffix not in (".npy", ".npz"):
+        return _load_data_set(source)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"`--data` must be a file of numbers that NumPy can read. Received: {source!r}: {reason}"
+        ) from error
+    if path.suffix == ".npy":
+        return found
+    return dict(found) if len(found.files) > 1 else found[found.files[0]]
+
+
+def _load_data_set(name: str) -> Any:
+    try:
+        from keras_initx import datasets
+
+        with contextlib.redirect_stdout(sys.stderr):  # where tfds says that it prepares one
+            return datasets.load(name, "train")[0].batch(256)
+    except (ImportError, ConnectionError) as error:
+        cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
+        raise ValueError(f"`--data` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+
+
+def _change(options: argparse.Namespace, verb: Callable[[Any], Any]) -> Any:
+    """Loads the model, has the verb change it, and writes it."""
     out = pathlib.Path(options.out)
     if out.suffix != ".keras" or not out.parent.is_dir():
         raise ValueError(f"`--out` must be a .keras file in a folder that exists. Received: {options.out!r}.")
     model = _load(options.model)
-    scheme = None if options.initializer.lower() == "none" else options.initializer
-    report = initialize(model, scheme, seed=options.seed, include=options.include, exclude=options.exclude)
+    report = verb(model)
     # Beside it and renamed: a killed run leaves the file that was there.
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         part = pathlib.Path(folder) / out.name

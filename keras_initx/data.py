@@ -3,7 +3,7 @@
 import itertools
 import numbers
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -12,18 +12,29 @@ from keras import tree
 
 __all__ = ["knows_inputs", "refusal", "take_batch"]
 
+_OPEN = 32  # how long an open axis is drawn
 
-def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> Any:
+
+def take_batch(
+    model: Any,
+    data: Any,
+    samples: int,
+    seed: int | None = None,
+    drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
+) -> Any:
     """Takes the first `samples` rows of the data as NumPy arrays in the structure of the model's inputs.
 
     Args:
         model: A built Keras model.
         data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`,
             DataLoader or other iterable of such batches, whose rows are joined until there are enough; or
-            None for unit-Gaussian input in the shape of the model's inputs. A tuple (x, y) or
+            None for input that is drawn in the shapes of the model's inputs: unit-Gaussian floats, integers
+            below a limit where `drawn` gives one, ones for all other integers and masks. A tuple (x, y) or
             (x, y, sample_weight) gives its x, unless the model takes that many inputs.
         samples: Rows to take at most.
-        seed: Seed of the Gaussian input.
+        seed: Seed of what is drawn.
+        drawn: For each input of the model a shape, for the axes that are open, 32 long without it, and the
+            number of integers that it takes, or None.
 
     Returns:
         One batch.
@@ -34,7 +45,7 @@ def take_batch(model: Any, data: Any, samples: int, seed: int | None = None) -> 
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
     if data is None:
-        return _gaussian(model, samples, seed)
+        return _draw(model, samples, seed, drawn)
     batch = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
     for leaf in tree.flatten(batch):
         if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
@@ -193,17 +204,29 @@ def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
             raise _misfit(tensor, leaf, f"`{tensor.name}` takes the dtype {tensor.dtype}")
 
 
-def _gaussian(model: Any, samples: int, seed: int | None) -> Any:
+def _draw(model: Any, samples: int, seed: int | None, drawn: Sequence[Any]) -> Any:
+    """Draws inputs of the shapes and dtypes that the model was built on."""
     expected = _expected_inputs(model)
-    if expected is None or any(None in t.shape[1:] or "float" not in t.dtype for t in tree.flatten(expected)):
+    leaves = tree.flatten(expected)
+    if expected is None or any(tensor.dtype == "string" for tensor in leaves):
         raise ValueError(
-            "`data=None` needs a functional or Sequential model whose inputs are floats of fixed shape. "
+            "`data=None` needs a functional or Sequential model whose inputs are numbers. "
             f"Received: {type(model).__name__} `{model.name}`. Pass a batch of data."
         )
     rng = np.random.default_rng(seed)
-    return tree.map_structure(
-        lambda tensor: rng.standard_normal((samples, *tensor.shape[1:])).astype("float32"), expected
-    )
+    found = []
+    for number, tensor in enumerate(leaves):
+        given, limit = drawn[number] if number < len(drawn) else ((), None)
+        lengths = given[1:] if len(given) == len(tensor.shape) else tensor.shape[1:]
+        sizes = zip(tensor.shape[1:], lengths, strict=True)
+        shape = (samples, *(own or length or _OPEN for own, length in sizes))
+        if limit is not None:
+            found.append(rng.integers(0, limit, shape).astype("int32"))
+        elif "float" in tensor.dtype:
+            found.append(rng.standard_normal(shape).astype("float32"))
+        else:
+            found.append(np.ones(shape, tensor.dtype))
+    return tree.pack_sequence_as(expected, found)
 
 
 def _describe(data: Any) -> str:

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_initx.walk import KernelSite, iter_kernels
 
-__all__ = ["TRACED", "mean_and_variance", "preactivation_std", "run"]
+__all__ = ["TRACED", "mean_and_variance", "preactivation_std", "run", "unit_moments"]
 
 TRACED = "`model` must run eagerly"
 
@@ -20,26 +20,38 @@ def run(
     inputs: Any,
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
-    enter: Callable[[KernelSite], None] | None = None,
+    enter: Callable[[KernelSite, Any], None] | None = None,
+    training: bool = False,
+    before: Sequence[tuple[Any, Callable[..., None]]] = (),
 ) -> Any:
-    """Calls the model once, eagerly, in inference mode, and shows each site's pre-activation to `observe`.
+    """Calls the model once, eagerly, and shows each site's pre-activation to `observe`.
 
     Args:
         model: A built Keras model or layer.
         inputs: What the model is called on.
-        sites: Sites without an obstacle, of distinct layers.
+        sites: Sites without an obstacle.
         observe: Gets a site and its layer's output before the activation; what it returns takes the output's
             place, so that all later layers see it.
-        enter: Called with a site each time its layer is about to run.
+        enter: Called with a site, and with what its layer is about to run on, each time.
+        training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
+            moving ones are then what they were before, and with dropout.
+        before: Layers, and what is called with the arguments of each of their calls before it runs.
 
     Returns:
         The model's output.
     """
     with contextlib.ExitStack() as hooks:
         hooks.enter_context(_no_gradients())
+        if training:
+            hooks.enter_context(_unchanged(model.non_trainable_variables))
+        for layer, function in before:
+            hooks.enter_context(_preceded(layer, function))
+        by_layer: dict[int, list[KernelSite]] = {}
         for site in sites:
-            hooks.enter_context(_hooked(site, observe, enter))
-        return model(inputs, training=False)
+            by_layer.setdefault(id(site.layer), []).append(site)
+        for group in by_layer.values():
+            hooks.enter_context(_hooked(group, observe, enter))
+        return model(inputs, training=training)
 
 
 def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
@@ -102,30 +114,75 @@ def _moments_on_host(values: np.ndarray) -> tuple[float, float]:
         return float(flat.mean()), float(np.dot(flat, flat)) / flat.size
 
 
+def unit_moments(tensor: Any, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and the population variance of each unit, in float64.
+
+    >>> mean, variance = unit_moments(ops.convert_to_tensor([[1.0, 0.0], [3.0, 0.0]]), (-1,))
+    >>> mean.tolist(), variance.tolist()
+    ([2.0, 0.0], [1.0, 0.0])
+
+    Args:
+        tensor: A tensor of any float dtype.
+        axes: The axes that index the units, in the order in which the result is to be flattened.
+
+    Returns:
+        Two arrays of one axis.
+    """
+    values = np.moveaxis(ops.convert_to_numpy(tensor), axes, range(-len(axes), 0))
+    rows = values.reshape(-1, int(np.prod(values.shape[values.ndim - len(axes) :]))).astype("float64")
+    return rows.mean(0), rows.var(0)
+
+
 @contextlib.contextmanager
 def _hooked(
-    site: KernelSite, observe: Callable[[KernelSite, Any], Any], enter: Callable[[KernelSite], None] | None
+    sites: Sequence[KernelSite],
+    observe: Callable[[KernelSite, Any], Any],
+    enter: Callable[[KernelSite, Any], None] | None,
 ) -> Iterator[None]:
-    layer = site.layer
-    call, activation, shadow = layer.call, layer.activation, layer.__dict__.get("call")
+    """Has one layer, whose sites these are, show what each of its kernels makes."""
+    layer = sites[0].layer
+    call, shadow = layer.call, layer.__dict__.get("call")
+    activation = getattr(layer, "activation", None)
 
     def hooked(*args: Any, **kwargs: Any) -> Any:
-        if enter:
-            enter(site)
-        # `object.__setattr__` passes by Keras' tracking of layer attributes.
-        object.__setattr__(layer, "activation", None)
-        try:
-            output = call(*args, **kwargs)
-        finally:
-            object.__setattr__(layer, "activation", activation)
+        now = _sites_of_call(sites, args, kwargs)
+        for site in now if enter else ():
+            enter(site, args[0] if args else next(iter(kwargs.values())))  # type: ignore[misc]
+        if hasattr(layer, "pointwise_kernel"):
+            output = _separable(layer, args[0] if args else kwargs["inputs"], now, observe)
+        else:
+            output = _linear(layer, activation, call, args, kwargs)
         if type(output).__name__ == "SymbolicTensor" or "Tracer" in type(output).__name__:
             raise ValueError(
-                f"{TRACED}. Received: `{site.path}` runs inside a traced function, where its "
+                f"{TRACED}. Received: `{sites[-1].path}` runs inside a traced function, where its "
                 "output has no value yet. Take the tf.function or jit off the call, or call this outside it."
             )
-        output = observe(site, output)
+        for site in now[-1:]:
+            if site.role != "depthwise" or not hasattr(layer, "pointwise_kernel"):
+                output = observe(site, output)
         return output if activation is None else activation(output)
 
+    with _called(layer, hooked, shadow):
+        yield
+
+
+@contextlib.contextmanager
+def _preceded(layer: Any, function: Callable[..., None]) -> Iterator[None]:
+    """Has a function called before each call of a layer, with the same arguments."""
+    call, shadow = layer.call, layer.__dict__.get("call")
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        function(*args, **kwargs)
+        return call(*args, **kwargs)
+
+    with _called(layer, hooked, shadow):
+        yield
+
+
+@contextlib.contextmanager
+def _called(layer: Any, hooked: Callable[..., Any], shadow: Any) -> Iterator[None]:
+    """Has another function in place of a layer's `call`."""
+    # `object.__setattr__` passes by Keras' tracking of layer attributes.
     object.__setattr__(layer, "call", hooked)
     try:
         yield
@@ -134,6 +191,57 @@ def _hooked(
             object.__delattr__(layer, "call")
         else:
             object.__setattr__(layer, "call", shadow)
+
+
+def _sites_of_call(
+    sites: Sequence[KernelSite], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Sequence[KernelSite]:
+    """The sites whose kernels a call uses: a reversible embedding has one for each direction."""
+    if not hasattr(sites[0].layer, "tie_weights"):
+        return sites
+    backwards = kwargs.get("reverse", len(args) > 1 and args[1])
+    return [site for site in sites if (site.kernel.name == "reverse_embeddings") == bool(backwards)]
+
+
+def _linear(
+    layer: Any, activation: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What a layer makes before its activation."""
+    if activation is None:
+        return call(*args, **kwargs)
+    # `object.__setattr__` passes by Keras' tracking of layer attributes.
+    object.__setattr__(layer, "activation", None)
+    try:
+        return call(*args, **kwargs)
+    finally:
+        object.__setattr__(layer, "activation", activation)
+
+
+def _separable(
+    layer: Any, inputs: Any, sites: Sequence[KernelSite], observe: Callable[[KernelSite, Any], Any]
+) -> Any:
+    """What a separable convolution makes before its activation, its depthwise half observed on the way."""
+    options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
+    half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
+    for site in sites:
+        if site.role == "depthwise":
+            half = observe(site, half)
+    output = ops.conv(half, layer.pointwise_kernel, 1, "valid", layer.data_format)
+    if layer.bias is None:
+        return output
+    shape = (1, -1) + (1,) * layer.rank if layer.data_format == "channels_first" else (-1,)
+    return output + ops.reshape(layer.bias, shape)
+
+
+@contextlib.contextmanager
+def _unchanged(variables: Sequence[Any]) -> Iterator[None]:
+    """Puts variables back when the block ends."""
+    before = [(variable, ops.copy(variable.value)) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
 
 
 def _no_gradients() -> contextlib.AbstractContextManager[None]:

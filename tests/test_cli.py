@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_initx import initializers
+from keras_initx.calibration import calibrate
 from keras_initx.cli import main
 from keras_initx.strategies import initialize
 
@@ -191,3 +192,62 @@ def test_initialize_refuses_in_one_line_and_writes_nothing(capsys, saved, monkey
     assert error.count("\n") == 1
     assert saved.read_bytes() == before
     assert {path.name for path in saved.parent.iterdir()} == {"model.keras", "text.keras"}
+
+
+@pytest.mark.parametrize("source", ["x.npy", "x.npz"])
+def test_calibrate_writes_the_model_and_prints_the_report(capsys, saved, source, rng, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    x = rng.normal(3, 2, size=(40, 8, 8, 16)).astype("float32")
+    np.save(source, x) if source == "x.npy" else np.savez(source, x=x)
+    arguments = ("--data", source, "--initializer", "initx>LSUV", "--samples", "32", "--out", "new.keras")
+    status, table, _ = run(capsys, "calibrate", "model.keras", *arguments)
+    assert status == 0
+    assert "1 of 1 kernels calibrated on 32 rows, 1 forward pass" in table
+    expected = keras.saving.load_model("model.keras")
+    calibrate(expected, x, samples=32)
+    for one, other in zip(expected.weights, keras.saving.load_model("new.keras").weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+
+
+@pytest.mark.tensorflow
+def test_calibrate_on_a_data_set_as_json(capsys, tmp_path):
+    layers = [keras.layers.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="c"), keras.layers.Flatten()]
+    keras.Sequential(layers).save(tmp_path / "m.keras")
+    arguments = ("--data", "initx_digits", "--redraw", "--seed", "1", "--json")
+    path = str(tmp_path / "m.keras")
+    status, out, _ = run(capsys, "calibrate", path, *arguments, "--out", path)
+    assert status == 0
+    assert json.loads(out)["samples"] == 256
+    assert json.loads(out)["rows"][0]["std_after"] == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"--data": "missing.npy"}, "`--data` must be a file of numbers"),
+        ({"--data": "text.npy"}, "`--data` must be a file of numbers"),
+        ({"--data": "objects.npy"}, "`--data` must be a file of numbers"),
+        ({"--data": "text.npz"}, "`--data` must be a file of numbers"),
+        ({"--data": "wrong.npy"}, "`data` must have the structure"),
+        ({"--initializer": "he_normal"}, "must be a data-dependent law"),
+        ({"--samples": "0"}, "`samples` must be"),
+        ({"--out": "new.h5"}, "`--out` must be a .keras file"),
+    ],
+)
+def test_calibrate_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeypatch, change, match):
+    monkeypatch.chdir(saved.parent)
+    for name in ("text.npy", "text.npz"):
+        (saved.parent / name).write_text("no numbers")
+    np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save("wrong.npy", np.ones((4, 3)))
+    np.save("right.npy", np.ones((4, 8, 8, 16)))
+    files = {path.name for path in saved.parent.iterdir()}
+    before = saved.read_bytes()
+    options = {"--data": "right.npy", "--out": "model.keras"} | change
+    arguments = [text for pair in options.items() for text in pair]
+    status, out, error = run(capsys, "calibrate", "model.keras", *arguments)
+    assert (status, out) == (2, "")
+    assert match in error
+    assert error.count("\n") == 1
+    assert saved.read_bytes() == before
+    assert {path.name for path in saved.parent.iterdir()} == files

@@ -10,6 +10,7 @@ from keras import layers, ops
 from keras_initx import initializers
 
 TABLE = {
+    "initx>ActNormData": {"gain": 2.0},
     "initx>ChronoBias": {"max_timescale": 50.0},
     "initx>ConstantFill": {"value": 0.25},
     "initx>ConvOrthogonal": {"gain": 2.0},
@@ -31,13 +32,15 @@ TABLE = {
     "initx>IDInit": {"gain": 2.0},
     "initx>IRNN": {"gain": 0.5},
     "initx>IdentityScaled": {"gain": 2.0},
+    "initx>KMeansFilters": {"iterations": 3, "epsilon": 0.5},
     "initx>LRURing": {"r_min": 0.5},
-    "initx>LSUV": {"target_std": 0.5},
+    "initx>LSUV": {"target_std": 0.5, "remove_mean": True},
     "initx>LecunDepthwise": {"gain": 2.0},
     "initx>LecunScaled": {"distribution": "uniform"},
     "initx>LecunTransposed": {"distribution": "uniform"},
     "initx>LooksLinear": {"gain": 2.0},
     "initx>OrthogonalScaled": {"gain": 2.0, "preserve_norm": True},
+    "initx>PCAFilters": {"gain": 2.0},
     "initx>PriorBias": {"prior": 0.2},
     "initx>RandomScaled": {"gain": 3.0, "mode": "fan_avg", "distribution": "truncated_normal"},
     "initx>RandomWalk": {"activation": "linear"},
@@ -52,6 +55,8 @@ TABLE = {
     "initx>TimeStepBias": {"dt_min": 0.01},
     "initx>UniformGateBias": {"gates": 4},
     "initx>WangInit": {"layers": 3},
+    "initx>WeightNormData": {"gain": 2.0},
+    "initx>WithinLayer": {"beta": 0.1},
     "initx>ZerO": {"gain": 2.0},
 }
 SHAPES = [(6, 4), (4, 6), (3, 5, 7), (3, 3, 4, 8), (2, 2, 2, 4, 3)]

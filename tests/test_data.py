@@ -101,10 +101,21 @@ def test_none_is_unit_gaussian_input_and_repeats_for_a_seed():
     np.testing.assert_array_equal(batch[0], take_batch(two_inputs(), None, 2000, seed=1)[0])
 
 
+def test_none_is_integers_below_their_limits_and_ones_for_all_others():
+    inputs = [layers.Input((None,), dtype="int32"), layers.Input((4,), dtype="bool")]
+    model = keras.Model(inputs, inputs)
+    tokens, mask = take_batch(model, None, 100, 1, [((2, 9), 5)])
+    assert tokens.shape == (100, 9)
+    assert take_batch(model, None, 3)[0].shape == (3, 32)
+    assert np.unique(tokens).tolist() == [0, 1, 2, 3, 4]
+    assert mask.dtype == bool
+    assert mask.all()
+
+
 @pytest.mark.parametrize(
-    "model", [Subclassed(), keras.Sequential([layers.Input((4,), dtype="int32"), layers.Embedding(3, 2)])]
+    "model", [Subclassed(), keras.Model(x := layers.Input((1,), dtype="string"), layers.Identity()(x))]
 )
-def test_none_needs_known_float_inputs(model):
+def test_none_needs_known_inputs_of_numbers(model):
     with pytest.raises(
         ValueError, match="`data=None` needs a functional or Sequential model .* Pass a batch"
     ):

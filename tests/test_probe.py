@@ -92,7 +92,7 @@ def test_enter_is_called_before_the_layer_runs(rng):
         return output
 
     probe.run(
-        model, inputs, list(iter_kernels(model)), observe, lambda site: events.append(("enter", site.path))
+        model, inputs, list(iter_kernels(model)), observe, lambda site, _: events.append(("enter", site.path))
     )
     assert events[:3] == [("enter", "first"), ("observe", "first"), ("enter", "second")]
 

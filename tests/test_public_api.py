@@ -44,6 +44,7 @@ def test_promised_names():
         "cli",
         "data",
         "probe",
+        "recurrence",
         "saved_model",
         "state",
         "summaries",

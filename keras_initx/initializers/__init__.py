@@ -8,7 +8,14 @@ import keras
 from keras_initx.initializers._base import PACKAGE
 from keras_initx.initializers._constant import ConstantFill
 from keras_initx.initializers._convolutional import ConvOrthogonal, DeltaOrthogonal
-from keras_initx.initializers._data_dependent import LSUV
+from keras_initx.initializers._data_dependent import (
+    LSUV,
+    ActNormData,
+    DataDependent,
+    WeightNormData,
+    WithinLayer,
+)
+from keras_initx.initializers._data_filters import DataFilters, KMeansFilters, PCAFilters
 from keras_initx.initializers._heads import PriorBias
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
 from keras_initx.initializers._orthogonal import OrthogonalScaled
@@ -36,9 +43,12 @@ __all__ = [
     "IRNN",
     "LSUV",
     "SIREN",
+    "ActNormData",
     "ChronoBias",
     "ConstantFill",
     "ConvOrthogonal",
+    "DataDependent",
+    "DataFilters",
     "DeltaOrthogonal",
     "Dirac",
     "EdgeOfChaos",
@@ -55,12 +65,14 @@ __all__ = [
     "Hyperfan",
     "IDInit",
     "IdentityScaled",
+    "KMeansFilters",
     "LRURing",
     "LecunDepthwise",
     "LecunScaled",
     "LecunTransposed",
     "LooksLinear",
     "OrthogonalScaled",
+    "PCAFilters",
     "PriorBias",
     "RandomScaled",
     "RandomWalk",
@@ -74,6 +86,8 @@ __all__ = [
     "TimeStepBias",
     "UniformGateBias",
     "WangInit",
+    "WeightNormData",
+    "WithinLayer",
     "ZerO",
     "get",
     "names",
@@ -117,7 +131,7 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
     "recurrent": (IRNN, ChronoBias, UniformGateBias),
     "head": (PriorBias,),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
-    "data-dependent": (LSUV,),
+    "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData, PCAFilters, KMeansFilters),
 }
 
 
@@ -125,7 +139,7 @@ def names() -> list[str]:
     """Returns the registered name of every initializer of the package, sorted.
 
     >>> names()[:2]
-    ['initx>ChronoBias', 'initx>ConstantFill']
+    ['initx>ActNormData', 'initx>ChronoBias']
     """
     return sorted(f"{PACKAGE}>{cls.__name__}" for family in FAMILIES.values() for cls in family)
 

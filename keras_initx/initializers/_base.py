@@ -110,6 +110,13 @@ def check_positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def check_finite(name: str, value: Any) -> float:
+    """Returns `value` as a float, or raises if it is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+    return float(value)
+
+
 def check_count(name: str, value: Any) -> int:
     """Returns `value` as an int, or raises if it is not a whole number of at least 1."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:

@@ -1,13 +1,11 @@
 """Initializers that draw nothing."""
 
-import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from keras_initx.initializers._base import PACKAGE
+from keras_initx.initializers._base import PACKAGE, check_finite
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -33,9 +31,7 @@ class ConstantFill(keras.initializers.Initializer):
     """
 
     def __init__(self, value: float = 0.05) -> None:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise ValueError(f"`value` must be a finite number. Received: value={value!r}.")
-        self.value: float = float(value)
+        self.value = check_finite("value", value)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Returns a tensor of the given shape and dtype (Keras' floatx when None), filled."""

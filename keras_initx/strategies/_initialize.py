@@ -14,8 +14,16 @@ from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
 from keras_initx.strategies._report import FROZEN, InitReport, InitRow
-from keras_initx.strategies._select import matches, matching
-from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, own_initializer
+from keras_initx.walk import (
+    KernelSite,
+    Weight,
+    iter_kernels,
+    iter_weights,
+    matches,
+    matching,
+    own_initializer,
+    select,
+)
 
 __all__ = ["initialize"]
 
@@ -78,7 +86,7 @@ def initialize(
     scheme = None if initializer is None else resolve(initializer)
     sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
     weights = [*sites, *iter_weights(model, sites)]
-    scope = _scope(weights, include, exclude)
+    scope = select(weights, include, exclude)
     replaced = {pattern: None if i is None else get(i) for pattern, i in (overrides or {}).items()}
     for pattern in replaced:
         matching(weights, pattern, "overrides")
@@ -127,22 +135,6 @@ def _plan(scheme: Any, model: Any, sites: list[KernelSite]) -> Plan:
     if hasattr(scheme, "plan"):
         return scheme.plan(tuple(sites), model)
     return {site: Draw(scheme) for site in sites if site.fans}
-
-
-def _scope(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
-    chosen = list(weights)
-    for name, patterns, keep in (("include", include, True), ("exclude", exclude, False)):
-        if patterns is None:
-            continue
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-        found = {id(weight) for pattern in patterns for weight in matching(weights, pattern, name)}
-        chosen = [weight for weight in chosen if (id(weight) in found) == keep]
-    if not chosen:
-        raise ValueError(
-            f"`include` and `exclude` must leave something to draw. Received: include={include!r}, "
-            f"exclude={exclude!r}."
-        )
-    return chosen
 
 
 def _choose(

@@ -1,13 +1,12 @@
-"""Patterns of paths and roles, and the residual branches that they or the trace give."""
+"""The residual branches that patterns of paths, or the trace, give."""
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
-from keras_initx.walk import KernelSite
+from keras_initx.walk import KernelSite, prefixes
 
-__all__ = ["ResidualBranch", "find_branches", "matches", "matching", "prefixes"]
+__all__ = ["ResidualBranch", "find_branches"]
 
 _PLAIN = ("scale", "residual_scale")
 _BESIDE_QUERY = ("key", "value")  # they take what the query takes, and make a branch no longer
@@ -36,34 +35,6 @@ class ResidualBranch:
         if len(last) == 1 or (last and len(self.ends) == 1):
             return tuple(last[-1:])
         return self.ends  # scales on ways side by side, and one after another, look alike
-
-
-def prefixes(path: str) -> list[str]:
-    """Returns a path and the layers above it, from the outermost on.
-
-    >>> prefixes("block/attention/query")
-    ['block', 'block/attention', 'block/attention/query']
-    """
-    parts = path.split("/")
-    return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-
-
-def matches(weight: Any, pattern: str) -> bool:
-    """Tells whether a pattern is a weight's role or path, a layer above it, or a wildcard of one of these."""
-    return pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in prefixes(weight.path))
-
-
-def matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:
-    """Returns the weights that an argument's pattern matches, or raises ValueError if there is none."""
-    found = [weight for weight in weights if isinstance(pattern, str) and matches(weight, pattern)]
-    if not found:
-        known = sorted({weight.role for weight in weights} | {weight.path for weight in weights})
-        near = difflib.get_close_matches(str(pattern), known, n=3, cutoff=0.4) or known[:10]
-        raise ValueError(
-            f"`{argument}` must hold patterns of paths, or roles, that the model has. Received: {pattern!r}. "
-            f"Nearest known: {near}."
-        )
-    return found
 
 
 def find_branches(

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from keras_initx.strategies._select import find_branches, matches
-from keras_initx.walk import KernelSite
+from keras_initx.strategies._select import find_branches
+from keras_initx.walk import KernelSite, matches
 
 __all__ = ["PLAIN", "Stack", "find_stack"]
 

@@ -10,8 +10,7 @@ import keras
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._residual import output_kernels, scaled, zero
-from keras_initx.strategies._select import matches
-from keras_initx.walk import KernelSite, iter_kernels
+from keras_initx.walk import KernelSite, iter_kernels, matches
 
 __all__ = ["MuP", "ZeroHead"]
 

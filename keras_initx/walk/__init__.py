@@ -3,6 +3,7 @@
 from keras_initx.walk._flow import Branch
 from keras_initx.walk._graph import Graph, Node, Operand, trace
 from keras_initx.walk._kernels import Kernel, register
+from keras_initx.walk._select import matches, matching, prefixes, select
 from keras_initx.walk._sites import KernelSite, iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
@@ -16,7 +17,11 @@ __all__ = [
     "Weight",
     "iter_kernels",
     "iter_weights",
+    "matches",
+    "matching",
     "own_initializer",
+    "prefixes",
     "register",
+    "select",
     "trace",
 ]

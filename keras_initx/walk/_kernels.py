@@ -80,6 +80,7 @@ _SEPARABLE = Rule(
         "depthwise_kernel": Kernel("depthwise", _strided("depthwise")),
         "pointwise_kernel": Kernel("pointwise", "conv"),
     },
+    linear=True,
     chained=True,
 )
 _EMBEDDINGS = Kernel("embedding", "embedding")
@@ -98,12 +99,13 @@ _RULES: dict[type, Rule] = {
     layers.Conv3DTranspose: _linear("transposed", _strided("transposed")),
     layers.SeparableConv1D: _SEPARABLE,
     layers.SeparableConv2D: _SEPARABLE,
-    layers.Embedding: Rule({"embeddings": _EMBEDDINGS}),
+    layers.Embedding: Rule({"embeddings": _EMBEDDINGS}, linear=True),
     layers.ReversibleEmbedding: Rule(
         {
             "embeddings": _EMBEDDINGS,
             "reverse_embeddings": Kernel("dense", "dense", "embeddings_initializer"),
-        }
+        },
+        linear=True,
     ),
     layers.SimpleRNNCell: Rule(
         {"kernel": Kernel("dense", "dense"), "recurrent_kernel": Kernel("recurrent", "dense")}

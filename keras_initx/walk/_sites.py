@@ -11,6 +11,7 @@ from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
 from keras_initx.walk._kernels import Kernel, einsum_axes, known_class, rule_of
 from keras_initx.walk._trace import trace_model
+from keras_initx.walk._units import unit_axes
 
 __all__ = ["KernelSite", "initializer_of", "iter_kernels", "layer_paths"]
 
@@ -39,6 +40,7 @@ class KernelSite(Position):
         initializer: The initializer that the layer's config names for the kernel, or None.
         axes: `input_axes` and `output_axes` of an einsum kernel, None for all others.
         layout: What the axes mean, None where the shape or `axes` tell it.
+        unit_axes: Axes of the kernel and of the layer's output that index the units; None if unknown.
         fans: The true fans; None for scales and for kernels of an unknown layer.
         obstacle: Why scaling kernel and bias does not scale the layer's pre-activation; empty when it does.
         skip: Why the kernel is not to be drawn anew; empty when it may be.
@@ -64,6 +66,7 @@ class KernelSite(Position):
     initializer: Any
     axes: tuple[tuple[int, ...], tuple[int, ...]] | None
     layout: Layout | None
+    unit_axes: tuple[tuple[int, ...], tuple[int, ...]] | None
     fans: Fans | None
     obstacle: str
     skip: str
@@ -195,19 +198,22 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
     if known and not plain and not skip:
         input_axes, output_axes = axes or (None, None)
         fans = compute_fans(tuple(kernel.shape), input_axes, output_axes, layout)
+    linear = known is not None and rule.linear
+    tied = known is not None and kernel.name == "embeddings" and getattr(layer, "tie_weights", False)
     return KernelSite(
         path="/".join(filter(None, (path, kernel.name))).removesuffix("/kernel"),
         role=role or (known.role if known else "other"),
         layer=layer,
         kernel=kernel,
-        bias=getattr(layer, "bias", None) if known and rule.linear else None,
+        bias=getattr(layer, "bias", None) if linear and kernel.name == list(rule.kernels)[-1] else None,
         initializer=initializer_of(layer, kernel, known.initializer if known else None),
         axes=axes,
         layout=layout,
+        unit_axes=unit_axes(layer, known.role) if known else None,
         fans=fans,
-        obstacle=_obstacle(layer, base if known and rule.linear else None, looped),
+        obstacle="its kernel also makes the logits" if tied else _obstacle(layer, linear and base, looped),
         skip=skip,
-        tied=known is not None and kernel.name == "embeddings" and getattr(layer, "tie_weights", False),
+        tied=tied,
     )
 
 
@@ -264,13 +270,13 @@ def _skip(layer: Any) -> str:
     return ""
 
 
-def _obstacle(layer: Any, base: type | None, looped: bool) -> str:
+def _obstacle(layer: Any, base: Any, looped: bool) -> str:
     name = type(layer).__name__
     if looped:
-        return f"{name} runs inside a recurrent loop, which is not supported yet"
-    if base is None:
+        return f"{name} runs inside a recurrent loop, and is no cell that is known"
+    if not base:
         return f"{name} is not supported yet"
-    if type(layer).call is not base.call:  # type: ignore[attr-defined]
+    if type(layer).call is not base.call:
         return f"{name} overrides {base.__name__}.call, so its output need not be linear in its kernel"
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled, so the kernel is not the layer's whole weight"

@@ -245,7 +245,7 @@ class Failing:
         ("by_role", {"seed": 1.5}, ValueError, "`seed`"),
         ("by_role", {"include": "haed"}, ValueError, "`include` must hold.*Received: 'haed'.*'head'"),
         ("by_role", {"exclude": ["stem", "nothing"]}, ValueError, "`exclude` must hold"),
-        ("by_role", {"include": "head", "exclude": "head"}, ValueError, "must leave something to draw"),
+        ("by_role", {"include": "head", "exclude": "head"}, ValueError, "must leave some weights"),
         ("by_role", {"overrides": {"haed": "zeros"}}, ValueError, "`overrides` must hold"),
         ("by_role", {"overrides": {"head": "nonsense"}}, ValueError, "must name an initializer"),
         ("initx>DeltaOrthogonal", {}, ValueError, "`hidden`.*cannot be drawn by DeltaOrthogonal"),

@@ -68,13 +68,15 @@ def test_unsupported_layers_are_sites_with_a_reason():
         [
             layers.Input((6,)),
             layers.Embedding(10, 4, name="embed"),
-            layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
+            layers.Bidirectional(layers.LSTM(3, return_sequences=True, name="lstm"), name="both"),
             layers.SeparableConv1D(5, 2, name="separable"),
         ]
     )
     found = sites(model)
-    assert "not supported yet" in found["embed/embeddings"].obstacle
-    assert "not supported yet" in found["separable/pointwise_kernel"].obstacle
+    assert "recurrent loop" in found["both/forward_lstm/lstm_cell"].obstacle
+    assert not found["embed/embeddings"].obstacle
+    assert found["separable/depthwise_kernel"].bias is None
+    assert found["separable/pointwise_kernel"].bias is model.layers[2].bias
     assert found["separable/depthwise_kernel"].initializer is model.layers[2].depthwise_initializer
     recurrent = [site for path, site in found.items() if path.endswith("recurrent_kernel")]
     assert len(recurrent) == 2

@@ -1,0 +1,6 @@
+"""Data-dependent initialization of a whole model, in one forward pass."""
+
+from keras_initx.calibration._calibrate import calibrate
+from keras_initx.calibration._report import CalibrationReport, CalibrationRow
+
+__all__ = ["CalibrationReport", "CalibrationRow", "calibrate"]

@@ -1,0 +1,289 @@
+"""Data-dependent initialization of a whole model, in one forward pass."""
+
+import functools
+import math
+import numbers
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_initx.probe as probe
+from keras_initx.calibration._choice import check_law, input_specs, laws, reason
+from keras_initx.calibration._filters import FILTERED, filters_for
+from keras_initx.calibration._gates import Cell, find_cells, fit
+from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
+from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
+from keras_initx.data import knows_inputs, refusal, take_batch
+from keras_initx.initializers import DataDependent, DataFilters
+from keras_initx.state import check_built, stream_seed, transaction
+from keras_initx.walk import KernelSite
+
+__all__ = ["calibrate"]
+
+Measurements = dict[KernelSite, Measurement]
+Update = Callable[[Any, Callable[[Any], Any]], None]
+
+
+def calibrate(
+    model: Any,
+    data: Any,
+    initializer: Any = None,
+    *,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    frozen: bool = False,
+    samples: int = 256,
+    training: bool = False,
+    redraw: bool = False,
+    tolerance: float = 0.1,
+    max_iterations: int = 10,
+    seed: int | None = None,
+) -> CalibrationReport:
+    """Rescales every kernel and bias of a model so that its pre-activations have the law's moments on data.
+
+    The model runs once. As each layer's pre-activation appears it is rescaled and flows on rescaled, so that
+    every later layer is measured on calibrated inputs; when the pass is over, kernels and biases are changed
+    by the same factors. Dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum
+    and embedding layers are covered, attention's query, key, value and output each by itself. A layer that
+    runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
+    their pooled moments; further passes bring it within the tolerance. Each gate of an RNN, LSTM, GRU or
+    ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
+
+    >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
+    >>> report = calibrate(model, None, "initx>LSUV", seed=1)
+    >>> print(f"{report.rows[0].std_after:.3f}")
+    1.000
+
+    Args:
+        model: A built Keras model, of any form.
+        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset` or other iterable of batches; or
+            None for drawn input: unit-Gaussian floats, integers within the vocabulary of the embeddings that
+            they feed, ones for all other integers and masks. A tuple (x, y) gives its x.
+        initializer: The law for all layers, for example `"initx>LSUV"`. When None, each layer whose own
+            `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
+        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
+            calibrated; None for all.
+        exclude: Patterns or roles of what is to be left as it is.
+        frozen: Whether to calibrate layers that are not trainable, too.
+        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first.
+        training: Whether the model runs as in training: normalizations then use the batch's statistics, and
+            their moving ones stay what they are.
+        redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
+            that are there are rescaled. Biases are kept and rescaled in both cases.
+        tolerance: How far, relatively, a gate's std or the scale of a layer that runs several times may be
+            from the law's. All other layers meet it exactly.
+        max_iterations: Passes at most, and loops over a recurrent layer in each.
+        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input. Name
+            your layers: Keras numbers unnamed ones anew for each model of a process.
+
+    Returns:
+        A report with one row per kernel, in the order in which the layers ran. Layers that could not be
+        calibrated are rows with a note, and one warning.
+
+    Raises:
+        ValueError: If the model is not built, the data does not fit it, an argument is out of its range, or a
+            pre-activation is not finite. The weights are then what they were, as they are after Ctrl-C or
+            any error inside the model.
+
+    Reference:
+        Mishkin and Matas, 2016, "All you need is a good init", algorithm 1
+        (https://arxiv.org/abs/1511.06422). Deviation: linear layers are scaled once, exactly, instead of
+        iterated to a tolerance of 0.1.
+    """
+    started = time.perf_counter()
+    check_built(model)
+    _check(seed, tolerance, max_iterations)
+    chosen = laws(model, None if initializer is None else check_law(initializer), include, exclude)
+    batch = take_batch(model, data, samples, seed, input_specs(model) if data is None else ())
+    cells = find_cells(model, chosen, frozen)
+    in_cells = {site for cell in cells for site in cell.sites}
+    notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
+    sites = [site for site, note in notes.items() if not note]
+    with transaction() as update:
+        enter = _starter(chosen, redraw, seed, update)
+        loops = _loops(cells, redraw, seed, tolerance, max_iterations, update)
+        run = functools.partial(_run, model, batch, sites, chosen, enter, training, loops)
+        measured, rounds, passes = _iterate(run, tolerance, max_iterations)
+        for site, measurement in measured.items():
+            _write(site, measurement, update)
+    in_call_order = dict.fromkeys([*measured, *notes])
+    rows = [_row(s, notes[s], measured.get(s), rounds.get(s, 1), tolerance) for s in in_call_order]
+    rows += [row for cell in cells for row in cell.rows()]
+    _warn(rows)
+    return CalibrationReport(
+        tuple(rows), len(keras.tree.flatten(batch)[0]), passes, time.perf_counter() - started
+    )
+
+
+def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
+    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
+    if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
+        raise ValueError(f"`tolerance` must be a positive number. Received: tolerance={tolerance!r}.")
+    whole = isinstance(max_iterations, numbers.Integral) and not isinstance(max_iterations, bool)
+    if not whole or max_iterations < 1:
+        raise ValueError(
+            f"`max_iterations` must be an int of at least 1. Received: max_iterations={max_iterations!r}."
+        )
+
+
+def _starter(
+    laws: dict[KernelSite, Any], redraw: bool, seed: int | None, update: Update
+) -> Callable[[KernelSite, Any], None]:
+    """Returns what gives a site its law's base or filters the first time that its layer runs."""
+    started: set[int] = set()
+
+    def enter(site: KernelSite, inputs: Any) -> None:
+        law = laws[site]
+        if id(site.kernel) in started or not (redraw or isinstance(law, DataFilters)):
+            return
+        started.add(id(site.kernel))
+        own_seed = law.seed if seed is None else seed
+        config = law.get_config()
+        config["seed"] = (
+            stream_seed(int(own_seed), site.path) if isinstance(own_seed, numbers.Integral) else own_seed
+        )
+        if site.axes:
+            config["input_axes"], config["output_axes"] = site.axes
+        seeded = law.from_config(config)
+        if isinstance(law, DataFilters):
+            update(site.kernel, lambda _: filters_for(site, seeded, inputs))
+        else:
+            update(site.kernel, lambda value: seeded(value.shape, site.kernel.dtype))
+
+    return enter
+
+
+def _loops(
+    cells: list[Cell], redraw: bool, seed: int | None, tolerance: float, max_iterations: int, update: Update
+) -> dict[Any, tuple[list[Cell], Callable[..., None]]]:
+    """For each recurrent layer its cells, and what is to be called before it runs."""
+    by_owner: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        by_owner.setdefault(cell.owner, []).append(cell)
+    return {
+        owner: (group, fit(group, redraw, seed, tolerance, max_iterations, update))
+        for owner, group in by_owner.items()
+        if not any(cell.note for cell in group)
+    }
+
+
+def _iterate(
+    run: Callable[[Measurements], Measurements], tolerance: float, max_iterations: int
+) -> tuple[Measurements, dict[KernelSite, int], int]:
+    """Runs the model until the scales of all layers that run several times fit their pooled moments.
+
+    Returns:
+        What was measured in the last pass, the number of scales that each such layer had, and of passes.
+    """
+    kept: Measurements = {}
+    rounds: dict[KernelSite, int] = {}
+    for passes in range(1, max_iterations + 1):
+        measured = run(kept)
+        off = [site for site, m in measured.items() if m.calls > 1 and m.settled and m.error() > tolerance]
+        if not off or passes == max_iterations:
+            break
+        kept = {site: m.again(site in off) for site, m in measured.items() if m.calls > 1}
+        rounds |= {site: rounds.get(site, 1) + 1 for site in off}
+    return measured, rounds, passes
+
+
+def _run(
+    model: Any,
+    batch: Any,
+    sites: list[KernelSite],
+    laws: dict[KernelSite, Any],
+    enter: Callable[[KernelSite, Any], None],
+    training: bool,
+    loops: dict[Any, tuple[list[Cell], Callable[..., None]]],
+    kept: Measurements,
+) -> Measurements:
+    """Runs the model once, on the scales that are kept and on those that appear."""
+    measured: Measurements = {}
+    observe = _observer(laws, measured, kept)
+    for cells, _ in loops.values():
+        for cell in cells:
+            cell.calls = 0
+    before = [(layer, function) for layer, (_, function) in loops.items()]
+    try:
+        probe.run(model, batch, sites, observe, enter, training, before)
+    except (TypeError, ValueError) as error:
+        # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
+        if measured or knows_inputs(model) or probe.TRACED in str(error):
+            raise
+        raise refusal(model, batch, error) from error
+    return measured
+
+
+def _observer(
+    laws: dict[KernelSite, Any], measured: Measurements, kept: Measurements
+) -> Callable[[KernelSite, Any], Any]:
+    """Returns what measures a pre-activation, fixes the site's scale at its first call, and rescales."""
+
+    def observe(site: KernelSite, output: Any) -> Any:
+        law = laws[site] if isinstance(laws[site], DataDependent) else FILTERED
+        if law.per_unit:
+            mean, variance = probe.unit_moments(output, site.unit_axes[1])  # type: ignore[index]
+        else:
+            mean, variance = probe.mean_and_variance(output)  # type: ignore[assignment]
+        if not np.isfinite(variance).all():
+            raise ValueError(
+                f"`data` must keep every pre-activation finite. Received: mean={np.mean(mean)}, "
+                f"variance={np.mean(variance)} at `{site.path}` (kernel shape {tuple(site.kernel.shape)}). "
+                "Smaller weights, or float32 in place of half precision, keep it finite; the weights are "
+                "unchanged."
+            )
+        if site not in measured:
+            measured[site] = kept.get(site) or Measurement(law, site.bias is not None, len(output.shape))
+        measurement = measured[site]
+        measurement.add(mean, variance)
+        scale, shift = (to_output(v, site, len(output.shape)) for v in (measurement.scale, measurement.shift))
+        return affine(output, scale, shift)
+
+    return observe
+
+
+def _write(site: KernelSite, measurement: Measurement, update: Update) -> None:
+    update(site.kernel, functools.partial(affine, scale=to_kernel(measurement.scale, site)))
+    if site.bias is None:
+        return
+    scale, shift = (to_bias(v, site, measurement.rank) for v in (measurement.scale, measurement.shift))
+    # Most biases are zero and stay it; half of the updates are saved by looking.
+    if np.any(shift) or ops.convert_to_numpy(ops.copy(site.bias.value)).any():
+        update(site.bias, functools.partial(affine, scale=scale, shift=shift))
+
+
+def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int, tolerance: float) -> Any:
+    if measured is None:
+        return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
+    if not measured.settled:
+        note, rounds = "zero variance: its output is constant on this data", 0
+    elif measured.calls > 1 and measured.error() > tolerance:
+        note = f"ran {measured.calls} times; its scale is {measured.error():.0%} off the law's"
+    elif measured.idle:
+        note = f"{measured.idle} units are constant on this data: left as they are"
+    elif measured.unmoved:
+        note = "it has no bias to hold the law's shift: scaled alone"
+    return CalibrationRow(
+        path=site.path,
+        role=site.role,
+        std_before=None if measured.law is FILTERED else measured.std_before,
+        scale=measured.factor,
+        std_after=measured.std_after,
+        iterations=rounds,
+        note=note,
+    )
+
+
+def _warn(rows: list[CalibrationRow]) -> None:
+    told = [f"`{row.path}`: {row.note}" for row in rows if row.note and row.note != FROZEN]
+    if told:
+        warnings.warn(
+            f"{len(told)} of {len(rows)} kernels are not calibrated to their target: {'; '.join(told)}.",
+            stacklevel=3,
+        )

@@ -1,0 +1,71 @@
+"""What is to be calibrated, and by which law."""
+
+import math
+from typing import Any
+
+from keras_initx.calibration._filters import takes_filters
+from keras_initx.calibration._report import FROZEN
+from keras_initx.initializers import LSUV, DataDependent, DataFilters, get, names
+from keras_initx.walk import KernelSite, iter_kernels, select, trace
+
+__all__ = ["check_law", "input_specs", "laws", "reason"]
+
+_PLAIN = ("scale", "residual_scale")
+_LAWS = (DataDependent, DataFilters)
+
+
+def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
+    """For each input, a shape that the model runs on, and the smallest vocabulary that it is looked up in."""
+    graph = trace(model)
+    limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
+    for node in graph.nodes:
+        size = getattr(node.operation, "input_dim", None)
+        if not isinstance(size, int) or not node.operands:
+            continue
+        origin = node.operands[0].node
+        while origin is not None and graph.nodes[origin].kind == "Cast":
+            origin = graph.nodes[origin].operands[0].node
+        if origin in limits:
+            limits[origin] = min(size, limits[origin] or size)
+    return [(graph.nodes[n].shape, limit) for n, limit in limits.items()]
+
+
+def check_law(initializer: Any) -> Any:
+    law = get(initializer)
+    if not isinstance(law, _LAWS):
+        laws = [name for name in names() if isinstance(get(name), _LAWS)]
+        raise ValueError(
+            f"`initializer` must be a data-dependent law, one of {laws}. "
+            f"Received: {initializer!r}, which needs no data."
+        )
+    return law
+
+
+def laws(model: Any, law: Any, include: Any, exclude: Any) -> dict[KernelSite, Any]:
+    """The law of each site that is to be calibrated."""
+    sites = [site for site in iter_kernels(model, trace=False) if site.role not in _PLAIN]
+    sites = [site for site in sites if len(site.kernel.shape) > 1]
+    if include is not None or exclude is not None:
+        sites = select(sites, include, exclude)
+    if law is None:
+        own = {site: site.initializer for site in sites if isinstance(site.initializer, _LAWS)}
+        if own:
+            return own
+        law = LSUV()
+    return dict.fromkeys(sites, law)
+
+
+def reason(site: KernelSite, law: Any, frozen: bool) -> str:
+    """Why a site cannot or is not to be calibrated; empty when it is."""
+    if site.obstacle or not (site.kernel.trainable or frozen):
+        return site.obstacle or FROZEN
+    if isinstance(law, DataFilters):
+        return "" if takes_filters(site) else "filters are for dense layers and convolutions of one group"
+    if not law.per_unit:
+        return ""
+    if site.unit_axes is None:
+        return f"the units of {type(site.layer).__name__} are not known"
+    units = math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0])
+    if site.bias is not None and math.prod(site.bias.shape) < units:
+        return "its units share the entries of its bias"
+    return ""

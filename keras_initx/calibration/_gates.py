@@ -1,0 +1,156 @@
+"""Recurrent cells: every gate brought to the law's std by loops over the cell before its layer runs."""
+
+import dataclasses
+import functools
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_initx.calibration._report import FROZEN, CalibrationRow
+from keras_initx.recurrence import fit_cells, gate_names, obstacle, scaled
+from keras_initx.state import stream_seed
+from keras_initx.walk import KernelSite
+
+__all__ = ["Cell", "find_cells", "fit"]
+
+_TOGETHER = "the kernels of a cell are scaled together: choose both"
+Update = Callable[[Any, Callable[[Any], Any]], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Cell:
+    """One recurrent cell, and what became of its gates.
+
+    Attributes:
+        owner: The layer that runs it.
+        layer: The cell.
+        sites: Its kernel and its recurrent kernel.
+        law: The law of both.
+        note: Why it is not to be calibrated; empty when it is.
+        calls: Calls of the owner in the last pass.
+        fits: What each pass made of it.
+    """
+
+    owner: Any
+    layer: Any
+    sites: list[KernelSite]
+    law: Any
+    note: str
+    calls: int = 0
+    fits: list[Any] = dataclasses.field(default_factory=list)
+
+    def rows(self) -> list[CalibrationRow]:
+        """Returns what the report tells of the two kernels."""
+        if not self.fits:
+            note = self.note or "the data never reached it"
+            return [CalibrationRow(site.path, site.role, note=note) for site in self.sites]
+        last, note = self.fits[-1], ""
+        if not last.converged:
+            stds = ", ".join(
+                f"{name} {std:.3g}" for name, std in zip(gate_names(self.layer), last.std_after, strict=True)
+            )
+            note = f"not all gates are within the tolerance: {stds}"
+        elif self.calls > 1:
+            note = f"ran {self.calls} times; its gates fit the first"
+        factors = np.prod([one.factors for one in self.fits], axis=0)
+        return [
+            CalibrationRow(
+                path=site.path,
+                role=site.role,
+                std_before=_rms(self.fits[0].std_before),
+                scale=float(np.exp(np.mean(np.log(factors)))),
+                std_after=_rms(last.std_after),
+                iterations=sum(max(one.iterations, 1) for one in self.fits),
+                note=note,
+            )
+            for site in self.sites
+        ]
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def find_cells(model: Any, laws: dict[KernelSite, Any], frozen: bool) -> list[Cell]:
+    """Returns the cells of known classes whose kernels have a law."""
+    found = []
+    owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
+    for owner in owners.values():
+        if obstacle(owner):
+            continue
+        for cell in getattr(owner.cell, "cells", [owner.cell]):
+            sites = [site for site in laws if site.layer is cell]
+            if sites:
+                found.append(Cell(owner, cell, sites, laws[sites[0]], _reason(sites, laws[sites[0]], frozen)))
+    return found
+
+
+def _reason(sites: list[KernelSite], law: Any, frozen: bool) -> str:
+    if not (all(site.kernel.trainable for site in sites) or frozen):
+        return FROZEN
+    if len(sites) < 2:
+        return _TOGETHER
+    if getattr(law, "per_unit", True):
+        return "gates take laws of one mean and std, such as LSUV"
+    return ""
+
+
+def fit(
+    cells: Sequence[Cell],
+    redraw: bool,
+    seed: int | None,
+    tolerance: float,
+    max_iterations: int,
+    update: Update,
+) -> Callable[..., None]:
+    """Returns what is to be called before the layer of these cells runs, with what it runs on."""
+
+    def before(inputs: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> None:
+        del training  # dropout is no part of the statistic
+        for cell in cells:
+            cell.calls += 1
+        if cells[0].calls > 1:
+            return
+        if redraw and not cells[0].fits:
+            for cell in cells:
+                _redraw(cell, seed, update)
+        found = fit_cells(
+            cells[0].owner,
+            inputs,
+            cells[0].law.rescale,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            initial_state=initial_state,
+            mask=mask,
+        )
+        for cell, (_, result) in zip(cells, found, strict=True):
+            cell.fits.append(result)
+            gates = len(gate_names(cell.layer))
+            for name in ("kernel", "recurrent_kernel", "bias"):
+                variable = getattr(cell.layer, name, None)
+                if variable is not None:
+                    update(variable, functools.partial(_scaled, name, result.factors, gates))
+
+    return before
+
+
+def _scaled(name: str, factors: Sequence[float], gates: int, value: Any) -> Any:
+    return scaled(name, value, factors, gates)
+
+
+def _redraw(cell: Cell, seed: int | None, update: Update) -> None:
+    own_seed = cell.law.seed if seed is None else seed
+    for site in cell.sites:
+        config = cell.law.get_config() | {"layout": site.layout and site.layout.to_dict()}
+        config["seed"] = (
+            stream_seed(int(own_seed), site.path) if isinstance(own_seed, numbers.Integral) else own_seed
+        )
+        base = type(cell.law).from_config(config)
+        update(site.kernel, functools.partial(_drawn, base, site.kernel.dtype))
+
+
+def _drawn(base: Any, dtype: str, value: Any) -> Any:
+    return base(tuple(value.shape), dtype)

@@ -1,0 +1,167 @@
+"""What a law makes of one site's pre-activations: their moments over all calls, and a scale and a shift."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_initx.walk import KernelSite
+
+__all__ = ["Measurement", "affine", "to_bias", "to_kernel", "to_output"]
+
+# Rounding gives constant outputs a spread of about one unit in the last place; below this many of them the
+# spread says nothing about the data.
+_ZERO_SPREAD = 8 * 2.0**-23
+
+
+class Measurement:
+    """Moments of a site's pre-activation over its calls in one pass, and what becomes of it.
+
+    Moments, scale and shift are floats, or arrays of one entry per unit where the law asks for them.
+
+    Args:
+        law: The law.
+        movable: Whether the layer has a bias that can hold a shift.
+        rank: Axes of the output.
+        start: Scale and shift from an earlier pass; None to take them from the first call that varies.
+    """
+
+    def __init__(self, law: Any, movable: bool, rank: int, start: tuple[Any, Any] | None = None) -> None:
+        self.law, self.movable, self.rank = law, movable, rank
+        self.scale: Any
+        self.shift: Any
+        self.scale, self.shift = start or (1.0, 0.0)
+        self.settled = start is not None
+        self.unmoved = False  # whether the law has a shift that the layer cannot hold
+        self.calls = 0
+        self.mean: Any = 0.0
+        self.square: Any = 0.0
+
+    def add(self, mean: Any, variance: Any) -> None:
+        """Adds the moments of one call, and settles on a scale if there is none yet."""
+        self.mean = (self.mean * self.calls + mean) / (self.calls + 1)
+        self.square = (self.square * self.calls + variance + mean * mean) / (self.calls + 1)
+        self.calls += 1
+        if not self.settled:
+            scale, shift, varies = self.solve()
+            if varies:
+                self.scale, self.shift, self.settled = scale, shift, True
+
+    def solve(self) -> tuple[Any, Any, bool]:
+        """Returns the scale and the shift of the law for all calls so far, and whether anything varies."""
+        std, varies = self._std(), self._varies()
+        if not np.any(varies):
+            return self.scale, self.shift, False
+        scale, shift = self.law.rescale(self.mean, np.where(varies, std, 1.0) if self.law.per_unit else std)
+        if self.law.per_unit:  # a unit that does not vary is left alone
+            scale, shift = np.where(varies, scale, 1.0), np.where(varies, shift, 0.0)
+        if not self.movable:
+            self.unmoved = bool(np.any(shift))
+            shift = 0.0 * shift
+        return scale, shift, True
+
+    def _std(self) -> Any:
+        std = np.sqrt(np.maximum(self.square - np.square(self.mean), 0.0))
+        return std if self.law.per_unit else float(std)
+
+    def _varies(self) -> Any:
+        std = self._std()
+        return np.asarray(std > _ZERO_SPREAD * np.hypot(self.mean, std))
+
+    def error(self) -> float:
+        """Returns how far the scale is from the law's for all calls, relatively."""
+        return float(np.max(np.abs(self.scale / self.solve()[0] - 1)))
+
+    def again(self, change: bool) -> "Measurement":
+        """Returns what the next pass starts with: the same scale, or one half way to the law's for all calls.
+
+        A layer's later calls depend on its scale, and the whole way can overshoot for ever.
+        """
+        start = self.scale, self.shift
+        if change:
+            scale, shift, _ = self.solve()
+            start = np.sign(scale) * np.sqrt(np.abs(self.scale * scale)), (self.shift + shift) / 2
+        return Measurement(self.law, self.movable, self.rank, start)
+
+    @property
+    def idle(self) -> int:
+        """Units that do not vary."""
+        return int(np.sum(~self._varies())) if self.law.per_unit else 0
+
+    @property
+    def std_before(self) -> float:
+        """Standard deviation over everything."""
+        return _spread(self.mean, self.square)
+
+    @property
+    def std_after(self) -> float:
+        """Standard deviation over everything of what was scaled and shifted."""
+        mean = self.scale * self.mean + self.shift
+        square = self.scale**2 * self.square + 2 * self.scale * self.shift * self.mean + self.shift**2
+        return _spread(mean, square)
+
+    @property
+    def factor(self) -> float:
+        """The geometric mean of the scale."""
+        return float(np.exp(np.mean(np.log(np.abs(self.scale) + 1e-300))))
+
+
+def _spread(mean: Any, square: Any) -> float:
+    return math.sqrt(max(float(np.mean(square)) - float(np.mean(mean)) ** 2, 0.0))
+
+
+def to_output(values: Any, site: KernelSite, rank: int) -> Any:
+    """Shapes one value per unit so that it broadcasts against the layer's output; floats stay as they are."""
+    if np.ndim(values) == 0:
+        return float(values)
+    kernel_axes, output_axes = site.unit_axes  # type: ignore[misc]
+    places = [axis % rank for axis in output_axes]
+    sizes = [values.size] if len(places) == 1 else [site.kernel.shape[axis] for axis in kernel_axes]
+    ordered = values.reshape(sizes).transpose(np.argsort(places))
+    shape = [1] * rank
+    for place, size in zip(sorted(places), ordered.shape, strict=True):
+        shape[place] = size
+    return ordered.reshape(shape)
+
+
+def to_kernel(values: Any, site: KernelSite) -> Any:
+    """Shapes one value per unit so that it broadcasts against the kernel; floats stay as they are."""
+    if np.ndim(values) == 0:
+        return float(values)
+    shape = [1] * len(site.kernel.shape)
+    for axis in site.unit_axes[0]:  # type: ignore[index]
+        shape[axis] = site.kernel.shape[axis]
+    return values.reshape(shape)
+
+
+def to_bias(values: Any, site: KernelSite, rank: int) -> Any:
+    """Shapes one value per unit like the bias of a layer with output of this rank; None if it cannot be."""
+    bias = tuple(site.bias.shape)
+    if np.ndim(values) == 0:
+        return float(values)
+    if bias == values.shape:
+        return values
+    spread = to_output(values, site, rank)
+    tail = spread.shape[rank - len(bias) :]
+    return spread.reshape(tail) if spread.size == math.prod(tail) and _covers(bias, tail) else None
+
+
+def _covers(bias: tuple[int, ...], tail: tuple[int, ...]) -> bool:
+    return all(size in (1, own) for own, size in zip(bias, tail, strict=True))
+
+
+def affine(tensor: Any, scale: Any, shift: Any = 0.0) -> Any:
+    """Returns scale * tensor + shift in its dtype, computed in at least float32.
+
+    A scale can lie outside the range of half precision.
+    """
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    wide = "float32" if dtype in ("bfloat16", "float16") else dtype
+    if dtype != wide:
+        tensor = ops.cast(tensor, wide)
+    tensor = tensor * (scale if isinstance(scale, float) else ops.cast(scale, wide))
+    if not isinstance(shift, float) or shift:
+        tensor = tensor + (shift if isinstance(shift, float) else ops.cast(shift, wide))
+    return ops.cast(tensor, dtype) if dtype != wide else tensor

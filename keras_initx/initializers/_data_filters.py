@@ -1,0 +1,225 @@
+"""Filter laws: kernels whose units are directions of the inputs that they will multiply."""
+
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_initx.fans import Layout
+from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, check_count, check_positive
+from keras_initx.initializers._directions import cluster, extend, find_principal, fix_signs, to_unit
+from keras_initx.initializers._orthogonal import draw_orthogonal
+
+
+class DataFilters(AxisAware):
+    """Base of the laws that build a kernel from the inputs that it multiplies.
+
+    Such a law is an ordinary initializer, which draws an orthonormal kernel, and a method `filters`, which
+    `keras_initx.calibrate` calls with the inputs that reach the layer on the data. Derive a law of your own
+    from this class and register it with Keras.
+
+    >>> class Examples(DataFilters):
+    ...     def filters(self, inputs, units):
+    ...         return inputs[:units].T
+    >>> Examples().filters(np.eye(5), units=2).shape
+    (5, 2)
+
+    Args:
+        gain: Positive factor of the kernel.
+        layout: As in `RandomScaled`.
+        seed: As in `RandomScaled`.
+        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
+        output_axes: Axes that index the outputs; set together with `input_axes`.
+    """
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Draws an orthonormal kernel times gain, which stands until the law has seen data.
+
+        Args:
+            shape: Shape of the kernel, at least two axes.
+            dtype: A float dtype; None for Keras' floatx.
+        """
+        return draw_orthogonal(self, shape, dtype)
+
+    def filters(self, inputs: np.ndarray, units: int) -> np.ndarray:
+        """Returns the kernel as a matrix, a column for each unit.
+
+        Args:
+            inputs: What the kernel multiplies, float64 of shape (rows, fan_in): a row for each position of
+                each example; patches of a convolution in the order of the kernel's axes.
+            units: Columns to return.
+
+        Returns:
+            float64 of shape (fan_in, units).
+        """
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must define `filters(self, inputs, units)`, which returns a matrix."
+        )
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class PCAFilters(DataFilters):
+    """The leading principal directions of a layer's inputs.
+
+    Law: the columns are the unit vectors along which the centred inputs vary most, uncorrelated with each
+    other and in order of falling variance, times gain. No other `units` linear features keep more of the
+    inputs' variance. All columns have norm gain; outputs keep the standard deviation of their direction, and
+    the mean, which a kernel cannot remove: call `calibrate` with `"initx>WithinLayer"` after this law for
+    outputs of mean 0 and std 1. Choose it for a first layer, or one that narrows, with little training data.
+    Do not choose it where units are to be alike: the last ones see little more than noise.
+
+    Units beyond the directions in which the inputs vary are random: orthonormal in what is left of the space
+    (constant on this data, but not on other data), and unit vectors drawn uniformly once they outnumber
+    fan_in. Where two variances are equal any two directions of their plane are principal ones.
+
+    >>> inputs = np.random.default_rng(0).normal(size=(500, 6)) * [1, 9, 2, 8, 3, 7]
+    >>> filters = PCAFilters(seed=1).filters(inputs, units=3)
+    >>> bool(np.allclose(filters.T @ filters, np.eye(3)))
+    True
+    >>> [round(std) for std in (inputs @ filters).std(axis=0)]
+    [9, 8, 7]
+
+    Args:
+        gain: Positive norm of each column.
+        layout: As in `RandomScaled`.
+        seed: As in `RandomScaled`; rules the base draw and the random columns.
+        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
+        output_axes: Axes that index the outputs; set together with `input_axes`.
+
+    Raises:
+        ValueError: If `gain` is not positive; in `filters`, if the inputs are no matrix of finite numbers; on
+            a call, if the shape has fewer than two axes or `dtype` is not a float.
+
+    Reference:
+        Kraehenbuehl, Doersch, Donahue and Darrell, 2016, "Data-dependent initializations of convolutional
+        neural networks" (https://arxiv.org/abs/1511.06856), for principal components as filters, as its
+        authors' code has it; the paper's text was not checked. That code divides each direction by its std
+        and draws all units Gaussian where there are fewer rows than units. The unit norm, the random columns
+        and the sign, which makes the first of the largest entries positive, are choices made here.
+    """
+
+    def filters(self, inputs: np.ndarray, units: int) -> np.ndarray:
+        """Returns the leading directions as columns; arguments and result as in `DataFilters`."""
+        inputs, units = _check_inputs(inputs, units)
+        _, directions = find_principal(inputs - inputs.mean(axis=0))
+        columns = fix_signs(directions[:, :units])
+        if columns.shape[1] < units:
+            generator = _generator(self.seed, (len(columns), units), "beyond")
+            columns = extend(columns, units, generator)
+        return self.gain * columns
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class KMeansFilters(DataFilters):
+    """Centroids of a spherical k-means on the whitened inputs of a layer.
+
+    Law: the inputs x are centred and whitened, z = V (v + epsilon)^(-1/2) V^T x with V and v the directions
+    and variances of their principal components, epsilon counting in units of the mean variance. Unit vectors
+    d are then fitted so that each z is near to a multiple, of either sign, of one of them: the best for z is
+    that of the largest |d z|, and d becomes the direction of the sum of its z, each times d z, plus d itself.
+    On inputs that are sparse sums of a few causes the d are the causes. A column is the d with the whitening
+    folded in, V (v + epsilon)^(-1/2) V^T d, times gain: outputs have a std of at most gain, close to it where
+    epsilon is small beside the variances; the mean stays, as in `PCAFilters`. Choose it for a first layer on
+    images, sounds or the like, with more units than principal directions or in want of localized features;
+    it needs many more rows than units.
+
+    First centroids are rows, each drawn with a probability in proportion to what the ones before it leave of
+    a row's square; a centroid that no row is nearest to is drawn again in that way. Where nothing is left
+    to fit, units get random directions. Directions in which the inputs do not vary get no weight.
+
+    >>> causes = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
+    >>> inputs = np.random.default_rng(1).laplace(size=(4000, 1)) * causes[np.arange(4000) % 6]
+    >>> filters = KMeansFilters(epsilon=1e-6, seed=1).filters(inputs, units=6)
+    >>> cosines = np.abs(causes @ filters / np.linalg.norm(filters, axis=0))
+    >>> bool(np.all(cosines.max(axis=1) > 0.99))
+    True
+
+    Args:
+        iterations: Rounds of assignment and update, at least 1.
+        epsilon: Positive addition to each variance before its inverse is taken, in units of the mean
+            variance; it keeps directions of little variance, which are mostly noise, from being blown up.
+        gain: Positive factor of the columns.
+        layout: As in `RandomScaled`.
+        seed: As in `RandomScaled`; rules the base draw and the centroids' rows.
+        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
+        output_axes: Axes that index the outputs; set together with `input_axes`.
+
+    Raises:
+        ValueError: If an argument is outside its range; in `filters`, if the inputs are no matrix of finite
+            numbers, do not vary, or have fewer rows than there are units; on a call, if the shape has fewer
+            than two axes or `dtype` is not a float.
+
+    Reference:
+        Coates, Lee and Ng, 2011, "An analysis of single-layer networks in unsupervised feature learning"
+        (https://proceedings.mlr.press/v15/coates11a.html); Coates and Ng, 2012, "Learning feature
+        representations with k-means", for the update and about 10 iterations; Arthur and Vassilvitskii, 2007,
+        "k-means++", for the first centroids. The texts were not checked; public code that follows them was:
+        it starts from Gaussian centroids and takes the largest d z in place of |d z|. They first normalize
+        the brightness and contrast of each patch, which is not linear and has no place in a kernel. The first
+        centroids, epsilon's default and unit, and how idle centroids are set are choices made here.
+    """
+
+    def __init__(
+        self,
+        iterations: int = 10,
+        epsilon: float = 0.1,
+        gain: float = 1.0,
+        layout: str | Mapping[str, Any] | Layout | None = None,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(gain, layout, seed, input_axes, output_axes)
+        self.iterations = check_count("iterations", iterations)
+        self.epsilon = check_positive("epsilon", epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return super().get_config() | {"iterations": self.iterations, "epsilon": self.epsilon}
+
+    def filters(self, inputs: np.ndarray, units: int) -> np.ndarray:
+        """Returns the centroids as columns; arguments and result as in `DataFilters`."""
+        inputs, units = _check_inputs(inputs, units)
+        rows, fan_in = inputs.shape
+        received = f"Received: units={units}, inputs (shape={inputs.shape})"
+        if units > rows:
+            raise ValueError(
+                f"`units` must be at most the rows of `inputs` for `KMeansFilters`. {received}. Give "
+                "`calibrate` more samples, or take `initx>PCAFilters`, which needs no row for each unit."
+            )
+        centred = inputs - inputs.mean(axis=0)
+        stds, directions = find_principal(centred)
+        if not len(stds):
+            raise ValueError(
+                f"`inputs` must vary from row to row. {received}, all rows equal. Give `calibrate` other "
+                "data, or more samples."
+            )
+        variances = stds**2
+        whitening = directions / np.sqrt(variances + self.epsilon * variances.sum() / fan_in)
+        generator = _generator(self.seed, (fan_in, units), "centroids")
+        # Drawn in the space of the inputs, they do not depend on the signs that LAPACK gave the directions.
+        start = to_unit(directions.T @ generator.standard_normal((fan_in, units)))
+        return self.gain * (whitening @ cluster(centred @ whitening, start, self.iterations, generator))
+
+
+def _check_inputs(inputs: Any, units: Any) -> tuple[np.ndarray, int]:
+    inputs, units = np.asarray(inputs, "float64"), check_count("units", units)
+    finite = bool(np.isfinite(inputs).all())
+    if inputs.ndim != 2 or 0 in inputs.shape or not finite:
+        raise ValueError(
+            "`inputs` must be a matrix (rows, fan_in) of finite numbers, with at least one of each. "
+            f"Received: inputs (shape={inputs.shape}), finite={finite}. Flatten each patch to a row, and "
+            "keep the data and the weights before this layer finite."
+        )
+    return inputs, units
+
+
+def _generator(seed: Any, shape: tuple[int, int], label: str) -> np.random.Generator:
+    """Returns NumPy's generator for an initializer's seed, so that all backends draw the same."""
+    drawn = call_seed(seed, shape, label)
+    if not isinstance(drawn, numbers.Integral):
+        drawn = np.asarray(ops.convert_to_numpy(drawn.next())).astype("uint32")
+    return np.random.default_rng(drawn)

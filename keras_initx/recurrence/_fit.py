@@ -1,0 +1,225 @@
+"""The factors that bring every gate of a recurrent layer to a law's target."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_initx.recurrence._cells import cells_of, gate_names, obstacle
+from keras_initx.recurrence._loop import Run, in_time, run, start
+
+__all__ = ["GateFit", "fit_cells", "fit_gates"]
+
+# A spread of fewer units in the last place than this says nothing about the data.
+_ZERO_SPREAD = 8 * 2.0**-23
+# d log(std) / d log(factor): 1 without feedback through time, about 2 for a tanh RNN, large at the edge of
+# explosion. Estimates outside of these bounds come from other gates' moves.
+_SLOPES = (0.5, 100.0)
+# From the mean and std of a pre-activation to a scale and a shift.
+_Law = Callable[[float, float], tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GateFit:
+    """What became of the gates of a recurrent layer.
+
+    Attributes:
+        factors: What each gate's kernel, recurrent kernel and biases are to be multiplied by, in kernel order
+            (LSTM i, f, c, o; GRU z, r, h; SimpleRNN its only one); of stacked cells, one cell after another.
+        std_before: Standard deviation of each gate's pre-activation at factors 1.
+        std_after: The same at `factors`.
+        iterations: Loops over the sequence beyond the first; of stacked cells, the most that one took.
+        converged: Whether every gate is within the tolerance of its target.
+    """
+
+    factors: tuple[float, ...]
+    std_before: tuple[float, ...]
+    std_after: tuple[float, ...]
+    iterations: int
+    converged: bool
+
+
+def fit_gates(
+    layer: Any,
+    inputs: Any,
+    rescale: _Law,
+    *,
+    tolerance: float = 0.1,
+    max_iterations: int = 10,
+    initial_state: Any = None,
+    mask: Any = None,
+) -> GateFit:
+    """Finds the factor of each gate of a recurrent layer that brings its pre-activation to a law's target.
+
+    Every gate is scaled by itself. Since the state carries a gate's factor on to later steps, no single
+    division reaches the target: the sequence is run again until every gate is within the tolerance. The first
+    step divides as for a dense layer, later ones interpolate between the last runs, since plain division
+    swings around the target where the state's feedback is strong. Nothing is written: the cell runs on scaled
+    copies of its weights, and is as it was after any error or Ctrl-C.
+
+    >>> import keras
+    >>> keras.utils.set_random_seed(0)
+    >>> layer = keras.layers.GRU(16)
+    >>> layer.build((None, 10, 4))
+    >>> inputs = keras.random.normal((32, 10, 4))
+    >>> fit = fit_gates(layer, inputs, lambda mean, std: (1 / std, 0.0), tolerance=0.01)
+    >>> fit.converged, [round(std, 1) for std in fit.std_after]
+    (True, [1.0, 1.0, 1.0])
+
+    Args:
+        layer: A built layer without an `obstacle`.
+        inputs: What the layer is called on, (batch, time, ...).
+        rescale: Maps a mean and a standard deviation to a scale and a shift; only the scale is used.
+        tolerance: Largest accepted distance of a standard deviation to its target, relative to the target.
+        max_iterations: Most loops over the sequence after the first.
+        initial_state: As the layer's call takes it; None for zeros, or a stateful layer's own states.
+        mask: Booleans (batch, time), as the layer's call takes them.
+
+    Returns:
+        The factors of the best run and what they reach. A gate whose pre-activation is constant keeps factor
+        1 and counts as not converged, as do all gates when no run stayed finite.
+
+    Raises:
+        ValueError: If the layer has an obstacle.
+    """
+    fits = [
+        fit
+        for _, fit in fit_cells(
+            layer,
+            inputs,
+            rescale,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            initial_state=initial_state,
+            mask=mask,
+        )
+    ]
+    return GateFit(
+        factors=sum((fit.factors for fit in fits), ()),
+        std_before=sum((fit.std_before for fit in fits), ()),
+        std_after=sum((fit.std_after for fit in fits), ()),
+        iterations=max(fit.iterations for fit in fits),
+        converged=all(fit.converged for fit in fits),
+    )
+
+
+def fit_cells(
+    layer: Any,
+    inputs: Any,
+    rescale: _Law,
+    *,
+    tolerance: float = 0.1,
+    max_iterations: int = 10,
+    initial_state: Any = None,
+    mask: Any = None,
+) -> tuple[tuple[Any, GateFit], ...]:
+    """Does what `fit_gates` does, and tells the cells of a stack apart.
+
+    Args:
+        layer: As in `fit_gates`.
+        inputs: As in `fit_gates`.
+        rescale: As in `fit_gates`.
+        tolerance: As in `fit_gates`.
+        max_iterations: As in `fit_gates`, for each cell.
+        initial_state: As in `fit_gates`; of stacked cells, one list of states per cell.
+        mask: As in `fit_gates`.
+
+    Returns:
+        Each cell with its fit, from the first to the last, each fitted to its predecessor's fitted outputs.
+
+    Raises:
+        ValueError: If the layer has an obstacle.
+    """
+    reason = obstacle(layer)
+    if reason:
+        raise ValueError(f"`layer` must be a recurrent layer of known cells. Received: {layer!r}: {reason}.")
+    if initial_state is None and layer.stateful:
+        initial_state = layer.states
+    steps, keeps = in_time(inputs, mask, layer.go_backwards)
+    fits = []
+    for number, cell in enumerate(cells_of(layer)):
+        stacked = cell is not layer.cell and initial_state is not None
+        state = start(cell, len(inputs), initial_state[number] if stacked else initial_state)
+        loop = functools.partial(run, cell, steps, keeps, state)
+        fit, steps = _fit(loop, len(gate_names(cell)), rescale, tolerance, max_iterations)
+        fits.append((cell, fit))
+    return tuple(fits)
+
+
+def _fit(
+    loop: Callable[[Sequence[float]], Run],
+    gates: int,
+    rescale: _Law,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[GateFit, list[Any]]:
+    """Returns the best fit, and what the cell then puts out."""
+    searches, logs, runs = [_Search() for _ in range(gates)], [0.0] * gates, 0
+    before: tuple[float, ...] = ()
+    best: tuple[float, tuple[float, ...], Run, list[float | None]] | None = None
+    while True:
+        factors = tuple(map(math.exp, logs))
+        result = loop(factors)
+        before, runs = before or result.stds, runs + 1
+        errors = _errors(result, rescale)
+        off = max((abs(math.expm1(-error)) for error in errors if error is not None), default=0.0)
+        if best is None or off < best[0]:
+            best = off, factors, result, errors
+        if off <= tolerance or runs > max_iterations:
+            break
+        logs = [s.step(at, error) for s, at, error in zip(searches, logs, errors, strict=True)]
+    off, factors, result, errors = best
+    converged = off <= tolerance and None not in errors
+    return GateFit(factors, before, result.stds, runs - 1, converged), result.outputs
+
+
+def _errors(run: Run, rescale: _Law) -> list[float | None]:
+    """For each gate log(target / std), None where it is constant; minus infinity after an overflow."""
+    if not all(map(math.isfinite, run.stds)):
+        return [-math.inf] * len(run.stds)
+    constant = [
+        std <= _ZERO_SPREAD * math.hypot(mean, std) for mean, std in zip(run.means, run.stds, strict=True)
+    ]
+    moments = zip(run.means, run.stds, constant, strict=True)
+    return [None if flat else math.log(rescale(mean, std)[0]) for mean, std, flat in moments]
+
+
+class _Search:
+    """The search for one gate's factor, in logarithms: a plain step, then secants between the last runs."""
+
+    def __init__(self) -> None:
+        self.last: tuple[float, float] | None = None
+        # The nearest points at which the std was too small (True) and too large (False).
+        self.ends: dict[bool, tuple[float, float]] = {}
+
+    def step(self, at: float, error: float | None) -> float:
+        """Takes the error at a logarithm of the factor, and returns the next one to try."""
+        if not error:
+            return at
+        if error == -math.inf:
+            return self._retreat(at)
+        short, last = error > 0, self.last
+        slope = (last[1] - error) / (at - last[0]) if last and last[0] != at else 1.0
+        plain = at + error / min(max(slope, _SLOPES[0]), _SLOPES[1])
+        # Far from the target the std grows exponentially; what counts there is the sign alone.
+        height = min(max(error, -1.0), 1.0)
+        self.last, self.ends[short] = (at, error), (at, height)
+        other = self.ends.get(not short)
+        if other is None:
+            return plain
+        if abs(height) > _SLOPES[1] * abs(other[0] - at):
+            # The other gates' moves have carried the target past this end.
+            del self.ends[not short]
+            return plain
+        if last and (last[1] > 0) == short:
+            # The Illinois rule: an end that stays draws the next point nearer.
+            other = self.ends[not short] = other[0], other[1] / 2
+        return at + (other[0] - at) * height / (height - other[1])
+
+    def _retreat(self, at: float) -> float:
+        if self.last is None:
+            return at - math.log(4)
+        if at > self.last[0]:
+            self.ends[False] = at, -1.0
+        return (at + self.last[0]) / 2

@@ -1,0 +1,35 @@
+"""Which axes of a kernel, and of its layer's output, index the units."""
+
+from typing import Any
+
+from keras import layers
+
+__all__ = ["unit_axes"]
+
+# Axes of the kernel, by role.
+_AXES: dict[str, tuple[int, ...]] = {"dense": (-1,), "conv": (-1,), "pointwise": (-1,), "embedding": (-1,)}
+_AXES |= {"transposed": (-2,), "depthwise": (-2, -1)}
+
+Axes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def unit_axes(layer: Any, role: str) -> Axes | None:
+    """Returns the axes of the kernel and of the output that index units, in one order; None if unknown.
+
+    Those of a depthwise kernel, channels and multiplier, are one axis of the output.
+    """
+    if isinstance(layer, layers.EinsumDense):
+        return _of_equation(layer.equation)
+    if role not in _AXES:
+        return None
+    channel = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+    return _AXES[role], (channel,)
+
+
+def _of_equation(equation: str) -> Axes:
+    left, output = equation.split("->")
+    kernel = left.split(",")[1]
+    letters = [letter for letter in kernel if letter in output]
+    before, _, after = output.rpartition("...")
+    places = [after.index(x) - len(after) if x in after else before.index(x) for x in letters]
+    return tuple(kernel.index(x) for x in letters), tuple(places)
