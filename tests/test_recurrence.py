@@ -240,11 +240,17 @@ def test_an_error_inside_leaves_the_layer_as_it_was(error, rng):
     layer = layers.LSTM(UNITS, activation=activation, dropout=0.5, recurrent_dropout=0.5)
     inputs = inputs_for(layer, rng)
     layer.build(inputs.shape)
-    weights, attributes = [w.tobytes() for w in layer.get_weights()], dict(layer.cell.__dict__)
+    weights = [w.tobytes() for w in layer.get_weights()]
+
+    def attributes():
+        # `_called` is Keras' own note that a layer has run.
+        return {name: id(value) for name, value in vars(layer.cell).items() if name != "_called"}
+
+    before = attributes()
     with pytest.raises(error):
         recurrence.fit_gates(layer, inputs, unit_variance)
     assert [w.tobytes() for w in layer.get_weights()] == weights
-    assert dict(layer.cell.__dict__) == attributes
+    assert attributes() == before
     assert layer.cell.activation is activation
     assert ops.convert_to_numpy(layer(inputs)).shape == (6, UNITS)
 
@@ -303,7 +309,9 @@ def test_initial_states_are_given_or_a_stateful_layers_own(name, rng):
     np.testing.assert_allclose(given.std_before, expected[1], rtol=1e-4)
     twin = type(layer).from_config(layer.get_config() | {"stateful": True})
     twin.build(inputs.shape)
-    twin.set_weights([*layer.get_weights(), *state])
+    twin.set_weights(layer.get_weights())
+    for variable, value in zip(twin.states, state, strict=True):
+        variable.assign(value)
     own = recurrence.fit_gates(twin, inputs, unit_variance)
     assert own.std_before == given.std_before
     np.testing.assert_allclose([ops.convert_to_numpy(s) for s in twin.states], state, rtol=1e-6)
@@ -311,7 +319,8 @@ def test_initial_states_are_given_or_a_stateful_layers_own(name, rng):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
 def test_statistics_of_half_precision_are_float32(policy, rng):
-    layer = layers.LSTM(64, dtype=policy)
+    # Neither JAX nor torch draws an orthogonal kernel in float16.
+    layer = layers.LSTM(64, dtype=policy, recurrent_initializer="he_normal")
     inputs = 200 * rng.standard_normal((64, 8, 3)).astype("float32")
     layer.build(inputs.shape)
     expected = reference(layer.cell, inputs)
