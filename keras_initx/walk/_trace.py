@@ -168,7 +168,9 @@ def _makes_weights(layer: Any) -> bool:
 
 def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]) -> Trace:
     recorder = _Recorder(is_leaf)
-    args, kwargs = tree.map_structure(lambda spec: recorder.add(None, (), spec), inputs)
+    # In the order of `flatten`: that in which `map_structure` comes to a dict's values is the backend's.
+    recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]
+    args, kwargs = tree.pack_sequence_as(inputs, recorded)
     # In the scope no variable changes: neither a seed generator's state nor a counter of a user's layer.
     with _recording(recorder), _left_as_it_is(model), keras.StatelessScope():
         outputs = model(*args, **kwargs)
