@@ -29,6 +29,8 @@ HEAVY = (
     "InceptionResNetV2",
     "Xception",
     "VGG16",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
 )
 # Those that are initialized, saved and loaded in the fast suite.
 LIGHT = ("MobileNet", "MobileNetV3Small")

@@ -1,4 +1,5 @@
 import math
+import os
 
 import keras
 import numpy as np
@@ -30,6 +31,10 @@ LAYERS = {
     "ConvLSTM2D": lambda: layers.ConvLSTM2D(UNITS, (3, 2)),
     "ConvLSTM3D": lambda: layers.ConvLSTM3D(UNITS, 2),
 }
+# With 64-bit numbers on JAX, Keras' own GRU without a bias changes the dtype of its state within its loop.
+_WIDE = keras.backend.backend() == "jax" and os.environ.get("JAX_ENABLE_X64") == "1"
+_REFUSED = pytest.mark.xfail(_WIDE, reason="GRU.call", raises=TypeError, strict=True)
+CASES = [pytest.param(name, marks=_REFUSED if name == "GRU unbiased" else ()) for name in LAYERS]
 
 
 def unit_variance(mean, std):
@@ -143,7 +148,7 @@ def check(measured, expected):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", CASES)
 def test_moments_agree_with_the_equations(name, rng):
     layer, inputs = built(LAYERS[name], rng)
     expected = reference(layer.cell, inputs)
@@ -156,7 +161,7 @@ def test_moments_agree_with_the_equations(name, rng):
 
 
 @pytest.mark.parametrize("tolerance", [0.1, 0.01])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", CASES)
 def test_fit_brings_every_gate_to_its_target(name, tolerance, rng):
     layer, inputs = built(LAYERS[name], rng)
     before = [w.tobytes() for w in layer.get_weights()]

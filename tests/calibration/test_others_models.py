@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from model_table import APPLICATIONS, BACKBONES, HEAVY, application, backbone, slow
+from model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, slow
 
 import keras_initx as initx
 from keras_initx import probe
@@ -35,7 +35,7 @@ def assert_calibrated(model, samples):
     return {row.path: row.note for row in report.rows if row.note}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=slow if n in HEAVY else ()) for n in APPLICATIONS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in LIGHT else slow) for n in APPLICATIONS])
 def test_an_application(name):
     assert assert_calibrated(application(name), samples=8) == {}
 
