@@ -2,7 +2,6 @@
 
 import warnings
 
-import keras
 import numpy as np
 import pytest
 from model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, slow
@@ -40,14 +39,7 @@ def test_an_application(name):
     assert assert_calibrated(application(name), samples=8) == {}
 
 
-# torch's symbolic run lets a table of 8 positions be added to 16 steps: what is drawn is then too long.
-WHISPER = pytest.param(
-    "Whisper",
-    marks=pytest.mark.xfail(keras.backend.backend() == "torch", reason="length of drawn input", strict=True),
-)
-
-
-@pytest.mark.parametrize("name", [WHISPER if name == "Whisper" else name for name in BACKBONES])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone(name):
     notes = assert_calibrated(backbone(name), samples=8)
     # Left are tables: tied to the logits, of positions, of relative distances, and the token of a class.
