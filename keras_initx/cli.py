@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("model", help="a .keras file")
     verb.add_argument("--data", required=True, help="an .npy or .npz file, or a data set of tfds")
     verb.add_argument("--initializer", help="the law, such as initx>LSUV (each layer's own, or LSUV)")
+    verb.add_argument("--targets", help="labels, for the laws that use them: an .npy or .npz file")
+    verb.add_argument("--loss", help="for laws that take gradients, such as mse (the model's own)")
     verb.add_argument("--samples", type=int, default=256, help="rows of data to measure on (256)")
     verb.add_argument("--training", action="store_true", help="run as in training")
     verb.add_argument("--redraw", action="store_true", help="draw the law's base first")
@@ -95,7 +97,7 @@ def _list() -> list[dict[str, str]]:
         {
             "name": f"initx>{cls.__name__}",
             "family": family,
-            "needs": "shape, data" if family == "data-dependent" else "shape",
+            "needs": "shape, data" if family in ("data-dependent", "gradient") else "shape",
             "summary": _paragraphs(cls)[0],
         }
         for family, classes in initializers.FAMILIES.items()
@@ -140,30 +142,32 @@ def _calibrate(options: argparse.Namespace) -> Any:
 
     names = ("samples", "training", "redraw", "seed", "include", "exclude")
     chosen = {name: getattr(options, name) for name in names}
-    data = _read(options.data)
+    data = _read(options.data, "--data")
+    targets = options.targets and _read(options.targets, "--targets")
+    chosen |= {"targets": targets, "loss": options.loss}
     return _change(options, lambda model: calibrate(model, data, options.initializer, **chosen))
 
 
-def _read(source: str) -> Any:
+def _read(source: str, option: str) -> Any:
     """Reads an array, a dict of arrays, or a data set, or says why not in a ValueError."""
     import numpy as np
 
     path = pathlib.Path(source)
     if path.suffix not in (".npy", ".npz"):
-        return _load_data_set(source)
+        return _load_data_set(source, option)
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"`--data` must be a file of numbers that NumPy can read. Received: {source!r}: {reason}"
+            f"`{option}` must be a file of numbers that NumPy can read. Received: {source!r}: {reason}"
         ) from error
     if path.suffix == ".npy":
         return found
     return dict(found) if len(found.files) > 1 else found[found.files[0]]
 
 
-def _load_data_set(name: str) -> Any:
+def _load_data_set(name: str, option: str) -> Any:
     try:
         from keras_initx import datasets
 
@@ -171,7 +175,7 @@ def _load_data_set(name: str) -> Any:
             return datasets.load(name, "train")[0].batch(256)
     except (ImportError, ConnectionError) as error:
         cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
-        raise ValueError(f"`--data` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+        raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
 
 
 def _change(options: argparse.Namespace, verb: Callable[[Any], Any]) -> Any:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["knows_inputs", "refusal", "take_batch"]
+__all__ = ["knows_inputs", "refusal", "take_batch", "take_pair"]
 
 _OPEN = 32  # how long an open axis is drawn
 
@@ -42,19 +42,59 @@ def take_batch(
     Raises:
         ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs.
     """
+    return take_pair(model, data, samples, seed=seed, drawn=drawn)[0]
+
+
+def take_pair(
+    model: Any,
+    data: Any,
+    samples: int,
+    targets: Any = None,
+    seed: int | None = None,
+    drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
+) -> tuple[Any, Any]:
+    """Takes the first `samples` rows of the data, as `take_batch` does, with the targets that they have.
+
+    Args:
+        model: As in `take_batch`, as are `data`, `samples`, `seed` and `drawn`.
+        data: A tuple (x, y) or (x, y, sample_weight), or an iterable of such batches, brings its targets.
+        samples: Rows to take at most.
+        targets: An array, or a structure of arrays, in place of those that the data brings.
+        seed: Seed of what is drawn.
+        drawn: What is drawn.
+
+    Returns:
+        One batch, and its targets as NumPy arrays: all rows of the arrays that were given, of an iterable
+        those of the batch; None where there are none.
+
+    Raises:
+        ValueError: As in `take_batch`, and if the targets are not finite, or fewer than the rows.
+    """
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
     if data is None:
-        return _draw(model, samples, seed, drawn)
-    batch = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
-    for leaf in tree.flatten(batch):
-        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+        batch, brought = _draw(model, samples, seed, drawn), None
+    else:
+        batch, brought = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
+        _check_finite("data", batch)
+    targets = brought if targets is None else tree.map_structure(_to_numpy, targets)
+    rows = len(tree.flatten(batch)[0])
+    if targets is not None and any(leaf.ndim == 0 or len(leaf) < rows for leaf in tree.flatten(targets)):
+        raise ValueError(
+            f"`targets` must hold a row for each of the {rows} rows of data. Received: {_describe(targets)}."
+        )
+    _check_finite("targets", targets)
+    return batch, targets
+
+
+def _check_finite(name: str, structure: Any) -> None:
+    for leaf in tree.flatten(structure):
+        if getattr(leaf, "dtype", np.dtype(int)).kind == "f" and not np.isfinite(leaf).all():
             bad = int(leaf.size - np.isfinite(leaf).sum())
             raise ValueError(
-                f"`data` must be finite. Received: an array of shape {leaf.shape} with {bad} NaN or Inf "
+                f"`{name}` must be finite. Received: an array of shape {leaf.shape} with {bad} NaN or Inf "
                 "among its values. Remove or replace those rows, for example with numpy.nan_to_num."
             )
-    return batch
 
 
 def knows_inputs(model: Any) -> bool:
@@ -106,7 +146,7 @@ def _is_nested_numbers(data: Any) -> bool:
     return isinstance(data, list) and all(isinstance(leaf, int | float | str) for leaf in tree.flatten(data))
 
 
-def _gather(model: Any, data: Any, samples: int) -> Any:
+def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     if isinstance(data, dict | list | str) or not (
         isinstance(data, Iterable) or hasattr(data, "__getitem__")
     ):
@@ -118,29 +158,29 @@ def _gather(model: Any, data: Any, samples: int) -> Any:
     batches = map(data.__getitem__, range(len(data))) if hasattr(data, "__getitem__") else iter(data)
     parts, rows = [], 0
     for batch in batches:
-        part = _fit(model, batch, samples - rows)
-        parts.append(part)
-        rows += len(tree.flatten(part)[0])
+        # A DataLoader makes a list of a pair.
+        pair = tuple(batch) if isinstance(batch, list) and len(batch) in (2, 3) else batch
+        inputs, targets = _fit(model, pair, samples - rows)
+        size = len(tree.flatten(inputs)[0])
+        parts.append((inputs, tree.map_structure(lambda leaf, size=size: _to_numpy(leaf, size), targets)))
+        rows += size
         if rows >= samples:
             break
     if not parts:
         raise ValueError("`data` must not be empty. Received: an iterable without batches.")
-    return tree.map_structure(lambda *leaves: np.concatenate(leaves), *parts)
+    return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *parts)
 
 
-def _fit(model: Any, data: Any, samples: int) -> Any:
-    """Brings one structure of arrays into the structure of the model's inputs, cut to `samples` rows."""
+def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
+    """Brings one structure of arrays into that of the model's inputs, cut to `samples` rows, with targets."""
     if _is_nested_numbers(data):
         data = np.asarray(data)
     expected = _expected_inputs(model)
-    has_targets = isinstance(data, tuple) and len(data) in (2, 3)
-    if expected is None:
-        inputs = data[0] if has_targets else data
-    else:
-        count = len(tree.flatten(expected))
-        if has_targets and len(tree.flatten(data)) != count:
-            data = data[0]
-        inputs = _match(expected, data)
+    targets = None
+    paired = isinstance(data, tuple) and len(data) in (2, 3)
+    if paired and (expected is None or len(tree.flatten(data)) != len(tree.flatten(expected))):
+        data, targets = data[:2]
+    inputs = data if expected is None else _match(expected, data)
     if not all(_is_array(leaf) for leaf in tree.flatten(inputs)):
         raise ValueError(f"`data` must hold arrays. Received: a batch that is {_describe(data)}.")
     batch = tree.map_structure(lambda leaf: _rows(leaf, samples), inputs)
@@ -152,7 +192,7 @@ def _fit(model: Any, data: Any, samples: int) -> Any:
         )
     if expected is not None:
         _check_leaves(tree.flatten(expected), tree.flatten(batch))
-    return batch
+    return batch, tree.map_structure(_to_numpy, targets)
 
 
 def _expected_inputs(model: Any) -> Any:
@@ -186,11 +226,17 @@ def _misfit(expected: Any, data: Any, why: str) -> ValueError:
 def _rows(leaf: Any, samples: int) -> np.ndarray:
     if len(leaf.shape) == 0:
         raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
-    rows = leaf[:samples]
-    rows = np.asarray(keras.ops.convert_to_numpy(rows) if keras.ops.is_tensor(rows) else rows)
+    rows = _to_numpy(leaf, samples)
     if rows.dtype.kind in "cmM":
         raise ValueError(f"`data` must hold real numbers or strings. Received: dtype={rows.dtype}.")
     return rows
+
+
+def _to_numpy(leaf: Any, rows: int | None = None) -> Any:
+    if leaf is None:
+        return None
+    leaf = leaf if rows is None else leaf[:rows]
+    return np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
 
 
 def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:

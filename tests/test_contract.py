@@ -11,6 +11,7 @@ from keras_initx import initializers
 
 TABLE = {
     "initx>ActNormData": {"gain": 2.0},
+    "initx>BetweenLayer": {"steps": 3, "tolerance": 0.1},
     "initx>ChronoBias": {"max_timescale": 50.0},
     "initx>ConstantFill": {"value": 0.25},
     "initx>ConvOrthogonal": {"gain": 2.0},
@@ -22,6 +23,7 @@ TABLE = {
     "initx>GlorotGates": {"gates": 2},
     "initx>GlorotScaled": {"gain": 2.0, "distribution": "normal"},
     "initx>GlorotTransposed": {"strides": 2},
+    "initx>GradInit": {"optimizer": "adam", "learning_rate": 0.01, "max_norm": 2.0, "scale_rate": 0.1},
     "initx>HeDepthwise": {"activation": "gelu"},
     "initx>HeScaled": {"gain": 1.5, "mode": "fan_out", "activation": "gelu"},
     "initx>HeTransposed": {"strides": 2, "mode": "fan_out"},
@@ -34,11 +36,13 @@ TABLE = {
     "initx>IdentityScaled": {"gain": 2.0},
     "initx>KMeansFilters": {"iterations": 3, "epsilon": 0.5},
     "initx>LRURing": {"r_min": 0.5},
+    "initx>LabelPrior": {"form": "binary", "smoothing": 0.5},
     "initx>LSUV": {"target_std": 0.5, "remove_mean": True},
     "initx>LecunDepthwise": {"gain": 2.0},
     "initx>LecunScaled": {"distribution": "uniform"},
     "initx>LecunTransposed": {"distribution": "uniform"},
     "initx>LooksLinear": {"gain": 2.0},
+    "initx>MetaInit": {"learning_rate": 0.2, "momentum": 0.5, "epsilon": 1e-4},
     "initx>OrthogonalScaled": {"gain": 2.0, "preserve_norm": True},
     "initx>PCAFilters": {"gain": 2.0},
     "initx>PriorBias": {"prior": 0.2},
@@ -192,7 +196,7 @@ def test_draw_has_shape_and_dtype_and_is_finite(name, dtype, shape):
     )
     assert tuple(kernel.shape) == shape
     assert np.isfinite(array(kernel)).all()
-    assert array(kernel).any()
+    assert array(kernel).any() or name == "initx>LabelPrior"  # zero until it has seen labels
 
 
 @every_class

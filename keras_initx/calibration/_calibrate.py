@@ -14,13 +14,17 @@ from keras import ops
 
 import keras_initx.probe as probe
 from keras_initx.calibration._choice import check_law, input_specs, laws, reason
+from keras_initx.calibration._draw import drawn, seeded
 from keras_initx.calibration._filters import FILTERED, filters_for
 from keras_initx.calibration._gates import Cell, find_cells, fit
+from keras_initx.calibration._heads import drawing_law
+from keras_initx.calibration._loss import choose_objective
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
+from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
-from keras_initx.data import knows_inputs, refusal, take_batch
+from keras_initx.data import knows_inputs, refusal, take_pair
 from keras_initx.initializers import DataDependent, DataFilters
-from keras_initx.state import check_built, stream_seed, transaction
+from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite
 
 __all__ = ["calibrate"]
@@ -34,6 +38,8 @@ def calibrate(
     data: Any,
     initializer: Any = None,
     *,
+    targets: Any = None,
+    loss: Any = None,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     frozen: bool = False,
@@ -63,9 +69,13 @@ def calibrate(
         model: A built Keras model, of any form.
         data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset` or other iterable of batches; or
             None for drawn input: unit-Gaussian floats, integers within the vocabulary of the embeddings that
-            they feed, ones for all other integers and masks. A tuple (x, y) gives its x.
+            they feed, ones for all other integers and masks. A tuple (x, y) gives its x, and the targets.
         initializer: The law for all layers, for example `"initx>LSUV"`. When None, each layer whose own
             `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
+        targets: Labels for the laws that use them (`LabelPrior`, `BetweenLayer`, `MetaInit`, `GradInit`), as
+            `fit` takes them; None for those that come with the data.
+        loss: Loss that laws over the whole model take gradients of: a Keras loss, its name, or a function of
+            targets and outputs; None for the one that the model was compiled with.
         include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
             calibrated; None for all.
         exclude: Patterns or roles of what is to be left as it is.
@@ -98,8 +108,16 @@ def calibrate(
     started = time.perf_counter()
     check_built(model)
     _check(seed, tolerance, max_iterations)
-    chosen = laws(model, None if initializer is None else check_law(initializer), include, exclude)
-    batch = take_batch(model, data, samples, seed, input_specs(model) if data is None else ())
+    law = None if initializer is None else check_law(initializer)
+    specs = input_specs(model) if data is None else ()
+    batch, labels = take_pair(model, data, samples, targets, seed, specs)
+    chosen = laws(model, law, include, exclude, labels)
+    if whole := find_model_law(chosen):
+        objective = choose_objective(model, labels, loss, whole, seed)
+        patterns = include, exclude
+        return calibrate_over_model(
+            model, whole, chosen, batch, labels, objective, patterns, frozen, training, redraw, seed
+        )
     cells = find_cells(model, chosen, frozen)
     in_cells = {site for cell in cells for site in cell.sites}
     notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
@@ -139,22 +157,15 @@ def _starter(
     started: set[int] = set()
 
     def enter(site: KernelSite, inputs: Any) -> None:
-        law = laws[site]
-        if id(site.kernel) in started or not (redraw or isinstance(law, DataFilters)):
+        law = drawing_law(laws[site])
+        if law is None or id(site.kernel) in started or not (redraw or isinstance(law, DataFilters)):
             return
         started.add(id(site.kernel))
-        own_seed = law.seed if seed is None else seed
-        config = law.get_config()
-        config["seed"] = (
-            stream_seed(int(own_seed), site.path) if isinstance(own_seed, numbers.Integral) else own_seed
-        )
-        if site.axes:
-            config["input_axes"], config["output_axes"] = site.axes
-        seeded = law.from_config(config)
+        law = seeded(law, site, seed)
         if isinstance(law, DataFilters):
-            update(site.kernel, lambda _: filters_for(site, seeded, inputs))
+            update(site.kernel, lambda _: filters_for(site, law, inputs))
         else:
-            update(site.kernel, lambda value: seeded(value.shape, site.kernel.dtype))
+            update(site.kernel, drawn(law, site))
 
     return enter
 

@@ -4,14 +4,15 @@ import math
 from typing import Any
 
 from keras_initx.calibration._filters import takes_filters
+from keras_initx.calibration._heads import add_priors
 from keras_initx.calibration._report import FROZEN
-from keras_initx.initializers import LSUV, DataDependent, DataFilters, get, names
+from keras_initx.initializers import LSUV, DataDependent, DataFilters, LabelPrior, ModelLaw, get, names
 from keras_initx.walk import KernelSite, iter_kernels, select, trace
 
 __all__ = ["check_law", "input_specs", "laws", "reason"]
 
 _PLAIN = ("scale", "residual_scale")
-_LAWS = (DataDependent, DataFilters)
+_LAWS = (DataDependent, DataFilters, ModelLaw)
 
 
 def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
@@ -32,8 +33,9 @@ def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
 
 def check_law(initializer: Any) -> Any:
     law = get(initializer)
-    if not isinstance(law, _LAWS):
-        laws = [name for name in names() if isinstance(get(name), _LAWS)]
+    known = (*_LAWS, LabelPrior)
+    if not isinstance(law, known):
+        laws = [name for name in names() if isinstance(get(name), known)]
         raise ValueError(
             f"`initializer` must be a data-dependent law, one of {laws}. "
             f"Received: {initializer!r}, which needs no data."
@@ -41,18 +43,18 @@ def check_law(initializer: Any) -> Any:
     return law
 
 
-def laws(model: Any, law: Any, include: Any, exclude: Any) -> dict[KernelSite, Any]:
+def laws(model: Any, law: Any, include: Any, exclude: Any, targets: Any) -> dict[KernelSite, Any]:
     """The law of each site that is to be calibrated."""
     sites = [site for site in iter_kernels(model, trace=False) if site.role not in _PLAIN]
     sites = [site for site in sites if len(site.kernel.shape) > 1]
     if include is not None or exclude is not None:
         sites = select(sites, include, exclude)
-    if law is None:
-        own = {site: site.initializer for site in sites if isinstance(site.initializer, _LAWS)}
-        if own:
-            return own
-        law = LSUV()
-    return dict.fromkeys(sites, law)
+    if isinstance(law, LabelPrior):
+        return add_priors(model, sites, law, {}, targets)
+    if law is not None:
+        return dict.fromkeys(sites, law)
+    own = {site: site.initializer for site in sites if isinstance(site.initializer, _LAWS)}
+    return add_priors(model, sites, None, own, targets) or dict.fromkeys(sites, LSUV())
 
 
 def reason(site: KernelSite, law: Any, frozen: bool) -> str:

@@ -3,15 +3,14 @@
 import dataclasses
 import functools
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_initx.calibration._draw import drawn, seeded
 from keras_initx.calibration._report import FROZEN, CalibrationRow
 from keras_initx.recurrence import fit_cells, gate_names, obstacle, scaled
-from keras_initx.state import stream_seed
 from keras_initx.walk import KernelSite
 
 __all__ = ["Cell", "find_cells", "fit"]
@@ -142,15 +141,6 @@ def _scaled(name: str, factors: Sequence[float], gates: int, value: Any) -> Any:
 
 
 def _redraw(cell: Cell, seed: int | None, update: Update) -> None:
-    own_seed = cell.law.seed if seed is None else seed
     for site in cell.sites:
-        config = cell.law.get_config() | {"layout": site.layout and site.layout.to_dict()}
-        config["seed"] = (
-            stream_seed(int(own_seed), site.path) if isinstance(own_seed, numbers.Integral) else own_seed
-        )
-        base = type(cell.law).from_config(config)
-        update(site.kernel, functools.partial(_drawn, base, site.kernel.dtype))
-
-
-def _drawn(base: Any, dtype: str, value: Any) -> Any:
-    return base(tuple(value.shape), dtype)
+        base = seeded(cell.law, site, seed, layout=site.layout and site.layout.to_dict())
+        update(site.kernel, drawn(base, site))

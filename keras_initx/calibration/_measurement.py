@@ -9,11 +9,16 @@ from keras import ops
 
 from keras_initx.walk import KernelSite
 
-__all__ = ["Measurement", "affine", "to_bias", "to_kernel", "to_output"]
+__all__ = ["Measurement", "affine", "spreads", "to_bias", "to_kernel", "to_output"]
 
 # Rounding gives constant outputs a spread of about one unit in the last place; below this many of them the
 # spread says nothing about the data.
 _ZERO_SPREAD = 8 * 2.0**-23
+
+
+def spreads(mean: Any, std: Any) -> Any:
+    """Tells whether what has this mean and std varies by more than rounding."""
+    return std > _ZERO_SPREAD * np.hypot(mean, std)
 
 
 class Measurement:
@@ -54,7 +59,8 @@ class Measurement:
         std, varies = self._std(), self._varies()
         if not np.any(varies):
             return self.scale, self.shift, False
-        scale, shift = self.law.rescale(self.mean, np.where(varies, std, 1.0) if self.law.per_unit else std)
+        filled = np.where(varies, std, 1.0) if self.law.per_unit else std
+        scale, shift = self.law.rescale(self.mean, filled)
         if self.law.per_unit:  # a unit that does not vary is left alone
             scale, shift = np.where(varies, scale, 1.0), np.where(varies, shift, 0.0)
         if not self.movable:
@@ -67,8 +73,7 @@ class Measurement:
         return std if self.law.per_unit else float(std)
 
     def _varies(self) -> Any:
-        std = self._std()
-        return np.asarray(std > _ZERO_SPREAD * np.hypot(self.mean, std))
+        return np.asarray(spreads(self.mean, self._std())) | self.law.constants
 
     def error(self) -> float:
         """Returns how far the scale is from the law's for all calls, relatively."""

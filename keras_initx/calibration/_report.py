@@ -41,16 +41,27 @@ class CalibrationReport:
         samples: Rows of data in the batch.
         forward_passes: Forward passes spent.
         seconds: Seconds spent.
+        steps: Candidates that a law over the whole model looked at; 0 for the laws of single layers.
+        objective: What such a law makes small, at the start and at the end.
+        interrupted: Whether Ctrl-C ended its search; the weights are then those of the best candidate so far.
     """
 
     rows: tuple[CalibrationRow, ...]
     samples: int
     forward_passes: int
     seconds: float
+    steps: int = 0
+    objective: tuple[float, float] | None = None
+    interrupted: bool = False
+
+    @property
+    def calibrated(self) -> int:
+        """Number of kernels that were calibrated."""
+        return sum(row.iterations > 0 for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as dicts, tuples and numbers."""
-        return dataclasses.asdict(self)
+        """Returns the report as dicts, tuples and numbers, its totals included."""
+        return dataclasses.asdict(self) | {"calibrated": self.calibrated}
 
     def __str__(self) -> str:
         """Formats the report as an aligned table."""
@@ -65,7 +76,11 @@ class CalibrationReport:
         ]
         passes = "1 forward pass" if self.forward_passes == 1 else f"{self.forward_passes} forward passes"
         lines.append(
-            f"{sum(row.iterations > 0 for row in self.rows)} of {len(self.rows)} kernels calibrated on "
-            f"{self.samples} rows, {passes}, {self.seconds:.2f} s"
+            f"{self.calibrated} of {len(self.rows)} kernels calibrated on {self.samples} rows, {passes}, "
+            f"{self.seconds:.2f} s"
         )
+        if self.objective is not None:
+            start, end = self.objective
+            how = ", interrupted" if self.interrupted else ""
+            lines.append(f"objective {start:.4g} to {end:.4g} in {self.steps} steps{how}")
         return "\n".join(line.rstrip() for line in lines)

@@ -16,9 +16,11 @@ from keras_initx.initializers._data_dependent import (
     WithinLayer,
 )
 from keras_initx.initializers._data_filters import DataFilters, KMeansFilters, PCAFilters
-from keras_initx.initializers._heads import PriorBias
+from keras_initx.initializers._grad_init import GradInit
+from keras_initx.initializers._heads import LabelPrior, PriorBias
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
 from keras_initx.initializers._orthogonal import OrthogonalScaled
+from keras_initx.initializers._over_model import BetweenLayer, MetaInit, ModelLaw
 from keras_initx.initializers._recipes import (
     GatewiseOrthogonal,
     GlorotDepthwise,
@@ -44,6 +46,7 @@ __all__ = [
     "LSUV",
     "SIREN",
     "ActNormData",
+    "BetweenLayer",
     "ChronoBias",
     "ConstantFill",
     "ConvOrthogonal",
@@ -57,6 +60,7 @@ __all__ = [
     "GlorotGates",
     "GlorotScaled",
     "GlorotTransposed",
+    "GradInit",
     "HeDepthwise",
     "HeScaled",
     "HeTransposed",
@@ -67,10 +71,13 @@ __all__ = [
     "IdentityScaled",
     "KMeansFilters",
     "LRURing",
+    "LabelPrior",
     "LecunDepthwise",
     "LecunScaled",
     "LecunTransposed",
     "LooksLinear",
+    "MetaInit",
+    "ModelLaw",
     "OrthogonalScaled",
     "PCAFilters",
     "PriorBias",
@@ -129,9 +136,10 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
     ),
     "sparse": (SparseNormal,),
     "recurrent": (IRNN, ChronoBias, UniformGateBias),
-    "head": (PriorBias,),
+    "head": (PriorBias, LabelPrior),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
     "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData, PCAFilters, KMeansFilters),
+    "gradient": (BetweenLayer, MetaInit, GradInit),
 }
 
 
@@ -139,7 +147,7 @@ def names() -> list[str]:
     """Returns the registered name of every initializer of the package, sorted.
 
     >>> names()[:2]
-    ['initx>ActNormData', 'initx>ChronoBias']
+    ['initx>ActNormData', 'initx>BetweenLayer']
     """
     return sorted(f"{PACKAGE}>{cls.__name__}" for family in FAMILIES.values() for cls in family)
 

@@ -41,9 +41,11 @@ class DataDependent(AxisAware):
     Attributes:
         per_unit: Whether `rescale` gets one mean and std for each unit (output channel), as float64 arrays of
             shape (units,), or one of each over everything, as floats.
+        constants: Whether `rescale` gets those whose output is constant on the data, too, with a std of 0.
     """
 
     per_unit: ClassVar[bool] = False
+    constants: ClassVar[bool] = False
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws the base: independent normal entries of variance gain^2 / fan_in, unless a law overrides it.
@@ -53,14 +55,14 @@ class DataDependent(AxisAware):
             dtype: A float dtype; None for Keras' floatx.
         """
         fan_in = self.split(shape).fans.fan_in
-        return _draw_normal(self, shape, 1 / math.sqrt(fan_in or 1), dtype)
+        return draw_normal(self, shape, 1 / math.sqrt(fan_in or 1), dtype)
 
     def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
         """Returns the scale and the shift that bring a pre-activation of this mean and std to the law's.
 
         Args:
             mean: A float, or an array of shape (units,) where the law is `per_unit`.
-            std: The same, positive: constant units are left alone and never come here.
+            std: The same, positive unless `constants`: constant units are left alone and never come here.
 
         Returns:
             scale and shift, both in the form of the arguments.
@@ -237,7 +239,7 @@ class WeightNormData(DataDependent):
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws v, normal entries of std 0.05 * gain, in a float dtype (Keras' floatx when None)."""
-        return _draw_normal(self, shape, _SMALL_STDDEV, dtype)
+        return draw_normal(self, shape, _SMALL_STDDEV, dtype)
 
     def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
         """Returns g / |v| and the bias that g = 1 / std(t) comes with."""
@@ -280,7 +282,7 @@ class ActNormData(DataDependent):
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
         """Draws normal entries of std 0.05 * gain in a float dtype (Keras' floatx when None)."""
-        return _draw_normal(self, shape, _SMALL_STDDEV, dtype)
+        return draw_normal(self, shape, _SMALL_STDDEV, dtype)
 
     def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
         """Returns ActNorm's scale and bias of each channel."""
@@ -291,7 +293,7 @@ def _standardize(mean: Any, std: Any) -> tuple[Any, Any]:
     return 1 / std, -mean / std
 
 
-def _draw_normal(initializer: AxisAware, shape: Sequence[int], stddev: float, dtype: Any) -> Any:
+def draw_normal(initializer: AxisAware, shape: Sequence[int], stddev: float, dtype: Any) -> Any:
     shape = tuple(shape)
     seed = call_seed(initializer.seed, shape)
     return draw_entries(shape, initializer.gain * stddev, "normal", seed, dtype)

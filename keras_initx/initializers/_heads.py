@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_initx.initializers._base import PACKAGE, check_choice, draw, spread
+from keras_initx.initializers._base import PACKAGE, check_choice, check_finite, draw, spread
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -104,3 +105,123 @@ def _check_classes(prior: float | list[float]) -> None:
             f'`prior` must sum to 1 with activation="softmax". Received: prior={prior!r} with sum '
             f'{math.fsum(prior):.6g}. Divide by the sum, or use activation="sigmoid" for independent labels.'
         )
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class LabelPrior(keras.initializers.Initializer):
+    """A head's bias that makes its first predictions those of the labels' frequencies, measured on data.
+
+    Law: a zero bias, until `keras_initx.calibrate` moves the mean of each unit's pre-activation to the logit
+    of its prior: log p_k of class k for `"categorical"`, log(p / (1 - p)) for `"binary"`, the mean of the
+    targets for `"numeric"`. On average over the data the head then starts at the best constant prediction,
+    and no steps are spent on learning the frequencies. What the kernel adds to the mean is taken off; the
+    smaller it is, the closer each single prediction is to the prior. Choose it for imbalanced classes and for
+    targets far from zero. Do not choose it if the loss or the sampling balances the classes; where the prior
+    is known without data, `PriorBias` sets it.
+
+    Use it as the head's `bias_initializer`, which leaves the kernel to its own law, or as the `initializer`
+    of `calibrate`, for the model's heads alone.
+
+    >>> import numpy as np
+    >>> means = LabelPrior(smoothing=0.0).means(np.array([0, 0, 0, 1]), units=2, activation="softmax")
+    >>> bool(np.allclose(np.exp(means), [0.75, 0.25]))
+    True
+
+    Args:
+        form: What the targets are: `"categorical"` (one class of several: its number, or one-hot rows),
+            `"binary"` (zeros and ones, of each unit by itself), `"numeric"`, or None to tell by what follows
+            the head, a softmax or a sigmoid, and else by the targets: whole numbers, and rows of zeros and
+            one 1, are categorical (binary for one unit), other zeros and ones binary, all else numeric.
+        smoothing: Examples of each class that are added to those counted, at least 0; it keeps the logit of
+            a class that does not occur finite.
+
+    Raises:
+        ValueError: If an argument is outside its range; on a call, if `dtype` is not a float; in `means`, if
+            the targets do not fit the form and the units, or a class does not occur and `smoothing` is 0.
+
+    Reference:
+        Cappelletti, 2024, keras-team/keras#20357, for categorical and binary labels; a request, not a paper.
+        Smoothing, numeric targets and the kernel's share of the mean are additions.
+    """
+
+    def __init__(self, form: str | None = None, smoothing: float = 1.0) -> None:
+        self.form = None if form is None else check_choice("form", form, ("binary", "categorical", "numeric"))
+        if check_finite("smoothing", smoothing) < 0:
+            raise ValueError(f"`smoothing` must be at least 0. Received: smoothing={smoothing!r}.")
+        self.smoothing = float(smoothing)
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Returns zeros of the given shape and float dtype (Keras' floatx when None)."""
+        return draw(lambda dtype: ops.zeros(tuple(shape), dtype), dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"form": self.form, "smoothing": self.smoothing}
+
+    def means(self, targets: np.ndarray, units: int, activation: str | None = None) -> np.ndarray:
+        """Returns the mean that each unit's pre-activation is to have.
+
+        Args:
+            targets: Class numbers of any shape, or an array with the units as its last axis, which may be
+                missing for one unit.
+            units: Units of the head.
+            activation: `"softmax"`, `"sigmoid"`, or anything else for what tells nothing.
+
+        Returns:
+            float64 of shape (units,).
+        """
+        targets = np.asarray(targets)
+        form = self.form or _tell_form(targets, units, activation)
+        if form == "categorical":
+            counts = _count(targets, units) + self.smoothing
+            return _log(counts / counts.sum())
+        if targets.size % units or (units > 1 and targets.shape[-1] != units):
+            raise _misfit(targets, f"hold {units} numbers in each row, one for each unit", form)
+        rows = targets.reshape(-1, units).astype("float64")
+        if form == "numeric":
+            return rows.mean(axis=0)
+        if ((rows != 0) & (rows != 1)).any():
+            raise _misfit(targets, "be zeros and ones", form)
+        ones = rows.sum(axis=0) + self.smoothing
+        zeros = (1 - rows).sum(axis=0) + self.smoothing
+        return _log(ones / (ones + zeros)) - _log(zeros / (ones + zeros))
+
+
+def _tell_form(targets: np.ndarray, units: int, activation: str | None) -> str:
+    if activation in ("softmax", "sigmoid"):
+        return {"softmax": "categorical", "sigmoid": "binary"}[activation]
+    numbers = targets.dtype.kind in "iu" and targets.shape[-1:] != (units,)
+    if units > 1 and (numbers or _one_hot(targets, units)):
+        return "categorical"
+    return "binary" if np.isin(targets, (0, 1)).all() else "numeric"
+
+
+def _one_hot(targets: np.ndarray, units: int) -> bool:
+    rows = targets.ndim > 1 and targets.shape[-1] == units
+    return rows and bool(np.isin(targets, (0, 1)).all() and (targets.sum(axis=-1) == 1).all())
+
+
+def _count(targets: np.ndarray, units: int) -> np.ndarray:
+    """How often each class occurs, by numbers of classes or by rows of probabilities."""
+    if _one_hot(targets, units) or (targets.dtype.kind == "f" and targets.shape[1:][-1:] == (units,)):
+        return targets.reshape(-1, units).sum(axis=0, dtype="float64")
+    numbers = targets.ravel().astype("int64")
+    if (numbers != targets.ravel()).any() or numbers.min() < 0 or numbers.max() >= units:
+        raise _misfit(targets, f"be whole numbers from 0 to {units - 1}, or rows of {units}", "categorical")
+    return np.bincount(numbers, minlength=units).astype("float64")
+
+
+def _log(rates: np.ndarray) -> np.ndarray:
+    if (rates <= 0).any():
+        raise ValueError(
+            f"`smoothing` must be positive where a class does not occur. Received: classes "
+            f"{np.flatnonzero(rates <= 0).tolist()} without an example. The default of 1 keeps logits finite."
+        )
+    return np.log(rates)
+
+
+def _misfit(targets: np.ndarray, rule: str, form: str) -> ValueError:
+    return ValueError(
+        f"`targets` must {rule} for form={form!r}. Received: targets of shape {targets.shape}, dtype "
+        f"{targets.dtype}. Set `form` if they are of another kind."
+    )

@@ -1,0 +1,106 @@
+"""Calibration by a law over the whole model: the search, and what becomes of the weights."""
+
+import functools
+import time
+from typing import Any
+
+import keras_initx.probe as probe
+from keras_initx.calibration._draw import drawn, seeded
+from keras_initx.calibration._measurement import affine
+from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
+from keras_initx.calibration._search import Found, make_task, search
+from keras_initx.calibration._task import Objective, Task
+from keras_initx.data import knows_inputs, refusal
+from keras_initx.initializers import ModelLaw
+from keras_initx.state import transaction
+from keras_initx.walk import KernelSite
+
+__all__ = ["calibrate_over_model", "find_model_law"]
+
+Stds = dict[str, float]
+
+
+def find_model_law(laws: dict[KernelSite, Any]) -> ModelLaw | None:
+    """Returns the law over the whole model, if there is one among the laws of the kernels."""
+    found = [law for law in laws.values() if isinstance(law, ModelLaw)]
+    if not found:
+        return None
+    others = {type(law).__name__ for law in laws.values()} - {type(found[0]).__name__}
+    if others:
+        raise ValueError(
+            "`initializer` must be given where the layers' own laws are of several kinds. Received: "
+            f"{type(found[0]).__name__}, a law over the whole model, beside {sorted(others)}. Call "
+            "`calibrate` once for each kind, with `initializer`."
+        )
+    return found[0]
+
+
+def calibrate_over_model(
+    model: Any,
+    law: ModelLaw,
+    laws: dict[KernelSite, Any],
+    batch: Any,
+    targets: Any,
+    objective: Objective,
+    patterns: tuple[Any, Any],
+    frozen: bool,
+    training: bool,
+    redraw: bool,
+    seed: int | None,
+) -> CalibrationReport:
+    """Scales the weights of a model by what a law finds; arguments and result as in `calibrate`."""
+    started = time.perf_counter()
+    notes = {site: site.skip or ("" if site.kernel.trainable or frozen else FROZEN) for site in laws}
+    sites = [site for site, note in notes.items() if not note]
+    with transaction() as update:
+        if redraw:
+            for site in sites:
+                update(site.kernel, drawn(seeded(laws[site], site, seed), site))
+        before = _measure(model, batch)
+        task = make_task(model, sites, patterns, batch, targets, objective, training)
+        found = search(law, task)
+        for scale, place in zip(found.scales, task.weights, strict=True):
+            update(task.variables[place], functools.partial(affine, scale=float(scale)))
+        after = _measure(model, batch)
+    return _report(task, found, notes, before, after, started)
+
+
+def _measure(model: Any, batch: Any) -> Stds:
+    try:
+        return probe.preactivation_std(model, batch)
+    except (TypeError, ValueError) as error:
+        if knows_inputs(model) or probe.TRACED in str(error):
+            raise
+        raise refusal(model, batch, error) from error
+
+
+def _report(
+    task: Task,
+    found: Found,
+    notes: dict[KernelSite, str],
+    before: Stds,
+    after: Stds,
+    started: float,
+) -> CalibrationReport:
+    scales = {id(task.variables[p]): float(s) for s, p in zip(found.scales, task.weights, strict=True)}
+    rows = tuple(
+        CalibrationRow(
+            path=site.path,
+            role=site.role,
+            std_before=before.get(site.path),
+            scale=scales.get(id(site.kernel), 1.0),
+            std_after=after.get(site.path),
+            iterations=0 if note else found.steps,
+            note=note,
+        )
+        for site, note in notes.items()
+    )
+    return CalibrationReport(
+        rows,
+        task.rows,
+        task.passes[0] + 2,
+        time.perf_counter() - started,
+        found.steps,
+        found.objective,
+        found.interrupted,
+    )

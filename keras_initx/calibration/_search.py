@@ -1,0 +1,108 @@
+"""Laws over a whole model: a search, step by step, for one scale of each weight."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_initx.calibration._task import Objective, Task
+from keras_initx.walk import KernelSite, iter_kernels, iter_weights, select
+
+__all__ = ["Found", "make_task", "search"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        scales: One factor for each weight of the task.
+        steps: Candidates that were looked at.
+        objective: What the law makes small, at the start and at the end.
+        interrupted: Whether Ctrl-C ended the search.
+    """
+
+    scales: np.ndarray
+    steps: int
+    objective: tuple[float, float]
+    interrupted: bool
+
+
+def make_task(
+    model: Any,
+    sites: Sequence[KernelSite],
+    patterns: tuple[Any, Any],
+    batch: Any,
+    targets: Any,
+    objective: Objective,
+    training: bool,
+) -> Task:
+    """Returns the task of scaling some kernels of a model, and its other weights that are trained."""
+    every = list(iter_kernels(model, trace=False))
+    others: list[Any] = [*(site for site in every if len(site.kernel.shape) < 2), *iter_weights(model, every)]
+    chosen: list[Any] = [*sites, *(weight for weight in others if weight.kernel.trainable)]
+    if patterns != (None, None):
+        chosen = select(chosen, *patterns)
+    trained = [*model.trainable_variables, *(site.kernel for site in sites)]
+    variables = list({id(variable): variable for variable in trained}.values())
+    places = {id(variable): place for place, variable in enumerate(variables)}
+    weights = [weight for weight in chosen if id(weight.kernel) in places]
+    numbers = {id(weight.kernel): number for number, weight in enumerate(weights)}
+    kernel_of = np.full(len(weights), -1)
+    for site in sites:
+        for variable in filter(lambda v: v is not None and id(v) in numbers, (site.bias, site.kernel)):
+            kernel_of[numbers[id(variable)]] = numbers.get(id(site.kernel), -1)
+    return Task(
+        model=model,
+        sites=sites,
+        variables=variables,
+        values=[ops.convert_to_tensor(variable.value) for variable in variables],
+        weights=[places[id(weight.kernel)] for weight in weights],
+        kernel_of=kernel_of,
+        batch=tree.map_structure(ops.convert_to_tensor, batch),
+        targets=_cut(targets, len(tree.flatten(batch)[0])),
+        objective=objective,
+        training=training,
+    )
+
+
+def _cut(targets: Any, rows: int) -> Any:
+    return tree.map_structure(
+        lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf[:rows]), targets
+    )
+
+
+def search(law: Any, task: Task) -> Found:
+    """Runs a law's search and returns the best candidate, also when Ctrl-C ends it before its time."""
+    best: tuple[Any, np.ndarray] | None = None
+    first: Any = None
+    steps, interrupted = 0, False
+    bar = keras.utils.Progbar(law.steps, verbose=int(_watched()), stateful_metrics=["objective"])
+    try:
+        for scales, value in itertools.islice(law.search(task), law.steps):
+            steps += 1
+            first = value if first is None else first
+            if np.isfinite(value).all() and (best is None or value < best[0]):
+                best = value, np.array(scales)
+            bar.update(steps, [("objective", value[-1])])
+    except KeyboardInterrupt:
+        if best is None:
+            raise
+        interrupted = True
+    if best is None:
+        raise ValueError(
+            f"`data` must keep the loss and its gradients finite. Received: {first} at the weights as they "
+            "are. Calibrate with `initx>LSUV` first, or use float32 in place of half precision."
+        )
+    bar.update(steps, finalize=True)
+    return Found(best[1], steps, (first[-1], best[0][-1]), interrupted)
+
+
+def _watched() -> bool:
+    """Whether someone is there to see a progress bar."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules

@@ -1,0 +1,130 @@
+"""What a law over a whole model may ask of it: its loss at scaled weights, compiled."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+import keras_initx.probe as probe
+from keras_initx.gradients import compile_function
+from keras_initx.walk import KernelSite
+
+__all__ = ["Objective", "Task"]
+
+Objective = Callable[[Any, Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A model, its data and its loss, as a function of one scale for each weight.
+
+    Attributes:
+        model: The model.
+        sites: Its kernels.
+        variables: All variables that the loss is differentiated by.
+        values: Their values, tensors.
+        weights: For each weight that is scaled, its place among `variables`.
+        kernel_of: For each weight that is scaled the number of the kernel that it goes with: its own, that of
+            its layer if it is the bias, or -1; int array of shape (weights,).
+        batch: What the model is called on, tensors.
+        targets: What its outputs are compared with, tensors, or None.
+        objective: From batch, targets and outputs to the loss, a scalar tensor.
+        training: Whether the model runs as in training.
+        passes: Forward passes spent so far, by function; for the report.
+    """
+
+    model: Any
+    sites: Sequence[KernelSite]
+    variables: Sequence[Any]
+    values: Sequence[Any]
+    weights: Sequence[int]
+    kernel_of: np.ndarray
+    batch: Any
+    targets: Any
+    objective: Objective
+    training: bool
+    passes: list[int] = dataclasses.field(default_factory=lambda: [0])
+
+    @property
+    def is_kernel(self) -> np.ndarray:
+        """Whether each weight is a kernel; bool of shape (weights,)."""
+        return self.kernel_of == np.arange(len(self.kernel_of))
+
+    @property
+    def norms(self) -> np.ndarray:
+        """The Frobenius norm of each weight as it is; float64 of shape (weights,)."""
+        return np.array([np.linalg.norm(_to_numpy(self.values[place])) for place in self.weights])
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return int(tree.flatten(self.batch)[0].shape[0])
+
+    def of_weights(self, values: Iterable[Any]) -> list[Any]:
+        """Picks, of one thing for each variable, those of the weights that are scaled."""
+        values = list(values)
+        return [values[place] for place in self.weights]
+
+    def scaled(self, scales: Any) -> list[Any]:
+        """Returns the values of all variables with each weight times its scale, differentiable by them."""
+        values = list(self.values)
+        for number, place in enumerate(self.weights):
+            values[place] = values[place] * ops.cast(scales[number], values[place].dtype)
+        return values
+
+    def loss(self, values: Sequence[Any], rows: slice = slice(None)) -> Any:
+        """Returns the loss that the model would have with these values, on some rows of the data."""
+        self.passes[0] += 1
+        batch, targets = (
+            tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], part)
+            for part in (self.batch, self.targets)
+        )
+        with keras.StatelessScope(list(zip(self.variables, values, strict=True))):
+            return self.objective(batch, targets, self.model(batch, training=self.training))
+
+    def compile(self, function: Callable[["Task", Any], Any]) -> Callable[[np.ndarray], Any]:
+        """Compiles a function of this task and of the scales, a tensor of shape (weights,).
+
+        Returns:
+            A function from an array of scales to what `function` returns, as NumPy arrays.
+        """
+
+        def traced(scales: Any, values: Any, batch: Any, targets: Any) -> Any:
+            # Passed, not closed over: JAX makes constants of what it finds in a closure.
+            here = dataclasses.replace(self, values=values, batch=batch, targets=targets, passes=[0])
+            result = function(here, scales)
+            spent[0] = here.passes[0]
+            return result
+
+        compiled, spent = compile_function(traced), [0]
+
+        def call(scales: np.ndarray) -> Any:
+            tensor = ops.convert_to_tensor(scales, keras.config.floatx())
+            result = compiled(tensor, list(self.values), self.batch, self.targets)
+            self.passes[0] += spent[0]
+            return tree.map_structure(_to_numpy, result)
+
+        return call
+
+    def input_sizes(self, scales: np.ndarray) -> np.ndarray:
+        """Returns the mean size of what reaches each kernel at these scales, 0 where it is not known."""
+        found = np.zeros(len(self.weights))
+        numbers = {id(self.variables[place]): number for number, place in enumerate(self.weights)}
+
+        def enter(site: KernelSite, inputs: Any) -> None:
+            found[numbers[id(site.kernel)]] = float(ops.mean(ops.abs(ops.cast(inputs, "float32"))))
+
+        self.passes[0] += 1
+        sites = [site for site in self.sites if not site.obstacle and id(site.kernel) in numbers]
+        values = self.scaled(ops.convert_to_tensor(scales, keras.config.floatx()))
+        with keras.StatelessScope(list(zip(self.variables, values, strict=True))):
+            probe.run(self.model, self.batch, sites, lambda _, output: output, enter, self.training)
+        return found
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    # torch refuses to convert what still has a graph
+    return np.asarray(ops.convert_to_numpy(tensor.detach() if hasattr(tensor, "detach") else tensor))
