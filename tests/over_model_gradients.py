@@ -31,9 +31,7 @@ def build():
             layers.BatchNormalization(),
             layers.MaxPooling2D(),
             layers.Flatten(),
-            layers.Dense(
-                12, activation="gelu", name="hidden", kernel_regularizer=keras.regularizers.L2(1e-2)
-            ),
+            layers.Dense(12, activation="gelu", name="hidden"),
             layers.Dense(5, name="head"),
         ]
     )

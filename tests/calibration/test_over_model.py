@@ -325,3 +325,15 @@ def test_laws_of_several_kinds_are_refused(pair):
 def test_arguments_out_of_range_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_the_loss_is_that_of_the_compiled_model(pair):
+    """With its regularization: what `evaluate` says is what the law is given."""
+    inputs = layers.Input((8,))
+    hidden = layers.Dense(6, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(hidden))
+    model.compile(loss="sparse_categorical_crossentropy")
+    x, y = pair
+    task = fixed.task_of(model, x, y)
+    value = task.compile(lambda task, scales: task.loss(task.scaled(scales)))(np.ones(len(task.weights)))
+    assert float(value) == pytest.approx(model.evaluate(x, y, batch_size=60, verbose=0), rel=1e-5)
