@@ -15,7 +15,7 @@ def value_and_gradients(
 
     Both can be differentiated in turn, so that calls nest: within `function` may stand another call.
 
-    >>> from keras import ops
+    >>> ops = keras.ops
     >>> def cube(values):
     ...     return ops.sum(values[0] ** 3)
     >>> def slope(values):
@@ -60,11 +60,12 @@ def value_and_gradients(
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of tensors compiled as a whole where the backend does that: TensorFlow and JAX.
+    """Returns a function of tensors compiled as a whole, where that can be relied on.
 
-    It is compiled at its first call, for the shapes that it then has.
+    On JAX it is. On TensorFlow it is not: some processes refuse graphs of third derivatives of convolutions
+    for a cycle of nodes, others run the same model's.
 
-    >>> from keras import ops
+    >>> ops = keras.ops
     >>> print(ops.convert_to_numpy(compile_function(ops.square)(ops.convert_to_tensor(3.0))))
     9.0
 
@@ -74,22 +75,8 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         A function of the same arguments.
     """
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.jit(function)
-    if backend == "torch":
+    if keras.backend.backend() != "jax":
         return function
-    import tensorflow as tf
+    import jax
 
-    compiled = tf.function(function)
-    # One concrete function: calling the other, TensorFlow warns where a process compiles many.
-    concrete: list[Any] = []
-
-    def call(*arguments: Any) -> Any:
-        if not concrete:
-            concrete.append(compiled.get_concrete_function(*arguments))
-        return concrete[0](*arguments)
-
-    return call
+    return jax.jit(function)

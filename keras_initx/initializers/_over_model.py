@@ -258,7 +258,8 @@ def _quotient(task: Any, scales: Any, epsilon: float) -> tuple[Any, Any]:
         return sum(map(apart, slopes, changes)) / sum(math.prod(value.shape) for value in values)
 
     def apart(g: Any, change: Any) -> Any:
-        return ops.sum(ops.abs((g - change) / (g + ops.where(g >= 0, epsilon, -epsilon)) - 1))
+        sign = 2 * ops.cast(g >= 0, g.dtype) - 1  # never 0
+        return ops.sum(ops.abs((g - change) / (g + epsilon * sign) - 1))
 
     value, (slope,) = value_and_gradients(quotient, [scales])
     return value, slope
