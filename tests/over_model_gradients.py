@@ -66,5 +66,6 @@ if __name__ == "__main__":
     found = {}
     for dtype in ("float32", "float64"):
         keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
         found[dtype] = measure()
     sys.stdout.write(json.dumps(found))

@@ -91,7 +91,7 @@ def test_the_quotient_of_a_quadratic_is_its_curvature():
 
 
 def test_the_quotient_of_a_cubic_has_its_slope():
-    """Of (c w)^3 g is 3 c^3 w^2 and H is 6 c^3 w: the quotient is 6 c^3 w, and so is its slope by w's scale."""
+    """Of (c w)^3 g is 3 c^3 w^2 and H is 6 c^3 w: the quotient is 6 c^3 w, its slope by w 6 c^3."""
     model = keras.Sequential([layers.Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="ones")])
     x = np.full((6, 1), 0.6, "float32")
     task = fixed.task_of(model, x, x, loss=lambda _, outputs: outputs**3)
