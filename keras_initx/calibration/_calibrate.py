@@ -17,6 +17,7 @@ from keras_initx.calibration._choice import check_law, input_specs, laws, reason
 from keras_initx.calibration._filters import FILTERED, filters_for
 from keras_initx.calibration._gates import Cell, find_cells, fit
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
+from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.data import knows_inputs, refusal, take_batch
 from keras_initx.initializers import DataDependent, DataFilters
@@ -53,6 +54,7 @@ def calibrate(
     runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
     their pooled moments; further passes bring it within the tolerance. Each gate of an RNN, LSTM, GRU or
     ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
+    In a job of several JAX processes all measure on the rows of all, and end with equal weights.
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
     >>> report = calibrate(model, None, "initx>LSUV", seed=1)
@@ -70,7 +72,8 @@ def calibrate(
             calibrated; None for all.
         exclude: Patterns or roles of what is to be left as it is.
         frozen: Whether to calibrate layers that are not trainable, too.
-        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first.
+        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first. Of several
+            processes, each takes as many.
         training: Whether the model runs as in training: normalizations then use the batch's statistics, and
             their moving ones stay what they are.
         redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
@@ -78,8 +81,9 @@ def calibrate(
         tolerance: How far, relatively, a gate's std or the scale of a layer that runs several times may be
             from the law's. All other layers meet it exactly.
         max_iterations: Passes at most, and loops over a recurrent layer in each.
-        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input. Name
-            your layers: Keras numbers unnamed ones anew for each model of a process.
+        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input; to
+            redraw in several processes it is needed. Name your layers: Keras numbers unnamed ones anew for
+            each model of a process.
 
     Returns:
         A report with one row per kernel, in the order in which the layers ran. Layers that could not be
@@ -99,12 +103,14 @@ def calibrate(
     check_built(model)
     _check(seed, tolerance, max_iterations)
     chosen = laws(model, None if initializer is None else check_law(initializer), include, exclude)
-    batch = take_batch(model, data, samples, seed, input_specs(model) if data is None else ())
+    check_processes(model, seed, redraw or any(isinstance(law, DataFilters) for law in chosen.values()))
+    specs = input_specs(model) if data is None else ()
+    batch = union(lambda: take_batch(model, data, samples, seed, specs))
     cells = find_cells(model, chosen, frozen)
     in_cells = {site for cell in cells for site in cell.sites}
     notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
     sites = [site for site, note in notes.items() if not note]
-    with transaction() as update:
+    with transaction() as update, together(model):
         enter = _starter(chosen, redraw, seed, update)
         loops = _loops(cells, redraw, seed, tolerance, max_iterations, update)
         run = functools.partial(_run, model, batch, sites, chosen, enter, training, loops)
