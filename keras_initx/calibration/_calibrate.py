@@ -21,6 +21,7 @@ from keras_initx.calibration._heads import drawing_law
 from keras_initx.calibration._loss import choose_objective
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
 from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
+from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.data import knows_inputs, refusal, take_pair
 from keras_initx.initializers import DataDependent, DataFilters
@@ -59,6 +60,7 @@ def calibrate(
     runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
     their pooled moments; further passes bring it within the tolerance. Each gate of an RNN, LSTM, GRU or
     ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
+    In a job of several JAX processes all measure on the rows of all, and end with equal weights.
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
     >>> report = calibrate(model, None, "initx>LSUV", seed=1)
@@ -80,7 +82,8 @@ def calibrate(
             calibrated; None for all.
         exclude: Patterns or roles of what is to be left as it is.
         frozen: Whether to calibrate layers that are not trainable, too.
-        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first.
+        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first. Of several
+            processes, each takes as many.
         training: Whether the model runs as in training: normalizations then use the batch's statistics, and
             their moving ones stay what they are.
         redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
@@ -88,8 +91,9 @@ def calibrate(
         tolerance: How far, relatively, a gate's std or the scale of a layer that runs several times may be
             from the law's. All other layers meet it exactly.
         max_iterations: Passes at most, and loops over a recurrent layer in each.
-        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input. Name
-            your layers: Keras numbers unnamed ones anew for each model of a process.
+        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input; to
+            redraw in several processes it is needed. Name your layers: Keras numbers unnamed ones anew for
+            each model of a process.
 
     Returns:
         A report with one row per kernel, in the order in which the layers ran. Layers that could not be
@@ -110,8 +114,9 @@ def calibrate(
     _check(seed, tolerance, max_iterations)
     law = None if initializer is None else check_law(initializer)
     specs = input_specs(model) if data is None else ()
-    batch, labels = take_pair(model, data, samples, targets, seed, specs)
+    batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
     chosen = laws(model, law, include, exclude, labels)
+    check_processes(model, seed, redraw, chosen.values())
     if whole := find_model_law(chosen):
         objective = choose_objective(model, labels, loss, whole, seed)
         patterns = include, exclude
@@ -122,7 +127,7 @@ def calibrate(
     in_cells = {site for cell in cells for site in cell.sites}
     notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
     sites = [site for site, note in notes.items() if not note]
-    with transaction() as update:
+    with transaction() as update, together(model):
         enter = _starter(chosen, redraw, seed, update)
         loops = _loops(cells, redraw, seed, tolerance, max_iterations, update)
         run = functools.partial(_run, model, batch, sites, chosen, enter, training, loops)

@@ -1,0 +1,125 @@
+"""Several processes that train one model: they measure on the union of their data and end with equal weights.
+
+Keras 3 trains in several processes on JAX, after `keras.distribution.initialize`. There every process runs the
+whole program; here, so that nothing of the measurement needs to know of it, on the rows of all of them.
+"""
+
+import contextlib
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_initx.initializers import DataFilters, ModelLaw
+
+__all__ = ["check_processes", "together", "union"]
+
+
+def check_processes(model: Any, seed: int | None, redraw: bool, laws: Iterable[Any]) -> None:
+    """Raises ValueError where the weights of several processes would part.
+
+    Args:
+        model: A built Keras model.
+        seed: Seed of what is drawn.
+        redraw: Whether weights are to be drawn.
+        laws: The laws of the kernels.
+    """
+    laws = list(laws)
+    draws = redraw or any(isinstance(law, DataFilters) for law in laws)
+    if draws and seed is None and _several():
+        raise ValueError(
+            "`seed` must be an int where several processes draw weights, which are to be equal. "
+            "Received: seed=None. Give the same seed in each."
+        )
+    if _several() and (found := [type(law).__name__ for law in laws if isinstance(law, ModelLaw)]):
+        raise ValueError(
+            "`initializer` must be a law of single layers where several processes train one model. "
+            f"Received: {found[0]}. Calibrate and save the model in one process and load it in each."
+        )
+    strategy = getattr(model.weights[0].value, "distribute_strategy", None)
+    resolver = getattr(strategy, "cluster_resolver", None)
+    workers = resolver.cluster_spec().as_dict().get("worker", ()) if resolver else ()
+    if len(workers) > 1:
+        raise ValueError(
+            "`model` must not be built under a strategy of several workers, which Keras 3 cannot train on. "
+            f"Received: {type(strategy).__name__} of {len(workers)} workers. Calibrate and save the model in "
+            "one process and load it in each, or use JAX with `keras.distribution.initialize`."
+        )
+
+
+def union(take: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    """Returns the rows that all processes take, one process after another; an error in one is raised in all.
+
+    Args:
+        take: Returns this process' rows, and their targets or None, as NumPy arrays.
+
+    Returns:
+        One batch and its targets, the same in each process; what was taken where there is one process.
+    """
+    if not _several():
+        return take()
+    with _same_outcome() as parts:
+        batch, targets = take()
+        rows = len(tree.flatten(batch)[0])
+        cut = tree.map_structure(lambda leaf: None if leaf is None else leaf[:rows], targets)
+        parts.append((batch, cut))
+    return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *parts)
+
+
+@contextlib.contextmanager
+def together(model: Any) -> Iterator[None]:
+    """Has a block change the weights in all processes, to equal values, or raise in all."""
+    if not _several():
+        yield
+        return
+    with _same_outcome():
+        yield
+    # Equal rows give equal weights, up to what the machines of a job may round differently.
+    from jax.experimental import multihost_utils
+
+    shared = [variable for variable in model.weights if variable.value.is_fully_replicated]
+    values = multihost_utils.broadcast_one_to_all([np.asarray(variable.value) for variable in shared])
+    for variable, value in zip(shared, values, strict=True):
+        variable.assign(np.asarray(value))
+
+
+def _several() -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.process_count() > 1
+
+
+@contextlib.contextmanager
+def _same_outcome() -> Iterator[list[Any]]:
+    """Yields a list, which holds what all processes put into theirs after the block; errors are raised in all."""
+    own: list[Any] = []
+    try:
+        yield own
+    except BaseException as error:
+        _exchange(f"{type(error).__name__}: {error}")
+        raise
+    outcomes = _exchange(own)
+    for process, outcome in enumerate(outcomes):
+        if isinstance(outcome, str):
+            raise ValueError(
+                "`calibrate` must succeed in every process. "
+                f"Received: an error in process {process} of {len(outcomes)}, {outcome}"
+            )
+    own[:] = [value for outcome in outcomes for value in outcome]
+
+
+def _exchange(value: Any) -> list[Any]:
+    """Returns what each process gave, in bytes: the arrays may differ in length, and JAX has no strings."""
+    from jax.experimental import multihost_utils
+
+    sent = np.frombuffer(pickle.dumps(value), "uint8")
+    sizes = np.asarray(multihost_utils.process_allgather(np.asarray(sent.size, "int32"))).reshape(-1)
+    padded = np.zeros(sizes.max(), "uint8")
+    padded[: sent.size] = sent
+    found = np.asarray(multihost_utils.process_allgather(padded))
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(found, sizes, strict=True)]
