@@ -1,6 +1,7 @@
 """One instrumented pass over a model: the only code that hooks layers."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def run(
     enter: Callable[[KernelSite, Any], None] | None = None,
     training: bool = False,
     before: Sequence[tuple[Any, Callable[..., None]]] = (),
+    check: Callable[[KernelSite, Callable[[], Any], Callable[[], Any]], bool] | None = None,
 ) -> Any:
     """Calls the model once, eagerly, and shows each site's pre-activation to `observe`.
 
@@ -30,12 +32,15 @@ def run(
         model: A built Keras model or layer.
         inputs: What the model is called on.
         sites: Sites without an obstacle.
-        observe: Gets a site and its layer's output before the activation; what it returns takes the output's
-            place, so that all later layers see it.
+        observe: Gets a site and its pre-activation; what it returns takes the place of that, so that all
+            later layers see it.
         enter: Called with a site, and with what its layer is about to run on, each time.
         training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
             moving ones are then what they were before, and with dropout.
         before: Layers, and what is called with the arguments of each of their calls before it runs.
+        check: Called before a layer of a registered class runs, with each of its sites, with what runs it and
+            returns a list of the site's pre-activations and the output, and with what runs its own `call`.
+            If it returns False, the site is not shown.
 
     Returns:
         The model's output.
@@ -50,7 +55,7 @@ def run(
         for site in sites:
             by_layer.setdefault(id(site.layer), []).append(site)
         for group in by_layer.values():
-            hooks.enter_context(_hooked(group, observe, enter))
+            hooks.enter_context(_hooked(group, observe, enter, check))
         return model(inputs, training=training)
 
 
@@ -138,32 +143,55 @@ def _hooked(
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
     enter: Callable[[KernelSite, Any], None] | None,
+    check: Callable[..., bool] | None,
 ) -> Iterator[None]:
     """Has one layer, whose sites these are, show what each of its kernels makes."""
     layer = sites[0].layer
     call, shadow = layer.call, layer.__dict__.get("call")
-    activation = getattr(layer, "activation", None)
 
     def hooked(*args: Any, **kwargs: Any) -> Any:
-        now = _sites_of_call(sites, args, kwargs)
-        for site in now if enter else ():
+        now = {site.kernel.name: site for site in _sites_of_call(sites, args, kwargs)}
+        own = functools.partial(call, *args, **kwargs)
+
+        def run(show: Callable[[str, Any], Any]) -> Any:
+            if sites[0].call is not None:
+                return sites[0].call(layer, show, *args, **kwargs)
+            return _linear(layer, own, functools.partial(show, next(iter(now), "")))
+
+        if check and sites[0].taught:
+            now = {name: s for name, s in now.items() if check(s, functools.partial(_shown, name, run), own)}
+        for site in now.values() if enter else ():
             enter(site, args[0] if args else next(iter(kwargs.values())))  # type: ignore[misc]
-        if hasattr(layer, "pointwise_kernel"):
-            output = _separable(layer, args[0] if args else kwargs["inputs"], now, observe)
-        else:
-            output = _linear(layer, activation, call, args, kwargs)
-        if type(output).__name__ == "SymbolicTensor" or "Tracer" in type(output).__name__:
-            raise ValueError(
-                f"{TRACED}. Received: `{sites[-1].path}` runs inside a traced function, where its "
-                "output has no value yet. Take the tf.function or jit off the call, or call this outside it."
-            )
-        for site in now[-1:]:
-            if site.role != "depthwise" or not hasattr(layer, "pointwise_kernel"):
-                output = observe(site, output)
-        return output if activation is None else activation(output)
+
+        def show(name: str, output: Any) -> Any:
+            _refuse_symbols(output, sites[-1].path)
+            return observe(now[name], output) if name in now else output
+
+        return run(show)
 
     with _called(layer, hooked, shadow):
         yield
+
+
+def _shown(kernel: str, run: Callable[..., Any]) -> tuple[list[Any], Any]:
+    """What a layer shows of one kernel, and its output."""
+    found: list[Any] = []
+
+    def show(name: str, output: Any) -> Any:
+        if name == kernel:
+            found.append(output)
+        return output
+
+    output = run(show)
+    return found, output
+
+
+def _refuse_symbols(output: Any, path: str) -> None:
+    if type(output).__name__ == "SymbolicTensor" or "Tracer" in type(output).__name__:
+        raise ValueError(
+            f"{TRACED}. Received: `{path}` runs inside a traced function, where its "
+            "output has no value yet. Take the tf.function or jit off the call, or call this outside it."
+        )
 
 
 @contextlib.contextmanager
@@ -203,34 +231,19 @@ def _sites_of_call(
     return [site for site in sites if (site.kernel.name == "reverse_embeddings") == bool(backwards)]
 
 
-def _linear(
-    layer: Any, activation: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """What a layer makes before its activation."""
+def _linear(layer: Any, call: Callable[[], Any], show: Callable[[Any], Any]) -> Any:
+    """What a layer returns, shown before its activation."""
+    activation = getattr(layer, "activation", None)
     if activation is None:
-        return call(*args, **kwargs)
+        return show(call())
     # `object.__setattr__` passes by Keras' tracking of layer attributes.
-    object.__setattr__(layer, "activation", None)
+    # Not None: Keras' own layers ask for that, a user's need not.
+    object.__setattr__(layer, "activation", keras.activations.linear)
     try:
-        return call(*args, **kwargs)
+        output = call()
     finally:
         object.__setattr__(layer, "activation", activation)
-
-
-def _separable(
-    layer: Any, inputs: Any, sites: Sequence[KernelSite], observe: Callable[[KernelSite, Any], Any]
-) -> Any:
-    """What a separable convolution makes before its activation, its depthwise half observed on the way."""
-    options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
-    half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
-    for site in sites:
-        if site.role == "depthwise":
-            half = observe(site, half)
-    output = ops.conv(half, layer.pointwise_kernel, 1, "valid", layer.data_format)
-    if layer.bias is None:
-        return output
-    shape = (1, -1) + (1,) * layer.rank if layer.data_format == "channels_first" else (-1,)
-    return output + ops.reshape(layer.bias, shape)
+    return activation(show(output))
 
 
 @contextlib.contextmanager

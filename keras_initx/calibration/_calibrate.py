@@ -23,6 +23,7 @@ from keras_initx.calibration._measurement import Measurement, affine, to_bias, t
 from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
+from keras_initx.calibration._taught import checker
 from keras_initx.data import knows_inputs, refusal, take_pair
 from keras_initx.initializers import DataDependent, DataFilters
 from keras_initx.state import check_built, transaction
@@ -56,7 +57,8 @@ def calibrate(
     The model runs once. As each layer's pre-activation appears it is rescaled and flows on rescaled, so that
     every later layer is measured on calibrated inputs; when the pass is over, kernels and biases are changed
     by the same factors. Dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum
-    and embedding layers are covered, attention's query, key, value and output each by itself. A layer that
+    and embedding layers are covered, attention's query, key, value and output each by itself, and those that
+    `walk.register` was told the pre-activations of, if they are linear on the data. A layer that
     runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
     their pooled moments; further passes bring it within the tolerance. Each gate of an RNN, LSTM, GRU or
     ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
@@ -130,7 +132,8 @@ def calibrate(
     with transaction() as update, together(model):
         enter = _starter(chosen, redraw, seed, update)
         loops = _loops(cells, redraw, seed, tolerance, max_iterations, update)
-        run = functools.partial(_run, model, batch, sites, chosen, enter, training, loops)
+        check = checker(chosen, notes)
+        run = functools.partial(_run, model, batch, sites, chosen, enter, training, loops, check)
         measured, rounds, passes = _iterate(run, tolerance, max_iterations)
         for site, measurement in measured.items():
             _write(site, measurement, update)
@@ -217,6 +220,7 @@ def _run(
     enter: Callable[[KernelSite, Any], None],
     training: bool,
     loops: dict[Any, tuple[list[Cell], Callable[..., None]]],
+    check: Callable[..., bool],
     kept: Measurements,
 ) -> Measurements:
     """Runs the model once, on the scales that are kept and on those that appear."""
@@ -227,7 +231,7 @@ def _run(
             cell.calls = 0
     before = [(layer, function) for layer, (_, function) in loops.items()]
     try:
-        probe.run(model, batch, sites, observe, enter, training, before)
+        probe.run(model, batch, sites, observe, enter, training, before, check)
     except (TypeError, ValueError) as error:
         # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
         if measured or knows_inputs(model) or probe.TRACED in str(error):

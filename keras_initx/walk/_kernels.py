@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras import layers
+from keras import layers, ops
 
 from keras_initx.fans import Layout
 from keras_initx.layers import ResidualScale
 
-__all__ = ["Kernel", "Rule", "einsum_axes", "known_class", "register", "rule_of"]
+__all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,14 @@ class Kernel:
         layout: Its `keras_initx.fans.Layout`, a kind or dict of one, or a function from the layer to it; None
             for kernels that are read off their shape.
         initializer: Attribute of the layer that holds its initializer; None to look for `<name>_initializer`.
+        bias: Name of the variable that is its bias, None for none. Where several kernels name the same, the
+            last has it.
     """
 
     role: str
     layout: str | Mapping[str, Any] | Layout | Callable[[Any], Any] | None = None
     initializer: str | None = None
+    bias: str | None = "bias"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +37,17 @@ class Rule:
 
     Attributes:
         kernels: The kernels.
-        linear: Whether the pre-activation is linear in (kernel, bias).
+        linear: Whether every pre-activation is linear in (kernel, bias).
         chained: Whether each kernel takes the output of the one before.
+        call: As in `register`.
+        taught: Whether it is a user's.
     """
 
     kernels: Mapping[str, Kernel]
     linear: bool = False
     chained: bool = False
+    call: Callable[..., Any] | None = None
+    taught: bool = False
 
 
 def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -75,6 +82,19 @@ def _linear(role: str, layout: Any = None) -> Rule:
     return Rule({"kernel": Kernel(role, layout)}, linear=True)
 
 
+def _separable(layer: Any, show: Callable[[str, Any], Any], inputs: Any) -> Any:
+    """What a separable convolution computes in one operation, its depthwise half shown on the way."""
+    options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
+    half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
+    half = show("depthwise_kernel", half)
+    output = ops.conv(half, layer.pointwise_kernel, 1, "valid", layer.data_format)
+    if layer.bias is not None:
+        shape = (1, -1) + (1,) * layer.rank if layer.data_format == "channels_first" else (-1,)
+        output = output + ops.reshape(layer.bias, shape)
+    output = show("pointwise_kernel", output)
+    return output if layer.activation is None else layer.activation(output)
+
+
 _SEPARABLE = Rule(
     {
         "depthwise_kernel": Kernel("depthwise", _strided("depthwise")),
@@ -82,9 +102,12 @@ _SEPARABLE = Rule(
     },
     linear=True,
     chained=True,
+    call=_separable,
 )
 _EMBEDDINGS = Kernel("embedding", "embedding")
-_HUB = Rule({"embeddings": _EMBEDDINGS})
+# Of keras_hub, which is not imported, by the name of the class; the rest are the biases of T5's attention.
+_HUB = {"PositionEmbedding": Rule({"embeddings": _EMBEDDINGS}, linear=True)}
+_HUB_REST = Rule({"embeddings": _EMBEDDINGS})
 _SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
 _RULES: dict[type, Rule] = {
     layers.Dense: _linear("dense", "dense"),
@@ -124,9 +147,20 @@ _RULES: dict[type, Rule] = {
 def rule_of(layer: Any) -> tuple[type | None, Rule]:
     """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
     base = known_class(layer)
-    if base is None and type(layer).__module__.startswith("keras_hub."):
-        return base, _HUB  # position embeddings, and the biases of T5's attention
-    return base, _RULES[base] if base else Rule({})
+    if base is not None:
+        return base, _RULES[base]
+    hub = [cls for cls in type(layer).__mro__ if cls.__module__.startswith("keras_hub.")]
+    base = next((cls for cls in hub if cls.__name__ in _HUB), None)
+    return base, _HUB[base.__name__] if base else _HUB_REST if hub else Rule({})
+
+
+def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
+    """Returns the variable that is the bias of a kernel, or None."""
+    name = rule.kernels[kernel].bias
+    if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
+        return None
+    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    return next((variable for variable in variables if variable.name == name), None)
 
 
 def known_class(layer: Any) -> type | None:
@@ -134,23 +168,40 @@ def known_class(layer: Any) -> type | None:
     return next((cls for cls in type(layer).__mro__ if cls in _RULES), None)
 
 
-def register(layer_class: type, kernels: Mapping[str, Kernel | str]) -> None:
+def register(
+    layer_class: type,
+    kernels: Mapping[str, Kernel | str],
+    *,
+    linear: bool = False,
+    call: Callable[..., Any] | None = None,
+) -> None:
     """Teaches `iter_kernels` the kernels of a class of layers, and of its subclasses.
 
     The layer counts as one step of the model: the trace does not look inside. Without this, the kernels of a
     class that Keras does not know are reported and left alone.
 
+    `initialize` needs the kernels. `calibrate` and `preactivation_std` also need the pre-activations, each
+    linear in its kernel and bias: `linear=True` where that is the layer's output, `call` to show others.
+
     >>> class Mixer(layers.Layer):
     ...     def build(self, shape):
-    ...         self.mixing = self.add_weight(shape=(shape[1], 4), name="mixing")
-    >>> register(Mixer, {"mixing": Kernel("mixing", layout="dense")})
+    ...         self.mixing = self.add_weight(shape=(shape[-1], 4), name="mixing")
+    ...     def call(self, x):
+    ...         return x @ self.mixing
+    >>> register(Mixer, {"mixing": Kernel("mixing", layout="dense")}, linear=True)
 
     Args:
         layer_class: The class.
         kernels: For the name of each variable that is a kernel, a `Kernel` or only its role.
+        linear: Whether the output, before the layer's `activation` if it has one, is linear in the one kernel
+            and its bias.
+        call: Computes what the layer's `call` does from `(layer, show, *args, **kwargs)`, with the args of
+            that. Where it makes the pre-activation of a kernel it calls `show(name, tensor)`, and goes on
+            with what that returns.
 
     Raises:
-        ValueError: If the class is no Keras layer, no kernel is named, or a value is neither.
+        ValueError: If the class is no Keras layer, no kernel is named, a value is neither, `call` is no
+            function, or `linear` is no bool or is True for several kernels.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
         raise ValueError(f"`layer_class` must be a class of Keras layers. Received: {layer_class!r}.")
@@ -159,5 +210,16 @@ def register(layer_class: type, kernels: Mapping[str, Kernel | str]) -> None:
             "`kernels` must map names of variables to `Kernel`s or roles. "
             f'Received: kernels={kernels!r}. For example {{"kernel": Kernel("dense", layout="dense")}}.'
         )
+    if not isinstance(linear, bool) or (linear and (call is not None or len(kernels) > 1)):
+        raise ValueError(
+            "`linear` must be a bool, and True for layers of one kernel without `call`. Received: "
+            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. Of several kernels, show each "
+            "pre-activation in `call`."
+        )
+    if call is not None and not callable(call):
+        raise ValueError(
+            f"`call` must be None or a function. Received: call={call!r}. For example "
+            'lambda layer, show, x: layer.activation(show("kernel", x @ layer.kernel)).'
+        )
     rules = {name: Kernel(kernel) if isinstance(kernel, str) else kernel for name, kernel in kernels.items()}
-    _RULES[layer_class] = Rule(rules)
+    _RULES[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras import layers
 
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
-from keras_initx.walk._kernels import Kernel, einsum_axes, known_class, rule_of
+from keras_initx.walk._kernels import Kernel, bias_of, einsum_axes, known_class, rule_of
 from keras_initx.walk._trace import trace_model
 from keras_initx.walk._units import unit_axes
 
@@ -44,6 +44,8 @@ class KernelSite(Position):
         fans: The true fans; None for scales and for kernels of an unknown layer.
         obstacle: Why scaling kernel and bias does not scale the layer's pre-activation; empty when it does.
         skip: Why the kernel is not to be drawn anew; empty when it may be.
+        call: What shows the layer's pre-activations, as in `register`; None where its output is the only one.
+        taught: Whether the layer's class is one that a user registered.
         activation: What feeds the kernel, as `compute_gain` takes it; None for the model's input, for linear
             layers, normalizations and sums, and where `note` says that it is not known.
         feeds: The activation that the kernel's output goes through next; None for none before another kernel.
@@ -70,6 +72,8 @@ class KernelSite(Position):
     fans: Fans | None
     obstacle: str
     skip: str
+    call: Callable[..., Any] | None = None
+    taught: bool = False
     attention: str = ""
     cross: bool = False
     tied: bool = False
@@ -139,9 +143,9 @@ def _chain(layer: Any) -> int:
     if isinstance(layer, _ONE_STEP):
         inner = [sub for sub in layer._flatten_layers(include_self=False) if _chain(sub)]
         return max(map(_chain, inner), default=0)
-    base, rule = rule_of(layer)
-    if base is None:
+    if known_class(layer) is None:
         return 0
+    _, rule = rule_of(layer)
     kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in _PLAIN]
     return len(kernels) if rule.chained else min(len(kernels), 1)
 
@@ -205,14 +209,16 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
         role=role or (known.role if known else "other"),
         layer=layer,
         kernel=kernel,
-        bias=getattr(layer, "bias", None) if linear and kernel.name == list(rule.kernels)[-1] else None,
+        bias=bias_of(layer, rule, kernel.name) if linear else None,
         initializer=initializer_of(layer, kernel, known.initializer if known else None),
         axes=axes,
         layout=layout,
-        unit_axes=unit_axes(layer, known.role) if known else None,
+        unit_axes=unit_axes(layer, layout.kind if layout else known.role) if known else None,
         fans=fans,
         obstacle="its kernel also makes the logits" if tied else _obstacle(layer, linear and base, looped),
         skip=skip,
+        call=rule.call,
+        taught=rule.taught,
         tied=tied,
     )
 
@@ -275,7 +281,10 @@ def _obstacle(layer: Any, base: Any, looped: bool) -> str:
     if looped:
         return f"{name} runs inside a recurrent loop, and is no cell that is known"
     if not base:
-        return f"{name} is not supported yet"
+        return (
+            f"the pre-activation of {name} is not known: teach it with `linear` or `call` of "
+            "keras_initx.walk.register"
+        )
     if type(layer).call is not base.call:
         return f"{name} overrides {base.__name__}.call, so its output need not be linear in its kernel"
     if getattr(layer, "lora_enabled", False):

@@ -6,24 +6,24 @@ from keras import layers
 
 __all__ = ["unit_axes"]
 
-# Axes of the kernel, by role.
-_AXES: dict[str, tuple[int, ...]] = {"dense": (-1,), "conv": (-1,), "pointwise": (-1,), "embedding": (-1,)}
+# Axes of the kernel, by the kind of its layout, or its role where it has none.
+_AXES: dict[str, tuple[int, ...]] = {"dense": (-1,), "conv": (-1,), "embedding": (-1,)}
 _AXES |= {"transposed": (-2,), "depthwise": (-2, -1)}
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def unit_axes(layer: Any, role: str) -> Axes | None:
+def unit_axes(layer: Any, kind: str) -> Axes | None:
     """Returns the axes of the kernel and of the output that index units, in one order; None if unknown.
 
     Those of a depthwise kernel, channels and multiplier, are one axis of the output.
     """
     if isinstance(layer, layers.EinsumDense):
         return _of_equation(layer.equation)
-    if role not in _AXES:
+    if kind not in _AXES:
         return None
     channel = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-    return _AXES[role], (channel,)
+    return _AXES[kind], (channel,)
 
 
 def _of_equation(equation: str) -> Axes:

@@ -42,5 +42,7 @@ def test_an_application(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone(name):
     notes = assert_calibrated(backbone(name), samples=8)
-    # Left are tables: tied to the logits, of positions, of relative distances, and the token of a class.
+    # Left are tables: tied to the logits or for logits that are not made, of sines, of relative distances, and
+    # the token of a class.
     assert all(path.endswith(("embeddings", "class_token")) for path in notes), notes
+    assert {note for path, note in notes.items() if "position" in path} <= {"frozen: left as it is"}

@@ -173,6 +173,59 @@ def test_register_says_what_is_wrong(layer_class, table, message):
         register(layer_class, table)
 
 
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["mixing"], {"linear": 1}, "`linear` must be a bool.* Received: linear=1"),
+        (
+            ["b", "a"],
+            {"linear": True},
+            r"of one kernel.* kernels=\['a', 'b'\]. Of several kernels, show each",
+        ),
+        (["mixing"], {"linear": True, "call": max}, "without `call`. Received: linear=True"),
+        (
+            ["mixing"],
+            {"call": "call"},
+            "`call` must be None or a function. Received: call='call'. For example",
+        ),
+    ],
+)
+def test_register_says_what_is_wrong_with_pre_activations(names, options, message):
+    with pytest.raises(ValueError, match=message):
+        register(Mixer, dict.fromkeys(names, "mixing"), **options)
+    (site,) = iter_kernels(built(Mixer(), (4,)))
+    assert (site.role, site.taught) == ("other", False)
+
+
+def test_the_last_of_several_kernels_that_name_a_bias_has_it():
+    class Twice(layers.Layer):
+        def build(self, shape):
+            for name in ("one", "two", "three"):
+                self.add_weight(shape=(4, 4), name=name)
+            for name in ("bias", "own"):
+                self.add_weight(shape=(4,), name=name, trainable=name == "own")
+
+    kernels = {"one": Kernel("a"), "two": Kernel("a", "dense"), "three": Kernel("a", bias="own")}
+    register(Twice, kernels, call=lambda layer, show, x: x)
+    sites = list(iter_kernels(built(Twice(), (4,))))
+    assert [site.bias and site.bias.name for site in sites] == [None, "bias", "own"]
+    assert [site.unit_axes for site in sites] == [None, ((-1,), (-1,)), None]
+    assert [(site.obstacle, site.taught) for site in sites] == [("", True)] * 3
+
+
+def test_a_subclass_that_overrides_the_call_of_a_registered_class_has_an_obstacle():
+    class Taught(Mixer):
+        pass
+
+    class Squared(Taught):
+        def call(self, inputs):
+            return super().call(inputs) ** 2
+
+    register(Taught, {"mixing": "mixing"}, linear=True)
+    (site,) = iter_kernels(built(Squared(), (4,)))
+    assert site.obstacle == "Squared overrides Taught.call, so its output need not be linear in its kernel"
+
+
 def weights(model):
     return {w.path: w for w in iter_weights(model, list(iter_kernels(model, trace=False)))}
 

@@ -1,0 +1,74 @@
+"""Whether layers that users registered do what they were registered with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_initx.probe as probe
+from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
+from keras_initx.walk import KernelSite
+
+__all__ = ["checker"]
+
+# Of the largest entry. Factors are powers of two, so that only the sum with the shift is rounded.
+_TOLERANCES = {"float16": 0.01, "bfloat16": 0.01}
+
+
+def checker(
+    laws: dict[KernelSite, Any], notes: dict[KernelSite, str]
+) -> Callable[[KernelSite, Callable[[], Any], Callable[[], Any]], bool]:
+    """Returns the `check` of `probe.run`: it looks at each site once, and notes what is wrong."""
+    checked: set[KernelSite] = set()
+
+    def check(site: KernelSite, run: Callable[[], Any], call: Callable[[], Any]) -> bool:
+        if site not in checked:
+            checked.add(site)
+            notes[site] = _fault(site, laws[site], run, call)
+        return not notes[site]
+
+    return check
+
+
+def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[], Any]) -> str:
+    # In a scope no variable changes, and random generators draw the same in each.
+    with keras.StatelessScope(initialize_variables=False):
+        shown, output = run()
+    with keras.StatelessScope(initialize_variables=False):
+        plain = call()
+    if not _close(keras.tree.flatten(output), keras.tree.flatten(plain)):
+        return "run as it was registered, it does not return what its own `call` does"
+    measured = Measurement(law, site.bias is not None, len(shown[0].shape) if shown else 0)
+    for tensor in shown:
+        if law.per_unit:
+            measured.add(*probe.unit_moments(tensor, site.unit_axes[1]))  # type: ignore[index]
+        else:
+            measured.add(*probe.mean_and_variance(tensor))
+    if not measured.settled:
+        return ""
+    # Beyond the size that the law is about to give it, where saturation shows, and to the other side, where
+    # ReLU does; to different sizes for different units.
+    sizes = np.ceil(np.log2(np.abs(measured.scale))) + 1 + np.arange(np.size(measured.scale)) % 2
+    scale, shift = -np.exp2(sizes.reshape(np.shape(measured.scale))), float(site.bias is not None)
+    values = [(site.kernel, affine(site.kernel.value, to_kernel(scale, site)))]
+    if site.bias is not None:
+        values.append((site.bias, affine(site.bias.value, to_bias(scale, site, measured.rank), shift)))
+    with keras.StatelessScope(values, initialize_variables=False):
+        scaled, _ = run()
+    if _close(scaled, [affine(t, to_output(scale, site, measured.rank), shift) for t in shown]):
+        return ""
+    return "what is shown of it is not linear in its kernel and bias"
+
+
+def _close(found: list[Any], wanted: list[Any]) -> bool:
+    if len(found) != len(wanted):
+        return False
+    for one, other in zip(found, wanted, strict=True):
+        limit = _TOLERANCES.get(keras.backend.standardize_dtype(other.dtype), 1e-3)
+        got, want = (ops.convert_to_numpy(ops.cast(t, "float32")) for t in (one, other))
+        # What is not finite is no fault of the layer's, and told in the pass.
+        if got.shape != want.shape or np.abs(got - want).max() > limit * np.abs(want).max():
+            return False
+    return True
