@@ -196,8 +196,8 @@ def register(
         linear: Whether the output, before the layer's `activation` if it has one, is linear in the one kernel
             and its bias.
         call: Computes what the layer's `call` does from `(layer, show, *args, **kwargs)`, with the args of
-            that. Where it makes the pre-activation of a kernel it calls `show(name, tensor)`, and goes on
-            with what that returns.
+            that. Where it makes the pre-activation of a kernel, linear in that and its bias, it calls
+            `show(name, tensor)` and goes on with what that returns.
 
     Raises:
         ValueError: If the class is no Keras layer, no kernel is named, a value is neither, `call` is no

@@ -208,7 +208,7 @@ def test_the_last_of_several_kernels_that_name_a_bias_has_it():
     kernels = {"one": Kernel("a"), "two": Kernel("a", "dense"), "three": Kernel("a", bias="own")}
     register(Twice, kernels, call=lambda layer, show, x: x)
     sites = list(iter_kernels(built(Twice(), (4,))))
-    assert [site.bias and site.bias.name for site in sites] == [None, "bias", "own"]
+    assert [getattr(site.bias, "name", None) for site in sites] == [None, "bias", "own"]
     assert [site.unit_axes for site in sites] == [None, ((-1,), (-1,)), None]
     assert [(site.obstacle, site.taught) for site in sites] == [("", True)] * 3
 
