@@ -47,6 +47,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/initializers.py
 	$(BIN)/python benchmarks/initialize.py
 	$(BIN)/python benchmarks/signal_by_depth.py
+	$(BIN)/python benchmarks/lsuv_activations.py
 	$(BIN)/python benchmarks/demo.py
 
 clean:
