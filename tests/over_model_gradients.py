@@ -50,7 +50,7 @@ def task_of(model, x, y, loss=None):
 
 def data():
     rng = np.random.default_rng(1)
-    return rng.normal(size=(30, 8, 8, 1)).astype("float32"), rng.integers(0, 5, 30)
+    return rng.normal(size=(30, 8, 8, 1)).astype(keras.config.floatx()), rng.integers(0, 5, 30)
 
 
 def measure():

@@ -1,7 +1,7 @@
-"""Several processes that train one model: they measure on the union of their data and end with equal weights.
+"""Several processes that train one model: they measure on the union of their data, to equal weights.
 
-Keras 3 trains in several processes on JAX, after `keras.distribution.initialize`. There every process runs the
-whole program; here, so that nothing of the measurement needs to know of it, on the rows of all of them.
+Keras 3 trains in several processes on JAX, after `keras.distribution.initialize`. There every process runs
+the whole program; here, so that nothing of the measurement needs to know of it, on the rows of all of them.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def _several() -> bool:
 
 @contextlib.contextmanager
 def _same_outcome() -> Iterator[list[Any]]:
-    """Yields a list, which holds what all processes put into theirs after the block; errors are raised in all."""
+    """Yields a list, which after the block holds what all processes put into theirs; errors reach all."""
     own: list[Any] = []
     try:
         yield own

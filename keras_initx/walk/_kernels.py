@@ -1,6 +1,7 @@
 """What the kernels of each class of layer are: the table that `register` adds to."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -135,7 +136,8 @@ _RULES: dict[type, Rule] = {
     ),
     layers.LSTMCell: Rule(_gates(4)),
     layers.GRUCell: Rule(_gates(3)),
-    type(layers.ConvLSTM1D(1, 1).cell): Rule(_gates(4)),
+    # Keras exports no name for it; making one would start JAX, which several processes must set up first.
+    sys.modules[layers.ConvLSTM1D.__mro__[1].__module__].ConvLSTMCell: Rule(_gates(4)),
     layers.BatchNormalization: Rule(_SCALE),
     layers.GroupNormalization: Rule(_SCALE),
     layers.LayerNormalization: Rule(_SCALE),

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initx as initx
-import keras_initx.calibration._calibrate as calibrate
+import keras_initx.calibration._pass as calibrate
 from keras_initx import probe
 from keras_initx.walk import iter_kernels
 

@@ -1,7 +1,7 @@
 """Several devices and processes: statistics of the global batch, and equal weights on every replica.
 
-Devices are counted when a framework starts, so each test runs processes of its own, which print what they find
-as one line of JSON.
+Devices are counted when a framework starts, so each test runs processes of its own, which print what they
+find as one line of JSON.
 """
 
 import importlib.util
@@ -118,7 +118,8 @@ def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device():
         model = build()
         calibrate(model, data)
         devices = [plain(w.value.addressable_shards[n].data for w in model.weights) for n in range(2)]
-        print(json.dumps({"alone": plain(alone.get_weights()), "devices": devices, "stds": stds(model, data)}))
+        found = {"alone": plain(alone.get_weights()), "devices": devices, "stds": stds(model, data)}
+        print(json.dumps(found))
         """,
         backend="jax",
         flags="--xla_force_host_platform_device_count=2",
@@ -130,7 +131,7 @@ def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device():
 
 @needs_jax
 def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unused_port):
-    """Their shards differ in length and in scale, so that neither the mean of two stds nor one's own will do."""
+    """Their shards differ in length and in scale: neither the mean of two stds nor one's own will do."""
     found = run(
         """
         import jax
@@ -191,7 +192,7 @@ def test_workers_of_tensorflow_are_refused(monkeypatch):
 
     cluster = {"worker": ["a:1", "b:1"]}
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec(cluster))
-    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     monkeypatch.setattr(strategy.extended, "_cluster_resolver", resolver, raising=False)
     with strategy.scope():
         model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
