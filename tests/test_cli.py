@@ -221,6 +221,27 @@ def test_calibrate_on_a_data_set_as_json(capsys, tmp_path):
     assert json.loads(out)["rows"][0]["std_after"] == pytest.approx(1, rel=1e-3)
 
 
+@pytest.mark.tensorflow
+def test_calibrate_takes_targets_and_a_loss(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)]).save("m.keras")
+    np.save("x.npy", np.eye(3))
+    np.save("y.npy", np.ones(3))
+    arguments = (
+        "--data",
+        "x.npy",
+        "--targets",
+        "y.npy",
+        "--loss",
+        "mse",
+        "--initializer",
+        "initx>BetweenLayer",
+    )
+    status, out, error = run(capsys, "calibrate", "m.keras", *arguments, "--out", "m.keras", "--json")
+    assert status == 0, error
+    assert len(json.loads(out)["objective"]) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -229,6 +250,9 @@ def test_calibrate_on_a_data_set_as_json(capsys, tmp_path):
         ({"--data": "objects.npy"}, "`--data` must be a file of numbers"),
         ({"--data": "text.npz"}, "`--data` must be a file of numbers"),
         ({"--data": "wrong.npy"}, "`data` must have the structure"),
+        ({"--targets": "missing.npy"}, "`--targets` must be a file of numbers"),
+        ({"--initializer": "initx>GradInit"}, "`targets` must be given"),
+        ({"--initializer": "initx>GradInit", "--targets": "right.npy"}, "`loss` must be given"),
         ({"--initializer": "he_normal"}, "must be a data-dependent law"),
         ({"--samples": "0"}, "`samples` must be"),
         ({"--out": "new.h5"}, "`--out` must be a .keras file"),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initx.data import take_batch
+from keras_initx.data import take_batch, take_pair
 
 ONE = keras.Sequential([layers.Input((3,), name="x"), layers.Dense(2)])
 
@@ -178,3 +178,29 @@ def test_what_is_neither_number_nor_string_is_refused(kind):
 def test_things_that_hold_no_batches_are_refused(nothing):
     with pytest.raises(ValueError, match="`data` must"):
         take_batch(ONE, nothing, 8)
+
+
+def test_targets_come_with_pairs_or_apart():
+    x, y = rows(9), np.arange(9)
+    batches = [(x[:4], y[:4]), (x[4:], y[4:])]
+    for data, expected in (
+        ((x, y), y),
+        ((x, y, np.ones(9)), y),
+        (iter(batches), y[:6]),
+        (map(list, batches), y[:6]),
+        (x, None),
+        (iter([x]), None),
+    ):
+        batch, targets = take_pair(ONE, data, 6)
+        np.testing.assert_array_equal(keras.tree.flatten(batch)[0], x[:6])
+        np.testing.assert_array_equal(targets, expected)
+    _, targets = take_pair(ONE, (x, y), 6, targets={"a": -y})
+    np.testing.assert_array_equal(targets["a"], -y)
+
+
+def test_a_torch_data_loader_brings_its_targets():
+    torch = pytest.importorskip("torch")
+    pairs = torch.utils.data.TensorDataset(torch.ones(10, 3), torch.arange(10))
+    batch, targets = take_pair(ONE, torch.utils.data.DataLoader(pairs, batch_size=4), 6)
+    assert keras.tree.flatten(batch)[0].shape == (6, 3)
+    np.testing.assert_array_equal(targets, np.arange(6))

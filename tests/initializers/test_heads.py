@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_initx.initializers._heads import PriorBias
+from keras_initx.initializers._heads import LabelPrior, PriorBias
 
 CLASSES = [0.6, 0.3, 0.09, 0.01]
 
@@ -115,3 +115,51 @@ def test_config_round_trip_is_json(prior, activation):
         == bias.get_config()
         == {"prior": np.asarray(prior).tolist(), "activation": activation}
     )
+
+
+@pytest.mark.parametrize(
+    ("targets", "units", "activation", "expected"),
+    [
+        ([0, 0, 1, 2], 3, None, np.log([3 / 7, 2 / 7, 2 / 7])),
+        (np.eye(3)[[0, 0, 1, 2]], 3, None, np.log([3 / 7, 2 / 7, 2 / 7])),
+        ([[0.5, 0.5], [0.5, 0.5]], 2, "softmax", np.log([0.5, 0.5])),
+        ([[[0], [1]], [[1], [1]]], 2, "softmax", np.log([2 / 6, 4 / 6])),
+        ([0, 0, 1], 1, "sigmoid", [np.log(2 / 3)]),
+        ([True, False, False], 1, None, [np.log(2 / 3)]),
+        ([[1, 0], [1, 1]], 2, "sigmoid", [np.log(3), 0.0]),
+        ([[1, 0], [1, 1]], 2, None, [np.log(3), 0.0]),
+        ([2.5, 3.5], 1, None, [3.0]),
+        ([[1.0, 5.0], [3.0, 6.0]], 2, None, [2.0, 5.5]),
+    ],
+)
+def test_the_form_of_labels_is_told(targets, units, activation, expected):
+    means = LabelPrior().means(np.array(targets), units, activation)
+    np.testing.assert_allclose(means, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_without_smoothing_frequencies_are_exact_and_an_absent_class_is_refused():
+    means = LabelPrior(smoothing=0.0).means(np.array([0, 0, 0, 1]), 2, "softmax")
+    np.testing.assert_allclose(np.exp(means), [0.75, 0.25])
+    with pytest.raises(ValueError, match=r"classes \[2\] without an example"):
+        LabelPrior(smoothing=0.0).means(np.array([0, 1]), 3, "softmax")
+
+
+@pytest.mark.parametrize(
+    ("form", "targets", "units"),
+    [
+        ("binary", [0, 2], 1),
+        ("binary", [0, 1, 1], 2),
+        ("categorical", [0.5, 1.0], 2),
+        ("numeric", [[1.0] * 3], 2),
+    ],
+)
+def test_labels_of_another_form_are_refused(form, targets, units):
+    with pytest.raises(ValueError, match=f"for form='{form}'"):
+        LabelPrior(form).means(np.array(targets), units)
+
+
+def test_arguments_of_label_prior_are_checked():
+    with pytest.raises(ValueError, match="`form` must be one of"):
+        LabelPrior("ordinal")
+    with pytest.raises(ValueError, match="`smoothing` must be at least 0"):
+        LabelPrior(smoothing=-1.0)
