@@ -63,7 +63,7 @@ def add_priors(
         site: law or getattr(site.layer, "bias_initializer", None) for site in sites if site.bias is not None
     }
     priors = {site: prior for site, prior in found.items() if isinstance(prior, LabelPrior)}
-    if not priors:
+    if law is None and not priors:
         return chosen
     traced = {id(site.kernel): site for site in iter_kernels(model)}
     heads = [site for site in priors if law is None or traced[id(site.kernel)].is_output]
