@@ -64,7 +64,7 @@ def test_scales_are_those_of_a_loop_in_numpy(kernels, images):
 
 
 def test_scales_are_those_of_lsuv_within_its_tolerance(kernels, images):
-    """`lsuv` leaves a std that is within 0.1 of 1. In a net of ReLUs without biases stds are products of scales,
+    """`lsuv` leaves a std within 0.1 of 1. In a net of ReLUs without biases stds are products of scales,
     so that its scale of layer k over ours is std_k / std_(k - 1), by the stds that it leaves."""
     lsuv, torch = pytest.importorskip("lsuv"), pytest.importorskip("torch")
     convs = [torch.nn.Conv2d(a, b, 3) for a, b in itertools.pairwise(CHANNELS)]
