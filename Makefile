@@ -41,9 +41,11 @@ smoke: $(VENV)/.dev
 	build/smoke/venv/bin/python -m pip install --quiet build/smoke/*.whl
 	cp .ci/smoke.py build/smoke && cd build/smoke && venv/bin/python -I smoke.py
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/calibrate.py
+	$(BIN)/python benchmarks/calibrate_depth.py
+	$(BIN)/python benchmarks/calibrate_lsuv.py
 	$(BIN)/python benchmarks/initializers.py
 	$(BIN)/python benchmarks/initialize.py
 	$(BIN)/python benchmarks/signal_by_depth.py

@@ -1,10 +1,15 @@
-"""Time of `calibrate` over the time of one plain forward pass, on models that others wrote, in its parts."""
+"""Time of `calibrate` over the time of one plain forward pass, on models that others wrote, in its parts.
+
+Beside it `calibrate_depth.py` measures time and memory by depth, `calibrate_lsuv.py` the `lsuv` of torch.
+With `--gpu`, under JAX or torch, ResNet50 at 224x224, batch 256, on the GPU that the backend finds.
+"""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +23,10 @@ import keras_initx as initx
 from keras_initx import probe, walk
 
 # What the project aims at, in units of one plain eager forward pass.
-TARGETS = {"ResNet50": 1.15, "VGG16": 1.15, "MobileNetV2": 1.35}
+TARGETS = {"ResNet50": 1.15, "VGG16": 1.15, "MobileNetV2": 1.35, "GPT2, 12 layers": 1.35}
+GPT2 = {"vocabulary_size": 1000, "num_layers": 12, "num_heads": 4, "hidden_dim": 64, "intermediate_dim": 256}
+GPU = "--gpu" in sys.argv
+SIZE, ROWS = (224, 256) if GPU else (64, 16)
 PAIRS = 7
 RUNS = 5
 
@@ -48,12 +56,35 @@ def with_rescaled_output(_: walk.KernelSite, output: Any) -> Any:
     return output * 1.0001
 
 
-def measure(name: str) -> list[str]:
+def device() -> str:
+    """Returns the name of the GPU; raises where the backend sees none."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices("gpu")[0].device_kind
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def build(name: str) -> tuple[Any, Any]:
+    """Returns a model with random weights and one batch of NumPy arrays."""
     keras.utils.set_random_seed(1)
-    model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3))
-    images = np.random.default_rng(1).standard_normal((16, 64, 64, 3)).astype("float32")
-    batch = keras.ops.convert_to_tensor(images)
-    sites = list(walk.iter_kernels(model))
+    rng = np.random.default_rng(1)
+    if name.startswith("GPT2"):
+        import keras_hub
+
+        tokens = rng.integers(0, GPT2["vocabulary_size"], (16, 64)).astype("int32")
+        model = keras_hub.models.GPT2Backbone(**GPT2, max_sequence_length=64)
+        return model, {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
+    model = getattr(keras.applications, name)(weights=None, input_shape=(SIZE, SIZE, 3))
+    return model, rng.standard_normal((ROWS, SIZE, SIZE, 3)).astype("float32")
+
+
+def measure(name: str) -> list[str]:
+    model, images = build(name)
+    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, images)
+    sites = [site for site in walk.iter_kernels(model) if not site.obstacle]
 
     def forward(observed: list[walk.KernelSite], observe: Any) -> Any:
         return keras.ops.convert_to_numpy(probe.run(model, batch, observed, observe))
@@ -62,7 +93,7 @@ def measure(name: str) -> list[str]:
         "plain": lambda: forward([], None),
         "moments": lambda: forward(sites, with_moments),
         "outputs": lambda: forward(sites, with_rescaled_output),
-        "calibrate": lambda: finished(model, initx.calibrate(model, images, "initx>LSUV")),
+        "calibrate": lambda: finished(model, initx.calibrate(model, images, "initx>LSUV", samples=ROWS)),
     }
     rows = calls["calibrate"]().rows
     stds = probe.preactivation_std(model, batch)
@@ -92,15 +123,18 @@ def measure(name: str) -> list[str]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    backend = keras.backend.backend()
     report.write(
-        f"calibrate_{keras.backend.backend()}",
-        f"`calibrate` over one plain forward pass, {keras.backend.backend()}, eager, 64x64x3, batch 16",
-        f"KERAS_BACKEND={keras.backend.backend()} python benchmarks/calibrate.py",
+        f"calibrate_{backend}{'_gpu' * GPU}",
+        f"`calibrate` over one plain forward pass, {backend}, eager, {SIZE}x{SIZE}x3, batch {ROWS}",
+        f"KERAS_BACKEND={backend} python benchmarks/calibrate.py{' --gpu' * GPU}",
         ["model", "plain pass", "+ moments", "+ outputs", "calibrate", "aim", "", "worst abs(std - 1)"],
-        [measure(name) for name in TARGETS],
+        [measure(name) for name in (["ResNet50"] if GPU else TARGETS)],
         f"All ratios are to a plain pass of the same group: the median over {PAIRS} interleaved groups, "
         f"taken {RUNS} times; the median of those, and for `calibrate` their range. The columns add up: a "
         "pass that takes each layer's mean and variance; one that rescales each output too; and `calibrate`, "
         "which rescales kernels and biases besides. The last column is a second, independent probe of the "
-        "same batch. A plain pass builds no gradients on any backend.",
+        "same batch. A plain pass builds no gradients on any backend. GPT2: keras_hub's backbone with 12 "
+        "layers of width 64, 16 sequences of 64 tokens.",
+        device() if GPU else "no GPU used",
     )

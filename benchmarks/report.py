@@ -12,13 +12,20 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def write(
-    name: str, title: str, command: str, columns: list[str], rows: list[list[str]], note: str = ""
+    name: str,
+    title: str,
+    command: str,
+    columns: list[str],
+    rows: list[list[str]],
+    note: str = "",
+    device: str = "no GPU used",
 ) -> None:
     """Prints the table and writes it to `results/<name>.md`."""
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", "tensorflow", "numpy"))
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", backend, "numpy"))
     brand = cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    machine = f"{len(os.sched_getaffinity(0))} cores of {brand}, {memory:.0f} GiB, no GPU used"
+    machine = f"{len(os.sched_getaffinity(0))} cores of {brand}, {memory:.0f} GiB, {device}"
     lines = [
         f"# {title}",
         "",
