@@ -39,6 +39,7 @@ def test_promised_names():
         "initializers",
         "fans",
         "gains",
+        "gradients",
         "callbacks",
         "calibration",
         "cli",

@@ -2,5 +2,6 @@
 
 from keras_initx.calibration._calibrate import calibrate
 from keras_initx.calibration._report import CalibrationReport, CalibrationRow
+from keras_initx.calibration._task import Task
 
-__all__ = ["CalibrationReport", "CalibrationRow", "calibrate"]
+__all__ = ["CalibrationReport", "CalibrationRow", "Task", "calibrate"]

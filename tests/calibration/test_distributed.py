@@ -109,6 +109,7 @@ def test_mirrored_replicas_are_equal_to_each_other_and_to_one_device():
 
 
 @needs_jax
+@pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
 def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device():
     (found,) = run(
         """
@@ -130,6 +131,7 @@ def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device():
 
 
 @needs_jax
+@pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
 def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unused_port):
     """Their shards differ in length and in scale: neither the mean of two stds nor one's own will do."""
     found = run(
