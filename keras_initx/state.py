@@ -48,13 +48,14 @@ def stream_seed(seed: int, path: str) -> int:
 
 
 @contextlib.contextmanager
-def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
+def transaction() -> Iterator[Callable[..., None]]:
     """Yields `update(variable, function)`; on any exception, Ctrl-C included, puts back what it changed.
 
-    `update` assigns to the variable what the function makes of its value.
+    `update` assigns to the variable what the function makes of its value. With `fresh=True`, which promises a
+    tensor of the variable's own shape and dtype that nothing else holds, torch takes it without a copy.
 
     The old values are held until the block ends, without a copy: on TensorFlow and JAX, where `assign` puts a
-    new buffer in place of the old one, and on torch, where the variable is given a new buffer to be assigned.
+    new buffer in place of the old one, and on torch, where the variable is given the new value's.
 
     >>> variable = keras.Variable([1.0])
     >>> with contextlib.suppress(KeyError), transaction() as update:
@@ -66,7 +67,7 @@ def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
     saved: dict[int, tuple[Any, Any]] = {}
     backend = keras.backend.backend()
 
-    def update(variable: Any, function: Callable[[Any], Any]) -> None:
+    def update(variable: Any, function: Callable[[Any], Any], fresh: bool = False) -> None:
         if id(variable) in saved:
             variable.assign(function(variable.value))
             return
@@ -78,8 +79,9 @@ def transaction() -> Iterator[Callable[[Any, Callable[[Any], Any]], None]]:
         new = function(old)
         saved[id(variable)] = (variable, old)
         if backend == "torch":
-            variable.value.data = old.new_empty(old.shape)
-        variable.assign(new)
+            variable.value.data = new.detach() if fresh else old.new_empty(old.shape)
+        if backend != "torch" or not fresh:
+            variable.assign(new)
 
     try:
         yield update

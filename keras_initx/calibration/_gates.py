@@ -16,7 +16,7 @@ from keras_initx.walk import KernelSite
 __all__ = ["Cell", "find_cells", "fit"]
 
 _TOGETHER = "the kernels of a cell are scaled together: choose both"
-Update = Callable[[Any, Callable[[Any], Any]], None]
+Update = Callable[..., None]
 
 
 @dataclasses.dataclass(eq=False)

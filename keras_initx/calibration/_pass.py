@@ -21,7 +21,7 @@ from keras_initx.walk import KernelSite
 __all__ = ["calibrate_sites"]
 
 Measurements = dict[KernelSite, Measurement]
-Update = Callable[[Any, Callable[[Any], Any]], None]
+Update = Callable[..., None]
 
 
 def calibrate_sites(
@@ -165,10 +165,10 @@ def _observer(
 
 
 def _write(site: KernelSite, measurement: Measurement, update: Update) -> None:
-    update(site.kernel, functools.partial(affine, scale=to_kernel(measurement.scale, site)))
+    update(site.kernel, functools.partial(affine, scale=to_kernel(measurement.scale, site)), fresh=True)
     if site.bias is None:
         return
     scale, shift = (to_bias(v, site, measurement.rank) for v in (measurement.scale, measurement.shift))
     # Most biases are zero and stay it; half of the updates are saved by looking.
     if np.any(shift) or ops.convert_to_numpy(ops.copy(site.bias.value)).any():
-        update(site.bias, functools.partial(affine, scale=scale, shift=shift))
+        update(site.bias, functools.partial(affine, scale=scale, shift=shift), fresh=True)

@@ -12,7 +12,7 @@ __all__ = ["fill", "sample_std"]
 _SAMPLE = 2**16  # entries that the std of a large kernel is measured on
 
 
-def fill(variable: Any, initializer: Any, update: Callable[[Any, Callable[[Any], Any]], None]) -> None:
+def fill(variable: Any, initializer: Any, update: Callable[..., None]) -> None:
     """Draws a variable's new value, in its own shape and dtype, and assigns it.
 
     On JAX a variable that is sharded over devices is drawn shard by shard: none ever holds the whole.

@@ -28,7 +28,7 @@ from keras_initx.walk import (
 __all__ = ["initialize"]
 
 _UNKNOWN = "its layer does not tell its initializer: left as it is"
-Update = Callable[[Any, Callable[[Any], Any]], None]
+Update = Callable[..., None]
 
 
 def initialize(

@@ -167,7 +167,7 @@ def _untraced(model: Any) -> Iterator[KernelSite]:
         role, parent = attention.get(id(layer), ("", ""))
         for kernel in _kernels(layer):
             site = _site(layer, kernel, paths[id(layer)], role, id(layer) in looped)
-            yield dataclasses.replace(site, attention=parent)
+            yield dataclasses.replace(site, attention=parent) if parent else site
 
 
 def _is_attention(layer: Any) -> bool:
