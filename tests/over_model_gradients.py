@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_initx.calibration._loss import choose_objective
 from keras_initx.calibration._search import make_task
-from keras_initx.initializers import GradInit, _grad_init, _over_model
+from keras_initx.gradients import choose_loss
+from keras_initx.initializers import _grad_init, _over_model
 from keras_initx.walk import iter_kernels
 
 MEASURES = {
@@ -45,7 +45,7 @@ def build():
 
 def task_of(model, x, y, loss=None):
     sites = [site for site in iter_kernels(model, trace=False) if len(site.kernel.shape) > 1]
-    objective = choose_objective(model, y, loss, GradInit(), 0)
+    objective = choose_loss(model, y, loss, "GradInit")
     return make_task(model, sites, (None, None), x, y, objective, training=False)
 
 

@@ -12,13 +12,13 @@ import keras
 from keras_initx.calibration._choice import check_law, input_specs, laws, reason
 from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._gates import find_cells
-from keras_initx.calibration._loss import choose_objective
 from keras_initx.calibration._measurement import Measurement
 from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
 from keras_initx.calibration._pass import calibrate_sites
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.data import take_pair
+from keras_initx.gradients import choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite
 
@@ -110,7 +110,7 @@ def calibrate(
     chosen = laws(model, law, include, exclude, labels)
     check_processes(model, seed, redraw, chosen.values())
     if whole := find_model_law(chosen):
-        objective = choose_objective(model, labels, loss, whole, seed)
+        objective = _objective(model, labels, loss, whole, seed)
         patterns = include, exclude
         return calibrate_over_model(
             model, whole, chosen, batch, labels, objective, patterns, frozen, training, redraw, seed
@@ -139,6 +139,11 @@ def calibrate(
     return CalibrationReport(
         tuple(rows), len(keras.tree.flatten(batch)[0]), passes, time.perf_counter() - started
     )
+
+
+def _objective(model: Any, targets: Any, loss: Any, law: Any, seed: int | None) -> Any:
+    own = law.seed if seed is None else seed
+    return choose_loss(model, targets, loss, type(law).__name__, needed=law.needs_loss, seed=own)
 
 
 def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:

@@ -9,8 +9,9 @@ from keras_initx.calibration._draw import drawn, seeded
 from keras_initx.calibration._measurement import affine
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.calibration._search import Found, make_task, search
-from keras_initx.calibration._task import Objective, Task
+from keras_initx.calibration._task import Task
 from keras_initx.data import knows_inputs, refusal
+from keras_initx.gradients import Objective
 from keras_initx.initializers import ModelLaw
 from keras_initx.state import transaction
 from keras_initx.walk import KernelSite

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_initx.calibration._task import Objective, Task
+from keras_initx.calibration._task import Task
+from keras_initx.gradients import Objective
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, select
 
 __all__ = ["Found", "make_task", "search"]

@@ -9,12 +9,10 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
-from keras_initx.gradients import compile_function
+from keras_initx.gradients import Objective, compile_function
 from keras_initx.walk import KernelSite
 
-__all__ = ["Objective", "Task"]
-
-Objective = Callable[[Any, Any, Any], Any]
+__all__ = ["Task"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
