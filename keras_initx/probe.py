@@ -21,10 +21,12 @@ def run(
     inputs: Any,
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
-    enter: Callable[[KernelSite, Any], None] | None = None,
+    enter: Callable[[KernelSite, Any], Any] | None = None,
     training: bool = False,
     before: Sequence[tuple[Any, Callable[..., None]]] = (),
     check: Callable[[KernelSite, Callable[[], Any], Callable[[], Any]], bool] | None = None,
+    after: Sequence[tuple[Any, Callable[[Any], None]]] = (),
+    gradients: bool = False,
 ) -> Any:
     """Calls the model once, eagerly, and shows each site's pre-activation to `observe`.
 
@@ -34,19 +36,23 @@ def run(
         sites: Sites without an obstacle.
         observe: Gets a site and its pre-activation; what it returns takes the place of that, so that all
             later layers see it.
-        enter: Called with a site, and with what its layer is about to run on, each time.
+        enter: Called with a site, and with what its layer is about to run on, each time. What it returns
+            takes the place of that, unless it is None.
         training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
             moving ones are then what they were before, and with dropout.
         before: Layers, and what is called with the arguments of each of their calls before it runs.
         check: Called before a layer of a registered class runs, with each of its sites, with what runs it and
             returns a list of the site's pre-activations and the output, and with what runs its own `call`.
             If it returns False, the site is not shown.
+        after: Layers, and what is called with the output of each of their calls.
+        gradients: Whether torch is to record the pass, so that gradients can be taken of it.
 
     Returns:
         The model's output.
     """
     with contextlib.ExitStack() as hooks:
-        hooks.enter_context(_no_gradients())
+        if not gradients:
+            hooks.enter_context(_no_gradients())
         if training:
             hooks.enter_context(_unchanged(model.non_trainable_variables))
         for layer, function in before:
@@ -56,6 +62,8 @@ def run(
             by_layer.setdefault(id(site.layer), []).append(site)
         for group in by_layer.values():
             hooks.enter_context(_hooked(group, observe, enter, check))
+        for layer, function in after:
+            hooks.enter_context(_followed(layer, function))
         return model(inputs, training=training)
 
 
@@ -142,7 +150,7 @@ def unit_moments(tensor: Any, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarr
 def _hooked(
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
-    enter: Callable[[KernelSite, Any], None] | None,
+    enter: Callable[[KernelSite, Any], Any] | None,
     check: Callable[..., bool] | None,
 ) -> Iterator[None]:
     """Has one layer, whose sites these are, show what each of its kernels makes."""
@@ -161,7 +169,8 @@ def _hooked(
         if check and sites[0].taught:
             now = {name: s for name, s in now.items() if check(s, functools.partial(_shown, name, run), own)}
         for site in now.values() if enter else ():
-            enter(site, args[0] if args else next(iter(kwargs.values())))  # type: ignore[misc]
+            args, kwargs = _entered(enter, site, args, kwargs)  # type: ignore[arg-type]
+        own = functools.partial(call, *args, **kwargs)
 
         def show(name: str, output: Any) -> Any:
             _refuse_symbols(output, sites[-1].path)
@@ -171,6 +180,18 @@ def _hooked(
 
     with _called(layer, hooked, shadow):
         yield
+
+
+def _entered(
+    enter: Callable[[KernelSite, Any], Any], site: KernelSite, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Shows a site what its layer is about to run on, its first argument, and puts in what it returns."""
+    if args:
+        replaced = enter(site, args[0])
+        return (args if replaced is None else (replaced, *args[1:])), kwargs
+    name = next(iter(kwargs))
+    replaced = enter(site, kwargs[name])
+    return args, (kwargs if replaced is None else kwargs | {name: replaced})
 
 
 def _shown(kernel: str, run: Callable[..., Any]) -> tuple[list[Any], Any]:
@@ -202,6 +223,20 @@ def _preceded(layer: Any, function: Callable[..., None]) -> Iterator[None]:
     def hooked(*args: Any, **kwargs: Any) -> Any:
         function(*args, **kwargs)
         return call(*args, **kwargs)
+
+    with _called(layer, hooked, shadow):
+        yield
+
+
+@contextlib.contextmanager
+def _followed(layer: Any, function: Callable[[Any], None]) -> Iterator[None]:
+    """Has a function called with what each call of a layer returns."""
+    call, shadow = layer.call, layer.__dict__.get("call")
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        function(output)
+        return output
 
     with _called(layer, hooked, shadow):
         yield
