@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_initx.calibration._choice import check_law, input_specs, laws, reason
+from keras_initx.calibration._choice import check_law, laws, reason
 from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._gates import find_cells
 from keras_initx.calibration._measurement import Measurement
@@ -20,7 +20,7 @@ from keras_initx.calibration._report import FROZEN, CalibrationReport, Calibrati
 from keras_initx.data import take_pair
 from keras_initx.gradients import choose_loss
 from keras_initx.state import check_built, transaction
-from keras_initx.walk import KernelSite
+from keras_initx.walk import KernelSite, input_specs
 
 __all__ = ["calibrate"]
 

@@ -7,28 +7,12 @@ from keras_initx.calibration._filters import takes_filters
 from keras_initx.calibration._heads import add_priors
 from keras_initx.calibration._report import FROZEN
 from keras_initx.initializers import LSUV, DataDependent, DataFilters, LabelPrior, ModelLaw, get, names
-from keras_initx.walk import KernelSite, iter_kernels, select, trace
+from keras_initx.walk import KernelSite, iter_kernels, select
 
-__all__ = ["check_law", "input_specs", "laws", "reason"]
+__all__ = ["check_law", "laws", "reason"]
 
 _PLAIN = ("scale", "residual_scale")
 _LAWS = (DataDependent, DataFilters, ModelLaw)
-
-
-def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
-    """For each input, a shape that the model runs on, and the smallest vocabulary that it is looked up in."""
-    graph = trace(model)
-    limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
-    for node in graph.nodes:
-        size = getattr(node.operation, "input_dim", None)
-        if not isinstance(size, int) or not node.operands:
-            continue
-        origin = node.operands[0].node
-        while origin is not None and graph.nodes[origin].kind == "Cast":
-            origin = graph.nodes[origin].operands[0].node
-        if origin in limits:
-            limits[origin] = min(size, limits[origin] or size)
-    return [(graph.nodes[n].shape, limit) for n, limit in limits.items()]
 
 
 def check_law(initializer: Any) -> Any:

@@ -1,7 +1,7 @@
 """The kernels of a model and where they stand in it: the only code that knows Keras' layer classes."""
 
 from keras_initx.walk._flow import Branch
-from keras_initx.walk._graph import Graph, Node, Operand, trace
+from keras_initx.walk._graph import Graph, Node, Operand, input_specs, trace
 from keras_initx.walk._kernels import Kernel, register
 from keras_initx.walk._select import matches, matching, prefixes, select
 from keras_initx.walk._sites import KernelSite, iter_kernels
@@ -15,6 +15,7 @@ __all__ = [
     "Node",
     "Operand",
     "Weight",
+    "input_specs",
     "iter_kernels",
     "iter_weights",
     "matches",

@@ -20,6 +20,7 @@ from keras_initx.walk._operations import (
     label_of,
     named,
 )
+from keras_initx.walk._sinks import is_normalized_after, next_activation
 from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["Branch", "Flow", "Position"]
@@ -48,6 +49,9 @@ class Position:
 
     activation: Any = None
     feeds: Any = None
+    feeds_layer: Any = None
+    feeds_normalized: bool = False
+    normalized: bool = False
     depth: int | None = None
     branch: Branch | None = None
     ends_branch: bool = False
@@ -111,9 +115,13 @@ class Flow:
         note = "what feeds it is not known" if source is _UNKNOWN else ""
         if site.role in ("recurrent", "scale", "residual_scale"):  # no gain is theirs to have
             source, note = None, ""
+        feeds, feeds_layer, feeds_normalized = next_activation(self, index) if last else (None, None, False)
         return Position(
             activation=None if source is _UNKNOWN else source,
-            feeds=self._sink(index) if last else None,
+            feeds=feeds,
+            feeds_layer=feeds_layer,
+            feeds_normalized=feeds_normalized,
+            normalized=last and is_normalized_after(self, index),
             depth=self.before[index] + inside,
             branch=self.branches.get(index),
             ends_branch=index in self.ends and last,
@@ -176,28 +184,6 @@ class Flow:
         """Whether a product is x * f(x), with f one operation."""
         one, other = step.parents
         return self.steps[other].parents == (one,) or self.steps[one].parents == (other,)
-
-    def _sink(self, index: int) -> Any:
-        """The first activation that the output of a kernel goes through."""
-        own = activation_of(self.steps[index].operation)
-        if own:
-            return own
-        queue, seen = list(self.children[index]), set()
-        while queue:
-            child = queue.pop(0)
-            step = self.steps[child]
-            if child in seen or (step.opaque and not is_normalization(step.operation)):
-                continue
-            seen.add(child)
-            if self.weights[child]:
-                continue
-            activation = activation_of(step.operation)
-            if activation:
-                return activation
-            name = class_name(step)
-            if is_normalization(step.operation) or name in PASSING or name in SUMS:
-                queue.extend(self.children[child])
-        return None
 
     def input_of(self, index: int) -> int | None:
         """The step that made the first input of a step, casts aside."""

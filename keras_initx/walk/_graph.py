@@ -12,7 +12,7 @@ from keras_initx.walk._kernels import known_class
 from keras_initx.walk._sites import _is_leaf, _kernels
 from keras_initx.walk._trace import Step, trace_model
 
-__all__ = ["Graph", "Node", "Operand", "trace"]
+__all__ = ["Graph", "Node", "Operand", "input_specs", "trace"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,34 @@ def trace(model: Any) -> Graph:
     for step in found.steps:
         nodes.append(_node(step, nodes))
     return Graph(tuple(nodes), found.outputs, found.failure)
+
+
+def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
+    """For each input, a shape that the model runs on, and the smallest vocabulary that it is looked up in.
+
+    >>> layers = [keras.layers.Input((None,), dtype="int32"), keras.layers.Embedding(50, 4)]
+    >>> [limit for _, limit in input_specs(keras.Sequential(layers))]
+    [50]
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        For each input the shape, with batch axis, and the number of integers that it takes, None for others;
+        what `keras_initx.data.take_pair` draws input by.
+    """
+    graph = trace(model)
+    limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
+    for node in graph.nodes:
+        size = getattr(node.operation, "input_dim", None)
+        if not isinstance(size, int) or not node.operands:
+            continue
+        origin = node.operands[0].node
+        while origin is not None and graph.nodes[origin].kind == "Cast":
+            origin = graph.nodes[origin].operands[0].node
+        if origin in limits:
+            limits[origin] = min(size, limits[origin] or size)
+    return [(graph.nodes[n].shape, limit) for n, limit in limits.items()]
 
 
 def _node(step: Step, before: list[Node]) -> Node:

@@ -49,6 +49,10 @@ class KernelSite(Position):
         activation: What feeds the kernel, as `compute_gain` takes it; None for the model's input, for linear
             layers, normalizations and sums, and where `note` says that it is not known.
         feeds: The activation that the kernel's output goes through next; None for none before another kernel.
+        feeds_layer: The layer that is it or, as the kernel's own, ends with it; None for an operation.
+        feeds_normalized: Whether a normalization comes before it.
+        normalized: Whether one comes before each kernel and output that the kernel's output reaches, so that
+            its size does not matter to them.
         depth: Kernels before this one on the longest way from the input; None when it is not known.
         branch: The innermost residual branch that the kernel lies in; None outside of all.
         ends_branch: Whether its output is added to the skip, with no other kernel in between.

@@ -1,0 +1,57 @@
+"""What comes after a kernel in the flow of a model, up to the next kernels."""
+
+from typing import Any
+
+from keras import layers
+
+from keras_initx.walk._operations import PASSING, SUMS, activation_of, class_name, is_normalization
+
+__all__ = ["is_normalized_after", "next_activation"]
+
+
+def next_activation(flow: Any, index: int) -> tuple[Any, Any, bool]:
+    """The first activation that the output of a step goes through.
+
+    Args:
+        flow: A `Flow`.
+        index: Number of a step with a kernel.
+
+    Returns:
+        The activation, the layer that it is or that ends with it, and whether a normalization comes before.
+    """
+    operation = flow.steps[index].operation
+    own = activation_of(operation)
+    if own:
+        return own, operation, False
+    queue, seen = [(child, False) for child in flow.children[index]], set()
+    while queue:
+        child, normalized = queue.pop(0)
+        step = flow.steps[child]
+        normalizes = is_normalization(step.operation)
+        if child in seen or flow.weights[child] or (step.opaque and not normalizes):
+            continue
+        seen.add(child)
+        activation = activation_of(step.operation)
+        if activation:
+            layer = step.operation if isinstance(step.operation, layers.Layer) else None
+            return activation, layer, normalized
+        name = class_name(step)
+        if normalizes or name in PASSING or name in SUMS:
+            queue.extend((after, normalized or normalizes) for after in flow.children[child])
+    return None, None, False
+
+
+def is_normalized_after(flow: Any, index: int) -> bool:
+    """Whether a normalization comes between a step and each kernel and output that it reaches."""
+    queue, seen = [index], set()
+    while queue:
+        here = queue.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        if here != index and is_normalization(flow.steps[here].operation):
+            continue
+        if here in flow.trace.outputs or (here != index and flow.weights[here]):
+            return False
+        queue.extend(flow.children[here])
+    return True
