@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-__all__ = ["Objective", "choose_loss", "compile_function", "value_and_gradients"]
+__all__ = ["choose_loss", "compile_function", "value_and_gradients"]
 
 Objective = Callable[[Any, Any, Any], Any]
 
