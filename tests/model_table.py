@@ -33,7 +33,7 @@ HEAVY = (
     "EfficientNetV2B0",
 )
 # Those that are initialized, saved and loaded in the fast suite.
-LIGHT = ("MobileNet", "MobileNetV3Small")
+LIGHT = ("MobileNet",)
 HIDDEN = 8
 TRANSFORMER = {"vocabulary_size": 50, "num_layers": 2, "hidden_dim": HIDDEN, "intermediate_dim": 16}
 BACKBONES = {
