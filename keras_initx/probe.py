@@ -45,7 +45,7 @@ def run(
             returns a list of the site's pre-activations and the output, and with what runs its own `call`.
             If it returns False, the site is not shown.
         after: Layers, and what is called with the output of each of their calls.
-        gradients: Whether torch is to record the pass, so that gradients can be taken of it.
+        gradients: Whether gradients are taken of the pass: torch then records it, JAX shows tracers.
 
     Returns:
         The model's output.
@@ -61,7 +61,7 @@ def run(
         for site in sites:
             by_layer.setdefault(id(site.layer), []).append(site)
         for group in by_layer.values():
-            hooks.enter_context(_hooked(group, observe, enter, check))
+            hooks.enter_context(_hooked(group, observe, enter, check, gradients))
         for layer, function in after:
             hooks.enter_context(_followed(layer, function))
         return model(inputs, training=training)
@@ -152,6 +152,7 @@ def _hooked(
     observe: Callable[[KernelSite, Any], Any],
     enter: Callable[[KernelSite, Any], Any] | None,
     check: Callable[..., bool] | None,
+    gradients: bool,
 ) -> Iterator[None]:
     """Has one layer, whose sites these are, show what each of its kernels makes."""
     layer = sites[0].layer
@@ -173,7 +174,7 @@ def _hooked(
         own = functools.partial(call, *args, **kwargs)
 
         def show(name: str, output: Any) -> Any:
-            _refuse_symbols(output, sites[-1].path)
+            _refuse_symbols(output, sites[-1].path, gradients)
             return observe(now[name], output) if name in now else output
 
         return run(show)
@@ -207,8 +208,9 @@ def _shown(kernel: str, run: Callable[..., Any]) -> tuple[list[Any], Any]:
     return found, output
 
 
-def _refuse_symbols(output: Any, path: str) -> None:
-    if type(output).__name__ == "SymbolicTensor" or "Tracer" in type(output).__name__:
+def _refuse_symbols(output: Any, path: str, gradients: bool) -> None:
+    traced = "Tracer" in type(output).__name__ and not gradients  # JAX differentiates by tracers
+    if traced or type(output).__name__ == "SymbolicTensor":
         raise ValueError(
             f"{TRACED}. Received: `{path}` runs inside a traced function, where its "
             "output has no value yet. Take the tf.function or jit off the call, or call this outside it."

@@ -23,6 +23,7 @@ ALLOWED = {
     "recurrence": set(),
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
+    "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
     "callbacks": {"calibration", "summaries"},
     "saved_model": set(),
     "cli": set(),

@@ -1,0 +1,196 @@
+"""One forward and backward pass that reads what every kernel makes of the signal."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+import keras_initx.probe as probe
+from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
+from keras_initx.gradients import Objective, value_and_gradients
+from keras_initx.recurrence import gate_stds, obstacle
+from keras_initx.walk import KernelSite
+
+__all__ = ["Reading", "gate_readings", "measure"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What one pass tells of one kernel; means over its calls, None for what does not apply.
+
+    Attributes:
+        input_square: Second moment of what reaches it, None where that is integers.
+        signal: Mean, second moment and non-finite fraction of its pre-activation.
+        agreement: Mean cosine between the pre-activations of two rows.
+        activation: Mean, second moment and non-finite fraction of its activation.
+        dead: Fraction of units whose activation is 0 on all rows.
+        saturated: Fraction of its activation near a bound.
+        input_gradient: Length of the gradient of the loss with respect to what reaches it.
+        gradient: Length of the gradient with respect to its pre-activation.
+    """
+
+    input_square: float | None = None
+    signal: tuple[float, ...] | None = None
+    agreement: float | None = None
+    activation: tuple[float, ...] | None = None
+    dead: float | None = None
+    saturated: float | None = None
+    input_gradient: float | None = None
+    gradient: float | None = None
+
+
+def measure(
+    model: Any,
+    batch: Any,
+    targets: Any,
+    objective: Objective,
+    sites: Sequence[KernelSite],
+    training: bool,
+) -> tuple[float, dict[KernelSite, Reading], list[Any], list[Any]]:
+    """Runs a model forward and backward once; its variables stay as they are.
+
+    Args:
+        model: A built Keras model.
+        batch: NumPy arrays in the structure of its inputs.
+        targets: What the objective compares its outputs with, or None.
+        objective: From batch, targets and outputs to the loss.
+        sites: Its kernels whose pre-activations can be shown.
+        training: Whether it runs as in training.
+
+    Returns:
+        The loss, what was read of each site, the trainable variables, and the gradients by them.
+    """
+    variables = list(model.trainable_variables)
+    batch, targets = (
+        tree.map_structure(lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), part)
+        for part in (batch, targets)
+    )
+
+    def loss(values: Sequence[Any]) -> Any:
+        pass_ = _Pass(sites, values[len(variables) :])
+        with keras.StatelessScope(list(zip(variables, values[: len(variables)], strict=True))):
+            outputs = probe.run(
+                model,
+                batch,
+                sites,
+                pass_.observe,
+                pass_.enter,
+                training,
+                after=pass_.after(),
+                gradients=True,
+            )
+            value = objective(batch, targets, outputs)
+        return value, pass_.found
+
+    values = [ops.convert_to_tensor(variable.value) for variable in variables]
+    taps = [ops.zeros((), "float32") for _ in range(2 * len(sites))]
+    (value, found), gradients = value_and_gradients(loss, [*values, *taps], has_aux=True, nested=False)
+    found = tree.map_structure(_to_numpy, found)
+    lengths = [float(_to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
+    readings = {
+        site: _reading(found[number], lengths[2 * number], lengths[2 * number + 1])
+        for number, site in enumerate(sites)
+    }
+    return float(_to_numpy(value)), readings, variables, gradients[: len(variables)]
+
+
+class _Pass:
+    """What is called as a model runs, and the tensors that it has read: by site, by name, one per call."""
+
+    def __init__(self, sites: Sequence[KernelSite], taps: Sequence[Any]) -> None:
+        self.sites, self.taps = sites, taps
+        self.numbers = {site: number for number, site in enumerate(sites)}
+        self.found: list[dict[str, list[Any]]] = [{} for _ in sites]
+
+    def _add(self, site: KernelSite, name: str, value: Any) -> None:
+        if value is not None:
+            self.found[self.numbers[site]].setdefault(name, []).append(value)
+
+    def enter(self, site: KernelSite, inputs: Any) -> Any:
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype)):
+            return None
+        self._add(site, "inputs", signal(inputs)[1])
+        return tapped(inputs, self.taps[2 * self.numbers[site]])
+
+    def observe(self, site: KernelSite, output: Any) -> Any:
+        self._add(site, "signal", signal(output))
+        self._add(site, "agreement", agreement(output))
+        if site.feeds is None or not (site.feeds_layer or site.feeds_normalized):
+            active = output if site.feeds is None else _activate(site.feeds, output)
+            self._activated(site, active)
+        return tapped(output, self.taps[2 * self.numbers[site] + 1])
+
+    def after(self) -> list[tuple[Any, Callable[[Any], None]]]:
+        """Layers that end with a kernel's activation, and what is to be called with their outputs."""
+
+        def reader(site: KernelSite) -> Callable[[Any], None]:
+            return lambda output: self._activated(site, output)
+
+        return [(site.feeds_layer, reader(site)) for site in self.sites if site.feeds_layer]
+
+    def _activated(self, site: KernelSite, output: Any) -> None:
+        if not hasattr(output, "shape"):
+            return
+        self._add(site, "activation", signal(output))
+        if site.feeds is not None and site.unit_axes is not None:
+            self._add(site, "dead", dead_fraction(output, site.unit_axes[1]))
+            self._add(site, "saturated", saturated_fraction(output, site.feeds))
+
+
+def _activate(activation: Any, output: Any) -> Any:
+    return keras.activations.get(activation)(ops.stop_gradient(output))
+
+
+def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient: float) -> Reading:
+    mean = {name: np.mean(values, axis=0, dtype="float64") for name, values in found.items()}
+
+    def number(name: str) -> float | None:
+        return float(mean[name]) if name in mean else None
+
+    return Reading(
+        input_square=number("inputs"),
+        signal=tuple(map(float, mean["signal"])) if "signal" in mean else None,
+        agreement=number("agreement"),
+        activation=tuple(map(float, mean["activation"])) if "activation" in mean else None,
+        dead=number("dead"),
+        saturated=number("saturated"),
+        input_gradient=input_gradient if "inputs" in mean else None,
+        gradient=gradient if "signal" in mean else None,
+    )
+
+
+def gate_readings(model: Any, batch: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
+    """Reads the gates of recurrent cells by loops over them; one more pass, where there are such cells."""
+    owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
+    owners = {key: layer for key, layer in owners.items() if not obstacle(layer) and not _stacked(layer)}
+    if not owners:
+        return {}
+    found: dict[KernelSite, Reading] = {}
+
+    def reader(owner: Any) -> Callable[..., None]:
+        own = [site for site in sites if site.layer is owner.cell]
+
+        def read(inputs: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> None:
+            del training
+            gates = gate_stds(owner.cell, inputs, None, initial_state, mask, owner.go_backwards)
+            square = sum(std**2 + mean**2 for mean, std in zip(*gates, strict=True)) / len(gates[0])
+            mean = sum(gates[0]) / len(gates[0])
+            finite = 0.0 if math.isfinite(square) else 1.0
+            found.update(dict.fromkeys(own, Reading(signal=(mean, square, finite))))
+
+        return read
+
+    probe.run(model, batch, [], lambda _, output: output, before=[(o, reader(o)) for o in owners.values()])
+    return found
+
+
+def _stacked(layer: Any) -> bool:
+    return hasattr(layer.cell, "cells")
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(tensor.detach() if hasattr(tensor, "detach") else tensor))

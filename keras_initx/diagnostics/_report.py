@@ -1,0 +1,290 @@
+"""What diagnose found, in rows and in words."""
+
+import dataclasses
+import html
+import json
+import math
+from typing import Any
+
+from keras_initx.diagnostics._duplicates import Duplicate
+from keras_initx.diagnostics._jacobian import Spectrum
+
+__all__ = ["SignalError", "SignalReport", "SignalRow", "Verdict"]
+
+_COLUMNS = {
+    "path": "path",
+    "role": "role",
+    "expected": "expected_std",
+    "std": "preactivation_std",
+    "gain": "forward_gain",
+    "back": "backward_gain",
+    "act std": "activation_std",
+    "dead": "dead",
+    "satur.": "saturated",
+    "cos": "correlation",
+    "grad std": "gradient_std",
+    "update": "update_ratio",
+    "note": "note",
+}
+
+
+class SignalError(ValueError):
+    """A report that breaks a limit of `SignalReport.check`; `rows` are those that do."""
+
+    def __init__(self, message: str, rows: tuple["SignalRow", ...]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalRow:
+    """What one kernel makes of the signal; None for what does not apply or was not seen.
+
+    Attributes:
+        path: Path of the kernel within the model.
+        role: Role of the kernel, as in `keras_initx.walk`.
+        units: Number of its outputs: channels, features.
+        expected_std: What a kernel of variance gain^2 / fan_in, with its true fan and the gain of the
+            activation that feeds it, would make of what reaches it: a root mean square.
+        preactivation_std: Standard deviation of its pre-activation over rows, positions and units.
+        forward_gain: Root mean square of the pre-activation over `expected_std`.
+        backward_gain: Length of the gradient of the loss at what reaches it over that at its pre-activation,
+            times sqrt(E f'(z)^2) of the activation that feeds it.
+        chi: fan_in E[w^2] E[f'(z)^2] with the activation f that it feeds, z normal with the measured std.
+        activation_mean: Mean of the activation that its output goes through, of the output if there is none.
+        activation_std: Its standard deviation.
+        activation_square: Its second moment.
+        dead: Fraction of units whose activation is 0 on all rows.
+        saturated: Fraction of the activation within 2.5 % of its range from a bound, for bounded ones.
+        nonfinite: Fraction of NaN and Inf in the kernel, its pre-activation or its activation, the largest.
+        correlation: Mean cosine between the pre-activations of two rows.
+        weight_std: Standard deviation of the kernel's entries.
+        gradient_std: Standard deviation of the gradient of the loss by them; None for a frozen kernel.
+        update_ratio: Root mean square of what one step of the compiled optimizer changes over that of the
+            kernel.
+        normalized: Whether a normalization makes the size of its output harmless.
+        in_branch: Whether it lies in a residual branch.
+        note: What is not known of it, and why.
+    """
+
+    path: str
+    role: str
+    units: int | None = None
+    expected_std: float | None = None
+    preactivation_std: float | None = None
+    forward_gain: float | None = None
+    backward_gain: float | None = None
+    chi: float | None = None
+    activation_mean: float | None = None
+    activation_std: float | None = None
+    activation_square: float | None = None
+    dead: float | None = None
+    saturated: float | None = None
+    nonfinite: float = 0.0
+    correlation: float | None = None
+    weight_std: float | None = None
+    gradient_std: float | None = None
+    update_ratio: float | None = None
+    normalized: bool = False
+    in_branch: bool = False
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Something that is wrong, and what to do.
+
+    Attributes:
+        path: Path of the kernel; empty for the model.
+        kind: `nonfinite`, `symmetry`, `duplicate`, `variance`, `dead`, `saturated`, `forward`, `backward`,
+            `collapse`, `no_gradient` or `update`.
+        message: What is wrong, in a sentence.
+        cure: What to do, as code or in words.
+    """
+
+    path: str
+    kind: str
+    message: str
+    cure: str
+
+    def __str__(self) -> str:
+        """Formats the verdict as one line."""
+        return f"`{self.path or 'the model'}`: {self.message}; {self.cure}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SignalReport:
+    """What `diagnose` found.
+
+    Attributes:
+        rows: One row per kernel, in the order in which the layers run.
+        verdicts: What is wrong, what matters most first.
+        loss: The loss on the batch.
+        loss_name: What it is: `given`, `compiled`, or `random projection` where there are no targets.
+        samples: Rows of data in the batch.
+        forward_gain: Root mean square of what leaves the heads, before their activation, over that of what
+            reaches the first kernel; None if one of them is not known.
+        backward_gain: Length of the gradient at what reaches the first kernel over that at the heads.
+        chi_1: Geometric mean of the rows' chi, those before a normalization left out; None if there is none.
+        duplicates: Pairs of kernels that are equal, or perfectly correlated.
+        jacobian: Singular values of outputs by inputs, where they were asked for.
+        seconds: Seconds spent.
+    """
+
+    rows: tuple[SignalRow, ...]
+    verdicts: tuple[Verdict, ...]
+    loss: float
+    loss_name: str
+    samples: int
+    forward_gain: float | None
+    backward_gain: float | None
+    chi_1: float | None
+    duplicates: tuple[Duplicate, ...]
+    jacobian: Spectrum | None
+    seconds: float
+
+    def check(
+        self,
+        *,
+        max_gain: float | None = 2.0,
+        max_dead: float | None = 0.5,
+        max_saturated: float | None = 0.5,
+        max_update_ratio: float | None = None,
+        max_verdicts: int | None = None,
+    ) -> None:
+        """Raises SignalError when a row breaks a limit; NaN, Inf and equal kernels break any.
+
+        Gains of kernels before a normalization are not looked at, and those within a residual branch may be
+        small. The output of few units is large or small by chance: limits of gains are widened by three
+        standard errors, 3 / sqrt(2 units).
+
+        Args:
+            max_gain: Forward and backward gain must lie between its inverse and it.
+            max_dead: Largest fraction of dead units.
+            max_saturated: Largest fraction of saturated activations.
+            max_update_ratio: Largest ratio of an update to its weights.
+            max_verdicts: Most verdicts.
+
+        Raises:
+            SignalError: With the rows that break a limit.
+            ValueError: If a limit is not a positive number.
+        """
+        limits = {
+            "max_gain": max_gain,
+            "max_dead": max_dead,
+            "max_saturated": max_saturated,
+            "max_update_ratio": max_update_ratio,
+            "max_verdicts": max_verdicts,
+        }
+        for name, limit in limits.items():
+            if limit is not None and not (isinstance(limit, int | float) and 0 <= limit < math.inf):
+                raise ValueError(f"`{name}` must be None or a number of at least 0. Received: {limit!r}.")
+        if max_gain is not None and max_gain < 1:
+            raise ValueError(f"`max_gain` must be at least 1. Received: max_gain={max_gain!r}.")
+        broken = {row: found for row in self.rows if (found := _broken(row, limits))}
+        lines = [f"{row.path}: {'; '.join(found)}" for row, found in broken.items()]
+        lines += [f"{d.path} and {d.other}: perfectly correlated" for d in self.duplicates]
+        if max_verdicts is not None and len(self.verdicts) > max_verdicts:
+            lines += map(str, self.verdicts)
+        if lines:
+            given = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
+            raise SignalError("\n".join([f"the signal breaks a limit ({given}):", *lines]), tuple(broken))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as dicts, tuples and numbers."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Returns the report as JSON, with null for what is NaN or infinite."""
+        return json.dumps(_finite(self.to_dict()), indent=2)
+
+    def __str__(self) -> str:
+        """Formats the report as an aligned table, the totals and the verdicts."""
+        cells = [list(_COLUMNS), *_cells(self)]
+        shown = [column for column in zip(*cells, strict=True) if any(text != "-" for text in column[1:])]
+        widths = [max(map(len, column)) for column in shown]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+            for line in zip(*shown, strict=True)
+        ]
+        return "\n".join([*lines, *_totals(self), *map(str, self.verdicts)])
+
+    def __rich__(self) -> Any:
+        """Returns a table that `rich` prints."""
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table(*_COLUMNS)
+        for line in _cells(self):
+            table.add_row(*line)
+        return Group(table, *_totals(self), *map(str, self.verdicts))
+
+    def _repr_html_(self) -> str:
+        """Returns a table for notebooks."""
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>"
+            for line in _cells(self)
+        )
+        notes = "".join(f"<li>{html.escape(str(verdict))}</li>" for verdict in self.verdicts)
+        totals = "<br>".join(html.escape(line) for line in _totals(self))
+        return f"<table><tr>{head}</tr>{body}</table><p>{totals}</p><ul>{notes}</ul>"
+
+
+def _broken(row: SignalRow, limits: dict[str, Any]) -> list[str]:
+    found = [f"{row.nonfinite:.3g} of its values are NaN or Inf"] if row.nonfinite else []
+    gain = limits["max_gain"]
+    if gain is not None and not row.normalized:
+        spread = 3 / math.sqrt(2 * (row.units or 1))
+        least = 0.0 if row.in_branch else max(1 - spread, 0) / gain
+        for name in ("forward_gain", "backward_gain"):
+            value = getattr(row, name)
+            if value is not None and not least <= value <= gain * (1 + spread):
+                found.append(f"{name} {value:.3g}")
+    for name in ("dead", "saturated", "update_ratio"):
+        value, limit = getattr(row, name), limits[f"max_{name}"]
+        if value is not None and limit is not None and not value <= limit:
+            found.append(f"{name} {value:.3g}")
+    return found
+
+
+def _cells(report: SignalReport) -> list[list[str]]:
+    return [[_text(getattr(row, name)) for name in _COLUMNS.values()] for row in report.rows]
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def _totals(report: SignalReport) -> list[str]:
+    gains = {"forward gain": report.forward_gain, "backward gain": report.backward_gain}
+    known = {name: value for name, value in (gains | {"chi_1": report.chi_1}).items() if value is not None}
+    numbers = [f"{name} {value:.3g}" for name, value in known.items()]
+    lines = [
+        ", ".join(
+            [
+                f"{len(report.rows)} kernels on {report.samples} rows",
+                *numbers,
+                f"loss {report.loss:.4g} ({report.loss_name})",
+                f"{report.seconds:.2f} s",
+            ]
+        )
+    ]
+    if report.jacobian is not None:
+        spectrum = report.jacobian
+        lines.append(
+            f"Jacobian of {spectrum.outputs} outputs by {spectrum.inputs} inputs: largest singular value "
+            f"{spectrum.largest:.4g}, root mean square {math.sqrt(spectrum.mean_square):.4g}"
+        )
+    lines.append(f"{len(report.verdicts)} verdicts" if report.verdicts else "no verdicts")
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,147 @@
+"""From numbers to words: what is wrong with a signal, and what to do."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from keras_initx.diagnostics._duplicates import Duplicate
+from keras_initx.diagnostics._report import SignalRow, Verdict
+from keras_initx.fans import compute_fans
+from keras_initx.walk import KernelSite
+
+__all__ = ["verdicts_of"]
+
+# What matters most first.
+_KINDS = (
+    *("nonfinite", "symmetry", "duplicate", "forward", "backward", "variance", "saturated", "dead"),
+    *("collapse", "no_gradient", "update"),
+)
+# Limits beyond which a signal is called wrong; healthy nets stay far within them.
+_VARIANCE = 10.0  # of a pre-activation, times what its true fan gives
+_END_TO_END = 1e3  # of the gains from input to output
+_FRACTION = 0.5  # dead or saturated
+_COLLAPSED = 0.9999  # cosine between two rows
+_UPDATE = 1.0  # of a kernel's own size
+
+_BY_ROLE = 'initx.initialize(model, "by_role")'
+_LSUV = 'initx.calibrate(model, data, "initx>LSUV")'
+
+Pairs = Sequence[tuple[KernelSite, SignalRow]]
+
+
+def verdicts_of(
+    pairs: Pairs,
+    forward_gain: float | None,
+    backward_gain: float | None,
+    duplicates: Sequence[Duplicate],
+) -> tuple[Verdict, ...]:
+    """Returns what is wrong, what matters most first.
+
+    Args:
+        pairs: The kernels with their rows.
+        forward_gain: That of the model.
+        backward_gain: That of the model.
+        duplicates: Pairs of kernels that are copies.
+    """
+    found = [(weight, verdict) for site, row in pairs for weight, verdict in _of_row(site, row)]
+    if not any(row.nonfinite for _, row in pairs):
+        found += _of_model(pairs, forward_gain, backward_gain)
+    found += [(float(len(group)), _of_copies(group)) for group in _groups(duplicates)]
+    found.sort(key=lambda pair: (_KINDS.index(pair[1].kind), -pair[0]))
+    return tuple(verdict for _, verdict in found)
+
+
+def _of_row(site: KernelSite, row: SignalRow) -> Iterator[tuple[float, Verdict]]:
+    """What is wrong with one kernel, each with how much."""
+    if row.nonfinite:
+        message = f"{row.nonfinite:.3g} of its values are NaN or Inf"
+        yield row.nonfinite, Verdict(row.path, "nonfinite", message, _BY_ROLE)
+        return
+    if row.weight_std == 0 and row.units and row.units > 1 and row.preactivation_std:
+        message = f"all entries are equal, so that its {row.units} units stay equal in training"
+        yield 1.0, Verdict(row.path, "symmetry", message, _of_path(row.path))
+    ratio = _variance_ratio(site, row)
+    if ratio and not 1 / _VARIANCE <= ratio <= _VARIANCE:
+        size, word = (ratio, "large") if ratio > 1 else (1 / ratio, "small")
+        message = f"output variance {size:.3g} times too {word}{_fan_note(site)}"
+        yield abs(math.log(ratio)), Verdict(row.path, "variance", message, _of_path(row.path))
+    if row.saturated is not None and row.saturated > _FRACTION:
+        message = f"{row.saturated:.0%} of its {site.feeds} outputs are saturated"
+        yield row.saturated, Verdict(row.path, "saturated", message, _LSUV)
+    if row.dead is not None and row.dead > _FRACTION:
+        message = f"{row.dead:.0%} of its {row.units} units are 0 on all rows"
+        cure = f"{_LSUV}, or a bias nearer to zero"
+        yield row.dead, Verdict(row.path, "dead", message, cure)
+    if row.correlation is not None and row.correlation > _COLLAPSED and site.is_output:
+        message = f"any two rows give the same output (mean cosine {row.correlation:.6f})"
+        yield row.correlation, Verdict(row.path, "collapse", message, _LSUV)
+    if row.gradient_std == 0 and not row.in_branch and row.preactivation_std:
+        message = "no gradient reaches it"
+        yield 1.0, Verdict(row.path, "no_gradient", message, _BY_ROLE)
+    if row.update_ratio is not None and row.update_ratio > _UPDATE:
+        message = f"one step changes it by {row.update_ratio:.3g} times its own size"
+        yield row.update_ratio, Verdict(row.path, "update", message, "a smaller learning rate")
+
+
+def _variance_ratio(site: KernelSite, row: SignalRow) -> float | None:
+    """How many times the variance of a pre-activation is that of its true fan, where that harms.
+
+    A kernel must be off by itself, not by chance of its few units; the signal must be farther from unit size
+    for it, which after calibration it is not; and a residual branch may be small.
+    """
+    if not row.forward_gain or not row.expected_std or row.normalized or site.fans is None:
+        return None
+    ratio = row.forward_gain**2
+    if row.in_branch and ratio < 1:
+        return None
+    size = row.forward_gain * row.expected_std
+    if abs(math.log(size)) <= abs(math.log(row.expected_std)):
+        return None
+    return ratio
+
+
+def _fan_note(site: KernelSite) -> str:
+    """Says what Keras takes for the fans, where the shape misleads it."""
+    if site.fans is None or site.axes:
+        return ""
+    shape = tuple(site.kernel.shape)
+    plain = compute_fans(shape)
+    if math.isclose(plain.fan_in, site.fans.fan_in) and math.isclose(plain.fan_out, site.fans.fan_out):
+        return ""
+    return (
+        f": by the shape {shape} its fans are {plain.fan_in:g} and {plain.fan_out:g}, "
+        f"the true ones are {site.fans.fan_in:g} and {site.fans.fan_out:g}"
+    )
+
+
+def _of_path(path: str) -> str:
+    return f'initx.initialize(model, "by_role", include="{path}")'
+
+
+def _of_model(
+    pairs: Pairs, forward_gain: float | None, backward_gain: float | None
+) -> Iterator[tuple[float, Verdict]]:
+    words = {"forward": ("signal", forward_gain), "backward": ("gradient", backward_gain)}
+    for kind, (name, gain) in words.items():
+        if gain is None or not gain or 1 / _END_TO_END <= gain <= _END_TO_END:
+            continue
+        how = "grows" if gain > 1 else "shrinks"
+        message = f"the {name} {how} by {max(gain, 1 / gain):.3g} times over {len(pairs)} kernels"
+        yield abs(math.log(gain)), Verdict("", kind, message, f"{_BY_ROLE} or {_LSUV}")
+
+
+def _groups(duplicates: Sequence[Duplicate]) -> list[list[str]]:
+    """The paths of kernels that are copies of each other, together."""
+    groups: list[list[str]] = []
+    for pair in duplicates:
+        group = next((group for group in groups if pair.path in group or pair.other in group), None)
+        if group is None:
+            group = []
+            groups.append(group)
+        group += [path for path in (pair.path, pair.other) if path not in group]
+    return groups
+
+
+def _of_copies(group: list[str]) -> Verdict:
+    others = ", ".join(f"`{path}`" for path in group[1:4]) + (", ..." if len(group) > 4 else "")
+    message = f"its kernel is that of {others}: one seed drew them all"
+    return Verdict(group[0], "duplicate", message, "initx.initialize(model, None, seed=1)")
