@@ -5,8 +5,20 @@ Importing the package registers every initializer with Keras as `"initx>ClassNam
 
 import importlib.metadata
 
-from keras_initx import callbacks, data, fans, gains, initializers, layers, probe, strategies, walk
+from keras_initx import (
+    callbacks,
+    data,
+    diagnostics,
+    fans,
+    gains,
+    initializers,
+    layers,
+    probe,
+    strategies,
+    walk,
+)
 from keras_initx.calibration import calibrate
+from keras_initx.diagnostics import diagnose
 from keras_initx.saved_model import export
 from keras_initx.strategies import initialize
 
@@ -16,6 +28,8 @@ __all__ = [
     "calibrate",
     "callbacks",
     "data",
+    "diagnose",
+    "diagnostics",
     "export",
     "fans",
     "gains",

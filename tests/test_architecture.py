@@ -29,7 +29,17 @@ ALLOWED = {
     "cli": set(),
     "__main__": {"cli"},
     "__init__": {
-        *("calibration", "callbacks", "data", "fans", "gains", "initializers", "layers", "probe"),
+        *(
+            "calibration",
+            "callbacks",
+            "data",
+            "diagnostics",
+            "fans",
+            "gains",
+            "initializers",
+            "layers",
+            "probe",
+        ),
         *("saved_model", "strategies", "walk"),
     },
 }

@@ -25,6 +25,7 @@ def python(code, **environment):
 
 def test_promised_names():
     assert callable(initx.calibrate)
+    assert callable(initx.diagnose)
     assert callable(initx.export)
     assert callable(initx.initializers.names)
     assert callable(initx.fans.compute_fans)
@@ -44,6 +45,7 @@ def test_promised_names():
         "calibration",
         "cli",
         "data",
+        "diagnostics",
         "probe",
         "recurrence",
         "saved_model",

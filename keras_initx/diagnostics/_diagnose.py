@@ -1,9 +1,10 @@
 """A report on the signal of a model, forward and backward, before the first step."""
 
+import contextlib
 import math
 import numbers
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from keras_initx.data import knows_inputs, refusal, take_pair
 from keras_initx.diagnostics._duplicates import find_duplicates
 from keras_initx.diagnostics._jacobian import spectrum_of
 from keras_initx.diagnostics._measure import Reading, gate_readings, measure
-from keras_initx.diagnostics._report import SignalReport, SignalRow
+from keras_initx.diagnostics._report import SignalReport
+from keras_initx.diagnostics._rows import row_of
 from keras_initx.diagnostics._updates import update_ratios
 from keras_initx.diagnostics._verdicts import verdicts_of
-from keras_initx.gains import second_moments
 from keras_initx.gradients import choose_loss
 from keras_initx.state import check_built
 from keras_initx.walk import KernelSite, input_specs, iter_kernels
@@ -89,23 +90,17 @@ def diagnose(
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
     specs = input_specs(model) if data is None else ()
     batch, labels = take_pair(model, data, samples, targets, seed, specs)
-    if labels is not None:
-        labels = tree.map_structure(
-            lambda leaf: None if leaf is None else leaf[: len(tree.flatten(batch)[0])], labels
-        )
+    count = len(tree.flatten(batch)[0])
+    labels = tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels)
     objective = choose_loss(model, labels, loss, "diagnose", needed=False, seed=seed)
     sites = [site for site in iter_kernels(model) if site.role not in _PLAIN and len(site.kernel.shape) > 1]
     shown = [site for site in sites if not site.obstacle]
-    try:
+    with _refusing(model, batch):
         value, readings, variables, gradients = measure(model, batch, labels, objective, shown, training)
-    except (TypeError, ValueError) as error:
-        if knows_inputs(model) or probe.TRACED in str(error):
-            raise
-        raise refusal(model, batch, error) from error
-    readings |= gate_readings(model, batch, sites)
+        readings |= gate_readings(model, batch, sites)
     moves = update_ratios(model, variables, gradients)
     slopes = {id(v): _std(gradient) for v, gradient in zip(variables, gradients, strict=True)}
-    rows = [_row(site, readings.get(site, Reading()), slopes, moves) for site in sites]
+    rows = [row_of(site, readings.get(site, Reading()), slopes, moves) for site in sites]
     pairs = list(zip(sites, rows, strict=True))
     forward, backward = _end_to_end(sites, readings)
     duplicates = find_duplicates(sites)
@@ -113,10 +108,10 @@ def diagnose(
     spectrum = spectrum_of(model, batch, heads, seed) if jacobian else None
     return SignalReport(
         rows=tuple(rows),
-        verdicts=verdicts_of(pairs, forward, backward, duplicates),
+        verdicts=verdicts_of(pairs, forward, backward, _agreement(sites, readings), duplicates),
         loss=value,
         loss_name="random projection" if labels is None else "compiled" if loss is None else "given",
-        samples=len(tree.flatten(batch)[0]),
+        samples=count,
         forward_gain=forward,
         backward_gain=backward,
         chi_1=_geometric_mean([row.chi for row in rows if row.chi and not row.normalized]),
@@ -126,80 +121,15 @@ def diagnose(
     )
 
 
-def _row(site: KernelSite, reading: Reading, slopes: dict[int, float], moves: dict[int, float]) -> SignalRow:
-    mean, square, nonfinite = reading.signal or (None, None, 0.0)
-    active_mean, active_square, active_nonfinite = reading.activation or (None, None, 0.0)
-    weight_std, weight_square, weight_nonfinite = _of_weights(site.kernel.value)
-    expected = _expected(site, reading)
-    std = _spread(mean, square)
-    slope = _slope(site.feeds, std) if not site.feeds_normalized else None
-    fan_in = site.fans.fan_in if site.fans else None
-    zero = weight_square == 0
-    return SignalRow(
-        path=site.path,
-        role=site.role,
-        units=int(np.prod([site.kernel.shape[axis] for axis in site.unit_axes[0]]))
-        if site.unit_axes
-        else None,
-        expected_std=expected,
-        preactivation_std=std,
-        forward_gain=None if zero or not expected or square is None else math.sqrt(square) / expected,
-        backward_gain=None if zero else _backward(site, reading),
-        chi=None if slope is None or fan_in is None or not std else fan_in * weight_square * slope,
-        activation_mean=active_mean,
-        activation_std=_spread(active_mean, active_square),
-        activation_square=active_square,
-        dead=reading.dead,
-        saturated=reading.saturated,
-        nonfinite=max(nonfinite, active_nonfinite, weight_nonfinite),
-        correlation=reading.agreement,
-        weight_std=weight_std,
-        gradient_std=slopes.get(id(site.kernel)),
-        update_ratio=moves.get(id(site.kernel)),
-        normalized=site.normalized,
-        in_branch=site.branch is not None,
-        note=_note(site, reading, zero),
-    )
-
-
-def _units(site: KernelSite) -> int | None:
-    return math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0]) if site.unit_axes else None
-
-
-def _note(site: KernelSite, reading: Reading, zero: bool) -> str:
-    if reading.signal is None:
-        return site.obstacle or "the data never reached it"
-    return "all zero" if zero else site.note
-
-
-def _expected(site: KernelSite, reading: Reading) -> float | None:
-    """Size of the pre-activation under the law, on what reaches the kernel."""
-    moments = _moments(site.activation)
-    if reading.input_square is None or site.fans is None or site.note or moments is None or not moments[0]:
-        return None
-    return math.sqrt(reading.input_square / moments[0])
-
-
-def _backward(site: KernelSite, reading: Reading) -> float | None:
-    moments = _moments(site.activation)
-    if not reading.gradient or reading.input_gradient is None or site.note or moments is None:
-        return None
-    return reading.input_gradient / reading.gradient * math.sqrt(moments[1])
-
-
-def _moments(activation: Any, stddev: float = 1.0) -> tuple[float, float] | None:
+@contextlib.contextmanager
+def _refusing(model: Any, batch: Any) -> Iterator[None]:
+    """Says what data does not fit a model whose inputs were not known beforehand."""
     try:
-        return second_moments(activation, stddev)
-    except ValueError:  # not element-wise
-        return None
-
-
-def _slope(activation: Any, std: float | None) -> float | None:
-    """E f'(z)^2 at this std, of which two digits count: quadrature is kept for each that was asked for."""
-    if std is None or not 0 < std < math.inf:
-        return None
-    moments = _moments(activation, float(f"{std:.1e}"))
-    return None if moments is None else moments[1]
+        yield
+    except (TypeError, ValueError) as error:
+        if knows_inputs(model) or probe.TRACED in str(error):
+            raise
+        raise refusal(model, batch, error) from error
 
 
 def _end_to_end(
@@ -217,6 +147,12 @@ def _end_to_end(
     )
 
 
+def _agreement(sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]) -> float | None:
+    """Mean cosine between two rows as they enter; None where they are integers."""
+    found = [readings[site].input_agreement for site in sites if site in readings]
+    return min((value for value in found if value is not None), default=None)
+
+
 def _leaving(reading: Reading) -> tuple[float | None, float | None]:
     return (reading.signal[1] if reading.signal else None), reading.gradient
 
@@ -230,24 +166,9 @@ def _together(ways: list[tuple[float | None, float | None]]) -> tuple[float | No
     return sum(squares) / len(squares), math.hypot(*lengths)
 
 
-def _of_weights(value: Any) -> tuple[float, float, float]:
-    """Standard deviation, second moment and non-finite fraction."""
-    values = ops.convert_to_numpy(ops.cast(value, "float32")).reshape(-1)
-    square = float(np.dot(values, values)) / values.size
-    if math.isfinite(square):
-        return float(values.std()), square, 0.0
-    return math.nan, square, float(np.mean(~np.isfinite(values)))
-
-
 def _std(tensor: Any) -> float:
     tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
     return float(ops.convert_to_numpy(ops.std(ops.cast(tensor, "float32"))))
-
-
-def _spread(mean: float | None, square: float | None) -> float | None:
-    if mean is None or square is None:
-        return None
-    return math.sqrt(max(square - mean * mean, 0.0)) if math.isfinite(square) else square
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:

@@ -24,6 +24,7 @@ class Reading:
 
     Attributes:
         input_square: Second moment of what reaches it, None where that is integers.
+        input_agreement: Mean cosine between two rows of what reaches a first kernel.
         signal: Mean, second moment and non-finite fraction of its pre-activation.
         agreement: Mean cosine between the pre-activations of two rows.
         activation: Mean, second moment and non-finite fraction of its activation.
@@ -34,6 +35,7 @@ class Reading:
     """
 
     input_square: float | None = None
+    input_agreement: float | None = None
     signal: tuple[float, ...] | None = None
     agreement: float | None = None
     activation: tuple[float, ...] | None = None
@@ -114,6 +116,8 @@ class _Pass:
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype)):
             return None
         self._add(site, "inputs", signal(inputs)[1])
+        if site.depth == 0:
+            self._add(site, "input_agreement", agreement(inputs))
         return tapped(inputs, self.taps[2 * self.numbers[site]])
 
     def observe(self, site: KernelSite, output: Any) -> Any:
@@ -153,6 +157,7 @@ def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient
 
     return Reading(
         input_square=number("inputs"),
+        input_agreement=number("input_agreement"),
         signal=tuple(map(float, mean["signal"])) if "signal" in mean else None,
         agreement=number("agreement"),
         activation=tuple(map(float, mean["activation"])) if "activation" in mean else None,

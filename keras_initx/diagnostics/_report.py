@@ -48,6 +48,7 @@ class SignalRow:
             activation that feeds it, would make of what reaches it: a root mean square.
         preactivation_std: Standard deviation of its pre-activation over rows, positions and units.
         forward_gain: Root mean square of the pre-activation over `expected_std`.
+        kernel_gain: The same by the kernel alone: sqrt(fan_in E[w^2]) over the gain.
         backward_gain: Length of the gradient of the loss at what reaches it over that at its pre-activation,
             times sqrt(E f'(z)^2) of the activation that feeds it.
         chi: fan_in E[w^2] E[f'(z)^2] with the activation f that it feeds, z normal with the measured std.
@@ -73,6 +74,7 @@ class SignalRow:
     expected_std: float | None = None
     preactivation_std: float | None = None
     forward_gain: float | None = None
+    kernel_gain: float | None = None
     backward_gain: float | None = None
     chi: float | None = None
     activation_mean: float | None = None

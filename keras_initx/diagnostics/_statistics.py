@@ -40,7 +40,7 @@ def agreement(tensor: Any) -> Any:
     rows = ops.reshape(rows, (count, -1))
     lengths = ops.sqrt(ops.sum(ops.square(rows), axis=1))
     weights = ops.where(lengths > 0, 1.0 / ops.where(lengths > 0, lengths, 1.0), 0.0)
-    # The squared length of the sum of unit vectors is the sum of all cosines, those of rows with themselves too.
+    # The squared length of the sum of unit vectors is the sum of all cosines, a row with itself included.
     total = ops.sum(ops.square(ops.matmul(ops.reshape(weights, (1, count)), rows)))
     return (total - count) / max(count * (count - 1), 1)
 

@@ -16,12 +16,14 @@ _KINDS = (
     *("collapse", "no_gradient", "update"),
 )
 # Limits beyond which a signal is called wrong; healthy nets stay far within them.
-_VARIANCE = 10.0  # of a pre-activation, times what its true fan gives
+_VARIANCE = 16.0  # of a pre-activation, times what its true fan gives,
+_SIZE = 5.0  # if that makes it as many times too large or small
 _END_TO_END = 1e3  # of the gains from input to output
 _FRACTION = 0.5  # dead or saturated
-_COLLAPSED = 0.9999  # cosine between two rows
+_COLLAPSED = 1e-3  # of the distance between two rows that is left
 _UPDATE = 1.0  # of a kernel's own size
 
+_GATES = ("sigmoid", "hard_sigmoid", "relu6")
 _BY_ROLE = 'initx.initialize(model, "by_role")'
 _LSUV = 'initx.calibrate(model, data, "initx>LSUV")'
 
@@ -32,6 +34,7 @@ def verdicts_of(
     pairs: Pairs,
     forward_gain: float | None,
     backward_gain: float | None,
+    input_agreement: float | None,
     duplicates: Sequence[Duplicate],
 ) -> tuple[Verdict, ...]:
     """Returns what is wrong, what matters most first.
@@ -40,11 +43,13 @@ def verdicts_of(
         pairs: The kernels with their rows.
         forward_gain: That of the model.
         backward_gain: That of the model.
+        input_agreement: Mean cosine between two rows where they enter.
         duplicates: Pairs of kernels that are copies.
     """
     found = [(weight, verdict) for site, row in pairs for weight, verdict in _of_row(site, row)]
     if not any(row.nonfinite for _, row in pairs):
         found += _of_model(pairs, forward_gain, backward_gain)
+        found += _of_outputs(pairs, input_agreement)
     found += [(float(len(group)), _of_copies(group)) for group in _groups(duplicates)]
     found.sort(key=lambda pair: (_KINDS.index(pair[1].kind), -pair[0]))
     return tuple(verdict for _, verdict in found)
@@ -60,20 +65,17 @@ def _of_row(site: KernelSite, row: SignalRow) -> Iterator[tuple[float, Verdict]]
         message = f"all entries are equal, so that its {row.units} units stay equal in training"
         yield 1.0, Verdict(row.path, "symmetry", message, _of_path(row.path))
     ratio = _variance_ratio(site, row)
-    if ratio and not 1 / _VARIANCE <= ratio <= _VARIANCE:
+    if ratio:
         size, word = (ratio, "large") if ratio > 1 else (1 / ratio, "small")
         message = f"output variance {size:.3g} times too {word}{_fan_note(site)}"
         yield abs(math.log(ratio)), Verdict(row.path, "variance", message, _of_path(row.path))
     if row.saturated is not None and row.saturated > _FRACTION:
         message = f"{row.saturated:.0%} of its {site.feeds} outputs are saturated"
         yield row.saturated, Verdict(row.path, "saturated", message, _LSUV)
-    if row.dead is not None and row.dead > _FRACTION:
+    if row.dead is not None and row.dead > _FRACTION and row.dead >= _chance(row.units):
         message = f"{row.dead:.0%} of its {row.units} units are 0 on all rows"
         cure = f"{_LSUV}, or a bias nearer to zero"
         yield row.dead, Verdict(row.path, "dead", message, cure)
-    if row.correlation is not None and row.correlation > _COLLAPSED and site.is_output:
-        message = f"any two rows give the same output (mean cosine {row.correlation:.6f})"
-        yield row.correlation, Verdict(row.path, "collapse", message, _LSUV)
     if row.gradient_std == 0 and not row.in_branch and row.preactivation_std:
         message = "no gradient reaches it"
         yield 1.0, Verdict(row.path, "no_gradient", message, _BY_ROLE)
@@ -82,21 +84,27 @@ def _of_row(site: KernelSite, row: SignalRow) -> Iterator[tuple[float, Verdict]]
         yield row.update_ratio, Verdict(row.path, "update", message, "a smaller learning rate")
 
 
-def _variance_ratio(site: KernelSite, row: SignalRow) -> float | None:
-    """How many times the variance of a pre-activation is that of its true fan, where that harms.
+def _chance(units: int | None) -> float:
+    """Half of the units are 0 where all rows are about equal: so many of few may be by chance."""
+    return min(1.0, 0.5 + 3 * 0.5 / math.sqrt(units or 1))
 
-    A kernel must be off by itself, not by chance of its few units; the signal must be farther from unit size
-    for it, which after calibration it is not; and a residual branch may be small.
+
+def _variance_ratio(site: KernelSite, row: SignalRow) -> float | None:
+    """How many times the variance of a pre-activation is that of its true fan, where that does harm.
+
+    The kernel's own variance must be off, too: a few units are large or small by chance, and a map smaller
+    than its kernel is mostly padding. The signal must be far from unit size, which after calibration it is
+    not. A small residual branch and a small gate do no harm.
     """
     if not row.forward_gain or not row.expected_std or row.normalized or site.fans is None:
         return None
-    ratio = row.forward_gain**2
-    if row.in_branch and ratio < 1:
+    ratio, own = row.forward_gain**2, row.kernel_gain**2 if row.kernel_gain else 1.0
+    least = min(abs(math.log(ratio)), abs(math.log(own)) if (own > 1) == (ratio > 1) else 0.0)
+    size = abs(math.log(row.forward_gain * row.expected_std))
+    if least < math.log(_VARIANCE) or size < math.log(_SIZE) or size < abs(math.log(row.expected_std)):
         return None
-    size = row.forward_gain * row.expected_std
-    if abs(math.log(size)) <= abs(math.log(row.expected_std)):
-        return None
-    return ratio
+    small_is_harmless = row.in_branch or (site.feeds in _GATES and not site.is_output)
+    return None if ratio < 1 and small_is_harmless else ratio
 
 
 def _fan_note(site: KernelSite) -> str:
@@ -120,6 +128,9 @@ def _of_path(path: str) -> str:
 def _of_model(
     pairs: Pairs, forward_gain: float | None, backward_gain: float | None
 ) -> Iterator[tuple[float, Verdict]]:
+    """What is wrong from end to end. A normalization on the way makes the sizes before it harmless."""
+    if any(row.normalized for _, row in pairs):
+        return
     words = {"forward": ("signal", forward_gain), "backward": ("gradient", backward_gain)}
     for kind, (name, gain) in words.items():
         if gain is None or not gain or 1 / _END_TO_END <= gain <= _END_TO_END:
@@ -127,6 +138,15 @@ def _of_model(
         how = "grows" if gain > 1 else "shrinks"
         message = f"the {name} {how} by {max(gain, 1 / gain):.3g} times over {len(pairs)} kernels"
         yield abs(math.log(gain)), Verdict("", kind, message, f"{_BY_ROLE} or {_LSUV}")
+
+
+def _of_outputs(pairs: Pairs, input_agreement: float | None) -> Iterator[tuple[float, Verdict]]:
+    for site, row in pairs:
+        if not site.is_output or row.correlation is None or input_agreement is None:
+            continue
+        if 1 - row.correlation < _COLLAPSED * (1 - input_agreement):
+            message = f"all rows give about the same output (mean cosine {row.correlation:.6f})"
+            yield row.correlation, Verdict(row.path, "collapse", message, _LSUV)
 
 
 def _groups(duplicates: Sequence[Duplicate]) -> list[list[str]]:

@@ -121,7 +121,7 @@ class Flow:
             feeds=feeds,
             feeds_layer=feeds_layer,
             feeds_normalized=feeds_normalized,
-            normalized=last and is_normalized_after(self, index),
+            normalized=(last or rule.chained) and is_normalized_after(self, index),
             depth=self.before[index] + inside,
             branch=self.branches.get(index),
             ends_branch=index in self.ends and last,

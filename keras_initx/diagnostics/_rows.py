@@ -1,0 +1,121 @@
+"""From what a pass read of a kernel to a row of the report."""
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_initx.diagnostics._measure import Reading
+from keras_initx.diagnostics._report import SignalRow
+from keras_initx.gains import second_moments
+from keras_initx.walk import KernelSite
+
+__all__ = ["row_of"]
+
+
+def row_of(
+    site: KernelSite, reading: Reading, slopes: dict[int, float], moves: dict[int, float]
+) -> SignalRow:
+    """Returns the row of one kernel.
+
+    Args:
+        site: The kernel.
+        reading: What a pass told of it.
+        slopes: Standard deviations of gradients, by the id of the variable.
+        moves: Update ratios, by the id of the variable.
+    """
+    mean, square, nonfinite = reading.signal or (None, None, 0.0)
+    active_mean, active_square, active_nonfinite = reading.activation or (None, None, 0.0)
+    weight_std, weight_square, weight_nonfinite = _of_weights(site.kernel.value)
+    expected = _expected(site, reading)
+    std = _spread(mean, square)
+    slope = _slope(site.feeds, std) if not site.feeds_normalized else None
+    fan_in = site.fans.fan_in if site.fans else None
+    zero = weight_square == 0
+    return SignalRow(
+        path=site.path,
+        role=site.role,
+        units=int(np.prod([site.kernel.shape[axis] for axis in site.unit_axes[0]]))
+        if site.unit_axes
+        else None,
+        expected_std=expected,
+        preactivation_std=std,
+        forward_gain=None if zero or not expected or square is None else math.sqrt(square) / expected,
+        kernel_gain=None if zero or fan_in is None else _kernel_gain(site, fan_in * weight_square),
+        backward_gain=None if zero else _backward(site, reading),
+        chi=None if slope is None or fan_in is None or not std else fan_in * weight_square * slope,
+        activation_mean=active_mean,
+        activation_std=_spread(active_mean, active_square),
+        activation_square=active_square,
+        dead=reading.dead,
+        saturated=reading.saturated,
+        nonfinite=max(nonfinite, active_nonfinite, weight_nonfinite),
+        correlation=reading.agreement,
+        weight_std=weight_std,
+        gradient_std=slopes.get(id(site.kernel)),
+        update_ratio=moves.get(id(site.kernel)),
+        normalized=site.normalized,
+        in_branch=site.branch is not None,
+        note=_note(site, reading, zero),
+    )
+
+
+def _units(site: KernelSite) -> int | None:
+    return math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0]) if site.unit_axes else None
+
+
+def _note(site: KernelSite, reading: Reading, zero: bool) -> str:
+    if reading.signal is None:
+        return site.obstacle or "the data never reached it"
+    return "all zero" if zero else site.note
+
+
+def _expected(site: KernelSite, reading: Reading) -> float | None:
+    """Size of the pre-activation under the law, on what reaches the kernel."""
+    moments = _moments(site.activation)
+    if reading.input_square is None or site.fans is None or site.note or moments is None or not moments[0]:
+        return None
+    return math.sqrt(reading.input_square / moments[0])
+
+
+def _kernel_gain(site: KernelSite, variance: float) -> float | None:
+    moments = _moments(site.activation)
+    return None if site.note or moments is None else math.sqrt(variance * moments[0])
+
+
+def _backward(site: KernelSite, reading: Reading) -> float | None:
+    moments = _moments(site.activation)
+    if not reading.gradient or reading.input_gradient is None or site.note or moments is None:
+        return None
+    return reading.input_gradient / reading.gradient * math.sqrt(moments[1])
+
+
+def _moments(activation: Any, stddev: float = 1.0) -> tuple[float, float] | None:
+    try:
+        return second_moments(activation, stddev)
+    except ValueError:  # not element-wise
+        return None
+
+
+def _slope(activation: Any, std: float | None) -> float | None:
+    """E f'(z)^2 at this std, of which two digits count: quadrature is kept for each that was asked for."""
+    if std is None or not 0 < std < math.inf:
+        return None
+    moments = _moments(activation, float(f"{std:.1e}"))
+    return None if moments is None else moments[1]
+
+
+def _of_weights(value: Any) -> tuple[float, float, float]:
+    """Standard deviation, second moment and non-finite fraction."""
+    values = ops.convert_to_numpy(ops.cast(value, "float32")).reshape(-1)
+    square = float(np.dot(values, values)) / values.size
+    if math.isfinite(square):
+        return float(values.std()), square, 0.0
+    return math.nan, square, float(np.mean(~np.isfinite(values)))
+
+
+def _spread(mean: float | None, square: float | None) -> float | None:
+    if mean is None or square is None:
+        return None
+    return math.sqrt(max(square - mean * mean, 0.0)) if math.isfinite(square) else square
