@@ -56,14 +56,14 @@ def run(
         if training:
             hooks.enter_context(_unchanged(model.non_trainable_variables))
         for layer, function in before:
-            hooks.enter_context(_preceded(layer, function))
+            hooks.enter_context(_accompanied(layer, function, None))
         by_layer: dict[int, list[KernelSite]] = {}
         for site in sites:
             by_layer.setdefault(id(site.layer), []).append(site)
         for group in by_layer.values():
             hooks.enter_context(_hooked(group, observe, enter, check, gradients))
         for layer, function in after:
-            hooks.enter_context(_followed(layer, function))
+            hooks.enter_context(_accompanied(layer, None, function))
         return model(inputs, training=training)
 
 
@@ -218,26 +218,18 @@ def _refuse_symbols(output: Any, path: str, gradients: bool) -> None:
 
 
 @contextlib.contextmanager
-def _preceded(layer: Any, function: Callable[..., None]) -> Iterator[None]:
-    """Has a function called before each call of a layer, with the same arguments."""
+def _accompanied(
+    layer: Any, before: Callable[..., None] | None, after: Callable[[Any], None] | None
+) -> Iterator[None]:
+    """Has functions called with the arguments of each call of a layer, and with what it returns."""
     call, shadow = layer.call, layer.__dict__.get("call")
 
     def hooked(*args: Any, **kwargs: Any) -> Any:
-        function(*args, **kwargs)
-        return call(*args, **kwargs)
-
-    with _called(layer, hooked, shadow):
-        yield
-
-
-@contextlib.contextmanager
-def _followed(layer: Any, function: Callable[[Any], None]) -> Iterator[None]:
-    """Has a function called with what each call of a layer returns."""
-    call, shadow = layer.call, layer.__dict__.get("call")
-
-    def hooked(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            before(*args, **kwargs)
         output = call(*args, **kwargs)
-        function(output)
+        if after:
+            after(output)
         return output
 
     with _called(layer, hooked, shadow):
