@@ -46,11 +46,12 @@ def as_rich(report: "SignalReport") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     columns = _columns(report)
-    for name in columns:
+    for name, cells in columns.items():
         word = name in _WORDS
-        table.add_column(name, justify="left" if word else "right", overflow="fold", no_wrap=not word)
+        least = min(24, max(map(len, cells))) if name == "path" else None  # not lost in a narrow terminal
+        table.add_column(name, justify="left" if word else "right", overflow="fold", min_width=least)
     for line in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, line))  # a path may hold brackets, which are markup
     return Group(table, *map(Text, [*_totals(report), *map(str, report.verdicts)]))
@@ -61,13 +62,13 @@ def as_html(report: "SignalReport") -> str:
     columns = _columns(report)
     sides = ["left" if name in _WORDS else "right" for name in columns]
     head = "".join(
-        f'<th style="text-align:{side}" title="{_COLUMNS[name]}">{name}</th>'
+        f'<th style="text-align:{side};padding:0 0.6em" title="{_COLUMNS[name]}">{name}</th>'
         for name, side in zip(columns, sides, strict=True)
     )
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td style="text-align:{side}">{html.escape(text)}</td>'
+            f'<td style="text-align:{side};padding:0 0.6em">{html.escape(text)}</td>'
             for text, side in zip(line, sides, strict=True)
         )
         + "</tr>"
