@@ -54,7 +54,7 @@ def plot_signal(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figure
     longest = max((report.rows for report in labelled.values()), key=len)
     if not longest:
         raise ValueError("`reports` must have rows to be drawn. Received: reports of no kernel.")
-    figure = _figure(10, 7)
+    figure = _figure(8, 6)
     forward, backward = figure.subplots(2, 1, sharex=True)
     panels = {
         "preactivation_std": (forward, "pre-activation std"),
@@ -95,7 +95,7 @@ def plot_histograms(weights: Any) -> "Figure":
     pairs = [(label, _flat(values)) for label, values in _weights(weights)]
     if not pairs:
         raise ValueError("`weights` must hold arrays to be drawn, or be a built model. Received: none.")
-    figure = _figure(10, min(max(3.0, 1.2 + 0.3 * len(pairs)), 11))
+    figure = _figure(8, min(max(3.0, 1.2 + 0.3 * len(pairs)), 10))
     axes = figure.subplots()
     step = -(-len(pairs) // _LABELS)
     for number, (_, values) in enumerate(pairs):
@@ -135,7 +135,7 @@ def plot_jacobian(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figu
             f"`reports` must have a Jacobian. Received: none in {missing}. "
             "Write `diagnose(model, ..., jacobian=True)`."
         )
-    figure = _figure(8, 5)
+    figure = _figure(7, 4.5)
     axes = figure.subplots()
     largest = 0.0
     for number, (label, report) in enumerate(labelled.items()):
@@ -151,7 +151,7 @@ def plot_jacobian(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figu
             )
     _finish_log(axes, "singular value", least=largest * _ROUNDING)
     axes.set_xlabel("rank (1 is the largest)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     if isinstance(reports, Mapping) or len(axes.get_lines()) > 1:
         figure.legend(loc="outside upper center", ncols=4)
     return figure
@@ -207,7 +207,7 @@ def _draw_by_kernel(axes: "Axes", values: Sequence[float | None], number: int, l
                 marker=marker,
                 color=style["color"],
                 transform=axes.get_xaxis_transform(),
-                label=f"{label}: {meaning}",
+                label=meaning,
             )
 
 
@@ -230,7 +230,7 @@ def _paths(report: "SignalReport") -> list[str]:
 def _name_kernels(axes: "Axes", kernels: list[str] | int) -> None:
     if isinstance(kernels, int) or len(kernels) > _NAMED:
         axes.set_xlabel("kernel, in the order in which the layers run")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
     else:
         names = [_short(path) for path in kernels]
         axes.set_xticks(range(1, len(names) + 1), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -238,18 +238,18 @@ def _name_kernels(axes: "Axes", kernels: list[str] | int) -> None:
 
 def _add_legend(figure: "Figure", axes: Iterable["Axes"], named: bool) -> None:
     """One entry per report and mark, whichever axes it is in."""
-    entries = {}
+    entries: dict[str, Any] = {}
     for part in axes:
         handles, labels = part.get_legend_handles_labels()
         entries |= {
             label: handle for label, handle in zip(labels, handles, strict=True) if label not in entries
         }
     if named or len(entries) > 1:
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4)
+        figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=4)
 
 
 def _short(path: str) -> str:
-    return path if len(path) <= _CHARACTERS else "…" + path[1 - _CHARACTERS :]
+    return path if len(path) <= _CHARACTERS else f"{path[:8]}…{path[9 - _CHARACTERS :]}"
 
 
 def _weights(weights: Any) -> list[tuple[str, Any]]:
