@@ -195,8 +195,8 @@ def _draw_by_kernel(axes: "Axes", values: Sequence[float | None], number: int, l
     places = range(1, len(values) + 1)
     axes.plot(places, _on_log(values), label=label, markersize=5 if len(values) <= 60 else 3, **style)
     edges = {
-        ("x", 0.97, "NaN or Inf"): [v is not None and not math.isfinite(v) for v in values],
-        ("v", 0.03, "zero"): [v == 0 for v in values],
+        ("x", 0.97, "value is NaN or Inf"): [v is not None and not math.isfinite(v) for v in values],
+        ("v", 0.03, "value is 0"): [v == 0 for v in values],
     }
     for (marker, height, meaning), chosen in edges.items():
         found = [place for place, here in zip(places, chosen, strict=True) if here]

@@ -72,7 +72,7 @@ def imported(path):
     nested = {
         node
         for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
+        if isinstance(function, ast.FunctionDef) or _is_for_types(function)
         for node in ast.walk(function)
     }
     for node in ast.walk(tree):
@@ -83,6 +83,10 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def test_the_table_names_every_room():
