@@ -85,7 +85,7 @@ def measure(
                 after=pass_.after(),
                 gradients=True,
             )
-            value = objective(batch, targets, outputs)
+            value = ops.cast(objective(batch, targets, outputs), "float32")
         return value, pass_.found
 
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
