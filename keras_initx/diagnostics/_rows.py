@@ -111,7 +111,8 @@ def _of_weights(value: Any) -> tuple[float, float, float]:
     values = ops.convert_to_numpy(ops.cast(value, "float32")).reshape(-1)
     square = float(np.dot(values, values)) / values.size
     if math.isfinite(square):
-        return float(values.std()), square, 0.0
+        # The mean of equal numbers is rounded, and leaves them a spread.
+        return float(values.std()) if values.min() < values.max() else 0.0, square, 0.0
     return math.nan, square, float(np.mean(~np.isfinite(values)))
 
 

@@ -46,7 +46,8 @@ def verdicts_of(
         input_agreement: Mean cosine between two rows where they enter.
         duplicates: Pairs of kernels that are copies.
     """
-    found = [(weight, verdict) for site, row in pairs for weight, verdict in _of_row(site, row)]
+    found = list(_of_nonfinite([row for _, row in pairs]))
+    found += [(weight, verdict) for site, row in pairs for weight, verdict in _of_row(site, row)]
     if not any(row.nonfinite for _, row in pairs):
         found += _of_model(pairs, forward_gain, backward_gain)
         found += _of_outputs(pairs, input_agreement)
@@ -55,11 +56,18 @@ def verdicts_of(
     return tuple(verdict for _, verdict in found)
 
 
+def _of_nonfinite(rows: Sequence[SignalRow]) -> Iterator[tuple[float, Verdict]]:
+    """The first kernel with NaN or Inf, and those that hold some themselves: what follows them has it, too."""
+    bad = [row for row in rows if row.nonfinite]
+    for number, row in enumerate(bad):
+        if number == 0 or (row.weight_std is not None and math.isnan(row.weight_std)):
+            message = f"{row.nonfinite:.3g} of its values are NaN or Inf"
+            yield -float(number), Verdict(row.path, "nonfinite", message, _BY_ROLE)
+
+
 def _of_row(site: KernelSite, row: SignalRow) -> Iterator[tuple[float, Verdict]]:
     """What is wrong with one kernel, each with how much."""
     if row.nonfinite:
-        message = f"{row.nonfinite:.3g} of its values are NaN or Inf"
-        yield row.nonfinite, Verdict(row.path, "nonfinite", message, _BY_ROLE)
         return
     if row.weight_std == 0 and row.units and row.units > 1 and row.preactivation_std:
         message = f"all entries are equal, so that its {row.units} units stay equal in training"
