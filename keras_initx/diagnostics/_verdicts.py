@@ -57,7 +57,7 @@ def verdicts_of(
 
 
 def _of_nonfinite(rows: Sequence[SignalRow]) -> Iterator[tuple[float, Verdict]]:
-    """The first kernel with NaN or Inf, and those that hold some themselves: what follows them has it, too."""
+    """The first kernel with NaN or Inf, and those that hold some themselves: it spreads from there."""
     bad = [row for row in rows if row.nonfinite]
     for number, row in enumerate(bad):
         if number == 0 or (row.weight_std is not None and math.isnan(row.weight_std)):
