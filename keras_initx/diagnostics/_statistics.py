@@ -50,7 +50,8 @@ def agreement(tensor: Any) -> Any:
     weights = library.where(lengths > 0, 1.0 / library.where(lengths > 0, lengths, 1.0), 0.0)
     # The squared length of the sum of unit vectors is the sum of all cosines, a row with itself included.
     total = library.sum(library.square(library.matmul(library.reshape(weights, (1, count)), rows)))
-    return (total - count) / max(count * (count - 1), 1)
+    seen = library.sum(library.where(lengths > 0, 1.0, 0.0))
+    return (total - seen) / library.maximum(seen * (seen - 1), 1.0)
 
 
 def dead_fraction(tensor: Any, axes: Sequence[int]) -> Any:

@@ -8,6 +8,7 @@ from model_table import BACKBONES, backbone
 
 import keras_initx as initx
 from keras_initx.gains import second_moments
+from keras_initx.recurrence import gate_stds
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 16)).astype("float32")
@@ -241,12 +242,18 @@ def test_subclassed_models_and_operations():
 def test_recurrent_cells_are_read_by_loops():
     inputs = layers.Input((6,), dtype="int32")
     x = layers.Embedding(20, 8)(inputs)
-    model = keras.Model(inputs, layers.Dense(1)(layers.LSTM(5, name="lstm")(x)))
-    report = initx.diagnose(model, seed=0)
-    rows = {row.path: row for row in report.rows}
-    assert rows["lstm/lstm_cell"].preactivation_std > 0
-    assert rows["lstm/lstm_cell"].gradient_std > 0
-    assert report.forward_gain is None or report.forward_gain > 0
+    x = layers.RNN([layers.GRUCell(4), layers.LSTMCell(3)], return_sequences=True)(x)
+    rnn = layers.SimpleRNN(5, name="rnn_last")
+    model = keras.Model(inputs, [layers.Dense(1)(rnn(x)), x])
+    tokens = RNG.integers(0, 20, (32, 6))
+    report = initx.diagnose(model, tokens, seed=0)
+    cells = [row for row in report.rows if row.role in ("gates", "recurrent", "dense") and "rnn" in row.path]
+    assert len(cells) == 6
+    assert all(row.preactivation_std > 0 and row.gradient_std > 0 for row in cells)
+    seen = np.array(ops.convert_to_numpy(model(tokens)[1]))
+    _, stds = gate_stds(rnn.cell, seen)
+    row = next(row for row in cells if row.path.startswith("rnn_last/simple_rnn_cell"))
+    assert row.preactivation_std == pytest.approx(stds[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -198,3 +198,10 @@ def test_no_false_alarm(name):
     assert kinds == ({"forward", "backward"} if name == "VGG16" else set())
     initx.initialize(model, "by_role", seed=0)
     assert initx.diagnose(model, seed=0, samples=8).verdicts == ()
+
+
+def test_a_model_of_zeros_gets_no_gradient():
+    model = keras.Sequential([layers.Input((32,)), layers.Dense(8, kernel_initializer="zeros", name="a")])
+    model.add(layers.Dense(1, kernel_initializer="zeros", name="b"))
+    kinds = [(verdict.path, verdict.kind) for verdict in initx.diagnose(model, X, seed=0).verdicts]
+    assert kinds == [("a", "no_gradient"), ("b", "no_gradient")]
