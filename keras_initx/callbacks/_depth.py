@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_initx import walk
 
@@ -39,8 +40,8 @@ def number_layers(model: Any) -> list[NumberedLayer]:
         model: A built Keras model.
 
     Returns:
-        The layers in the order in which they first run, those that a trace does not reach last, in the order
-        in which Keras lists them. A layer that is shared is there once.
+        The layers in the order in which they first run, each once; one that a trace does not see after the
+        one that Keras lists before it.
     """
     found = list({id(layer): layer for layer in model._flatten_layers()}.values())
     paths, variables = walk.layer_paths(model), _variables(found)
@@ -56,11 +57,14 @@ def number_layers(model: Any) -> list[NumberedLayer]:
     shown = {id(run_in.get(id(layer), layer)) for layer in owners}
     shown |= {id(node.operation) for node in nodes if node.activation is not None and not node.kernels}
 
-    def depth(layer: Any) -> int:
+    depths: dict[int, float] = {}
+    last = -1.0
+    for layer in found:
         # One that the trace sees through runs when the first of those that it holds does.
-        return min(steps.get(id(inner), len(nodes)) for inner in layer._flatten_layers())
-
-    rows = sorted((layer for layer in found if id(layer) in shown or id(layer) in variables), key=depth)
+        depth = min(steps.get(id(inner), np.inf) for inner in layer._flatten_layers())
+        depths[id(layer)] = last = depth if np.isfinite(depth) else last
+    rows = [layer for layer in found if id(layer) in shown or id(layer) in variables]
+    rows.sort(key=lambda layer: depths[id(layer)])
     digits = len(str(len(rows) - 1))
     numbered = []
     for number, layer in enumerate(rows):
