@@ -26,7 +26,7 @@ STEPS = [0, 1, 2]
 KINDS = ("weights", "gradients", "activations")
 LAYERS = ["0_stem", "1_relu", "2_inner/d", "3_head"]
 # CI sets it, so that a browser that is missing there is seen.
-REQUIRED = os.environ.get("REQUIRE_BROWSER") == "1"
+REQUIRED = os.environ.get("INITX_REQUIRE_BROWSER") == "1"
 
 
 def poll(url, seconds=90):
