@@ -1,21 +1,20 @@
 """Histograms of weights, gradients and activations in TensorBoard, from before the first step on."""
 
-import numbers
 import os
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_initx.callbacks._depth import number_layers
 from keras_initx.callbacks._measurement import Measurement
-from keras_initx.summaries import EventWriter, check_log_dir, last_step
+from keras_initx.callbacks._stepped import Stepped, check_positive
+from keras_initx.summaries import EventWriter
 
 __all__ = ["WeightHistograms"]
 
 
-class WeightHistograms(keras.callbacks.Callback):
+class WeightHistograms(Stepped):
     """Histograms in TensorBoard: at step 0, before training, and after each epoch or some batches.
 
     Steps count what is finished: step 0 is the initialization, step e the state after e epochs, with
@@ -31,7 +30,7 @@ class WeightHistograms(keras.callbacks.Callback):
     Gradients and activations are measured on `data`, on the model as it is at that step, without dropout and
     with the moving statistics of normalizations; the model stays as it is.
 
-    >>> import tempfile
+    >>> import tempfile, keras
     >>> from keras_initx.summaries import last_step
     >>> x, y = np.ones((8, 3)), np.zeros((8, 1))
     >>> model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
@@ -79,8 +78,7 @@ class WeightHistograms(keras.callbacks.Callback):
         every: str | int = "epoch",
         bins: int = 30,
     ) -> None:
-        super().__init__()
-        self.log_dir = check_log_dir(log_dir)
+        super().__init__(log_dir, every)
         self._kinds = {
             "weights": weights,
             "gradients": gradients,
@@ -88,74 +86,28 @@ class WeightHistograms(keras.callbacks.Callback):
             "update_ratio": update_ratio,
         }
         _check_kinds(self._kinds, data)
-        self._every = every if isinstance(every, str) and every == "epoch" else _positive("every", every)
-        self._bins = _positive("bins", bins)
+        self._bins = check_positive("bins", bins)
         self._data, self._targets = data, targets
-        self._writer: EventWriter | None = None
         self._measurement: Measurement | None = None
         self._before: dict[str, np.ndarray] = {}
-        self._step = self._epoch_began = 0
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Closes what an interrupted `fit`, which never ends its training, has left open."""
-        self.on_train_end()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Writes the state before the first epoch that is trained."""
-        if self._writer is None:
-            self._start(epoch)
-        self._epoch_began = self._step
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Writes the state after every so many batches."""
-        if isinstance(self._every, int):
-            before, self._step = self._step, self._epoch_began + batch + 1
-            # Not each batch is told of where Keras runs several at a time.
-            if self._step // self._every > before // self._every:
-                self._write()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Writes the state after an epoch."""
-        if self._every == "epoch":
-            self._step += 1
-            self._write()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Closes the file, and lets go of what was kept."""
-        if self._writer is not None:
-            self._writer.close()
-        self._writer, self._measurement, self._before = None, None, {}
-
-    def _start(self, epoch: int) -> None:
+    def _prepare(self, again: bool) -> None:
         model = self.model
-        if not model.weights:
-            raise ValueError(
-                f"`model` must be built before `fit` for step 0 to be written. Received: `{model.name}` "
-                "without weights. Call it on one batch, or `model.build(input_shape)`, first."
-            )
         self._layers = number_layers(model)
         self._weights = {tag: variable for layer in self._layers for tag, variable in layer.weights.items()}
         self._tag_of = {id(variable): tag for tag, variable in self._weights.items()}
         if self._kinds["gradients"] or self._kinds["activations"]:
             self._measurement = Measurement(model, self._data, self._targets, self._kinds["gradients"])
-        optimizer = model.optimizer
-        batches = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
-        known = epoch if self._every == "epoch" else batches
-        # A second `fit` counts its epochs from 0 again: the folder tells where the first has come to.
-        held = last_step(self.log_dir) if batches or epoch else None
-        self._step = known or held or 0
-        again = held == self._step
-        self._writer = EventWriter(self.log_dir, first_step=self._step + again)
-        if not again:
-            self._write()
-        elif self._kinds["update_ratio"]:
+        if again and self._kinds["update_ratio"]:
             # The run before has written this state, and the change that led to it.
             for variable in model.trainable_variables:
                 self._before[self._tag_of[id(variable)]] = np.array(ops.convert_to_numpy(variable.value))
 
-    def _write(self) -> None:
-        model, writer = self.model, self._writer
-        assert writer is not None
+    def _release(self) -> None:
+        self._measurement, self._before = None, {}
+
+    def _write(self, writer: EventWriter) -> None:
+        model = self.model
         if self._kinds["weights"]:
             for tag, variable in self._weights.items():
                 self._histogram(writer, f"weights/{tag}", variable.value)
@@ -174,7 +126,6 @@ class WeightHistograms(keras.callbacks.Callback):
                 self._histogram(writer, f"activations/{shown[number].tag}{call}", output)
 
             self._measurement.activations([layer.layer for layer in shown], show)
-        writer.flush()
 
     def _write_ratio(self, writer: EventWriter, tag: str, values: np.ndarray) -> None:
         if tag in self._before:
@@ -189,13 +140,6 @@ class WeightHistograms(keras.callbacks.Callback):
 def _rms(values: np.ndarray) -> float:
     flat = values.reshape(-1).astype(np.promote_types(values.dtype, np.float32), copy=False)
     return float(np.linalg.norm(flat)) / max(flat.size, 1) ** 0.5
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        allowed = ' or "epoch"' if name == "every" else ""
-        raise ValueError(f"`{name}` must be a positive int{allowed}. Received: {name}={value!r}.")
-    return int(value)
 
 
 def _check_kinds(kinds: dict[str, Any], data: Any) -> None:
