@@ -24,7 +24,7 @@ ALLOWED = {
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
-    "callbacks": {"calibration", "data", "gradients", "probe", "summaries", "walk"},
+    "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
     "saved_model": set(),
     "cli": set(),
     "__main__": {"cli"},
