@@ -16,6 +16,7 @@ ALLOWED = {
     "data": set(),
     "datasets": set(),
     "summaries": set(),
+    "plots": set(),
     "initializers": {"fans", "gains", "gradients"},
     "layers": set(),
     "walk": {"fans", "layers"},
@@ -40,7 +41,7 @@ ALLOWED = {
             "layers",
             "probe",
         ),
-        *("saved_model", "strategies", "walk"),
+        *("plots", "saved_model", "strategies", "walk"),
     },
 }
 # What no room may import at module level, but for those named: they are slow, or extras.

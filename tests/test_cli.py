@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -275,3 +276,128 @@ def test_calibrate_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeyp
     assert error.count("\n") == 1
     assert saved.read_bytes() == before
     assert {path.name for path in saved.parent.iterdir()} == files
+
+
+@pytest.fixture
+def dense(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.layers.Input((64,)), *(keras.layers.Dense(64, "relu", name=f"d{i}") for i in range(3))]
+    model = keras.Sequential(layers)
+    initialize(model, "by_role", seed=1)
+    model.save("model.keras")
+    return model
+
+
+def test_diagnose_prints_the_report(capsys, dense):
+    status, table, error = run(capsys, "diagnose", "model.keras", "--seed", "1", "--samples", "32", "--check")
+    assert (status, error) == (0, "")
+    assert "3 kernels on 32 rows" in table
+    assert table.endswith("no verdicts\n")
+
+
+def test_diagnose_on_data_with_targets_and_jacobian_as_json_and_picture(capsys, dense, rng):
+    pytest.importorskip("matplotlib")
+    np.save("x.npy", rng.normal(size=(16, 64)))
+    np.save("y.npy", rng.normal(size=(16, 64)))
+    arguments = (
+        "--data",
+        "x.npy",
+        "--targets",
+        "y.npy",
+        "--loss",
+        "mse",
+        "--jacobian",
+        "--plot",
+        "signal.png",
+    )
+    status, out, _ = run(capsys, "diagnose", "model.keras", *arguments, "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert (facts["samples"], facts["loss_name"]) == (16, "given")
+    assert len(facts["jacobian"]["singular_values"]) == 64
+    assert pathlib.Path("signal.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "limits", [("--check",), ("--check", "max_gain=2", "--check", "max_dead=0.5,max_verdicts=9")]
+)
+def test_diagnose_fails_a_check_and_still_prints_valid_json(capsys, dense, limits):
+    dense.layers[1].kernel.assign(dense.layers[1].kernel * np.nan)
+    dense.save("nan.keras")
+    status, out, error = run(capsys, "diagnose", "nan.keras", "--json", *limits)
+    facts = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert status == 1
+    assert [row["path"] for row in facts["rows"]] == ["d0", "d1", "d2"]
+    assert "d1: 1 of its values are NaN" in error
+    assert "d0:" not in error
+
+
+def test_diagnose_leaves_out_a_limit_that_is_none(capsys, dense):
+    dense.layers[1].kernel.assign(dense.layers[1].kernel * 100)
+    dense.save("large.keras")
+    assert run(capsys, "diagnose", "large.keras", "--check", "max_gain=2")[0] == 1
+    assert run(capsys, "diagnose", "large.keras", "--check", "max_gain=none")[0] == 0
+
+
+def test_diagnose_builds_a_model_by_name_without_weights(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "import keras\n"
+        "def build(weights='downloaded', input_shape=(4,)):\n"
+        "    assert weights is None\n"
+        "    return keras.Sequential([keras.layers.Input(input_shape), keras.layers.Dense(2, name='head')])\n"
+        "def broken(): raise RuntimeError('no luck')\n"
+        "def other(): return 3\n"
+    )
+    pathlib.Path("some_models.py").write_text(code)
+    status, out, _ = run(
+        capsys, "diagnose", "some_models:build", "--input-shape", "7", "--jacobian", "--json"
+    )
+    facts = json.loads(out)
+    assert status == 0
+    assert facts["rows"][0]["path"] == "head"
+    assert facts["jacobian"]["inputs"] == 7
+    for name, match in (("broken", "no luck"), ("other", "returns int"), ("missing", "has no attribute")):
+        status, out, error = run(capsys, "diagnose", f"some_models:{name}")
+        assert (status, out, error.count("\n")) == (2, "", 1)
+        assert match in error
+
+
+@pytest.mark.slow
+def test_diagnose_builds_resnet(capsys):
+    arguments = ("--samples", "4", "--input-shape", "64x64x3", "--seed", "1", "--json")
+    status, out, _ = run(capsys, "diagnose", "keras.applications:ResNet50", *arguments)
+    assert status == 0
+    assert len(json.loads(out)["rows"]) == 54
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"model": "missing.keras"}, "which is no file"),
+        ({"model": "no_such_module:build"}, "No module named"),
+        ({"model": "keras.applications:ResNet5"}, "ResNet5"),
+        ({"--input-shape": "8x8"}, "`--input-shape` is for models by name"),
+        ({"--input-shape": "8;8"}, "`--input-shape` must be counts"),
+        ({"--data": "missing.npy"}, "`--data` must be a file of numbers"),
+        ({"--targets": "missing.npy"}, "`--targets` must be a file of numbers"),
+        ({"--loss": "squared"}, "squared"),
+        ({"--samples": "0"}, "`samples` must be"),
+        ({"--seed": "-1"}, "`seed` must be"),
+        ({"--check": "max_gian=2"}, "`--check` must be limits and numbers"),
+        ({"--check": "max_gain=two"}, "`--check` must be limits and numbers"),
+        ({"--check": "max_gain=0.5"}, "`max_gain` must be at least 1"),
+        ({"--check": "max_dead=-1"}, "`max_dead` must be"),
+        ({"--plot": "signal.doc"}, "`--plot` must be a file"),
+        ({"--plot": "missing/signal.png"}, "`--plot` must be a file in a folder"),
+    ],
+)
+def test_diagnose_refuses_in_one_line(capsys, dense, change, match):
+    options = [text for name, value in change.items() if name != "model" for text in (name, value)]
+    if "--loss" in change:
+        np.save("y.npy", np.ones((64, 64)))
+        options += ["--targets", "y.npy"]
+    status, out, error = run(capsys, "diagnose", change.get("model", "model.keras"), *options)
+    assert (status, out) == (2, "")
+    assert match in error
+    assert error.count("\n") == 1

@@ -46,6 +46,7 @@ def test_promised_names():
         "cli",
         "data",
         "diagnostics",
+        "plots",
         "probe",
         "recurrence",
         "saved_model",

@@ -137,7 +137,7 @@ def _check_limits(limits: Any) -> None:
     """Has a report of nothing refuse what is no limit."""
     if limits is None:
         return
-    known = sorted(inspect.signature(SignalReport.check).parameters)[:-1]  # all but self
+    known = sorted(set(inspect.signature(SignalReport.check).parameters) - {"self"})
     if not isinstance(limits, Mapping) or not set(limits) <= set(known):
         raise ValueError(f"`limits` must be a dict with keys of {known}. Received: limits={limits!r}.")
     SignalReport((), (), 0.0, "", 0, None, None, None, (), None, 0.0).check(**limits)

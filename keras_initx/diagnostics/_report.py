@@ -1,31 +1,15 @@
 """What diagnose found, in rows and in words."""
 
 import dataclasses
-import html
 import json
 import math
 from typing import Any
 
 from keras_initx.diagnostics._duplicates import Duplicate
+from keras_initx.diagnostics._format import as_html, as_rich, as_text
 from keras_initx.diagnostics._jacobian import Spectrum
 
 __all__ = ["SignalError", "SignalReport", "SignalRow", "Verdict"]
-
-_COLUMNS = {
-    "path": "path",
-    "role": "role",
-    "expected": "expected_std",
-    "std": "preactivation_std",
-    "gain": "forward_gain",
-    "back": "backward_gain",
-    "act std": "activation_std",
-    "dead": "dead",
-    "satur.": "saturated",
-    "cos": "correlation",
-    "grad std": "gradient_std",
-    "update": "update_ratio",
-    "note": "note",
-}
 
 
 class SignalError(ValueError):
@@ -51,6 +35,7 @@ class SignalRow:
         kernel_gain: The same by the kernel alone: sqrt(fan_in E[w^2]) over the gain.
         backward_gain: Length of the gradient of the loss at what reaches it over that at its pre-activation,
             times sqrt(E f'(z)^2) of the activation that feeds it.
+        signal_gradient: Length of the gradient of the loss at its pre-activation, all rows together.
         chi: fan_in E[w^2] E[f'(z)^2] with the activation f that it feeds, z normal with the measured std.
         activation_mean: Mean of the activation that its output goes through, of the output if there is none.
         activation_std: Its standard deviation.
@@ -76,6 +61,7 @@ class SignalRow:
     forward_gain: float | None = None
     kernel_gain: float | None = None
     backward_gain: float | None = None
+    signal_gradient: float | None = None
     chi: float | None = None
     activation_mean: float | None = None
     activation_std: float | None = None
@@ -202,35 +188,15 @@ class SignalReport:
 
     def __str__(self) -> str:
         """Formats the report as an aligned table, the totals and the verdicts."""
-        cells = [list(_COLUMNS), *_cells(self)]
-        shown = [column for column in zip(*cells, strict=True) if any(text != "-" for text in column[1:])]
-        widths = [max(map(len, column)) for column in shown]
-        lines = [
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in zip(*shown, strict=True)
-        ]
-        return "\n".join([*lines, *_totals(self), *map(str, self.verdicts)])
+        return as_text(self)
 
     def __rich__(self) -> Any:
         """Returns a table that `rich` prints."""
-        from rich.console import Group
-        from rich.table import Table
-
-        table = Table(*_COLUMNS)
-        for line in _cells(self):
-            table.add_row(*line)
-        return Group(table, *_totals(self), *map(str, self.verdicts))
+        return as_rich(self)
 
     def _repr_html_(self) -> str:
         """Returns a table for notebooks."""
-        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>"
-            for line in _cells(self)
-        )
-        notes = "".join(f"<li>{html.escape(str(verdict))}</li>" for verdict in self.verdicts)
-        totals = "<br>".join(html.escape(line) for line in _totals(self))
-        return f"<table><tr>{head}</tr>{body}</table><p>{totals}</p><ul>{notes}</ul>"
+        return as_html(self)
 
 
 def _broken(row: SignalRow, limits: dict[str, Any]) -> list[str]:
@@ -248,40 +214,6 @@ def _broken(row: SignalRow, limits: dict[str, Any]) -> list[str]:
         if value is not None and limit is not None and not value <= limit:
             found.append(f"{name} {value:.3g}")
     return found
-
-
-def _cells(report: SignalReport) -> list[list[str]]:
-    return [[_text(getattr(row, name)) for name in _COLUMNS.values()] for row in report.rows]
-
-
-def _text(value: Any) -> str:
-    if value is None or value == "":
-        return "-"
-    return value if isinstance(value, str) else f"{value:.3g}"
-
-
-def _totals(report: SignalReport) -> list[str]:
-    gains = {"forward gain": report.forward_gain, "backward gain": report.backward_gain}
-    known = {name: value for name, value in (gains | {"chi_1": report.chi_1}).items() if value is not None}
-    numbers = [f"{name} {value:.3g}" for name, value in known.items()]
-    lines = [
-        ", ".join(
-            [
-                f"{len(report.rows)} kernels on {report.samples} rows",
-                *numbers,
-                f"loss {report.loss:.4g} ({report.loss_name})",
-                f"{report.seconds:.2f} s",
-            ]
-        )
-    ]
-    if report.jacobian is not None:
-        spectrum = report.jacobian
-        lines.append(
-            f"Jacobian of {spectrum.outputs} outputs by {spectrum.inputs} inputs: largest singular value "
-            f"{spectrum.largest:.4g}, root mean square {math.sqrt(spectrum.mean_square):.4g}"
-        )
-    lines.append(f"{len(report.verdicts)} verdicts" if report.verdicts else "no verdicts")
-    return lines
 
 
 def _finite(value: Any) -> Any:

@@ -45,6 +45,7 @@ def row_of(
         forward_gain=None if zero or not expected or square is None else math.sqrt(square) / expected,
         kernel_gain=None if zero or fan_in is None else _kernel_gain(site, fan_in * weight_square),
         backward_gain=None if zero else _backward(site, reading),
+        signal_gradient=reading.gradient,
         chi=None if slope is None or fan_in is None or not std else fan_in * weight_square * slope,
         activation_mean=active_mean,
         activation_std=_spread(active_mean, active_square),

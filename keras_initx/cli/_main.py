@@ -1,0 +1,164 @@
+"""The command `initx`: what the package can do, at the command line."""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_initx.cli._diagnose import add_diagnose
+from keras_initx.cli._models import MODEL_HELP, load_model
+from keras_initx.cli._show import list_all, show, write_list, write_show
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `initx` and returns its exit status: 0, 1 for a check that fails, 2 for what is not understood.
+
+    >>> main(["show", "ConstantFill", "2x3"])  # doctest: +ELLIPSIS
+    initx>ConstantFill, variance: ...
+    0
+
+    Args:
+        arguments: What follows the command's name; None for the process' own.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        facts = options.verb(options)
+    except ValueError as error:
+        print(f"initx: {error}", file=sys.stderr)
+        return 2
+    with contextlib.suppress(BrokenPipeError):  # `initx list | head` has read enough
+        print(_to_json(facts) if options.json else options.write(facts), flush=True)
+        return _status(options)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it exits
+    return _status(options)
+
+
+def _to_json(facts: Any) -> str:
+    if hasattr(facts, "to_json"):
+        return facts.to_json()
+    return json.dumps(facts if isinstance(facts, dict | list) else facts.to_dict(), indent=2)
+
+
+def _status(options: argparse.Namespace) -> int:
+    """1, with the rows on stderr, where a report broke a limit."""
+    if options.broken:
+        print(f"initx: {options.broken}", file=sys.stderr)
+    return 1 if options.broken else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
+    verbs = parser.add_subparsers(required=True, metavar="list | show | initialize | calibrate | diagnose")
+    parser.set_defaults(broken="")
+    verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
+    verb.set_defaults(verb=lambda _: list_all(), write=write_list)
+    verb.add_argument("--json", action="store_true", help="for a program to read")
+    verb = verbs.add_parser("show", help="one initializer: law, reference, defaults, and a draw")
+    verb.set_defaults(verb=show, write=write_show)
+    verb.add_argument("name", help="as in the list, with or without initx>")
+    verb.add_argument("shape", nargs="?", help="of a kernel to draw, such as 256,128 or 3x3x64x128")
+    verb.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    verb.add_argument("--json", action="store_true", help="for a program to read")
+    verb = verbs.add_parser("initialize", help="a whole model: new weights by a strategy or an initializer")
+    verb.set_defaults(verb=_initialize, write=str)
+    verb.add_argument("model", help=MODEL_HELP)
+    verb.add_argument(
+        "--initializer",
+        default="by_role",
+        help="a strategy, an initializer, or none for each layer's own (by_role)",
+    )
+    verb.add_argument("--seed", type=int, help="of all weights; a random one is reported")
+    _add_model_options(verb)
+    verb = verbs.add_parser("calibrate", help="a whole model: rescale its weights to the law's std on data")
+    verb.set_defaults(verb=_calibrate, write=str)
+    verb.add_argument("model", help=MODEL_HELP)
+    verb.add_argument("--data", required=True, help="an .npy or .npz file, or a data set of tfds")
+    verb.add_argument("--initializer", help="the law, such as initx>LSUV (each layer's own, or LSUV)")
+    verb.add_argument("--targets", help="labels, for the laws that use them: an .npy or .npz file")
+    verb.add_argument("--loss", help="for laws that take gradients, such as mse (the model's own)")
+    verb.add_argument("--samples", type=int, default=256, help="rows of data to measure on (256)")
+    verb.add_argument("--training", action="store_true", help="run as in training")
+    verb.add_argument("--redraw", action="store_true", help="draw the law's base first")
+    verb.add_argument("--seed", type=int, help="of the redraw")
+    _add_model_options(verb)
+    add_diagnose(verbs, _read)
+    return parser
+
+
+def _add_model_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--include", action="append", help="path pattern or role to change; may be repeated")
+    verb.add_argument("--exclude", action="append", help="path pattern or role to leave; may be repeated")
+    verb.add_argument("--out", required=True, help="the .keras file to write; may be the model itself")
+    verb.add_argument("--json", action="store_true", help="for a program to read")
+
+
+def _initialize(options: argparse.Namespace) -> Any:
+    from keras_initx.strategies import initialize
+
+    scheme = None if options.initializer.lower() == "none" else options.initializer
+    chosen = {"seed": options.seed, "include": options.include, "exclude": options.exclude}
+    return _change(options, lambda model: initialize(model, scheme, **chosen))
+
+
+def _calibrate(options: argparse.Namespace) -> Any:
+    from keras_initx.calibration import calibrate
+
+    names = ("samples", "training", "redraw", "seed", "include", "exclude")
+    chosen = {name: getattr(options, name) for name in names}
+    data = _read(options.data, "--data")
+    targets = options.targets and _read(options.targets, "--targets")
+    chosen |= {"targets": targets, "loss": options.loss}
+    return _change(options, lambda model: calibrate(model, data, options.initializer, **chosen))
+
+
+def _read(source: str, option: str) -> Any:
+    """Reads an array, a dict of arrays, or a data set, or says why not in a ValueError."""
+    import numpy as np
+
+    path = pathlib.Path(source)
+    if path.suffix not in (".npy", ".npz"):
+        return _load_data_set(source, option)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"`{option}` must be a file of numbers that NumPy can read. Received: {source!r}: {reason}"
+        ) from error
+    if path.suffix == ".npy":
+        return found
+    return dict(found) if len(found.files) > 1 else found[found.files[0]]
+
+
+def _load_data_set(name: str, option: str) -> Any:
+    try:
+        from keras_initx import datasets
+
+        with contextlib.redirect_stdout(sys.stderr):  # where tfds says that it prepares one
+            return datasets.load(name, "train")[0].batch(256)
+    except (ImportError, ConnectionError) as error:
+        cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
+        raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+
+
+def _change(options: argparse.Namespace, verb: Callable[[Any], Any]) -> Any:
+    """Loads the model, has the verb change it, and writes it."""
+    out = pathlib.Path(options.out)
+    if out.suffix != ".keras" or not out.parent.is_dir():
+        raise ValueError(f"`--out` must be a .keras file in a folder that exists. Received: {options.out!r}.")
+    model = load_model(options.model)
+    report = verb(model)
+    # Beside it and renamed: a killed run leaves the file that was there.
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        part = pathlib.Path(folder) / out.name
+        model.save(part)
+        part.replace(out)
+    return report
