@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -101,7 +102,7 @@ class WeightHistograms(Stepped):
         if again and self._kinds["update_ratio"]:
             # The run before has written this state, and the change that led to it.
             for variable in model.trainable_variables:
-                self._before[self._tag_of[id(variable)]] = np.array(ops.convert_to_numpy(variable.value))
+                self._before[self._tag_of[id(variable)]] = np.array(_read(variable.value))
 
     def _release(self) -> None:
         self._measurement, self._before = None, {}
@@ -113,7 +114,7 @@ class WeightHistograms(Stepped):
                 self._histogram(writer, f"weights/{tag}", variable.value)
         if self._kinds["update_ratio"]:
             for variable in model.trainable_variables:
-                self._write_ratio(writer, self._tag_of[id(variable)], ops.convert_to_numpy(variable.value))
+                self._write_ratio(writer, self._tag_of[id(variable)], _read(variable.value))
         if self._measurement and self._kinds["gradients"]:
             found = zip(model.trainable_variables, self._measurement.gradients(), strict=True)
             for variable, gradient in found:
@@ -134,7 +135,14 @@ class WeightHistograms(Stepped):
         self._before[tag] = np.array(values)  # not the view of the variable that some backends give
 
     def _histogram(self, writer: EventWriter, tag: str, tensor: Any) -> None:
-        writer.histogram(tag, ops.convert_to_numpy(tensor), self._step, self._bins)
+        writer.histogram(tag, _read(tensor), self._step, self._bins)
+
+
+def _read(tensor: Any) -> np.ndarray:
+    """A tensor's or variable's values, without the copies that Keras makes of them on TensorFlow."""
+    if keras.backend.backend() == "tensorflow":
+        return np.asarray(ops.copy(tensor))  # of a handle: the buffer behind it
+    return ops.convert_to_numpy(tensor)
 
 
 def _rms(values: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 __all__ = ["BINS", "buckets"]
 
 BINS = 30
-_CHUNK = 2**16  # values whose float64 copies fit a core's cache
+_CHUNK = 2**15  # values whose float64 copies fit a core's cache
 
 
 def buckets(values: Any, bins: int = BINS) -> tuple[np.ndarray, float]:
@@ -44,7 +44,9 @@ def buckets(values: Any, bins: int = BINS) -> tuple[np.ndarray, float]:
         for chunk in _chunks(flat, finite == flat.size):
             chunk -= low
             chunk /= width
-            counts += np.bincount(np.minimum(chunk.astype(np.intp), bins - 1), minlength=bins)
+            found = np.bincount(chunk.astype(np.intp), minlength=bins + 1)
+            found[bins - 1] += found[bins]  # the greatest value belongs to the last bucket
+            counts += found[:bins]
     return np.stack([edges[:-1], edges[1:], counts], axis=1), nonfinite
 
 
