@@ -18,7 +18,7 @@ from keras_initx.calibration._pass import calibrate_sites
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.data import take_pair
-from keras_initx.gradients import choose_loss
+from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
 
@@ -68,8 +68,9 @@ def calibrate(
             `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
         targets: Labels for the laws that use them (`LabelPrior`, `BetweenLayer`, `MetaInit`, `GradInit`), as
             `fit` takes them; None for those that come with the data.
-        loss: Loss that laws over the whole model take gradients of: a Keras loss, its name, or a function of
-            targets and outputs; None for the one that the model was compiled with.
+        loss: Loss that laws over the whole model take gradients of, as `compile` takes it: a Keras loss, its
+            name, a function of targets and outputs, or a list or dict of these for several outputs; None for
+            the one that the model was compiled with.
         include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
             calibrated; None for all.
         exclude: Patterns or roles of what is to be left as it is.
@@ -104,6 +105,7 @@ def calibrate(
     started = time.perf_counter()
     check_built(model)
     _check(seed, tolerance, max_iterations)
+    check_loss(loss)
     law = None if initializer is None else check_law(initializer)
     specs = input_specs(model) if data is None else ()
     batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
