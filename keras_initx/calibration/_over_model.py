@@ -6,7 +6,7 @@ from typing import Any
 
 import keras_initx.probe as probe
 from keras_initx.calibration._draw import drawn, seeded
-from keras_initx.calibration._measurement import affine
+from keras_initx.calibration._measurement import affine, written
 from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
 from keras_initx.calibration._search import Found, make_task, search
 from keras_initx.calibration._task import Task
@@ -61,9 +61,14 @@ def calibrate_over_model(
         task = make_task(model, sites, patterns, batch, targets, objective, training)
         found = search(law, task)
         for scale, place in zip(found.scales, task.weights, strict=True):
-            update(task.variables[place], functools.partial(affine, scale=float(scale)))
+            variable = task.variables[place]
+            update(variable, functools.partial(_scaled, variable.path, law, float(scale)))
         after = _measure(model, batch)
     return _report(task, found, notes, before, after, started)
+
+
+def _scaled(path: str, law: ModelLaw, scale: float, value: Any) -> Any:
+    return written(affine(value, scale), path, law, scale)
 
 
 def _measure(model: Any, batch: Any) -> Stds:

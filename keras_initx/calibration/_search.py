@@ -97,8 +97,9 @@ def search(law: Any, task: Task) -> Found:
         interrupted = True
     if best is None:
         raise ValueError(
-            f"`data` must keep the loss and its gradients finite. Received: {first} at the weights as they "
-            "are. Calibrate with `initx>LSUV` first, or use float32 in place of half precision."
+            f"`data` must keep finite what {type(law).__name__} makes small, of the loss and its gradients. "
+            f"Received: {first} at the weights as they are. Scale `data`, calibrate with `initx>LSUV` first, "
+            "or use float32 in place of half precision."
         )
     bar.update(steps, finalize=True)
     return Found(best[1], steps, (first[-1], best[0][-1]), interrupted)

@@ -1,0 +1,77 @@
+"""Scales that a weight cannot hold: an error that names the layer and the law, and weights as they were."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_initx as initx
+from keras_initx.initializers import LSUV, DataDependent, GradInit, MetaInit, ModelLaw
+
+
+def small_model(dtype="float32"):
+    return keras.Sequential(
+        [
+            layers.Input((8,)),
+            layers.Dense(6, "relu", dtype=dtype, name="a"),
+            layers.Dense(3, dtype=dtype, name="head"),
+        ]
+    )
+
+
+class NoScale(DataDependent):
+    def rescale(self, mean, std):
+        return float("nan"), 0.0
+
+
+class NoShift(DataDependent):
+    per_unit = True
+
+    def rescale(self, mean, std):
+        return 1 / std, mean / 0.0
+
+
+class NoScales(ModelLaw):
+    needs_loss = False
+
+    def search(self, task):
+        yield np.full(len(task.weights), np.nan), (0.0,)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize(
+    ("dtype", "size", "law", "name"),
+    [
+        ("float16", 1e-6, "initx>LSUV", "LSUV"),
+        ("float16", 1e-6, "initx>WithinLayer", "WithinLayer"),
+        ("float32", 1.0, LSUV(target_std=1e39), "LSUV"),
+        ("float32", 1e-5, LSUV(target_std=3e37), "LSUV"),
+        ("float32", 1.0, NoScale(), "NoScale"),
+        ("float32", 1.0, NoShift(), "NoShift"),
+        ("float32", 1.0, NoScales(), "NoScales"),
+    ],
+)
+def test_what_a_weight_cannot_hold_is_refused(dtype, size, law, name, rng):
+    model = small_model(dtype)
+    before = model.get_weights()
+    x = size * rng.normal(size=(32, 8)).astype("float32")
+    message = f"`initializer` must give weights that {dtype} can hold. Received: {name}, which gives `.*a.*`"
+    with pytest.raises(ValueError, match=message):
+        initx.calibrate(model, x, law)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_recurrent_kernel_that_half_precision_cannot_hold_is_refused(rng):
+    model = keras.Sequential([layers.Input((3, 4)), layers.SimpleRNN(3, dtype="float16", name="rnn")])
+    x, kernel = rng.normal(size=(16, 3, 4)), np.full((4, 3), 1e-3)
+    x[..., 0], kernel[0] = 0.0, 6e4
+    model.layers[0].cell.kernel.assign(kernel)
+    with pytest.raises(ValueError, match="that float16 can hold.*LSUV, which gives `rnn"):
+        initx.calibrate(model, x, "initx>LSUV")
+
+
+@pytest.mark.parametrize("law", [MetaInit(steps=2), GradInit(steps=2)])
+def test_laws_over_the_model_take_models_of_half_precision(law, rng):
+    x, y = rng.normal(size=(32, 8)).astype("float32"), np.arange(32) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert initx.calibrate(small_model("bfloat16"), x, law, targets=y, loss=loss).steps == 2
