@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from keras_initx.calibration._draw import drawn, seeded
-from keras_initx.calibration._measurement import written
 from keras_initx.calibration._report import FROZEN, CalibrationRow
 from keras_initx.recurrence import fit_cells, gate_names, obstacle, scaled
 from keras_initx.walk import KernelSite
@@ -132,13 +131,13 @@ def fit(
             for name in ("kernel", "recurrent_kernel", "bias"):
                 variable = getattr(cell.layer, name, None)
                 if variable is not None:
-                    update(variable, functools.partial(_scaled, cell, name, result.factors, gates))
+                    update(variable, functools.partial(_scaled, name, result.factors, gates))
 
     return before
 
 
-def _scaled(cell: Cell, name: str, factors: Sequence[float], gates: int, value: Any) -> Any:
-    return written(scaled(name, value, factors, gates), cell.sites[0].path, cell.law, factors)
+def _scaled(name: str, factors: Sequence[float], gates: int, value: Any) -> Any:
+    return scaled(name, value, factors, gates)
 
 
 def _redraw(cell: Cell, seed: int | None, update: Update) -> None:
