@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_initx.calibration._choice import check_law, laws, reason
+from keras_initx.calibration._choice import check_law, check_looked_up, laws, reason
 from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._gates import find_cells
 from keras_initx.calibration._measurement import Measurement
@@ -107,8 +107,10 @@ def calibrate(
     _check(seed, tolerance, max_iterations)
     check_loss(loss)
     law = None if initializer is None else check_law(initializer)
-    specs = input_specs(model) if data is None else ()
+    looked_up = any(hasattr(layer, "input_dim") for layer in model._flatten_layers())
+    specs = input_specs(model) if data is None or looked_up else ()
     batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
+    check_looked_up(batch, specs)
     chosen = laws(model, law, include, exclude, labels)
     check_processes(model, seed, redraw, chosen.values())
     if whole := find_model_law(chosen):
