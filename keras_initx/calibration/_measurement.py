@@ -175,7 +175,7 @@ def affine(tensor: Any, scale: Any, shift: Any = 0.0) -> Any:
 
 
 def check_scale(path: str, law: Any, dtype: str, *values: Any) -> None:
-    """Raises ValueError unless what a law gave, a scale and a shift, are numbers that can be computed with."""
+    """Raises ValueError unless a law gave a scale and a shift that can be computed with."""
     most = np.finfo("float64" if dtype == "float64" else "float32").max
     if not all(np.all(np.abs(value) <= most) for value in values):
         raise _out_of_range(path, law, dtype, values)
