@@ -95,7 +95,7 @@ def _rows(
 ) -> tuple[CalibrationRow, ...]:
     rows = []
     for site, note in notes.items():
-        note = note or (CONSTANT if before.get(site.path) == 0 else "")
+        note = note or (f"{CONSTANT}, or too small to tell" if before.get(site.path) == 0 else "")
         rows.append(
             CalibrationRow(
                 path=site.path,
