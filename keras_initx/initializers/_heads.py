@@ -131,7 +131,8 @@ class LabelPrior(keras.initializers.Initializer):
         form: What the targets are: `"categorical"` (one class of several: its number, or one-hot rows),
             `"binary"` (zeros and ones, of each unit by itself), `"numeric"`, or None to tell by what follows
             the head, a softmax or a sigmoid, and else by the targets: whole numbers of any dtype, and rows
-            of zeros and one 1, are categorical (binary for one unit), other zeros and ones binary, all else numeric.
+            of zeros and one 1, are categorical (binary for one unit), other zeros and ones binary, all else
+            numeric.
         smoothing: Examples of each class that are added to those counted, at least 0; it keeps the logit of
             a class that does not occur finite.
 
