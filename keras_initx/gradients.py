@@ -209,7 +209,10 @@ def _check_labels(loss: Any, targets: Any, outputs: Any) -> None:
 
 def _shapes(structure: Any) -> list[str]:
     leaves = [leaf for leaf in tree.flatten(structure) if leaf is not None]
-    return [f"{getattr(leaf.dtype, 'name', leaf.dtype)}{tuple(leaf.shape)}" for leaf in leaves]
+    return [
+        f"{getattr(leaf.dtype, 'name', str(leaf.dtype).removeprefix('torch.'))}{tuple(leaf.shape)}"
+        for leaf in leaves
+    ]
 
 
 def _linear(seed: Any) -> Objective:

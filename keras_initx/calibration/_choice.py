@@ -26,7 +26,7 @@ def check_law(initializer: Any) -> Any:
         laws = [name for name in names() if isinstance(get(name), known)]
         raise ValueError(
             f"`initializer` must be a data-dependent law, one of {laws}. "
-            f"Received: initializer={initializer!r}."
+            f"Received: {initializer!r}, which is none."
         )
     return law
 

@@ -31,7 +31,7 @@ def pair(rng):
         ({"training": None}, "`training` must be True or False"),
         ({"include": 5}, "`include` must hold patterns.* Received: 5"),
         ({"exclude": 0}, "`exclude` must hold patterns"),
-        ({"initializer": 5}, "`initializer` must be a data-dependent law.* Received: initializer=5"),
+        ({"initializer": 5}, "`initializer` must be a data-dependent law.* Received: 5"),
         ({"initializer": ["initx>LSUV"]}, "`initializer` must be a data-dependent law"),
     ],
 )
