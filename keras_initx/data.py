@@ -40,7 +40,8 @@ def take_batch(
         One batch.
 
     Raises:
-        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs.
+        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs, or `samples`
+            is not the size of a batch that the model was built with.
     """
     return take_pair(model, data, samples, seed=seed, drawn=drawn)[0]
 
@@ -77,14 +78,25 @@ def take_pair(
     else:
         batch, brought = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
         _check_finite("data", batch)
-    targets = brought if targets is None else tree.map_structure(_to_numpy, targets)
     rows = len(tree.flatten(batch)[0])
-    if targets is not None and any(leaf.ndim == 0 or len(leaf) < rows for leaf in tree.flatten(targets)):
+    _check_size(model, samples, rows)
+    targets = brought if targets is None else tree.map_structure(_to_numpy, _from_list("targets", targets))
+    labels = [leaf for leaf in tree.flatten(targets) if leaf is not None]
+    if targets is not None and (not labels or any(leaf.ndim == 0 or len(leaf) < rows for leaf in labels)):
         raise ValueError(
             f"`targets` must hold a row for each of the {rows} rows of data. Received: {_describe(targets)}."
         )
     _check_finite("targets", targets)
     return batch, targets
+
+
+def _check_size(model: Any, samples: int, rows: int) -> None:
+    inputs = [tensor for tensor in tree.flatten(_expected_inputs(model)) if tensor is not None]
+    for size in {tensor.shape[0] for tensor in inputs} - {None, rows}:
+        raise ValueError(
+            f"`samples` must be the size of a batch of `{model.name}`: pass samples={size}, and at least as "
+            f"many rows. Received: samples={samples}, {rows} rows."
+        )
 
 
 def _check_finite(name: str, structure: Any) -> None:
@@ -146,6 +158,13 @@ def _is_nested_numbers(data: Any) -> bool:
     return isinstance(data, list) and all(isinstance(leaf, int | float | str) for leaf in tree.flatten(data))
 
 
+def _from_list(name: str, data: Any) -> Any:
+    try:
+        return np.asarray(data) if _is_nested_numbers(data) else data
+    except ValueError as error:
+        raise ValueError(f"`{name}` must hold rows of equal lengths. Received: nested lists.") from error
+
+
 def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     if isinstance(data, dict | list | str) or not (
         isinstance(data, Iterable) or hasattr(data, "__getitem__")
@@ -173,8 +192,7 @@ def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
 
 def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     """Brings one structure of arrays into that of the model's inputs, cut to `samples` rows, with targets."""
-    if _is_nested_numbers(data):
-        data = np.asarray(data)
+    data = _from_list("data", data)
     expected = _expected_inputs(model)
     targets = None
     paired = isinstance(data, tuple) and len(data) in (2, 3)
@@ -190,8 +208,7 @@ def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
             "`data` must hold at least one row, and as many rows in each of its arrays. "
             f"Received: {_describe(data)}."
         )
-    if expected is not None:
-        _check_leaves(tree.flatten(expected), tree.flatten(batch))
+    _check_leaves([] if expected is None else tree.flatten(expected), tree.flatten(batch))
     return batch, tree.map_structure(_to_numpy, targets)
 
 
@@ -233,14 +250,13 @@ def _rows(leaf: Any, samples: int) -> np.ndarray:
 
 
 def _to_numpy(leaf: Any, rows: int | None = None) -> Any:
-    if leaf is None:
-        return None
-    leaf = leaf if rows is None else leaf[:rows]
-    return np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
+    leaf = leaf if rows is None or leaf is None else leaf[:rows]
+    leaf = keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
+    return leaf if leaf is None else np.asarray(leaf)
 
 
 def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
-    for tensor, leaf in zip(expected, leaves, strict=True):
+    for tensor, leaf in zip(expected, leaves, strict=False):
         fits = len(tensor.shape) == leaf.ndim and all(
             size is None or size == got for size, got in zip(tensor.shape[1:], leaf.shape[1:], strict=True)
         )
@@ -263,9 +279,9 @@ def _draw(model: Any, samples: int, seed: int | None, drawn: Sequence[Any]) -> A
     found = []
     for number, tensor in enumerate(leaves):
         given, limit = drawn[number] if number < len(drawn) else ((), None)
-        lengths = given[1:] if len(given) == len(tensor.shape) else tensor.shape[1:]
-        sizes = zip(tensor.shape[1:], lengths, strict=True)
-        shape = (samples, *(own or length or _OPEN for own, length in sizes))
+        given = given if len(given) == len(tensor.shape) else tensor.shape
+        lengths = [own or length or _OPEN for own, length in zip(tensor.shape, given, strict=True)][1:]
+        shape = (tensor.shape[0] or samples, *lengths)
         if limit is not None:
             found.append(rng.integers(0, limit, shape).astype("int32"))
         elif "float" in tensor.dtype:

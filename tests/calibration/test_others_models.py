@@ -8,8 +8,7 @@ from model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, s
 
 import keras_initx as initx
 from keras_initx import probe
-from keras_initx.calibration._choice import input_specs
-from keras_initx.walk import iter_kernels
+from keras_initx.walk import input_specs, iter_kernels
 
 
 def assert_calibrated(model, samples):
