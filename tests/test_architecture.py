@@ -71,9 +71,9 @@ def imported(path):
     tree = ast.parse(path.read_text())
     nested = {
         node
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(function)
+        for later in ast.walk(tree)
+        if isinstance(later, ast.FunctionDef) or _is_for_types(later)
+        for node in ast.walk(later)
     }
     for node in ast.walk(tree):
         if node in nested:
@@ -83,6 +83,10 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def test_the_table_names_every_room():
