@@ -98,3 +98,22 @@ def test_a_limit_that_breaks_warns_or_stops(tmp_path, on_break, epochs):
 def test_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         SignalMonitor(tmp_path, (X, Y), **arguments)
+
+
+def test_maps_over_depth_and_steps(tmp_path):
+    pytest.importorskip("matplotlib")
+    model = net()
+    model.fit(X, Y, verbose=0, callbacks=[SignalMonitor(tmp_path, (X, Y))])
+    found = read(tmp_path)
+    for name in ("preactivation_std", "gradient_std"):
+        for step in (0, 1):
+            _, _, png = found[f"signal_by_depth/{name}", step]
+            assert png.startswith(b"\x89PNG")
+
+
+def test_a_second_fit_goes_on(tmp_path):
+    model = net()
+    monitor = SignalMonitor(tmp_path, (X, Y), images=False)
+    model.fit(X, Y, verbose=0, callbacks=[monitor])
+    model.fit(X, Y, verbose=0, callbacks=[monitor])
+    assert sorted(monitor.reports) == [0, 1, 2]
