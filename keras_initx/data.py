@@ -10,40 +10,9 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["knows_inputs", "refusal", "take_batch", "take_pair"]
+__all__ = ["knows_inputs", "refusal", "take_pair"]
 
 _OPEN = 32  # how long an open axis is drawn
-
-
-def take_batch(
-    model: Any,
-    data: Any,
-    samples: int,
-    seed: int | None = None,
-    drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
-) -> Any:
-    """Takes the first `samples` rows of the data as NumPy arrays in the structure of the model's inputs.
-
-    Args:
-        model: A built Keras model.
-        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`,
-            DataLoader or other iterable of such batches, whose rows are joined until there are enough; or
-            None for input that is drawn in the shapes of the model's inputs: unit-Gaussian floats, integers
-            below a limit where `drawn` gives one, ones for all other integers and masks. A tuple (x, y) or
-            (x, y, sample_weight) gives its x, unless the model takes that many inputs.
-        samples: Rows to take at most.
-        seed: Seed of what is drawn.
-        drawn: For each input of the model a shape, for the axes that are open, 32 long without it, and the
-            number of integers that it takes, or None.
-
-    Returns:
-        One batch.
-
-    Raises:
-        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs, or `samples`
-            is not the size of a batch that the model was built with.
-    """
-    return take_pair(model, data, samples, seed=seed, drawn=drawn)[0]
 
 
 def take_pair(
@@ -54,22 +23,29 @@ def take_pair(
     seed: int | None = None,
     drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
 ) -> tuple[Any, Any]:
-    """Takes the first `samples` rows of the data, as `take_batch` does, with the targets that they have.
+    """Takes the first `samples` rows of the data, in the structure of the model's inputs, and their targets.
 
     Args:
-        model: As in `take_batch`, as are `data`, `samples`, `seed` and `drawn`.
-        data: A tuple (x, y) or (x, y, sample_weight), or an iterable of such batches, brings its targets.
+        model: A built Keras model.
+        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`,
+            DataLoader or other iterable of such batches, whose rows are joined until there are enough; or
+            None for input that is drawn in the shapes of the model's inputs: unit-Gaussian floats, integers
+            below a limit where `drawn` gives one, ones for all other integers and masks. A tuple (x, y) or
+            (x, y, sample_weight) gives its x, and the targets, unless the model takes that many inputs.
         samples: Rows to take at most.
         targets: An array, or a structure of arrays, in place of those that the data brings.
         seed: Seed of what is drawn.
-        drawn: What is drawn.
+        drawn: For each input of the model a shape, for the axes that are open, 32 long without it, and the
+            number of integers that it takes, or None; as `keras_initx.walk.input_specs` returns them.
 
     Returns:
         One batch, and its targets as NumPy arrays: all rows of the arrays that were given, of an iterable
         those of the batch; None where there are none.
 
     Raises:
-        ValueError: As in `take_batch`, and if the targets are not finite, or fewer than the rows.
+        ValueError: If the data is empty, holds NaN or Inf, or integers that are not among those that an input
+            takes, or does not fit the model's inputs; if `samples` is not the size of a batch that the model
+            was built with; if the targets are not finite, or fewer than the rows.
     """
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
@@ -80,6 +56,7 @@ def take_pair(
         _check_finite("data", batch)
     rows = len(tree.flatten(batch)[0])
     _check_size(model, samples, rows)
+    _check_looked_up(batch, drawn)
     targets = brought if targets is None else tree.map_structure(_to_numpy, _from_list("targets", targets))
     labels = [leaf for leaf in tree.flatten(targets) if leaf is not None]
     if targets is not None and (not labels or any(leaf.ndim == 0 or len(leaf) < rows for leaf in labels)):
@@ -88,6 +65,16 @@ def take_pair(
         )
     _check_finite("targets", targets)
     return batch, targets
+
+
+def _check_looked_up(batch: Any, specs: Sequence[Any]) -> None:
+    """Raises ValueError for integers of no vocabulary, which some backends take silently."""
+    for leaf, (_, limit) in zip(tree.flatten(batch), specs, strict=False):
+        if limit is not None and (unknown := leaf[(leaf < 0) | (leaf >= limit)]).size:
+            raise ValueError(
+                f"`data` must hold integers from 0 to {limit - 1}, the vocabulary of the embedding that they "
+                f"feed. Received: {unknown[0]}. Raise the layer's `input_dim`, or map what it does not know."
+            )
 
 
 def _check_size(model: Any, samples: int, rows: int) -> None:
@@ -110,7 +97,7 @@ def _check_finite(name: str, structure: Any) -> None:
 
 
 def knows_inputs(model: Any) -> bool:
-    """Tells whether `take_batch` has checked the batch against the model's inputs.
+    """Tells whether `take_pair` has checked the batch against the model's inputs.
 
     >>> knows_inputs(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)]))
     True

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initx.calibration._choice import check_law, check_looked_up, laws, reason
+from keras_initx.calibration._choice import check_law, laws, reason
 from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._gates import find_cells
 from keras_initx.calibration._measurement import Measurement
@@ -136,9 +136,7 @@ def calibrate(
 def _take(model: Any, data: Any, samples: int, targets: Any, seed: int | None) -> tuple[Any, Any]:
     looked_up = any(hasattr(layer, "input_dim") for layer in model._flatten_layers())
     specs = input_specs(model) if data is None or looked_up else ()
-    batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
-    check_looked_up(batch, specs)
-    return batch, labels
+    return union(lambda: take_pair(model, data, samples, targets, seed, specs))
 
 
 def _calibrate_layers(

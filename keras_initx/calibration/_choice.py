@@ -1,10 +1,7 @@
 """What is to be calibrated, and by which law."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
-
-from keras import tree
 
 from keras_initx.calibration._filters import takes_filters
 from keras_initx.calibration._heads import add_priors
@@ -12,7 +9,7 @@ from keras_initx.calibration._report import FROZEN
 from keras_initx.initializers import LSUV, DataDependent, DataFilters, LabelPrior, ModelLaw, get, names
 from keras_initx.walk import KernelSite, iter_kernels, select
 
-__all__ = ["check_law", "check_looked_up", "laws", "reason"]
+__all__ = ["check_law", "laws", "reason"]
 
 _PLAIN = ("scale", "residual_scale")
 _LAWS = (DataDependent, DataFilters, ModelLaw)
@@ -29,16 +26,6 @@ def check_law(initializer: Any) -> Any:
             f"Received: {initializer!r}, which is none."
         )
     return law
-
-
-def check_looked_up(batch: Any, specs: Sequence[Any]) -> None:
-    """Raises ValueError for integers of no vocabulary, which some backends take silently."""
-    for leaf, (_, limit) in zip(tree.flatten(batch), specs, strict=False):
-        if limit is not None and (unknown := leaf[(leaf < 0) | (leaf >= limit)]).size:
-            raise ValueError(
-                f"`data` must hold integers from 0 to {limit - 1}, the vocabulary of the embedding that they "
-                f"feed. Received: {unknown[0]}. Raise the layer's `input_dim`, or map what it does not know."
-            )
 
 
 def laws(model: Any, law: Any, include: Any, exclude: Any, targets: Any) -> dict[KernelSite, Any]:

@@ -88,8 +88,7 @@ def diagnose(
     check_built(model)
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    specs = input_specs(model) if data is None else ()
-    batch, labels = take_pair(model, data, samples, targets, seed, specs)
+    batch, labels = take_pair(model, data, samples, targets, seed, input_specs(model))
     count = len(tree.flatten(batch)[0])
     labels = tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels)
     objective = choose_loss(model, labels, loss, "diagnose", needed=False, seed=seed)

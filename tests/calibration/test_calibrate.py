@@ -223,7 +223,7 @@ def test_gaussian_input_needs_no_data():
     model = keras.Sequential([layers.Input((8,)), layers.Dense(6, "relu"), layers.Dense(4)])
     report = initx.calibrate(model, None, seed=3)
     assert report.samples == 256
-    assert_calibrated(model, initx.data.take_batch(model, None, 256, seed=3))
+    assert_calibrated(model, initx.data.take_pair(model, None, 256, seed=3)[0])
 
 
 def problem_model():

@@ -15,7 +15,7 @@ def assert_calibrated(model, samples):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         report = initx.calibrate(model, None, "initx>LSUV", samples=samples, redraw=True, seed=1)
-        batch = initx.data.take_batch(model, None, samples, 1, input_specs(model))
+        batch = initx.data.take_pair(model, None, samples, None, 1, input_specs(model))[0]
     stds = {}
 
     def observe(site, output):

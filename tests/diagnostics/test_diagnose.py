@@ -301,3 +301,9 @@ def test_bad_input(arguments, message):
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="`model` must be built"):
         initx.diagnose(keras.Sequential([layers.Dense(1)]))
+
+
+def test_integers_outside_the_vocabulary_are_refused():
+    model = keras.Sequential([layers.Input((4,), dtype="int32"), layers.Embedding(20, 3), layers.Dense(2)])
+    with pytest.raises(ValueError, match="`data` must hold integers from 0 to 19"):
+        initx.diagnose(model, np.full((8, 4), 20))
