@@ -51,6 +51,8 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/initialize.py
 	$(BIN)/python benchmarks/signal_by_depth.py
 	$(BIN)/python benchmarks/lsuv_activations.py
+	$(BIN)/python benchmarks/signal_diagnose.py
+	$(BIN)/python benchmarks/signal_histograms.py
 	$(BIN)/python benchmarks/demo.py
 
 clean:

@@ -10,39 +10,9 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["knows_inputs", "refusal", "take_batch", "take_pair"]
+__all__ = ["knows_inputs", "refusal", "take_pair"]
 
 _OPEN = 32  # how long an open axis is drawn
-
-
-def take_batch(
-    model: Any,
-    data: Any,
-    samples: int,
-    seed: int | None = None,
-    drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
-) -> Any:
-    """Takes the first `samples` rows of the data as NumPy arrays in the structure of the model's inputs.
-
-    Args:
-        model: A built Keras model.
-        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`,
-            DataLoader or other iterable of such batches, whose rows are joined until there are enough; or
-            None for input that is drawn in the shapes of the model's inputs: unit-Gaussian floats, integers
-            below a limit where `drawn` gives one, ones for all other integers and masks. A tuple (x, y) or
-            (x, y, sample_weight) gives its x, unless the model takes that many inputs.
-        samples: Rows to take at most.
-        seed: Seed of what is drawn.
-        drawn: For each input of the model a shape, for the axes that are open, 32 long without it, and the
-            number of integers that it takes, or None.
-
-    Returns:
-        One batch.
-
-    Raises:
-        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs.
-    """
-    return take_pair(model, data, samples, seed=seed, drawn=drawn)[0]
 
 
 def take_pair(
@@ -53,22 +23,29 @@ def take_pair(
     seed: int | None = None,
     drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
 ) -> tuple[Any, Any]:
-    """Takes the first `samples` rows of the data, as `take_batch` does, with the targets that they have.
+    """Takes the first `samples` rows of the data, in the structure of the model's inputs, and their targets.
 
     Args:
-        model: As in `take_batch`, as are `data`, `samples`, `seed` and `drawn`.
-        data: A tuple (x, y) or (x, y, sample_weight), or an iterable of such batches, brings its targets.
+        model: A built Keras model.
+        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset`, `keras.utils.PyDataset`,
+            DataLoader or other iterable of such batches, whose rows are joined until there are enough; or
+            None for input that is drawn in the shapes of the model's inputs: unit-Gaussian floats, integers
+            below a limit where `drawn` gives one, ones for all other integers and masks. A tuple (x, y) or
+            (x, y, sample_weight) gives its x, and the targets, unless the model takes that many inputs.
         samples: Rows to take at most.
         targets: An array, or a structure of arrays, in place of those that the data brings.
         seed: Seed of what is drawn.
-        drawn: What is drawn.
+        drawn: For each input of the model a shape, for the axes that are open, 32 long without it, and the
+            number of integers that it takes, or None; as `keras_initx.walk.input_specs` returns them.
 
     Returns:
         One batch, and its targets as NumPy arrays: all rows of the arrays that were given, of an iterable
         those of the batch; None where there are none.
 
     Raises:
-        ValueError: As in `take_batch`, and if the targets are not finite, or fewer than the rows.
+        ValueError: If the data is empty, holds NaN or Inf, or integers that are not among those that an input
+            takes, or does not fit the model's inputs; if `samples` is not the size of a batch that the model
+            was built with; if the targets are not finite, or fewer than the rows.
     """
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
@@ -77,14 +54,36 @@ def take_pair(
     else:
         batch, brought = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
         _check_finite("data", batch)
-    targets = brought if targets is None else tree.map_structure(_to_numpy, targets)
     rows = len(tree.flatten(batch)[0])
-    if targets is not None and any(leaf.ndim == 0 or len(leaf) < rows for leaf in tree.flatten(targets)):
+    _check_size(model, samples, rows)
+    _check_looked_up(batch, drawn)
+    targets = brought if targets is None else tree.map_structure(_to_numpy, _from_list("targets", targets))
+    labels = [leaf for leaf in tree.flatten(targets) if leaf is not None]
+    if targets is not None and (not labels or any(leaf.ndim == 0 or len(leaf) < rows for leaf in labels)):
         raise ValueError(
             f"`targets` must hold a row for each of the {rows} rows of data. Received: {_describe(targets)}."
         )
     _check_finite("targets", targets)
     return batch, targets
+
+
+def _check_looked_up(batch: Any, specs: Sequence[Any]) -> None:
+    """Raises ValueError for integers of no vocabulary, which some backends take silently."""
+    for leaf, (_, limit) in zip(tree.flatten(batch), specs, strict=False):
+        if limit is not None and (unknown := leaf[(leaf < 0) | (leaf >= limit)]).size:
+            raise ValueError(
+                f"`data` must hold integers from 0 to {limit - 1}, the vocabulary of the embedding that they "
+                f"feed. Received: {unknown[0]}. Raise the layer's `input_dim`, or map what it does not know."
+            )
+
+
+def _check_size(model: Any, samples: int, rows: int) -> None:
+    inputs = [tensor for tensor in tree.flatten(_expected_inputs(model)) if tensor is not None]
+    for size in {tensor.shape[0] for tensor in inputs} - {None, rows}:
+        raise ValueError(
+            f"`samples` must be the size of a batch of `{model.name}`: pass samples={size}, and at least as "
+            f"many rows. Received: samples={samples}, {rows} rows."
+        )
 
 
 def _check_finite(name: str, structure: Any) -> None:
@@ -98,7 +97,7 @@ def _check_finite(name: str, structure: Any) -> None:
 
 
 def knows_inputs(model: Any) -> bool:
-    """Tells whether `take_batch` has checked the batch against the model's inputs.
+    """Tells whether `take_pair` has checked the batch against the model's inputs.
 
     >>> knows_inputs(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)]))
     True
@@ -146,6 +145,13 @@ def _is_nested_numbers(data: Any) -> bool:
     return isinstance(data, list) and all(isinstance(leaf, int | float | str) for leaf in tree.flatten(data))
 
 
+def _from_list(name: str, data: Any) -> Any:
+    try:
+        return np.asarray(data) if _is_nested_numbers(data) else data
+    except ValueError as error:
+        raise ValueError(f"`{name}` must hold rows of equal lengths. Received: nested lists.") from error
+
+
 def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     if isinstance(data, dict | list | str) or not (
         isinstance(data, Iterable) or hasattr(data, "__getitem__")
@@ -173,8 +179,7 @@ def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
 
 def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     """Brings one structure of arrays into that of the model's inputs, cut to `samples` rows, with targets."""
-    if _is_nested_numbers(data):
-        data = np.asarray(data)
+    data = _from_list("data", data)
     expected = _expected_inputs(model)
     targets = None
     paired = isinstance(data, tuple) and len(data) in (2, 3)
@@ -190,8 +195,7 @@ def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
             "`data` must hold at least one row, and as many rows in each of its arrays. "
             f"Received: {_describe(data)}."
         )
-    if expected is not None:
-        _check_leaves(tree.flatten(expected), tree.flatten(batch))
+    _check_leaves([] if expected is None else tree.flatten(expected), tree.flatten(batch))
     return batch, tree.map_structure(_to_numpy, targets)
 
 
@@ -233,14 +237,13 @@ def _rows(leaf: Any, samples: int) -> np.ndarray:
 
 
 def _to_numpy(leaf: Any, rows: int | None = None) -> Any:
-    if leaf is None:
-        return None
-    leaf = leaf if rows is None else leaf[:rows]
-    return np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
+    leaf = leaf if rows is None or leaf is None else leaf[:rows]
+    leaf = keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
+    return leaf if leaf is None else np.asarray(leaf)
 
 
 def _check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
-    for tensor, leaf in zip(expected, leaves, strict=True):
+    for tensor, leaf in zip(expected, leaves, strict=False):
         fits = len(tensor.shape) == leaf.ndim and all(
             size is None or size == got for size, got in zip(tensor.shape[1:], leaf.shape[1:], strict=True)
         )
@@ -263,9 +266,9 @@ def _draw(model: Any, samples: int, seed: int | None, drawn: Sequence[Any]) -> A
     found = []
     for number, tensor in enumerate(leaves):
         given, limit = drawn[number] if number < len(drawn) else ((), None)
-        lengths = given[1:] if len(given) == len(tensor.shape) else tensor.shape[1:]
-        sizes = zip(tensor.shape[1:], lengths, strict=True)
-        shape = (samples, *(own or length or _OPEN for own, length in sizes))
+        given = given if len(given) == len(tensor.shape) else tensor.shape
+        lengths = [own or length or _OPEN for own, length in zip(tensor.shape, given, strict=True)][1:]
+        shape = (tensor.shape[0] or samples, *lengths)
         if limit is not None:
             found.append(rng.integers(0, limit, shape).astype("int32"))
         elif "float" in tensor.dtype:

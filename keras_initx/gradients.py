@@ -1,6 +1,7 @@
 """Gradients of functions of tensors, which `keras.ops` has no word for, and the losses that models have."""
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-__all__ = ["choose_loss", "compile_function", "value_and_gradients"]
+__all__ = ["check_loss", "choose_loss", "compile_function", "value_and_gradients"]
 
 Objective = Callable[[Any, Any, Any], Any]
 
@@ -109,7 +110,8 @@ def choose_loss(
     Args:
         model: A built Keras model.
         targets: What it is to be called with; None if there is nothing.
-        loss: A name, config, `keras.losses.Loss` or function of targets and outputs; None for the model's.
+        loss: What `compile` takes: a name, `keras.losses.Loss` or function of targets and outputs, a list or
+            dict of them for several outputs; a loss' config; None for the model's.
         user: What takes its gradients, for the errors.
         needed: Whether it must be about targets. If not, and there are none, it is a random linear function
             of the outputs.
@@ -119,7 +121,8 @@ def choose_loss(
         A function of the batch, the targets and the model's outputs that returns a scalar tensor.
 
     Raises:
-        ValueError: If there are targets without a loss, or none where they are needed.
+        ValueError: If there are targets without a loss, or none where they are needed, or the loss is not
+            known; on a call, if it cannot compare the targets with the outputs.
     """
     if targets is None and not needed:
         return _linear(seed)
@@ -128,15 +131,88 @@ def choose_loss(
             f"`targets` must be given: `{user}` takes gradients of a loss. Received: targets=None. Pass "
             "`targets=y`, or data that is a pair (x, y) or an iterable of such pairs."
         )
+    judge, given = model, getattr(model, "loss", None)
     if loss is not None:
-        function = keras.losses.get(loss)
-        return lambda _, targets, outputs: ops.mean(function(targets, outputs))
-    if getattr(model, "loss", None) is None:
+        judge, given = _judge(model, loss)
+    elif given is None:
         raise ValueError(
             f"`loss` must be given, or the model be compiled with one: `{user}` takes its gradients. "
             f'Received: loss=None, and `{model.name}` has none. Pass for example loss="mse".'
         )
-    return lambda batch, targets, outputs: model.compute_loss(batch, targets, outputs, training=False)
+    if any(np.asarray(leaf).dtype.kind in "OSUT" for leaf in tree.flatten(targets) if leaf is not None):
+        raise ValueError(f"`targets` must be numbers for a loss. Received: {_shapes(targets)}. Encode them.")
+
+    def objective(batch: Any, labels: Any, outputs: Any) -> Any:
+        try:
+            _check_labels(given, targets, outputs)
+            return judge.compute_loss(batch, labels, outputs, training=False)
+        except Exception as error:  # each backend has a class of its own for what does not fit
+            reason = next(iter(re.sub("{{.*?}} *", "", str(error)).strip().splitlines()), "").rstrip(".")
+            raise ValueError(
+                f"`targets` must be what the loss can compare with the outputs. Received: {_shapes(labels)}, "
+                f"outputs {_shapes(outputs)}, loss {given!r}; it raised {type(error).__name__}: {reason}. "
+                "Pass the `targets` and the `loss` that `fit` and `compile` take."
+            ) from error
+
+    return objective
+
+
+def check_loss(loss: Any) -> None:
+    """Raises ValueError unless each loss is one that `compile` takes.
+
+    >>> check_loss({"a": "mse", "b": None})
+
+    Args:
+        loss: A loss, or a structure of losses.
+    """
+    for leaf in () if isinstance(loss, dict) and "class_name" in loss else tree.flatten(loss):
+        try:
+            known = leaf is None or str(leaf).lower() in ("crossentropy", "ce") or keras.losses.get(leaf)
+        except (TypeError, ValueError):
+            known = False
+        if not known:
+            raise ValueError(
+                "`loss` must be the name of a Keras loss, a `keras.losses.Loss` or a function of targets and "
+                f'outputs; for several outputs a list or dict of them. Received: {leaf!r}. Pass "mse", for '
+                "example."
+            )
+
+
+def _judge(model: Any, loss: Any) -> tuple[Any, Any]:
+    """Returns a model that takes a loss as the given one would if compiled with it, and the loss."""
+    if isinstance(loss, dict) and "class_name" in loss:
+        loss = keras.losses.get(loss)
+    check_loss(loss)
+    judge = keras.Model()
+    if names := getattr(model, "output_names", None):
+        judge.output_names = names
+    judge.compile(loss=loss)
+    return judge, loss
+
+
+def _check_labels(loss: Any, targets: Any, outputs: Any) -> None:
+    """Raises where a label is of no class, which JAX, and others on an accelerator, take silently."""
+    losses, labels, heads = (tree.flatten(part) for part in (loss, targets, outputs))
+    losses = losses * len(heads) if len(losses) == 1 else losses
+    if not len(losses) == len(labels) == len(heads):
+        return
+    for one, label, head in zip(losses, labels, heads, strict=True):
+        name = getattr(one, "name", getattr(one, "__name__", one))
+        if label is None or str(name).lower().replace("_", "") != "sparsecategoricalcrossentropy":
+            continue
+        counted = np.asarray(label)
+        counted = counted[counted != getattr(one, "ignore_class", None)]
+        classes = int(head.shape[-1])
+        if counted.size and not (counted.min() >= 0 and counted.max() < classes):
+            raise ValueError(f"labels from {counted.min()} to {counted.max()} for {classes} classes")
+
+
+def _shapes(structure: Any) -> list[str]:
+    leaves = [leaf for leaf in tree.flatten(structure) if leaf is not None]
+    return [
+        f"{getattr(leaf.dtype, 'name', str(leaf.dtype).removeprefix('torch.'))}{tuple(leaf.shape)}"
+        for leaf in leaves
+    ]
 
 
 def _linear(seed: Any) -> Objective:

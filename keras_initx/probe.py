@@ -39,7 +39,7 @@ def run(
         enter: Called with a site, and with what its layer is about to run on, each time. What it returns
             takes the place of that, unless it is None.
         training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
-            moving ones are then what they were before, and with dropout.
+            moving ones are then what they were before, and with dropout. States of stateful layers stay, too.
         before: Layers, and what is called with the arguments of each of their calls before it runs.
         check: Called before a layer of a registered class runs, with each of its sites, with what runs it and
             returns a list of the site's pre-activations and the output, and with what runs its own `call`.
@@ -53,8 +53,9 @@ def run(
     with contextlib.ExitStack() as hooks:
         if not gradients:
             hooks.enter_context(_no_gradients())
-        if training:
-            hooks.enter_context(_unchanged(model.non_trainable_variables))
+        stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+        moved = [model] if training else stateful
+        hooks.enter_context(_unchanged([v for layer in moved for v in layer.non_trainable_variables]))
         for layer, function in before:
             hooks.enter_context(_accompanied(layer, function, None))
         by_layer: dict[int, list[KernelSite]] = {}
@@ -80,16 +81,21 @@ def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
 
     Returns:
         The population standard deviation by the path of the layer, in the order in which the layers first
-        run; of a layer that runs several times, the last.
+        run; over all calls of a layer that runs several times.
     """
-    stds: dict[str, float] = {}
+    moments: dict[str, list[tuple[float, float]]] = {}
 
     def observe(site: KernelSite, output: Any) -> Any:
-        stds[site.path] = mean_and_variance(output)[1] ** 0.5
+        moments.setdefault(site.path, []).append(mean_and_variance(output))
         return output
 
     run(model, inputs, [site for site in iter_kernels(model, trace=False) if not site.obstacle], observe)
-    return stds
+    return {path: _pooled(calls) for path, calls in moments.items()}
+
+
+def _pooled(calls: list[tuple[float, float]]) -> float:
+    means, variances = zip(*calls, strict=True)
+    return float(np.mean(variances) + np.var(means)) ** 0.5
 
 
 def mean_and_variance(tensor: Any) -> tuple[float, float]:

@@ -22,9 +22,11 @@ def check_built(model: Any) -> None:
     if not isinstance(model, keras.layers.Layer):
         raise ValueError(f"`model` must be a Keras model. Received: model of type {type(model).__name__}.")
     if not model.built or not model.weights:
+        cure = "Call `model.build(input_shape)`, or the model on one batch, first."
+        cure = "None of its layers has a weight that could be changed." if model.built else cure
         raise ValueError(
             f"`model` must be built and have weights. Received: {type(model).__name__} `{model.name}`, "
-            f"built={model.built}. Call `model.build(input_shape)`, or the model on one batch, first."
+            f"built={model.built}. {cure}"
         )
 
 

@@ -25,7 +25,7 @@ ALLOWED = {
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
-    "callbacks": {"calibration", "summaries"},
+    "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
     "saved_model": set(),
     "cli": set(),
     "__main__": {"cli"},
@@ -71,9 +71,9 @@ def imported(path):
     tree = ast.parse(path.read_text())
     nested = {
         node
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) or _is_for_types(function)
-        for node in ast.walk(function)
+        for later in ast.walk(tree)
+        if isinstance(later, ast.FunctionDef) or _is_for_types(later)
+        for node in ast.walk(later)
     }
     for node in ast.walk(tree):
         if node in nested:

@@ -257,6 +257,12 @@ def test_calibrate_takes_targets_and_a_loss(capsys, tmp_path, monkeypatch):
         ({"--initializer": "he_normal"}, "must be a data-dependent law"),
         ({"--samples": "0"}, "`samples` must be"),
         ({"--out": "new.h5"}, "`--out` must be a .keras file"),
+        ({"--data": "empty.npz"}, "`--data` must hold arrays"),
+        ({"--data": "pair.npz"}, "--data holds ['x', 'y']; labels go into a file of their own"),
+        ({"--data": "huge.npy"}, "initx: `data` must keep every pre-activation finite"),
+        ({"--data": "."}, "`--data` must be an .npy or .npz file, or name a data set"),
+        ({"--data": ""}, "`--data` must be an .npy or .npz file, or name a data set"),
+        ({"--loss": "nope"}, "`loss` must be the name of a Keras loss"),
     ],
 )
 def test_calibrate_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeypatch, change, match):
@@ -266,6 +272,9 @@ def test_calibrate_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeyp
     np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save("wrong.npy", np.ones((4, 3)))
     np.save("right.npy", np.ones((4, 8, 8, 16)))
+    np.save("huge.npy", 1e30 * np.ones((4, 8, 8, 16)) * np.arange(16))
+    np.savez("empty.npz")
+    np.savez("pair.npz", x=np.ones((4, 8, 8, 16)), y=np.ones(4))
     files = {path.name for path in saved.parent.iterdir()}
     before = saved.read_bytes()
     options = {"--data": "right.npy", "--out": "model.keras"} | change
@@ -400,3 +409,33 @@ def test_diagnose_refuses_in_one_line(capsys, dense, change, match):
     assert (status, out) == (2, "")
     assert match in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("out", ["m.keras", "new.keras"])
+def test_an_interrupted_search_does_not_overwrite_its_model(capsys, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)]).save("m.keras")
+    np.save("x.npy", np.eye(3))
+    before = (tmp_path / "m.keras").read_bytes()
+
+    def search(self, task):
+        yield np.full(len(task.weights), 0.5), (0.0,)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_initx.initializers.BetweenLayer.search", search)
+    arguments = ("--data", "x.npy", "--initializer", "initx>BetweenLayer", "--out", out)
+    status, table, error = run(capsys, "calibrate", "m.keras", *arguments)
+    assert status == 130
+    assert (tmp_path / "m.keras").read_bytes() == before
+    if out == "m.keras":
+        assert (table, error) == ("", "initx: interrupted; nothing was written\n")
+    else:
+        assert "interrupted" in table
+        assert (tmp_path / out).is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(capsys, saved, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    status, _, error = run(capsys, "initialize", str(saved), "--out", str(saved))
+    assert status == 2
+    assert "`--out` must be a file that can be written" in error

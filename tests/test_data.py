@@ -3,9 +3,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initx.data import take_batch, take_pair
+from keras_initx.data import take_pair
 
 ONE = keras.Sequential([layers.Input((3,), name="x"), layers.Dense(2)])
+
+
+def take_batch(model, data, samples, seed=None, drawn=()):
+    return take_pair(model, data, samples, seed=seed, drawn=drawn)[0]
 
 
 def two_inputs(as_dict=False):
@@ -204,3 +208,26 @@ def test_a_torch_data_loader_brings_its_targets():
     batch, targets = take_pair(ONE, torch.utils.data.DataLoader(pairs, batch_size=4), 6)
     assert keras.tree.flatten(batch)[0].shape == (6, 3)
     np.testing.assert_array_equal(targets, np.arange(6))
+
+
+@pytest.mark.parametrize("targets", [[], (), {}, [0, 1], [[0], [1, 2], [3, 4], [5, 6]]])
+def test_targets_that_are_too_few_or_of_no_shape_are_refused(targets):
+    with pytest.raises(ValueError, match="`targets` must hold"):
+        take_pair(ONE, rows(4), 4, targets)
+
+
+def test_targets_may_be_a_list_of_numbers_as_data_may():
+    np.testing.assert_array_equal(take_pair(ONE, rows(4), 4, [3, 1, 0, 2])[1], [3, 1, 0, 2])
+    assert take_pair(ONE, rows(4), 4, [[3, 1], [0, 2], [0, 0], [1, 1]])[1].shape == (4, 2)
+    partial = take_pair(ONE, rows(4), 4, [np.arange(4), None])[1]
+    assert partial[1] is None
+
+
+def test_a_batch_has_the_size_that_the_model_was_built_with():
+    inputs = keras.layers.Input(batch_shape=(16, 3))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    assert take_batch(model, None, 256).shape == (16, 3)
+    assert take_batch(model, rows(20), 16).shape == (16, 3)
+    for samples, given in ((256, 20), (8, 20), (16, 12)):
+        with pytest.raises(ValueError, match="`samples` must be .*: pass samples=16"):
+            take_batch(model, rows(given), samples)

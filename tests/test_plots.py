@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_initx.diagnostics import SignalReport, SignalRow, Spectrum, diagnose
-from keras_initx.plots import plot_histograms, plot_jacobian, plot_signal
+from keras_initx.plots import plot_histograms, plot_jacobian, plot_over_steps, plot_signal, to_png
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -182,10 +182,12 @@ def test_what_cannot_be_drawn_is_refused(plot, argument, match):
 
 def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
     code = (
-        "import matplotlib, numpy as np; before = dict(matplotlib.rcParams)\n"
+        "import sys, matplotlib, numpy as np\n"
         "from keras_initx.plots import plot_histograms\n"
+        # Keras itself may load pyplot.
+        "before, pyplot = dict(matplotlib.rcParams), 'matplotlib.pyplot' in sys.modules\n"
         f"plot_histograms({{'w': np.arange(9.0)}}).savefig({str(tmp_path / 'w.png')!r})\n"
-        "from matplotlib import pyplot; assert not pyplot.get_fignums()\n"
+        "assert ('matplotlib.pyplot' in sys.modules) == pyplot\n"
         "assert dict(matplotlib.rcParams) == before\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -213,3 +215,21 @@ def test_rich_prints_paths_whole_and_as_they_are():
     with console.capture() as capture:
         console.print(wide)
     assert "stage[1]/block[red]/x0" in capture.get()
+
+
+def test_a_map_over_steps_has_a_row_per_kernel_and_a_column_per_step():
+    reports = {step: report_of([1.0 + step, 0.0, math.nan]) for step in (0, 5, 10)}
+    axes, bar = plot_over_steps(reports, "preactivation_std", "std").axes
+    [image] = axes.get_images()
+    values = image.get_array()
+    assert values.shape == (3, 3)
+    assert values[0].tolist() == [1.0, 6.0, 11.0]
+    assert values.mask[1:].all()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "5", "10"]
+    assert (axes.get_xlabel(), bar.get_ylabel()) == ("step", "std")
+    with pytest.raises(ValueError, match="`reports` must hold reports with rows"):
+        plot_over_steps({}, "preactivation_std", "std")
+
+
+def test_a_png_is_one():
+    assert to_png(plot_signal(report_of([1.0]))).startswith(b"\x89PNG")

@@ -3,11 +3,11 @@
 import math
 import numbers
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_initx.calibration._choice import check_law, laws, reason
 from keras_initx.calibration._filters import FILTERED
@@ -16,9 +16,16 @@ from keras_initx.calibration._measurement import Measurement
 from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
 from keras_initx.calibration._pass import calibrate_sites
 from keras_initx.calibration._processes import check_processes, together, union
-from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
+from keras_initx.calibration._report import (
+    CONSTANT,
+    TINY,
+    TOO_SMALL,
+    CalibrationReport,
+    CalibrationRow,
+    warn_of,
+)
 from keras_initx.data import take_pair
-from keras_initx.gradients import choose_loss
+from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
 
@@ -68,8 +75,9 @@ def calibrate(
             `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
         targets: Labels for the laws that use them (`LabelPrior`, `BetweenLayer`, `MetaInit`, `GradInit`), as
             `fit` takes them; None for those that come with the data.
-        loss: Loss that laws over the whole model take gradients of: a Keras loss, its name, or a function of
-            targets and outputs; None for the one that the model was compiled with.
+        loss: Loss that laws over the whole model take gradients of, as `compile` takes it: a Keras loss, its
+            name, a function of targets and outputs, or a list or dict of these for several outputs; None for
+            the one that the model was compiled with.
         include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
             calibrated; None for all.
         exclude: Patterns or roles of what is to be left as it is.
@@ -101,44 +109,48 @@ def calibrate(
         (https://arxiv.org/abs/1511.06422). Deviation: linear layers are scaled once, exactly, instead of
         iterated to a tolerance of 0.1.
     """
-    started = time.perf_counter()
     check_built(model)
-    _check(seed, tolerance, max_iterations)
+    _check(seed, tolerance, max_iterations, training=training, redraw=redraw, frozen=frozen)
+    check_loss(loss)
     law = None if initializer is None else check_law(initializer)
-    specs = input_specs(model) if data is None else ()
-    batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
+    started = time.perf_counter()
+    batch, labels = _take(model, data, samples, targets, seed)
     chosen = laws(model, law, include, exclude, labels)
     check_processes(model, seed, redraw, chosen.values())
+    options: dict[str, Any] = {"training": training, "redraw": redraw, "seed": seed}
     if whole := find_model_law(chosen):
         objective = _objective(model, labels, loss, whole, seed)
         patterns = include, exclude
-        return calibrate_over_model(
-            model, whole, chosen, batch, labels, objective, patterns, frozen, training, redraw, seed
+        rows, totals = calibrate_over_model(
+            model, whole, chosen, batch, labels, objective, patterns, frozen, **options
         )
+    else:
+        options |= {"tolerance": tolerance, "max_iterations": max_iterations}
+        rows, passes = _calibrate_layers(model, batch, chosen, frozen, **options)
+        totals = {"forward_passes": passes}
+    warn_of(rows)
+    seconds = time.perf_counter() - started
+    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), seconds=seconds, **totals)
+
+
+def _take(model: Any, data: Any, samples: int, targets: Any, seed: int | None) -> tuple[Any, Any]:
+    looked_up = any(hasattr(layer, "input_dim") for layer in model._flatten_layers())
+    specs = input_specs(model) if data is None or looked_up else ()
+    return union(lambda: take_pair(model, data, samples, targets, seed, specs))
+
+
+def _calibrate_layers(
+    model: Any, batch: Any, chosen: dict[KernelSite, Any], frozen: bool, **options: Any
+) -> tuple[tuple[CalibrationRow, ...], int]:
+    """Calibrates by a law for each layer, and returns the rows of the report and the number of passes."""
     cells = find_cells(model, chosen, frozen)
     in_cells = {site for cell in cells for site in cell.sites}
     notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
     with transaction() as update, together(model):
-        measured, rounds, passes = calibrate_sites(
-            model,
-            batch,
-            chosen,
-            notes,
-            cells,
-            update,
-            training=training,
-            redraw=redraw,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            seed=seed,
-        )
+        measured, rounds, passes = calibrate_sites(model, batch, chosen, notes, cells, update, **options)
     in_call_order = dict.fromkeys([*measured, *notes])
-    rows = [_row(s, notes[s], measured.get(s), rounds.get(s, 1), tolerance) for s in in_call_order]
-    rows += [row for cell in cells for row in cell.rows()]
-    _warn(rows)
-    return CalibrationReport(
-        tuple(rows), len(keras.tree.flatten(batch)[0]), passes, time.perf_counter() - started
-    )
+    rows = [_row(s, notes[s], measured.get(s), rounds.get(s, 1), options["tolerance"]) for s in in_call_order]
+    return (*rows, *(row for cell in cells for row in cell.rows())), passes
 
 
 def _objective(model: Any, targets: Any, loss: Any, law: Any, seed: int | None) -> Any:
@@ -146,7 +158,10 @@ def _objective(model: Any, targets: Any, loss: Any, law: Any, seed: int | None) 
     return choose_loss(model, targets, loss, type(law).__name__, needed=law.needs_loss, seed=own)
 
 
-def _check(seed: Any, tolerance: Any, max_iterations: Any) -> None:
+def _check(seed: Any, tolerance: Any, max_iterations: Any, **switches: Any) -> None:
+    for name, value in switches.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
     if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
@@ -162,7 +177,8 @@ def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int,
     if measured is None:
         return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
     if not measured.settled:
-        note, rounds = "zero variance: its output is constant on this data", 0
+        small = 0 < np.max(np.abs(measured.mean)) < TINY
+        note, rounds = (TOO_SMALL if small else CONSTANT), 0
     elif measured.calls > 1 and measured.error() > tolerance:
         note = f"ran {measured.calls} times; its scale is {measured.error():.0%} off the law's"
     elif measured.idle:
@@ -178,12 +194,3 @@ def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int,
         iterations=rounds,
         note=note,
     )
-
-
-def _warn(rows: list[CalibrationRow]) -> None:
-    told = [f"`{row.path}`: {row.note}" for row in rows if row.note and row.note != FROZEN]
-    if told:
-        warnings.warn(
-            f"{len(told)} of {len(rows)} kernels are not calibrated to their target: {'; '.join(told)}.",
-            stacklevel=3,
-        )

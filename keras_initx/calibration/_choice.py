@@ -16,13 +16,14 @@ _LAWS = (DataDependent, DataFilters, ModelLaw)
 
 
 def check_law(initializer: Any) -> Any:
-    law = get(initializer)
+    # What is neither is refused here: Keras' error names no argument.
+    law = get(initializer) if isinstance(initializer, str | dict) or callable(initializer) else None
     known = (*_LAWS, LabelPrior)
     if not isinstance(law, known):
         laws = [name for name in names() if isinstance(get(name), known)]
         raise ValueError(
             f"`initializer` must be a data-dependent law, one of {laws}. "
-            f"Received: {initializer!r}, which needs no data."
+            f"Received: {initializer!r}, which is none."
         )
     return law
 

@@ -99,13 +99,15 @@ def _labels(model: Any, site: KernelSite, targets: Any, heads: Sequence[KernelSi
             f"`targets` must be given: `{site.path}` takes its mean from them (LabelPrior). Received: "
             "targets=None. Pass `targets=y`, or data that is a pair (x, y) or an iterable of such pairs."
         )
-    if isinstance(targets, list | tuple):
-        targets = dict(zip(model.output_names, targets, strict=True))
+    outputs = list(getattr(model, "output_names", ()))
+    if isinstance(targets, list | tuple) and len(targets) == len(outputs):
+        targets = dict(zip(outputs, targets, strict=True))
     if isinstance(targets, dict) and site.layer.name in targets:
         return targets[site.layer.name]
-    if isinstance(targets, dict) or len(heads) > 1:
+    if isinstance(targets, dict | list | tuple) or len(heads) > 1:
+        found = sorted(targets) if isinstance(targets, dict) else f"of {len(targets)}"
         raise ValueError(
-            f"`targets` must be a dict with a key for each head. Received: {type(targets).__name__} "
-            f"{sorted(targets) if isinstance(targets, dict) else ''}, heads {[s.layer.name for s in heads]}."
+            "`targets` must be a dict with a key for each head, or a list with an array for each output. "
+            f"Received: {type(targets).__name__} {found}, heads {[s.layer.name for s in heads]}."
         )
     return targets

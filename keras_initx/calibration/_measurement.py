@@ -9,11 +9,13 @@ from keras import ops
 
 from keras_initx.walk import KernelSite
 
-__all__ = ["Measurement", "affine", "spreads", "to_bias", "to_kernel", "to_output"]
+__all__ = ["Measurement", "affine", "check_scale", "spreads", "to_bias", "to_kernel", "to_output", "written"]
 
 # Rounding gives constant outputs a spread of about one unit in the last place; below this many of them the
 # spread says nothing about the data.
 _ZERO_SPREAD = 8 * 2.0**-23
+# A kernel is looked through after a larger scale alone: others keep in range what was measured in it.
+_LARGE = 1e15
 
 
 def spreads(mean: Any, std: Any) -> Any:
@@ -170,3 +172,28 @@ def affine(tensor: Any, scale: Any, shift: Any = 0.0) -> Any:
     if not isinstance(shift, float) or shift:
         tensor = tensor + (shift if isinstance(shift, float) else ops.cast(shift, wide))
     return ops.cast(tensor, dtype) if dtype != wide else tensor
+
+
+def check_scale(path: str, law: Any, dtype: str, *values: Any) -> None:
+    """Raises ValueError unless a law gave a scale and a shift that can be computed with."""
+    most = np.finfo("float64" if dtype == "float64" else "float32").max
+    if not all(np.all(np.abs(value) <= most) for value in values):
+        raise _out_of_range(path, law, dtype, values)
+
+
+def written(tensor: Any, path: str, law: Any, scale: Any) -> Any:
+    """Returns what a variable is to hold, or raises ValueError if its scale took it out of its range."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    extreme = dtype == "float16" or not np.max(np.abs(scale)) < _LARGE
+    if extreme and not bool(ops.all(ops.isfinite(tensor))):
+        raise _out_of_range(path, law, dtype, (scale,))
+    return tensor
+
+
+def _out_of_range(path: str, law: Any, dtype: str, values: Any) -> ValueError:
+    sizes = " and shift ".join(f"{np.max(np.abs(value)):.3g}" for value in values)
+    return ValueError(
+        f"`initializer` must give weights that {dtype} can hold. Received: {type(law).__name__}, which gives "
+        f"`{path}` the scale {sizes}. Change the law, scale `data`, or use float32 in place of half "
+        "precision; the weights are unchanged."
+    )

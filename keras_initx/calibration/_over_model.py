@@ -1,15 +1,13 @@
 """Calibration by a law over the whole model: the search, and what becomes of the weights."""
 
 import functools
-import time
 from typing import Any
 
 import keras_initx.probe as probe
 from keras_initx.calibration._draw import drawn, seeded
-from keras_initx.calibration._measurement import affine
-from keras_initx.calibration._report import FROZEN, CalibrationReport, CalibrationRow
-from keras_initx.calibration._search import Found, make_task, search
-from keras_initx.calibration._task import Task
+from keras_initx.calibration._measurement import affine, written
+from keras_initx.calibration._report import CONSTANT, FROZEN, CalibrationRow
+from keras_initx.calibration._search import make_task, search
 from keras_initx.data import knows_inputs, refusal
 from keras_initx.gradients import Objective
 from keras_initx.initializers import ModelLaw
@@ -48,11 +46,16 @@ def calibrate_over_model(
     training: bool,
     redraw: bool,
     seed: int | None,
-) -> CalibrationReport:
-    """Scales the weights of a model by what a law finds; arguments and result as in `calibrate`."""
-    started = time.perf_counter()
+) -> tuple[tuple[CalibrationRow, ...], dict[str, Any]]:
+    """Scales the weights of a model by what a law finds; arguments as in `calibrate`.
+
+    Returns:
+        The rows of the report, and its totals by name.
+    """
     notes = {site: site.skip or ("" if site.kernel.trainable or frozen else FROZEN) for site in laws}
     sites = [site for site, note in notes.items() if not note]
+    if not sites:
+        return _rows(notes, {}, {}, {}, 0), {"forward_passes": 0}
     with transaction() as update:
         if redraw:
             for site in sites:
@@ -61,9 +64,21 @@ def calibrate_over_model(
         task = make_task(model, sites, patterns, batch, targets, objective, training)
         found = search(law, task)
         for scale, place in zip(found.scales, task.weights, strict=True):
-            update(task.variables[place], functools.partial(affine, scale=float(scale)))
+            variable = task.variables[place]
+            update(variable, functools.partial(_scaled, variable.path, law, float(scale)))
         after = _measure(model, batch)
-    return _report(task, found, notes, before, after, started)
+    scales = {id(task.variables[p]): float(s) for s, p in zip(found.scales, task.weights, strict=True)}
+    return _rows(notes, scales, before, after, found.steps), {
+        "forward_passes": task.passes[0] + 2,
+        "steps": found.steps,
+        "objective": found.objective,
+        "ranked": found.ranked,
+        "interrupted": found.interrupted,
+    }
+
+
+def _scaled(path: str, law: ModelLaw, scale: float, value: Any) -> Any:
+    return written(affine(value, scale), path, law, scale)
 
 
 def _measure(model: Any, batch: Any) -> Stds:
@@ -75,33 +90,21 @@ def _measure(model: Any, batch: Any) -> Stds:
         raise refusal(model, batch, error) from error
 
 
-def _report(
-    task: Task,
-    found: Found,
-    notes: dict[KernelSite, str],
-    before: Stds,
-    after: Stds,
-    started: float,
-) -> CalibrationReport:
-    scales = {id(task.variables[p]): float(s) for s, p in zip(found.scales, task.weights, strict=True)}
-    rows = tuple(
-        CalibrationRow(
-            path=site.path,
-            role=site.role,
-            std_before=before.get(site.path),
-            scale=scales.get(id(site.kernel), 1.0),
-            std_after=after.get(site.path),
-            iterations=0 if note else found.steps,
-            note=note,
+def _rows(
+    notes: dict[KernelSite, str], scales: dict[int, float], before: Stds, after: Stds, steps: int
+) -> tuple[CalibrationRow, ...]:
+    rows = []
+    for site, note in notes.items():
+        note = note or (f"{CONSTANT}, or too small to tell" if before.get(site.path) == 0 else "")
+        rows.append(
+            CalibrationRow(
+                path=site.path,
+                role=site.role,
+                std_before=before.get(site.path),
+                scale=scales.get(id(site.kernel), 1.0),
+                std_after=after.get(site.path),
+                iterations=0 if note else steps,
+                note=note,
+            )
         )
-        for site, note in notes.items()
-    )
-    return CalibrationReport(
-        rows,
-        task.rows,
-        task.passes[0] + 2,
-        time.perf_counter() - started,
-        found.steps,
-        found.objective,
-        found.interrupted,
-    )
+    return tuple(rows)

@@ -12,7 +12,15 @@ from keras_initx.calibration._draw import drawn, seeded
 from keras_initx.calibration._filters import FILTERED, filters_for
 from keras_initx.calibration._gates import Cell, fit
 from keras_initx.calibration._heads import drawing_law
-from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
+from keras_initx.calibration._measurement import (
+    Measurement,
+    affine,
+    check_scale,
+    to_bias,
+    to_kernel,
+    to_output,
+    written,
+)
 from keras_initx.calibration._taught import checker
 from keras_initx.data import knows_inputs, refusal
 from keras_initx.initializers import DataDependent, DataFilters
@@ -151,13 +159,14 @@ def _observer(
             raise ValueError(
                 f"`data` must keep every pre-activation finite. Received: mean={np.mean(mean)}, "
                 f"variance={np.mean(variance)} at `{site.path}` (kernel shape {tuple(site.kernel.shape)}). "
-                "Smaller weights, or float32 in place of half precision, keep it finite; the weights are "
-                "unchanged."
+                "Scale `data` or the weights down, or use float32 in place of half precision; the weights "
+                "are unchanged."
             )
         if site not in measured:
             measured[site] = kept.get(site) or Measurement(law, site.bias is not None, len(output.shape))
         measurement = measured[site]
         measurement.add(mean, variance)
+        check_scale(site.path, law, site.kernel.dtype, measurement.scale, measurement.shift)
         scale, shift = (to_output(v, site, len(output.shape)) for v in (measurement.scale, measurement.shift))
         return affine(output, scale, shift)
 
@@ -165,10 +174,15 @@ def _observer(
 
 
 def _write(site: KernelSite, measurement: Measurement, update: Update) -> None:
-    update(site.kernel, functools.partial(affine, scale=to_kernel(measurement.scale, site)), fresh=True)
+    law = measurement.law
+
+    def write(variable: Any, scale: Any, shift: Any = 0.0) -> None:
+        update(variable, lambda old: written(affine(old, scale, shift), site.path, law, scale), fresh=True)
+
+    write(site.kernel, to_kernel(measurement.scale, site))
     if site.bias is None:
         return
     scale, shift = (to_bias(v, site, measurement.rank) for v in (measurement.scale, measurement.shift))
     # Most biases are zero and stay it; half of the updates are saved by looking.
     if np.any(shift) or ops.convert_to_numpy(ops.copy(site.bias.value)).any():
-        update(site.bias, functools.partial(affine, scale=scale, shift=shift), fresh=True)
+        write(site.bias, scale, shift)

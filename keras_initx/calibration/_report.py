@@ -1,11 +1,18 @@
 """What calibrate tells of its work."""
 
 import dataclasses
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["FROZEN", "CalibrationReport", "CalibrationRow"]
+__all__ = ["CONSTANT", "FROZEN", "TINY", "TOO_SMALL", "CalibrationReport", "CalibrationRow", "warn_of"]
 
+CONSTANT = "zero variance: its output is constant on this data"
 FROZEN = "frozen: left as it is"
+TOO_SMALL = "its output is too small for a variance: scale `data`"
+TINY = 1e-18  # below it squares leave the range of float32
+
+_SHOWN = 3  # paths for each reason in a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +50,8 @@ class CalibrationReport:
         seconds: Seconds spent.
         steps: Candidates that a law over the whole model looked at; 0 for the laws of single layers.
         objective: What such a law makes small, at the start and at the end.
+        ranked: What it chose the best candidate by, by name: the first number counts, the next ones where
+            those before are equal. The last is the objective.
         interrupted: Whether Ctrl-C ended its search; the weights are then those of the best candidate so far.
     """
 
@@ -52,6 +61,7 @@ class CalibrationReport:
     seconds: float
     steps: int = 0
     objective: tuple[float, float] | None = None
+    ranked: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -80,7 +90,31 @@ class CalibrationReport:
             f"{self.seconds:.2f} s"
         )
         if self.objective is not None:
-            start, end = self.objective
+            names = ", then ".join(self.ranked)
+            start, end = (", ".join(f"{pair[n]:.4g}" for pair in self.ranked.values()) for n in (0, 1))
+            several = f"({names}) " if len(self.ranked) > 1 else ""
             how = ", interrupted" if self.interrupted else ""
-            lines.append(f"objective {start:.4g} to {end:.4g} in {self.steps} steps{how}")
+            lines.append(f"objective {several}{start} to {end} in {self.steps} steps{how}")
         return "\n".join(line.rstrip() for line in lines)
+
+
+def warn_of(rows: Sequence[CalibrationRow]) -> None:
+    """Warns of the kernels with a note, those of one reason together; of frozen ones if all are."""
+    told = [row for row in rows if row.note and row.note != FROZEN]
+    if rows and all(row.note == FROZEN for row in rows):
+        told = list(rows)
+    by_reason: dict[str, list[str]] = {}
+    for row in told:
+        by_reason.setdefault(row.note, []).append(f"`{row.path}`")
+    reasons = [f"{_listed(paths)}: {note}" for note, paths in by_reason.items()]
+    if told:
+        warnings.warn(
+            f"{len(told)} of {len(rows)} kernels were left as they are or may be off their target: "
+            f"{'; '.join(reasons)}.",
+            stacklevel=3,
+        )
+
+
+def _listed(paths: list[str]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(paths[:_SHOWN]) + more

@@ -24,13 +24,15 @@ class Found:
     Attributes:
         scales: One factor for each weight of the task.
         steps: Candidates that were looked at.
-        objective: What the law makes small, at the start and at the end.
+        objective: What the law makes small, at the start and at the end: the last of what it ranks by.
+        ranked: What it ranks candidates by, in that order: by name, at the start and at the end.
         interrupted: Whether Ctrl-C ended the search.
     """
 
     scales: np.ndarray
     steps: int
     objective: tuple[float, float]
+    ranked: dict[str, tuple[float, float]]
     interrupted: bool
 
 
@@ -97,11 +99,14 @@ def search(law: Any, task: Task) -> Found:
         interrupted = True
     if best is None:
         raise ValueError(
-            f"`data` must keep the loss and its gradients finite. Received: {first} at the weights as they "
-            "are. Calibrate with `initx>LSUV` first, or use float32 in place of half precision."
+            f"`data` must keep finite what {type(law).__name__} makes small, of the loss and its gradients. "
+            f"Received: {first} at the weights as they are. Scale `data`, calibrate with `initx>LSUV` first, "
+            "or use float32 in place of half precision."
         )
     bar.update(steps, finalize=True)
-    return Found(best[1], steps, (first[-1], best[0][-1]), interrupted)
+    pairs = list(zip(first, best[0], strict=True))
+    names = law.ranked_by if len(law.ranked_by) == len(pairs) else map(str, range(len(pairs)))
+    return Found(best[1], steps, pairs[-1], dict(zip(names, pairs, strict=True)), interrupted)
 
 
 def _watched() -> bool:

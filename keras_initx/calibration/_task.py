@@ -124,5 +124,8 @@ class Task:
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
-    # torch refuses to convert what still has a graph
-    return np.asarray(ops.convert_to_numpy(tensor.detach() if hasattr(tensor, "detach") else tensor))
+    # torch refuses to convert what still has a graph, TensorFlow scalars of bfloat16
+    tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
+    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = ops.cast(tensor, "float32")
+    return np.asarray(ops.convert_to_numpy(tensor))

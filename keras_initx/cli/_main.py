@@ -7,19 +7,23 @@ import os
 import pathlib
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_initx.cli._diagnose import add_diagnose
 from keras_initx.cli._models import MODEL_HELP, load_model
 from keras_initx.cli._show import list_all, show, write_list, write_show
+from keras_initx.cli._sources import one_line, read_source
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130  # as shells have it for Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `initx` and returns its exit status: 0, 1 for a check that fails, 2 for what is not understood.
+    """Runs `initx` and returns its exit status.
+
+    It is 0, 1 for a check that fails, 2 for what is not understood, or 130 after Ctrl-C.
 
     >>> main(["show", "ConstantFill", "2x3"])  # doctest: +ELLIPSIS
     initx>ConstantFill, variance: ...
@@ -32,11 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         facts = options.verb(options)
     except ValueError as error:
-        print(f"initx: {error}", file=sys.stderr)
+        print(f"initx: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("initx: interrupted; nothing was written", file=sys.stderr)
+        return _INTERRUPTED
     with contextlib.suppress(BrokenPipeError):  # `initx list | head` has read enough
         print(_to_json(facts) if options.json else options.write(facts), flush=True)
-        return _status(options)
+        return _INTERRUPTED if getattr(facts, "interrupted", False) else _status(options)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it exits
     return _status(options)
 
@@ -89,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--redraw", action="store_true", help="draw the law's base first")
     verb.add_argument("--seed", type=int, help="of the redraw")
     _add_model_options(verb)
-    add_diagnose(verbs, _read)
+    add_diagnose(verbs, read_source)
     return parser
 
 
@@ -113,40 +120,20 @@ def _calibrate(options: argparse.Namespace) -> Any:
 
     names = ("samples", "training", "redraw", "seed", "include", "exclude")
     chosen = {name: getattr(options, name) for name in names}
-    data = _read(options.data, "--data")
-    targets = options.targets and _read(options.targets, "--targets")
+    data = read_source(options.data, "--data")
+    targets = options.targets and read_source(options.targets, "--targets")
     chosen |= {"targets": targets, "loss": options.loss}
-    return _change(options, lambda model: calibrate(model, data, options.initializer, **chosen))
 
+    def verb(model: Any) -> Any:
+        try:
+            return calibrate(model, data, options.initializer, **chosen)
+        except ValueError as error:
+            if isinstance(data, dict) and "`data` must have the structure" in str(error):
+                cure = f"--data holds {sorted(data)}; labels go into a file of their own, for --targets."
+                raise ValueError(f"{error} {cure}") from error
+            raise
 
-def _read(source: str, option: str) -> Any:
-    """Reads an array, a dict of arrays, or a data set, or says why not in a ValueError."""
-    import numpy as np
-
-    path = pathlib.Path(source)
-    if path.suffix not in (".npy", ".npz"):
-        return _load_data_set(source, option)
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"`{option}` must be a file of numbers that NumPy can read. Received: {source!r}: {reason}"
-        ) from error
-    if path.suffix == ".npy":
-        return found
-    return dict(found) if len(found.files) > 1 else found[found.files[0]]
-
-
-def _load_data_set(name: str, option: str) -> Any:
-    try:
-        from keras_initx import datasets
-
-        with contextlib.redirect_stdout(sys.stderr):  # where tfds says that it prepares one
-            return datasets.load(name, "train")[0].batch(256)
-    except (ImportError, ConnectionError) as error:
-        cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
-        raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+    return _change(options, verb)
 
 
 def _change(options: argparse.Namespace, verb: Callable[[Any], Any]) -> Any:
@@ -154,11 +141,19 @@ def _change(options: argparse.Namespace, verb: Callable[[Any], Any]) -> Any:
     out = pathlib.Path(options.out)
     if out.suffix != ".keras" or not out.parent.is_dir():
         raise ValueError(f"`--out` must be a .keras file in a folder that exists. Received: {options.out!r}.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(f"`--out` must be a file that can be written. Received: {options.out!r}.")
     model = load_model(options.model)
     report = verb(model)
-    # Beside it and renamed: a killed run leaves the file that was there.
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        part = pathlib.Path(folder) / out.name
-        model.save(part)
-        part.replace(out)
+    source = pathlib.Path(options.model)
+    if getattr(report, "interrupted", False) and out.exists() and source.exists() and out.samefile(source):
+        raise KeyboardInterrupt
+    try:
+        # Beside it and renamed: a killed run leaves the file that was there.
+        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+            part = pathlib.Path(folder) / out.name
+            model.save(part)
+            part.replace(out)
+    except OSError as error:
+        raise ValueError(f"`--out` cannot be written. Received: {options.out!r}: {error}") from error
     return report

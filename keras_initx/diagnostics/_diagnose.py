@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 import keras_initx.probe as probe
 from keras_initx.data import knows_inputs, refusal, take_pair
@@ -88,8 +88,7 @@ def diagnose(
     check_built(model)
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    specs = input_specs(model) if data is None else ()
-    batch, labels = take_pair(model, data, samples, targets, seed, specs)
+    batch, labels = take_pair(model, data, samples, targets, seed, input_specs(model))
     count = len(tree.flatten(batch)[0])
     labels = tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels)
     objective = choose_loss(model, labels, loss, "diagnose", needed=False, seed=seed)
@@ -99,7 +98,7 @@ def diagnose(
         value, readings, variables, gradients = measure(model, batch, labels, objective, shown, training)
         readings |= gate_readings(model, batch, sites)
     moves = update_ratios(model, variables, gradients)
-    slopes = {id(v): _std(gradient) for v, gradient in zip(variables, gradients, strict=True)}
+    slopes = {id(v): gradient for v, gradient in zip(variables, gradients, strict=True)}
     rows = [row_of(site, readings.get(site, Reading()), slopes, moves) for site in sites]
     pairs = list(zip(sites, rows, strict=True))
     forward, backward = _end_to_end(sites, readings)
@@ -164,11 +163,6 @@ def _together(ways: list[tuple[float | None, float | None]]) -> tuple[float | No
     if not ways or len(squares) < len(ways) or len(lengths) < len(ways):
         return None, None
     return sum(squares) / len(squares), math.hypot(*lengths)
-
-
-def _std(tensor: Any) -> float:
-    tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
-    return float(ops.convert_to_numpy(ops.std(ops.cast(tensor, "float32"))))
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:

@@ -16,7 +16,9 @@ __all__ = ["Spectrum", "spectrum_of"]
 
 _EXACT = 2**22  # entries of a Jacobian that is computed whole
 _ROUNDS = 30  # of power iteration
-_PROBES = 32  # random directions for the mean square
+_SETTLED = 1e-4  # relative change between two rounds that ends them
+_PROBES = 32  # random directions for the mean square,
+_TOGETHER = 8  # so many in one pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,8 @@ def spectrum_of(model: Any, batch: Any, heads: Sequence[KernelSite], seed: int |
     Outputs are the pre-activations of the heads, or what the model returns where none is known.
 
     The Jacobian is computed whole, in one backward pass over as many copies of the row as there are outputs,
-    if it has at most 2^22 entries. A larger one gives its largest singular value by 30 rounds of power
-    iteration, and the mean square by 32 random directions.
+    if it has at most 2^22 entries. A larger one gives its largest singular value by power iteration, 30
+    rounds at most, and the mean square by 32 random directions.
 
     Args:
         model: A built Keras model.
@@ -136,14 +138,18 @@ def _pushed(call: Callable[[Any], Any], row: np.ndarray, direction: np.ndarray, 
 
 
 def _estimated(call: Callable[[Any], Any], row: np.ndarray, outputs: int, rng: Any) -> Spectrum:
-    directions = rng.standard_normal((_PROBES, outputs)).astype("float32")
-    pulled = [_pulled(call, row[None], direction[None])[0] for direction in directions]
-    square = float(np.mean([np.dot(p, p) for p in pulled])) / min(row.size, outputs)
+    squares: list[float] = []
+    for _ in range(_PROBES // _TOGETHER):
+        directions = rng.standard_normal((_TOGETHER, outputs)).astype("float32")
+        pulled = _pulled(call, np.repeat(row[None], _TOGETHER, axis=0), directions)
+        squares += np.sum(np.square(pulled), axis=1, dtype="float64").tolist()
     direction = rng.standard_normal(row.size).astype("float32")
-    largest = 0.0
+    largest = before = 0.0
     for _ in range(_ROUNDS):
         direction /= max(float(np.linalg.norm(direction)), 1e-30)
         pushed = _pushed(call, row, direction, outputs)
-        largest = float(np.linalg.norm(pushed))
+        largest, before = float(np.linalg.norm(pushed)), largest
+        if abs(largest - before) <= _SETTLED * largest:
+            break
         direction = _pulled(call, row[None], pushed[None])[0]
-    return Spectrum(row.size, outputs, largest, square)
+    return Spectrum(row.size, outputs, largest, float(np.mean(squares)) / min(row.size, outputs))

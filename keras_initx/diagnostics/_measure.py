@@ -12,7 +12,7 @@ from keras import ops, tree
 import keras_initx.probe as probe
 from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
 from keras_initx.gradients import Objective, value_and_gradients
-from keras_initx.recurrence import gate_stds, obstacle
+from keras_initx.recurrence import fit_cells, obstacle
 from keras_initx.walk import KernelSite
 
 __all__ = ["Reading", "gate_readings", "measure"]
@@ -85,7 +85,7 @@ def measure(
                 after=pass_.after(),
                 gradients=True,
             )
-            value = objective(batch, targets, outputs)
+            value = ops.cast(objective(batch, targets, outputs), "float32")
         return value, pass_.found
 
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
@@ -113,7 +113,8 @@ class _Pass:
             self.found[self.numbers[site]].setdefault(name, []).append(value)
 
     def enter(self, site: KernelSite, inputs: Any) -> Any:
-        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype)):
+        # What a table is looked up by, integers or a shape, is no signal.
+        if site.role == "embedding":
             return None
         self._add(site, "inputs", signal(inputs)[1])
         if site.depth == 0:
@@ -171,30 +172,25 @@ def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient
 def gate_readings(model: Any, batch: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
     """Reads the gates of recurrent cells by loops over them; one more pass, where there are such cells."""
     owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
-    owners = {key: layer for key, layer in owners.items() if not obstacle(layer) and not _stacked(layer)}
-    if not owners:
+    known = [layer for layer in owners.values() if not obstacle(layer)]
+    if not known:
         return {}
     found: dict[KernelSite, Reading] = {}
 
     def reader(owner: Any) -> Callable[..., None]:
-        own = [site for site in sites if site.layer is owner.cell]
-
         def read(inputs: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> None:
             del training
-            gates = gate_stds(owner.cell, inputs, None, initial_state, mask, owner.go_backwards)
-            square = sum(std**2 + mean**2 for mean, std in zip(*gates, strict=True)) / len(gates[0])
-            mean = sum(gates[0]) / len(gates[0])
-            finite = 0.0 if math.isfinite(square) else 1.0
-            found.update(dict.fromkeys(own, Reading(signal=(mean, square, finite))))
+            # The law that wants each gate as it is: one loop, and nothing to scale.
+            cells = fit_cells(owner, inputs, lambda *_: (1.0, 0.0), initial_state=initial_state, mask=mask)
+            for cell, fit in cells:
+                square = sum(std**2 for std in fit.std_before) / len(fit.std_before)
+                reading = Reading(signal=(0.0, square, 0.0 if math.isfinite(square) else 1.0))
+                found.update({site: reading for site in sites if site.layer is cell})
 
         return read
 
-    probe.run(model, batch, [], lambda _, output: output, before=[(o, reader(o)) for o in owners.values()])
+    probe.run(model, batch, [], lambda _, output: output, before=[(layer, reader(layer)) for layer in known])
     return found
-
-
-def _stacked(layer: Any) -> bool:
-    return hasattr(layer.cell, "cells")
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:

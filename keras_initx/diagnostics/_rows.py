@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_initx.diagnostics._measure import Reading
 from keras_initx.diagnostics._report import SignalRow
+from keras_initx.diagnostics._statistics import signal
 from keras_initx.gains import second_moments
 from keras_initx.walk import KernelSite
 
@@ -15,14 +16,14 @@ __all__ = ["row_of"]
 
 
 def row_of(
-    site: KernelSite, reading: Reading, slopes: dict[int, float], moves: dict[int, float]
+    site: KernelSite, reading: Reading, gradients: dict[int, Any], moves: dict[int, float]
 ) -> SignalRow:
     """Returns the row of one kernel.
 
     Args:
         site: The kernel.
         reading: What a pass told of it.
-        slopes: Standard deviations of gradients, by the id of the variable.
+        gradients: Gradients of the loss, by the id of the variable.
         moves: Update ratios, by the id of the variable.
     """
     mean, square, nonfinite = reading.signal or (None, None, 0.0)
@@ -54,12 +55,19 @@ def row_of(
         nonfinite=max(nonfinite, active_nonfinite, weight_nonfinite),
         correlation=reading.agreement,
         weight_std=weight_std,
-        gradient_std=slopes.get(id(site.kernel)),
+        gradient_std=_gradient_std(gradients.get(id(site.kernel))),
         update_ratio=moves.get(id(site.kernel)),
         normalized=site.normalized,
         in_branch=site.branch is not None,
         note=_note(site, reading, zero),
     )
+
+
+def _gradient_std(gradient: Any) -> float | None:
+    if gradient is None:
+        return None
+    mean, square, _ = (float(number) for number in signal(gradient))
+    return _spread(mean, square)
 
 
 def _units(site: KernelSite) -> int | None:
@@ -110,10 +118,13 @@ def _slope(activation: Any, std: float | None) -> float | None:
 def _of_weights(value: Any) -> tuple[float, float, float]:
     """Standard deviation, second moment and non-finite fraction."""
     values = ops.convert_to_numpy(ops.cast(value, "float32")).reshape(-1)
-    square = float(np.dot(values, values)) / values.size
-    if math.isfinite(square):
-        return float(values.std()), square, 0.0
-    return math.nan, square, float(np.mean(~np.isfinite(values)))
+    mean, square = float(values.mean()), float(np.dot(values, values)) / values.size
+    if not math.isfinite(square):
+        return math.nan, square, float(np.mean(~np.isfinite(values)))
+    variance = square - mean * mean
+    if variance < 1e-3 * square:  # it cancels, and the mean of equal numbers is rounded
+        variance = float(values.var()) if values.min() < values.max() else 0.0
+    return math.sqrt(variance), square, 0.0
 
 
 def _spread(mean: float | None, square: float | None) -> float | None:

@@ -1,8 +1,10 @@
-"""Statistics of single tensors: numbers as tensors, since JAX has no values while it differentiates."""
+"""Statistics of single tensors: tensors again where there are no values, as while JAX differentiates."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 __all__ = ["agreement", "dead_fraction", "saturated_fraction", "signal", "tapped"]
@@ -19,14 +21,20 @@ _MARGIN = 0.025  # of the range between the bounds: tanh beyond 0.95, where its 
 
 
 def signal(tensor: Any) -> Any:
-    """Returns mean, second moment and the fraction of NaN and Inf; a float32 tensor of shape (3,).
+    """Returns mean, second moment and the fraction of NaN and Inf; float32 of shape (3,).
 
-    >>> ops.convert_to_numpy(signal(ops.convert_to_tensor([1.0, 3.0]))).tolist()
+    >>> signal(ops.convert_to_tensor([1.0, 3.0])).tolist()
     [2.0, 5.0, 0.0]
     """
-    values = ops.cast(ops.stop_gradient(tensor), "float32")
-    finite = ops.mean(ops.cast(ops.isfinite(values), "float32"))
-    return ops.stack([ops.mean(values), ops.mean(ops.square(values)), 1.0 - finite])
+    values, library = _readable(tensor)
+    flat = library.reshape(values, (-1,))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, square = library.mean(flat), library.vdot(flat, flat) / flat.shape[0]
+    if library is np and np.isfinite(square):  # a pass less
+        return np.array([mean, square, 0.0], "float32")
+    finite = library.isfinite(flat)
+    infinite = 1.0 - library.mean(finite if library is np else ops.cast(finite, "float32"))
+    return library.stack([mean, square, infinite])
 
 
 def agreement(tensor: Any) -> Any:
@@ -35,14 +43,15 @@ def agreement(tensor: Any) -> Any:
     >>> float(agreement(ops.convert_to_tensor([[1.0, 0.0], [0.0, 1.0]])))
     0.0
     """
-    rows = ops.cast(ops.stop_gradient(tensor), "float32")
-    count = rows.shape[0]
-    rows = ops.reshape(rows, (count, -1))
-    lengths = ops.sqrt(ops.sum(ops.square(rows), axis=1))
-    weights = ops.where(lengths > 0, 1.0 / ops.where(lengths > 0, lengths, 1.0), 0.0)
+    values, library = _readable(tensor)
+    count = values.shape[0]
+    rows = library.reshape(values, (count, -1))
+    lengths = library.sqrt(library.einsum("ij,ij->i", rows, rows))
+    weights = library.where(lengths > 0, 1.0 / library.where(lengths > 0, lengths, 1.0), 0.0)
     # The squared length of the sum of unit vectors is the sum of all cosines, a row with itself included.
-    total = ops.sum(ops.square(ops.matmul(ops.reshape(weights, (1, count)), rows)))
-    return (total - count) / max(count * (count - 1), 1)
+    total = library.sum(library.square(library.matmul(library.reshape(weights, (1, count)), rows)))
+    seen = library.sum(library.where(lengths > 0, 1.0, 0.0))
+    return (total - seen) / library.maximum(seen * (seen - 1), 1.0)
 
 
 def dead_fraction(tensor: Any, axes: Sequence[int]) -> Any:
@@ -55,10 +64,11 @@ def dead_fraction(tensor: Any, axes: Sequence[int]) -> Any:
         tensor: An activation.
         axes: The axes that index the units.
     """
-    values = ops.stop_gradient(tensor)
+    values, library = _readable(tensor)
     units = {axis % len(values.shape) for axis in axes}
     others = tuple(axis for axis in range(len(values.shape)) if axis not in units)
-    return ops.mean(ops.cast(ops.max(ops.abs(values), axis=others) == 0, "float32"))
+    lives = library.any(values != 0, axis=others)
+    return 1.0 - library.mean(lives if library is np else ops.cast(lives, "float32"))
 
 
 def saturated_fraction(tensor: Any, activation: Any) -> Any:
@@ -70,8 +80,9 @@ def saturated_fraction(tensor: Any, activation: Any) -> Any:
     if not isinstance(activation, str) or activation not in _BOUNDS:
         return None
     low, high = _BOUNDS[activation]
-    distance = ops.abs(ops.stop_gradient(tensor) - (low + high) / 2)
-    return ops.mean(ops.cast(distance > (0.5 - _MARGIN) * (high - low), "float32"))
+    values, library = _readable(tensor)
+    near = library.abs(values - (low + high) / 2) > (0.5 - _MARGIN) * (high - low)
+    return library.mean(near if library is np else ops.cast(near, "float32"))
 
 
 def tapped(tensor: Any, probe: Any) -> Any:
@@ -91,8 +102,23 @@ def tapped(tensor: Any, probe: Any) -> Any:
     def identity(values: Any, _: Any) -> Any:
         def gradient(*arguments: Any, upstream: Any = None) -> Any:
             upstream = arguments[0] if upstream is None else upstream  # torch names it
-            return upstream, ops.sum(ops.square(ops.cast(upstream, "float32")))
+            values, library = _readable(upstream)
+            flat = library.reshape(values, (-1,))
+            return upstream, ops.convert_to_tensor(library.vdot(flat, flat), "float32")
 
         return values, gradient
 
     return identity(tensor, probe)
+
+
+def _readable(tensor: Any) -> tuple[Any, Any]:
+    """Returns a tensor, no gradients kept, in float32 or better, and the library that computes on it.
+
+    NumPy reads the buffer of a tensor on the CPU in place, and takes less time than eager operations.
+    """
+    tensor = ops.stop_gradient(tensor)
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    tensor = tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
+    if "Tracer" in type(tensor).__name__ or "cpu" not in str(tensor.device).lower():
+        return tensor, ops
+    return np.asarray(tensor), np

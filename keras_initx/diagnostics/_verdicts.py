@@ -46,20 +46,29 @@ def verdicts_of(
         input_agreement: Mean cosine between two rows where they enter.
         duplicates: Pairs of kernels that are copies.
     """
-    found = [(weight, verdict) for site, row in pairs for weight, verdict in _of_row(site, row)]
+    found = list(_of_nonfinite([row for _, row in pairs]))
+    found += [(weight, verdict) for site, row in pairs for weight, verdict in _of_row(site, row)]
     if not any(row.nonfinite for _, row in pairs):
         found += _of_model(pairs, forward_gain, backward_gain)
         found += _of_outputs(pairs, input_agreement)
+        found += _of_gradients([row for _, row in pairs])
     found += [(float(len(group)), _of_copies(group)) for group in _groups(duplicates)]
     found.sort(key=lambda pair: (_KINDS.index(pair[1].kind), -pair[0]))
     return tuple(verdict for _, verdict in found)
 
 
+def _of_nonfinite(rows: Sequence[SignalRow]) -> Iterator[tuple[float, Verdict]]:
+    """The first kernel with NaN or Inf, and those that hold some themselves: it spreads from there."""
+    bad = [row for row in rows if row.nonfinite]
+    for number, row in enumerate(bad):
+        if number == 0 or (row.weight_std is not None and math.isnan(row.weight_std)):
+            message = f"{row.nonfinite:.3g} of its values are NaN or Inf"
+            yield -float(number), Verdict(row.path, "nonfinite", message, _BY_ROLE)
+
+
 def _of_row(site: KernelSite, row: SignalRow) -> Iterator[tuple[float, Verdict]]:
     """What is wrong with one kernel, each with how much."""
     if row.nonfinite:
-        message = f"{row.nonfinite:.3g} of its values are NaN or Inf"
-        yield row.nonfinite, Verdict(row.path, "nonfinite", message, _BY_ROLE)
         return
     if row.weight_std == 0 and row.units and row.units > 1 and row.preactivation_std:
         message = f"all entries are equal, so that its {row.units} units stay equal in training"
@@ -76,9 +85,6 @@ def _of_row(site: KernelSite, row: SignalRow) -> Iterator[tuple[float, Verdict]]
         message = f"{row.dead:.0%} of its {row.units} units are 0 on all rows"
         cure = f"{_LSUV}, or a bias nearer to zero"
         yield row.dead, Verdict(row.path, "dead", message, cure)
-    if row.gradient_std == 0 and not row.in_branch and row.preactivation_std:
-        message = "no gradient reaches it"
-        yield 1.0, Verdict(row.path, "no_gradient", message, _BY_ROLE)
     if row.update_ratio is not None and row.update_ratio > _UPDATE:
         message = f"one step changes it by {row.update_ratio:.3g} times its own size"
         yield row.update_ratio, Verdict(row.path, "update", message, "a smaller learning rate")
@@ -147,6 +153,15 @@ def _of_outputs(pairs: Pairs, input_agreement: float | None) -> Iterator[tuple[f
         if 1 - row.correlation < _COLLAPSED * (1 - input_agreement):
             message = f"all rows give about the same output (mean cosine {row.correlation:.6f})"
             yield row.correlation, Verdict(row.path, "collapse", message, _LSUV)
+
+
+def _of_gradients(rows: Sequence[SignalRow]) -> Iterator[tuple[float, Verdict]]:
+    """Kernels that no gradient reaches; behind a kernel of zeros that itself is moved one will in a step."""
+    if any(row.weight_std == 0 and row.gradient_std for row in rows):
+        return
+    for row in rows:
+        if row.gradient_std == 0 and not row.in_branch:
+            yield 1.0, Verdict(row.path, "no_gradient", "no gradient reaches it", _BY_ROLE)
 
 
 def _groups(duplicates: Sequence[Duplicate]) -> list[list[str]]:

@@ -57,6 +57,8 @@ class GradInit(ModelLaw):
         each, so that the best of all steps is known and kept; batch normalization runs as `training` says.
     """
 
+    ranked_by = ("norm beyond its bound", "loss after a step")
+
     def __init__(
         self,
         optimizer: str = "sgd",

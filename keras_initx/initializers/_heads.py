@@ -130,8 +130,9 @@ class LabelPrior(keras.initializers.Initializer):
     Args:
         form: What the targets are: `"categorical"` (one class of several: its number, or one-hot rows),
             `"binary"` (zeros and ones, of each unit by itself), `"numeric"`, or None to tell by what follows
-            the head, a softmax or a sigmoid, and else by the targets: whole numbers, and rows of zeros and
-            one 1, are categorical (binary for one unit), other zeros and ones binary, all else numeric.
+            the head, a softmax or a sigmoid, and else by the targets: whole numbers of any dtype, and rows
+            of zeros and one 1, are categorical (binary for one unit), other zeros and ones binary, all else
+            numeric.
         smoothing: Examples of each class that are added to those counted, at least 0; it keeps the logit of
             a class that does not occur finite.
 
@@ -190,7 +191,8 @@ class LabelPrior(keras.initializers.Initializer):
 def _tell_form(targets: np.ndarray, units: int, activation: str | None) -> str:
     if activation in ("softmax", "sigmoid"):
         return {"softmax": "categorical", "sigmoid": "binary"}[activation]
-    numbers = targets.dtype.kind in "iu" and targets.shape[-1:] != (units,)
+    numbers = targets.dtype.kind in "iuf" and targets.shape[-1:] != (units,)
+    numbers = numbers and bool((targets == np.floor(targets)).all())
     if units > 1 and (numbers or _one_hot(targets, units)):
         return "categorical"
     return "binary" if np.isin(targets, (0, 1)).all() else "numeric"

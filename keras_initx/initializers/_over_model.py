@@ -41,9 +41,11 @@ class ModelLaw(AxisAware):
     Attributes:
         needs_loss: Whether the law is about a loss. Without one `calibrate` gives it a random linear function
             of the model's outputs when there are no targets.
+        ranked_by: A name for each number of the values that `search` yields, for the report.
     """
 
     needs_loss: ClassVar[bool] = True
+    ranked_by: ClassVar[tuple[str, ...]] = ("objective",)
 
     def __init__(
         self,

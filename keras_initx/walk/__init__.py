@@ -3,6 +3,7 @@
 from keras_initx.walk._flow import Branch
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, trace
 from keras_initx.walk._kernels import Kernel, register
+from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._select import matches, matching, prefixes, select
 from keras_initx.walk._sites import KernelSite, iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
@@ -18,6 +19,7 @@ __all__ = [
     "input_specs",
     "iter_kernels",
     "iter_weights",
+    "layer_paths",
     "matches",
     "matching",
     "own_initializer",

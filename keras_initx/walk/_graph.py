@@ -106,11 +106,11 @@ def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
     graph = trace(model)
     limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
     for node in graph.nodes:
-        size = getattr(node.operation, "input_dim", None)
-        if not isinstance(size, int) or not node.operands:
+        if not isinstance(node.operation, layers.Embedding) or not node.operands:
             continue
+        size = node.operation.input_dim
         origin = node.operands[0].node
-        while origin is not None and graph.nodes[origin].kind == "Cast":
+        while origin is not None and graph.nodes[origin].kind in ("Cast", "ConvertToTensor"):
             origin = graph.nodes[origin].operands[0].node
         if origin in limits:
             limits[origin] = min(size, limits[origin] or size)

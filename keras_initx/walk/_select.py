@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = ["matches", "matching", "prefixes", "select"]
@@ -54,7 +54,8 @@ def select(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
     for name, patterns, keep in (("include", include, True), ("exclude", exclude, False)):
         if patterns is None:
             continue
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+        patterns = list(patterns) if several else [patterns]
         found = {id(weight) for pattern in patterns for weight in matching(weights, pattern, name)}
         chosen = [weight for weight in chosen if (id(weight) in found) == keep]
     if not chosen:

@@ -1,7 +1,6 @@
 """The kernels of a model, each with what its shape cannot tell."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +9,11 @@ from keras import layers
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
 from keras_initx.walk._kernels import Kernel, bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._trace import trace_model
 from keras_initx.walk._units import unit_axes
 
-__all__ = ["KernelSite", "initializer_of", "iter_kernels", "layer_paths"]
+__all__ = ["KernelSite", "initializer_of", "iter_kernels"]
 
 _ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _ATTENTION_ROLES = ("query", "key", "value", "attention_output")
@@ -240,25 +240,6 @@ def _place(site: KernelSite, flow: Flow) -> KernelSite:
         note = f"{name} is not a layer whose kernels are known: teach it with keras_initx.walk.register"
         return dataclasses.replace(site, note=note)
     return site
-
-
-def layer_paths(model: Any) -> dict[int, str]:
-    """Paths of all layers by identity: Keras' own leave out the names of nested functional models."""
-    paths: dict[int, str] = {id(model): ""}
-    taken: set[str] = set()
-
-    def visit(parent: Any) -> None:
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
-            if id(layer) in paths:
-                continue
-            path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
-            number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
-            paths[id(layer)] = f"{path}_{number}" if number else path
-            taken.add(paths[id(layer)])
-            visit(layer)
-
-    visit(model)
-    return paths
 
 
 def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> Any:

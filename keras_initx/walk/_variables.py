@@ -8,7 +8,8 @@ import keras
 from keras import layers
 
 from keras_initx.walk._kernels import einsum_axes, rule_of
-from keras_initx.walk._sites import KernelSite, initializer_of, layer_paths
+from keras_initx.walk._paths import layer_paths
+from keras_initx.walk._sites import KernelSite, initializer_of
 
 __all__ = ["Weight", "iter_weights", "own_initializer"]
 

@@ -198,7 +198,7 @@ def test_without_data_tokens_are_drawn_within_their_vocabulary_and_masks_are_one
     assert {row.path: row.std_after for row in report.rows} == pytest.approx(
         {"embed/embeddings": 1, "sized": 1, "head": 1}, rel=1e-3
     )
-    batch = initx.data.take_batch(model, None, 50, 3, [((), None), ((), None), ((), 7)])
+    batch = initx.data.take_pair(model, None, 50, None, 3, [((), None), ((), None), ((), 7)])[0]
     assert {name: array.shape for name, array in batch.items()} == {
         "tokens": (50, 32), "a_mask": (50, 32), "size": (50, 3)
     }  # fmt: skip

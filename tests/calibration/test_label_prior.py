@@ -81,6 +81,15 @@ def test_a_standalone_activation_tells_the_form(images):
     np.testing.assert_allclose((images @ kernel + bias).mean(0), PRIOR, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(100,), (100, 1)])
+def test_class_numbers_may_be_floats_and_lists(shape, images):
+    model = mlp(activation=None, kernel="zeros")
+    for targets in (LABELS.reshape(shape).astype("float32"), LABELS.reshape(shape).tolist()):
+        model.layers[1].bias.assign(np.zeros(3))
+        initx.calibrate(model, images, targets=targets)
+        np.testing.assert_allclose(model.layers[1].bias, PRIOR, atol=1e-5)
+
+
 def test_heads_take_their_own_targets(images):
     inputs = layers.Input((6,))
     options = {"kernel_initializer": "zeros", "bias_initializer": "initx>LabelPrior"}

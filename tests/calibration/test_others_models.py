@@ -8,15 +8,14 @@ from model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, s
 
 import keras_initx as initx
 from keras_initx import probe
-from keras_initx.calibration._choice import input_specs
-from keras_initx.walk import iter_kernels
+from keras_initx.walk import input_specs, iter_kernels
 
 
 def assert_calibrated(model, samples):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         report = initx.calibrate(model, None, "initx>LSUV", samples=samples, redraw=True, seed=1)
-        batch = initx.data.take_batch(model, None, samples, 1, input_specs(model))
+        batch = initx.data.take_pair(model, None, samples, None, 1, input_specs(model))[0]
     stds = {}
 
     def observe(site, output):

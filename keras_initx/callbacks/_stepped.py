@@ -1,0 +1,102 @@
+"""Callbacks that write into a folder of TensorBoard's, from before the first step on."""
+
+import numbers
+import os
+from typing import Any
+
+import keras
+
+from keras_initx.summaries import EventWriter, check_log_dir, last_step
+
+__all__ = ["Stepped", "check_positive"]
+
+
+class Stepped(keras.callbacks.Callback):
+    """Base of the callbacks that write a state before training and after each epoch or some batches.
+
+    A class derived from it has `_write(writer)`, which writes the state of `self.model` at `self._step`, and
+    may have `_prepare(again)`, called once before the first, and `_release()`, called after the last.
+
+    Args:
+        log_dir: As in `WeightHistograms`.
+        every: `"epoch"`, or a number of batches.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str], every: str | int) -> None:
+        super().__init__()
+        self.log_dir = check_log_dir(log_dir)
+        self._every = every if isinstance(every, str) and every == "epoch" else check_positive("every", every)
+        self._writer: EventWriter | None = None
+        self._step = self._epoch_began = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Closes what an interrupted `fit`, which never ends its training, has left open."""
+        self.on_train_end()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Writes the state before the first epoch that is trained."""
+        if self._writer is None:
+            self._start(epoch)
+        self._epoch_began = self._step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Writes the state after every so many batches."""
+        if isinstance(self._every, int):
+            before, self._step = self._step, self._epoch_began + batch + 1
+            # Not each batch is told of where Keras runs several at a time.
+            if self._step // self._every > before // self._every:
+                self._write_state()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Writes the state after an epoch."""
+        if self._every == "epoch":
+            self._step += 1
+            self._write_state()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Closes the file, and lets go of what was kept."""
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+        self._release()
+
+    def _start(self, epoch: int) -> None:
+        model = self.model
+        if not model.weights:
+            raise ValueError(
+                f"`model` must be built before `fit` for step 0 to be written. Received: `{model.name}` "
+                "without weights. Call it on one batch, or `model.build(input_shape)`, first."
+            )
+        optimizer = model.optimizer
+        batches = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
+        known = epoch if self._every == "epoch" else batches
+        # A second `fit` counts its epochs from 0 again: the folder tells where the first has come to.
+        held = last_step(self.log_dir) if batches or epoch else None
+        self._step = known or held or 0
+        # The run before has written this state where it ended.
+        again = held == self._step
+        self._prepare(again)
+        self._writer = EventWriter(self.log_dir, first_step=self._step + again)
+        if not again:
+            self._write_state()
+
+    def _write_state(self) -> None:
+        assert self._writer is not None
+        self._write(self._writer)
+        self._writer.flush()
+
+    def _prepare(self, again: bool) -> None:
+        """Gets ready for the first state; `again` is whether an earlier run has written it."""
+
+    def _release(self) -> None:
+        """Lets go of what was kept."""
+
+    def _write(self, writer: EventWriter) -> None:
+        raise NotImplementedError
+
+
+def check_positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        allowed = ' or "epoch"' if name == "every" else ""
+        raise ValueError(f"`{name}` must be a positive int{allowed}. Received: {name}={value!r}.")
+    return int(value)

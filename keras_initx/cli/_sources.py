@@ -1,0 +1,64 @@
+"""What the command line reads data from, and how it tells of what fails."""
+
+import contextlib
+import pathlib
+import re
+import sys
+import zipfile
+from typing import Any
+
+__all__ = ["one_line", "read_source"]
+
+
+def read_source(source: str, option: str) -> Any:
+    """Reads an array, a dict of arrays, or a data set, or says why not in a ValueError.
+
+    Args:
+        source: A path of an .npy or .npz file, or the name of a tfds data set.
+        option: The option that gave it, for the errors.
+    """
+    import numpy as np
+
+    path = pathlib.Path(source)
+    if path.suffix not in (".npy", ".npz"):
+        return _load_data_set(source, option)
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        message = f"`{option}` must be a file of numbers that NumPy can read. Received: {source!r}: "
+        raise ValueError(message + one_line(error)) from error
+    if path.suffix == ".npy":
+        return found
+    if not found.files:
+        raise ValueError(f"`{option}` must hold arrays. Received: {source!r}, which is empty.")
+    return dict(found) if len(found.files) > 1 else found[found.files[0]]
+
+
+def _load_data_set(name: str, option: str) -> Any:
+    try:
+        from keras_initx import datasets
+
+        with contextlib.redirect_stdout(sys.stderr):  # where tfds says that it prepares one
+            return datasets.load(name, "train")[0].batch(256)
+    except ValueError as error:  # tfds answers with its grammar
+        raise ValueError(
+            f"`{option}` must be an .npy or .npz file, or name a data set of tfds. Received: {name!r}: "
+            f"{one_line(error)}"
+        ) from error
+    except (ImportError, ConnectionError) as error:
+        cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
+        raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+
+
+def one_line(error: Exception) -> str:
+    r"""Returns what an error says, without the line and the bold type that Keras puts around it.
+
+    >>> one_line(ValueError("Exception encountered when calling Dense.call().\n\nToo wide.\n\nArguments"))
+    'Too wide.'
+
+    Args:
+        error: An error.
+    """
+    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
+    said = (line for line in lines if line.strip() and not line.startswith("Exception encountered"))
+    return next(said, type(error).__name__)

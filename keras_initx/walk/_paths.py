@@ -1,0 +1,40 @@
+"""Paths of layers within a model."""
+
+import itertools
+from typing import Any
+
+__all__ = ["layer_paths"]
+
+
+def layer_paths(model: Any) -> dict[int, str]:
+    """Returns the paths of all layers; Keras' own leave out the names of nested functional models.
+
+    >>> import keras
+    >>> dense = keras.layers.Dense(1, name="d")
+    >>> model = keras.Sequential([keras.layers.Input((2,)), keras.Sequential([dense], name="in")])
+    >>> layer_paths(model)[id(dense)]
+    'in/d'
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        By `id(layer)` the names of the layers that lead to it, joined by slashes; that of the model itself,
+        which Keras numbers anew in each process, is left out. Where two paths would be the same, a number is
+        added.
+    """
+    paths: dict[int, str] = {id(model): ""}
+    taken: set[str] = set()
+
+    def visit(parent: Any) -> None:
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in paths:
+                continue
+            path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
+            number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
+            paths[id(layer)] = f"{path}_{number}" if number else path
+            taken.add(paths[id(layer)])
+            visit(layer)
+
+    visit(model)
+    return paths

@@ -1,0 +1,36 @@
+"""The same weights give the same report on all backends."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+import signal_readings
+
+OTHERS = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
+
+pytestmark = pytest.mark.tensorflow  # once, from one of the suites
+
+
+@pytest.fixture(scope="module")
+def own():
+    return signal_readings.measure()
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_readings_agree_to_four_digits(backend, own):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    script = pathlib.Path(signal_readings.__file__)
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, check=True, timeout=300
+    )
+    theirs = json.loads(run.stdout)
+    assert theirs.keys() == own.keys()
+    for path, numbers in own.items():
+        assert theirs[path] == pytest.approx(numbers, rel=1e-4, abs=1e-7), path

@@ -1,0 +1,69 @@
+"""What a report says and how: table, JSON, HTML, limits."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_initx as initx
+from keras_initx.diagnostics import SignalError
+
+X = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def report():
+    model = keras.Sequential(
+        [layers.Input((8,)), layers.Dense(8, "relu", name="a<b"), layers.Dense(1, name="head")]
+    )
+    initx.initialize(model, "by_role", seed=1)
+    return initx.diagnose(model, X, seed=0, jacobian=True)
+
+
+def test_the_table_has_a_line_for_each_kernel(report):
+    lines = str(report).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["path", "a<b", "head"]
+    assert "2 kernels on 16 rows" in str(report)
+    assert "no verdicts" in str(report)
+
+
+def test_json_and_dict_hold_everything(report):
+    found = json.loads(report.to_json())
+    assert [row["path"] for row in found["rows"]] == ["a<b", "head"]
+    assert found["jacobian"]["outputs"] == 1
+    assert set(report.to_dict()) == set(report.__dataclass_fields__)
+
+
+def test_html_is_escaped(report):
+    page = report._repr_html_()
+    assert "a&lt;b" in page
+    assert "a<b" not in page
+
+
+@pytest.mark.parametrize(
+    "limit", ["max_gain", "max_dead", "max_saturated", "max_update_ratio", "max_verdicts"]
+)
+def test_limits_must_be_numbers(report, limit):
+    with pytest.raises(ValueError, match=f"`{limit}` must be"):
+        report.check(**{limit: "2"})
+    with pytest.raises(ValueError, match=f"`{limit}` must be"):
+        report.check(**{limit: -1})
+
+
+def test_a_report_without_faults_passes(report):
+    report.check()
+    report.check(max_verdicts=0)
+
+
+def test_limits_that_are_broken_name_the_rows():
+    model = keras.Sequential([layers.Input((8,)), *(layers.Dense(64, name=f"h{n}") for n in range(3))])
+    initx.initialize(model, "by_role", seed=1)
+    model.get_layer("h1").kernel.assign(4 * model.get_layer("h1").kernel.value)
+    report = initx.diagnose(model, X, seed=0)
+    with pytest.raises(SignalError, match="h1: forward_gain") as caught:
+        report.check(max_gain=2.0)
+    assert [row.path for row in caught.value.rows] == ["h1"]
+    report.check(max_gain=8.0)
+    report.check(max_gain=None)

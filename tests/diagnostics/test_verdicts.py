@@ -1,0 +1,212 @@
+"""Faults that were planted are found and named; healthy models have none."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from model_table import APPLICATIONS, HEAVY, LIGHT, application, slow
+
+import keras_initx as initx
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 32)).astype("float32")
+IMAGES = RNG.normal(size=(16, 8, 8, 64)).astype("float32")
+
+
+def net(activation="relu", depth=5, width=32):
+    model = keras.Sequential([layers.Input((32,))])
+    for number in range(depth):
+        model.add(layers.Dense(width, activation, name=f"h{number}"))
+    model.add(layers.Dense(8, name="head"))
+    initx.initialize(model, "by_role", seed=0)
+    return model
+
+
+def only(report):
+    [verdict] = report.verdicts
+    return verdict
+
+
+def test_a_healthy_model_has_no_verdict():
+    for activation in ("relu", "tanh", "gelu", "selu", "silu"):
+        assert initx.diagnose(net(activation), X, seed=0).verdicts == (), activation
+
+
+def test_a_dead_layer():
+    model = net()
+    model.get_layer("h2").bias.assign(-100 * np.ones(32))
+    report = initx.diagnose(model, X, seed=0)
+    assert {verdict.kind for verdict in report.verdicts if verdict.path == "h2"} >= {"dead"}
+    assert next(row for row in report.rows if row.path == "h2").dead == 1.0
+    with pytest.raises(initx.diagnostics.SignalError, match="h2: .*dead 1"):
+        report.check()
+
+
+def test_a_nan():
+    model = net()
+    kernel = model.get_layer("h1").kernel
+    values = np.array(ops.convert_to_numpy(kernel.value))
+    values[3, 4] = np.nan
+    kernel.assign(values)
+    report = initx.diagnose(model, X, seed=0)
+    assert report.verdicts[0].kind == "nonfinite"
+    assert [v.path for v in report.verdicts] == ["h1"]
+    assert report.rows[0].nonfinite == 0
+    assert report.rows[1].nonfinite > 0
+    json.loads(report.to_json(), parse_constant=pytest.fail)
+    with pytest.raises(initx.diagnostics.SignalError, match="h1: .* NaN or Inf"):
+        report.check(max_gain=None, max_dead=None, max_saturated=None)
+
+
+@pytest.mark.parametrize("factor", [1.0, -2.0])
+def test_a_pair_of_equal_kernels(factor):
+    model = net()
+    model.get_layer("h3").kernel.assign(factor * model.get_layer("h1").kernel.value)
+    report = initx.diagnose(model, X, seed=0)
+    verdict = only(report)
+    assert (verdict.kind, verdict.path) == ("duplicate", "h1")
+    assert "`h3`" in verdict.message
+    [pair] = report.duplicates
+    assert pair.equal == (factor == 1.0)
+    assert pair.correlation == pytest.approx(np.sign(factor), abs=1e-5)
+    with pytest.raises(initx.diagnostics.SignalError, match="perfectly correlated"):
+        report.check()
+
+
+def test_one_seed_for_query_key_and_value():
+    inputs = layers.Input((6, 16))
+    seeded = keras.initializers.GlorotUniform(seed=1)
+    attention = layers.MultiHeadAttention(2, 8, kernel_initializer=seeded, name="mha")
+    model = keras.Model(inputs, attention(inputs, inputs))
+    report = initx.diagnose(model, seed=0)
+    verdict = only(report)
+    assert verdict.kind == "duplicate"
+    assert all(name in str(verdict) for name in ("query", "key", "value"))
+    eval(verdict.cure, {"initx": initx, "model": model})
+    assert initx.diagnose(model, seed=0).duplicates == ()
+
+
+def test_a_fan_that_is_64_times_too_large():
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 64)),
+            layers.DepthwiseConv2D(3, name="dw", depthwise_initializer="lecun_normal"),
+            layers.Conv2D(64, 1, name="pw", kernel_initializer="lecun_normal"),
+        ]
+    )
+    report = initx.diagnose(model, IMAGES, seed=0)
+    verdict = only(report)
+    assert (verdict.kind, verdict.path) == ("variance", "dw")
+    times = float(verdict.message.split("variance ")[1].split(" times")[0])
+    # 576 entries, each chosen twice as often as not: relative error sqrt(2 / 576) of the variance, times 5.
+    assert times == pytest.approx(64, rel=5 * np.sqrt(2 / 576) + 0.1)
+    assert "the true ones are 9 and 9" in verdict.message
+    eval(verdict.cure, {"initx": initx, "model": model})
+    assert initx.diagnose(model, IMAGES, seed=0).verdicts == ()
+
+
+def test_normalization_makes_a_wrong_scale_harmless():
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 64)),
+            layers.DepthwiseConv2D(3, name="dw", depthwise_initializer="lecun_normal"),
+            layers.BatchNormalization(),
+            layers.Conv2D(64, 1, name="pw", kernel_initializer="lecun_normal"),
+        ]
+    )
+    report = initx.diagnose(model, IMAGES, seed=0)
+    assert report.verdicts == ()
+    assert report.rows[0].forward_gain < 0.2
+    report.check()
+
+
+def test_a_saturated_tanh():
+    model = net("tanh")
+    kernel = model.get_layer("h2").kernel
+    kernel.assign(20 * kernel.value)
+    report = initx.diagnose(model, X, seed=0)
+    kinds = {verdict.kind for verdict in report.verdicts if verdict.path == "h2"}
+    assert "saturated" in kinds
+    assert next(row for row in report.rows if row.path == "h2").saturated > 0.8
+    assert "dead" not in {verdict.kind for verdict in report.verdicts}
+
+
+def test_constant_kernels_keep_units_equal():
+    model = net()
+    model.get_layer("h1").kernel.assign(0.2 * np.ones((32, 32)))
+    kinds = [(verdict.kind, verdict.path) for verdict in initx.diagnose(model, X, seed=0).verdicts]
+    assert ("symmetry", "h1") in kinds
+
+
+def test_glorot_on_deep_relu_nets_loses_the_signal_both_ways():
+    model = net(depth=30)
+    initx.initialize(model, "glorot_normal", seed=0)
+    kinds = [verdict.kind for verdict in initx.diagnose(model, X, seed=0).verdicts]
+    assert kinds[:2] == ["forward", "backward"]
+
+
+def test_a_learning_rate_that_is_too_large():
+    model = net()
+    model.compile(keras.optimizers.SGD(1e4), "mse")
+    report = initx.diagnose(model, X, np.ones((64, 8)), seed=0)
+    assert {verdict.kind for verdict in report.verdicts} == {"update"}
+    with pytest.raises(initx.diagnostics.SignalError, match="update_ratio"):
+        report.check(max_update_ratio=1.0)
+
+
+def test_rows_that_become_equal():
+    model = net("tanh", depth=30)
+    for layer in model.layers:
+        layer.kernel.assign(0.3 * layer.kernel.value)
+        layer.bias.assign(RNG.normal(size=layer.bias.shape))
+    kinds = {verdict.kind for verdict in initx.diagnose(model, X, seed=0).verdicts}
+    assert "collapse" in kinds
+
+
+def test_what_matters_most_comes_first():
+    model = net()
+    model.get_layer("h3").kernel.assign(model.get_layer("h1").kernel.value)
+    model.get_layer("h4").bias.assign(-100 * np.ones(32))
+    kinds = [verdict.kind for verdict in initx.diagnose(model, X, seed=0).verdicts]
+    assert kinds.index("duplicate") < kinds.index("dead")
+
+
+@pytest.mark.parametrize("scheme", ["Fixup", "ReZero", "SkipInit", "ZeroResidual", "ZeroHead"])
+def test_schemes_that_make_branches_small_or_zero_are_healthy(scheme):
+    x = inputs = layers.Input((32,))
+    for _ in range(8):
+        branch = layers.Dense(32, "relu")(x)
+        branch = layers.Dense(32)(branch)
+        if scheme in ("ReZero", "SkipInit"):
+            branch = initx.layers.ResidualScale()(branch)
+        x = layers.add([x, branch])
+    model = keras.Model(inputs, layers.Dense(8)(x))
+    initx.initialize(model, scheme, seed=0)
+    report = initx.diagnose(model, X, seed=0)
+    assert report.verdicts == ()
+    report.check(max_gain=3.0)
+
+
+def marks(name):
+    """JAX compiles for a minute what TensorFlow runs in two seconds."""
+    return slow if name in HEAVY else () if name in LIGHT else pytest.mark.tensorflow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in APPLICATIONS])
+def test_no_false_alarm(name):
+    """At Keras' defaults, and by role. VGG16 at its defaults, Glorot on ReLU, is a true alarm: it shrinks."""
+    model = application(name)
+    report = initx.diagnose(model, seed=0, samples=8)
+    kinds = {verdict.kind for verdict in report.verdicts}
+    assert kinds == ({"forward", "backward"} if name == "VGG16" else set())
+    initx.initialize(model, "by_role", seed=0)
+    assert initx.diagnose(model, seed=0, samples=8).verdicts == ()
+
+
+def test_a_model_of_zeros_gets_no_gradient():
+    model = keras.Sequential([layers.Input((32,)), layers.Dense(8, kernel_initializer="zeros", name="a")])
+    model.add(layers.Dense(1, kernel_initializer="zeros", name="b"))
+    kinds = [(verdict.path, verdict.kind) for verdict in initx.diagnose(model, X, seed=0).verdicts]
+    assert kinds == [("a", "no_gradient"), ("b", "no_gradient")]
