@@ -337,7 +337,7 @@ def test_diagnose_fails_a_check_and_still_prints_valid_json(capsys, dense, limit
     facts = json.loads(out, parse_constant=lambda name: pytest.fail(name))
     assert status == 1
     assert [row["path"] for row in facts["rows"]] == ["d0", "d1", "d2"]
-    assert "d1: 1 of its values are NaN" in error
+    assert "d1: 100 % of its values are NaN" in error
 
 
 def test_diagnose_leaves_out_a_limit_that_is_none(capsys, dense):

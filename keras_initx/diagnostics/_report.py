@@ -200,7 +200,7 @@ class SignalReport:
 
 
 def _broken(row: SignalRow, limits: dict[str, Any]) -> list[str]:
-    found = [f"{row.nonfinite:.3g} of its values are NaN or Inf"] if row.nonfinite else []
+    found = [f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"] if row.nonfinite else []
     gain = limits["max_gain"]
     if gain is not None and not row.normalized:
         spread = 3 / math.sqrt(2 * (row.units or 1))

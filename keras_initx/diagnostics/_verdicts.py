@@ -62,7 +62,7 @@ def _of_nonfinite(rows: Sequence[SignalRow]) -> Iterator[tuple[float, Verdict]]:
     bad = [row for row in rows if row.nonfinite]
     for number, row in enumerate(bad):
         if number == 0 or (row.weight_std is not None and math.isnan(row.weight_std)):
-            message = f"{row.nonfinite:.3g} of its values are NaN or Inf"
+            message = f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"
             yield -float(number), Verdict(row.path, "nonfinite", message, _BY_ROLE)
 
 
@@ -159,9 +159,10 @@ def _of_gradients(rows: Sequence[SignalRow]) -> Iterator[tuple[float, Verdict]]:
     """Kernels that no gradient reaches; behind a kernel of zeros that itself is moved one will in a step."""
     if any(row.weight_std == 0 and row.gradient_std for row in rows):
         return
-    for row in rows:
-        if row.gradient_std == 0 and not row.in_branch:
-            yield 1.0, Verdict(row.path, "no_gradient", "no gradient reaches it", _BY_ROLE)
+    none = [row.path for row in rows if row.gradient_std == 0 and not row.in_branch]
+    if none:
+        others = f", nor {len(none) - 1} more" if len(none) > 1 else ""
+        yield 1.0, Verdict(none[0], "no_gradient", f"no gradient reaches it{others}", _BY_ROLE)
 
 
 def _groups(duplicates: Sequence[Duplicate]) -> list[list[str]]:
