@@ -34,6 +34,13 @@ HEAVY = (
 )
 # Those that are initialized, saved and loaded in the fast suite.
 LIGHT = ("MobileNet",)
+
+
+def light_elsewhere(name: str) -> tuple:
+    """Marks of a test that needs each application once: JAX compiles for minutes what others just run."""
+    return (slow,) if name in HEAVY else () if name in LIGHT else (pytest.mark.tensorflow,)
+
+
 HIDDEN = 8
 TRANSFORMER = {"vocabulary_size": 50, "num_layers": 2, "hidden_dim": HIDDEN, "intermediate_dim": 16}
 BACKBONES = {

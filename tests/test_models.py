@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from model_table import APPLICATIONS, BACKBONES, HEAVY, LIGHT, NOTED, application, backbone, slow
+from model_table import APPLICATIONS, BACKBONES, LIGHT, NOTED, application, backbone, light_elsewhere, slow
 
 import keras_initx as initx
 from keras_initx.walk import iter_kernels
@@ -28,7 +28,7 @@ def assert_known(model, sites, noted=()):
     assert ends == branches(sites)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=slow if n in HEAVY else ()) for n in APPLICATIONS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=light_elsewhere(n)) for n in APPLICATIONS])
 def test_the_walk_knows_each_kernel_of_an_application(name):
     model = application(name)
     sites = list(iter_kernels(model))

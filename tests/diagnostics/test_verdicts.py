@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from model_table import APPLICATIONS, HEAVY, LIGHT, application, slow
+from model_table import APPLICATIONS, application, light_elsewhere
 
 import keras_initx as initx
 
@@ -189,12 +189,7 @@ def test_schemes_that_make_branches_small_or_zero_are_healthy(scheme):
     report.check(max_gain=3.0)
 
 
-def marks(name):
-    """JAX compiles for a minute what TensorFlow runs in two seconds."""
-    return slow if name in HEAVY else () if name in LIGHT else pytest.mark.tensorflow
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in APPLICATIONS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=light_elsewhere(n)) for n in APPLICATIONS])
 def test_no_false_alarm(name):
     """At Keras' defaults, and by role. VGG16 at its defaults, Glorot on ReLU, is a true alarm: it shrinks."""
     model = application(name)

@@ -175,6 +175,7 @@ def small_net():
     return keras.Model(inputs, layers.Dense(256)(layers.GlobalAveragePooling2D()(x)))
 
 
+@pytest.mark.tensorflow  # its moments are numbers of no backend's
 def test_a_net_of_convolutions_pools_and_branches():
     assert not any(draw.note for draw in plan_of(small_net()).values())
     found = measured(small_net, (16, 32, 32, 3))
@@ -193,6 +194,7 @@ def transformer():
     return keras.Model(inputs, layers.Dense(128)(x))
 
 
+@pytest.mark.tensorflow
 def test_embeddings_and_attention():
     assert not any(draw.note for draw in plan_of(transformer()).values())
     found = measured(transformer, None, data=lambda rng: rng.integers(0, 512, (16, 32)))

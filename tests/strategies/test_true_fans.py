@@ -151,7 +151,7 @@ def second_moment(model, scheme, seed):
     return float((array(model(inputs)) ** 2).mean())
 
 
-@pytest.mark.parametrize("kind", ["dense", "separable"])
+@pytest.mark.parametrize("kind", ["dense", pytest.param("separable", marks=pytest.mark.tensorflow)])
 def test_keras_defaults_lose_the_signal_that_by_role_keeps(kind):
     model = stack(kind, "relu")
     assert second_moment(model, "glorot_uniform", 0) < 1e-6
