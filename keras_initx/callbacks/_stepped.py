@@ -26,6 +26,8 @@ class Stepped(keras.callbacks.Callback):
         super().__init__()
         self.log_dir = check_log_dir(log_dir)
         self._every = every if isinstance(every, str) and every == "epoch" else check_positive("every", every)
+        # Tells Keras that it need not wait for the results of each batch: by epochs, none is looked at.
+        self.async_safe = self._every == "epoch"
         self._writer: EventWriter | None = None
         self._step = self._epoch_began = 0
 

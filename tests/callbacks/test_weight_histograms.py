@@ -141,6 +141,12 @@ def test_batches_that_run_several_at_a_time_are_counted_all(tmp_path):
     assert sorted({step for _, step in written(tmp_path)}) == [0, 4, 6]
 
 
+def test_keras_waits_for_each_batch_only_where_steps_count_batches(tmp_path):
+    plain = keras.callbacks.CallbackList([])._async_train  # some backends always wait
+    assert keras.callbacks.CallbackList([WeightHistograms(tmp_path)])._async_train == plain
+    assert not keras.callbacks.CallbackList([WeightHistograms(tmp_path, every=2)])._async_train
+
+
 def test_a_callback_used_again_after_an_interrupted_fit_starts_at_step_zero(tmp_path):
     callback = WeightHistograms(tmp_path)
 
