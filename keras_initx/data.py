@@ -3,14 +3,14 @@
 import itertools
 import numbers
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["knows_inputs", "refusal", "take_pair"]
+__all__ = ["check_looked_up", "knows_inputs", "refusal", "take_pair"]
 
 _OPEN = 32  # how long an open axis is drawn
 
@@ -43,9 +43,9 @@ def take_pair(
         those of the batch; None where there are none.
 
     Raises:
-        ValueError: If the data is empty, holds NaN or Inf, or integers that are not among those that an input
-            takes, or does not fit the model's inputs; if `samples` is not the size of a batch that the model
-            was built with; if the targets are not finite, or fewer than the rows.
+        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs; if `samples`
+            is not the size of a batch that the model was built with; if the targets are not finite, or fewer
+            than the rows.
     """
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
@@ -56,7 +56,6 @@ def take_pair(
         _check_finite("data", batch)
     rows = len(tree.flatten(batch)[0])
     _check_size(model, samples, rows)
-    _check_looked_up(batch, drawn)
     targets = brought if targets is None else tree.map_structure(_to_numpy, _from_list("targets", targets))
     labels = [leaf for leaf in tree.flatten(targets) if leaf is not None]
     if targets is not None and (not labels or any(leaf.ndim == 0 or len(leaf) < rows for leaf in labels)):
@@ -67,9 +66,21 @@ def take_pair(
     return batch, targets
 
 
-def _check_looked_up(batch: Any, specs: Sequence[Any]) -> None:
-    """Raises ValueError for integers of no vocabulary, which some backends take silently."""
-    for leaf, (_, limit) in zip(tree.flatten(batch), specs, strict=False):
+def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[Any, int | None]]]) -> None:
+    """Raises ValueError for integers outside the vocabulary they are looked up in: some backends take them.
+
+    Args:
+        model: The model.
+        batch: What `take_pair` took.
+        specs: Returns what `keras_initx.walk.input_specs` does; asked only where an integer is beyond the
+            smallest vocabulary of all, since it takes a trace.
+    """
+    sizes = [layer.input_dim for layer in model._flatten_layers() if hasattr(layer, "input_dim")]
+    least = min((size for size in sizes if isinstance(size, int)), default=None)
+    integers = [leaf for leaf in tree.flatten(batch) if leaf.dtype.kind in "iu"]
+    if least is None or all(leaf.min() >= 0 and leaf.max() < least for leaf in integers):
+        return
+    for leaf, (_, limit) in zip(tree.flatten(batch), specs(), strict=False):
         if limit is not None and (unknown := leaf[(leaf < 0) | (leaf >= limit)]).size:
             raise ValueError(
                 f"`data` must hold integers from 0 to {limit - 1}, the vocabulary of the embedding that they "

@@ -24,7 +24,7 @@ from keras_initx.calibration._report import (
     CalibrationRow,
     warn_of,
 )
-from keras_initx.data import take_pair
+from keras_initx.data import check_looked_up, take_pair
 from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
@@ -134,9 +134,10 @@ def calibrate(
 
 
 def _take(model: Any, data: Any, samples: int, targets: Any, seed: int | None) -> tuple[Any, Any]:
-    looked_up = any(hasattr(layer, "input_dim") for layer in model._flatten_layers())
-    specs = input_specs(model) if data is None or looked_up else ()
-    return union(lambda: take_pair(model, data, samples, targets, seed, specs))
+    specs = input_specs(model) if data is None else ()
+    batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
+    check_looked_up(model, batch, lambda: input_specs(model))
+    return batch, labels
 
 
 def _calibrate_layers(

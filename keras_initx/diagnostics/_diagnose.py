@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 import keras_initx.probe as probe
-from keras_initx.data import knows_inputs, refusal, take_pair
+from keras_initx.data import check_looked_up, knows_inputs, refusal, take_pair
 from keras_initx.diagnostics._duplicates import find_duplicates
 from keras_initx.diagnostics._jacobian import spectrum_of
 from keras_initx.diagnostics._measure import Reading, gate_readings, measure
@@ -88,7 +88,9 @@ def diagnose(
     check_built(model)
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    batch, labels = take_pair(model, data, samples, targets, seed, input_specs(model))
+    specs = input_specs(model) if data is None else ()
+    batch, labels = take_pair(model, data, samples, targets, seed, specs)
+    check_looked_up(model, batch, lambda: input_specs(model))
     count = len(tree.flatten(batch)[0])
     labels = tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels)
     objective = choose_loss(model, labels, loss, "diagnose", needed=False, seed=seed)
