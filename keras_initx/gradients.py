@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-__all__ = ["check_loss", "choose_loss", "compile_function", "value_and_gradients"]
+__all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "value_and_gradients"]
 
 Objective = Callable[[Any, Any, Any], Any]
 
@@ -100,6 +100,18 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
     import jax
 
     return jax.jit(function)
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """Returns the values of a tensor, also of one that torch records, and so refuses to convert.
+
+    >>> to_numpy(ops.ones((2,))).tolist()
+    [1.0, 1.0]
+
+    Args:
+        tensor: A tensor of any backend.
+    """
+    return np.asarray(ops.convert_to_numpy(tensor.detach() if hasattr(tensor, "detach") else tensor))
 
 
 def choose_loss(

@@ -11,11 +11,11 @@ from keras_initx.walk import KernelSite, iter_kernels, select
 
 __all__ = ["check_law", "laws", "reason"]
 
-_PLAIN = ("scale", "residual_scale")
 _LAWS = (DataDependent, DataFilters, ModelLaw)
 
 
 def check_law(initializer: Any) -> Any:
+    """Returns the data-dependent law of that name, config or object, or raises ValueError."""
     # What is neither is refused here: Keras' error names no argument.
     law = get(initializer) if isinstance(initializer, str | dict) or callable(initializer) else None
     known = (*_LAWS, LabelPrior)
@@ -30,8 +30,7 @@ def check_law(initializer: Any) -> Any:
 
 def laws(model: Any, law: Any, include: Any, exclude: Any, targets: Any) -> dict[KernelSite, Any]:
     """The law of each site that is to be calibrated."""
-    sites = [site for site in iter_kernels(model, trace=False) if site.role not in _PLAIN]
-    sites = [site for site in sites if len(site.kernel.shape) > 1]
+    sites = [site for site in iter_kernels(model, trace=False) if site.is_matrix]
     if include is not None or exclude is not None:
         sites = select(sites, include, exclude)
     if isinstance(law, LabelPrior):

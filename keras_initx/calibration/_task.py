@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
-from keras_initx.gradients import Objective, compile_function
+from keras_initx.gradients import Objective, compile_function, to_numpy
 from keras_initx.walk import KernelSite
 
 __all__ = ["Task"]
@@ -54,7 +54,7 @@ class Task:
     @property
     def norms(self) -> np.ndarray:
         """The Frobenius norm of each weight as it is; float64 of shape (weights,)."""
-        return np.array([np.linalg.norm(_to_numpy(self.values[place])) for place in self.weights])
+        return np.array([np.linalg.norm(to_numpy(self.values[place])) for place in self.weights])
 
     @property
     def rows(self) -> int:
@@ -103,7 +103,7 @@ class Task:
             tensor = ops.convert_to_tensor(scales, keras.config.floatx())
             result = compiled(tensor, list(self.values), self.batch, self.targets)
             self.passes[0] += spent[0]
-            return tree.map_structure(_to_numpy, result)
+            return tree.map_structure(to_numpy, result)
 
         return call
 
@@ -121,11 +121,3 @@ class Task:
         with keras.StatelessScope(list(zip(self.variables, values, strict=True))):
             probe.run(self.model, self.batch, sites, lambda _, output: output, enter, self.training)
         return found
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    # torch refuses to convert what still has a graph, TensorFlow scalars of bfloat16
-    tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = ops.cast(tensor, "float32")
-    return np.asarray(ops.convert_to_numpy(tensor))

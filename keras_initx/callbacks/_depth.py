@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initx import walk
+import keras_initx.walk as walk
 
 __all__ = ["NumberedLayer", "number_layers"]
 

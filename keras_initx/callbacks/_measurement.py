@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_initx import probe
+import keras_initx.probe as probe
 from keras_initx.data import knows_inputs, refusal, take_pair
 from keras_initx.gradients import choose_loss, compile_function, value_and_gradients
 

@@ -98,6 +98,7 @@ class Stepped(keras.callbacks.Callback):
 
 
 def check_positive(name: str, value: Any) -> int:
+    """Returns an argument as an int of at least 1, or raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         allowed = ' or "epoch"' if name == "every" else ""
         raise ValueError(f"`{name}` must be a positive int{allowed}. Received: {name}={value!r}.")

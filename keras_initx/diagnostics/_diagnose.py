@@ -25,8 +25,6 @@ from keras_initx.walk import KernelSite, input_specs, iter_kernels
 
 __all__ = ["diagnose"]
 
-_PLAIN = ("scale", "residual_scale")
-
 
 def diagnose(
     model: Any,
@@ -94,7 +92,7 @@ def diagnose(
     count = len(tree.flatten(batch)[0])
     labels = tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels)
     objective = choose_loss(model, labels, loss, "diagnose", needed=False, seed=seed)
-    sites = [site for site in iter_kernels(model) if site.role not in _PLAIN and len(site.kernel.shape) > 1]
+    sites = [site for site in iter_kernels(model) if site.is_matrix]
     shown = [site for site in sites if not site.obstacle]
     with _refusing(model, batch):
         value, readings, variables, gradients = measure(model, batch, labels, objective, shown, training)

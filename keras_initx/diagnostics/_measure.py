@@ -11,7 +11,7 @@ from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
-from keras_initx.gradients import Objective, value_and_gradients
+from keras_initx.gradients import Objective, to_numpy, value_and_gradients
 from keras_initx.recurrence import fit_cells, obstacle
 from keras_initx.walk import KernelSite
 
@@ -91,13 +91,13 @@ def measure(
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
     taps = [ops.zeros((), "float32") for _ in range(2 * len(sites))]
     (value, found), gradients = value_and_gradients(loss, [*values, *taps], has_aux=True, nested=False)
-    found = tree.map_structure(_to_numpy, found)
-    lengths = [float(_to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
+    found = tree.map_structure(to_numpy, found)
+    lengths = [float(to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
     readings = {
         site: _reading(found[number], lengths[2 * number], lengths[2 * number + 1])
         for number, site in enumerate(sites)
     }
-    return float(_to_numpy(value)), readings, variables, gradients[: len(variables)]
+    return float(to_numpy(value)), readings, variables, gradients[: len(variables)]
 
 
 class _Pass:
@@ -191,7 +191,3 @@ def gate_readings(model: Any, batch: Any, sites: Sequence[KernelSite]) -> dict[K
 
     probe.run(model, batch, [], lambda _, output: output, before=[(layer, reader(layer)) for layer in known])
     return found
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(tensor.detach() if hasattr(tensor, "detach") else tensor))

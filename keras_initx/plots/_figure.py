@@ -21,6 +21,7 @@ _CHARACTERS = 30  # of a path that is written
 
 
 def new_figure(width: float, height: float) -> "Figure":
+    """Returns an empty figure of this size in inches, or says what brings matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -29,6 +30,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def labelled_reports(reports: Any) -> "dict[str, SignalReport]":
+    """Returns reports by label, `model` for one alone; refuses what is none."""
     labelled = dict(reports) if isinstance(reports, Mapping) else {"model": reports}
     if not labelled or not all(hasattr(report, "rows") for report in labelled.values()):
         raise ValueError(
@@ -66,4 +68,5 @@ def finish_log(axes: "Axes", title: str, least: float = 0.0) -> None:
 
 
 def shorten(path: str) -> str:
+    """Leaves the beginning and the end of a long path."""
     return path if len(path) <= _CHARACTERS else f"{path[:8]}…{path[9 - _CHARACTERS :]}"

@@ -83,6 +83,11 @@ class KernelSite(Position):
     tied: bool = False
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether it mixes inputs into outputs, as all kernels but scales do."""
+        return self.role not in _PLAIN and len(self.kernel.shape) > 1
+
+    @property
     def blocks(self) -> int:
         """Matrices that the kernel holds: gates, heads of a batch axis, groups, depthwise channels."""
         if self.layout is None:

@@ -100,7 +100,7 @@ def test_a_fan_that_is_64_times_too_large():
     verdict = only(report)
     assert (verdict.kind, verdict.path) == ("variance", "dw")
     times = float(verdict.message.split("variance ")[1].split(" times")[0])
-    # 576 entries, each chosen twice as often as not: relative error sqrt(2 / 576) of the variance, times 5.
+    # The variance of 576 entries has the relative error sqrt(2 / 576): five of it, and a tenth for the data.
     assert times == pytest.approx(64, rel=5 * np.sqrt(2 / 576) + 0.1)
     assert "the true ones are 9 and 9" in verdict.message
     eval(verdict.cure, {"initx": initx, "model": model})
