@@ -294,6 +294,7 @@ def _standardize(mean: Any, std: Any) -> tuple[Any, Any]:
 
 
 def draw_normal(initializer: AxisAware, shape: Sequence[int], stddev: float, dtype: Any) -> Any:
+    """Draws normal entries of this standard deviation times the gain."""
     shape = tuple(shape)
     seed = call_seed(initializer.seed, shape)
     return draw_entries(shape, initializer.gain * stddev, "normal", seed, dtype)
