@@ -103,7 +103,9 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """Returns the values of a tensor, also of one that torch records, and so refuses to convert.
+    """Returns the values of a tensor, also of those that a backend refuses to convert.
+
+    They are what torch records for gradients, and TensorFlow's scalars of bfloat16, which become float32.
 
     >>> to_numpy(ops.ones((2,))).tolist()
     [1.0, 1.0]
@@ -111,6 +113,8 @@ def to_numpy(tensor: Any) -> np.ndarray:
     Args:
         tensor: A tensor of any backend.
     """
+    if len(tensor.shape) == 0 and keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = ops.cast(tensor, "float32")
     return np.asarray(ops.convert_to_numpy(tensor.detach() if hasattr(tensor, "detach") else tensor))
 
 

@@ -10,6 +10,7 @@ from keras import ops
 from keras_initx.callbacks._depth import number_layers
 from keras_initx.callbacks._measurement import Measurement
 from keras_initx.callbacks._stepped import Stepped, check_positive
+from keras_initx.gradients import to_numpy
 from keras_initx.summaries import EventWriter
 
 __all__ = ["WeightHistograms"]
@@ -140,9 +141,9 @@ class WeightHistograms(Stepped):
 
 def _read(tensor: Any) -> np.ndarray:
     """A tensor's or variable's values, without the copies that Keras makes of them on TensorFlow."""
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and len(tensor.shape):
         return np.asarray(ops.copy(tensor))  # of a handle: the buffer behind it
-    return ops.convert_to_numpy(tensor)
+    return to_numpy(tensor)
 
 
 def _rms(values: np.ndarray) -> float:

@@ -376,3 +376,25 @@ def test_a_remote_log_dir_holds_all_steps(tmp_path):
     url = f"file://{tmp_path}/run"
     model_of().fit(INPUTS, TARGETS, epochs=2, verbose=0, callbacks=[WeightHistograms(url)])
     assert sorted({step for _, step in written(tmp_path / "run")}) == [0, 1, 2]
+
+
+class Gate(layers.Layer):
+    def build(self, shape):
+        self.open = self.add_weight(name="open", initializer="ones")
+
+    def call(self, x):
+        return x * self.open
+
+
+def test_a_single_number_of_bfloat16_is_a_histogram(tmp_path):
+    model = keras.Sequential([layers.Input((4,)), Gate(dtype="bfloat16", name="gate")])
+    model.compile("sgd", "mse")
+    model.fit(
+        INPUTS,
+        INPUTS,
+        verbose=0,
+        callbacks=[WeightHistograms(tmp_path, gradients=True, data=INPUTS, targets=INPUTS)],
+    )
+    read = written(tmp_path)
+    assert read["weights/0_gate/open", 0][:, 2].sum() == 1
+    assert read["gradients/0_gate/open", 0][:, 2].sum() == 1
