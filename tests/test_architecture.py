@@ -27,6 +27,7 @@ ALLOWED = {
     "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
     "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
     "saved_model": set(),
+    "serving": set(),
     "cli": set(),
     "__main__": {"cli"},
     "__init__": {

@@ -1,0 +1,43 @@
+"""The error that every part of serving raises, and what it is over HTTP."""
+
+__all__ = ["HTTP_STATUS", "ServingError"]
+
+# As TensorFlow Serving maps them; names are those of gRPC's status codes.
+HTTP_STATUS = {
+    "OK": 200,
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "INTERNAL": 500,
+    "UNKNOWN": 500,
+    "DATA_LOSS": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+class ServingError(Exception):
+    """A request, a model or a configuration that cannot be served.
+
+    Attributes:
+        code: Name of the gRPC status code, such as `"NOT_FOUND"`.
+        message: What the client is told.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def http_status(self) -> int:
+        """The status of an HTTP answer."""
+        return HTTP_STATUS[self.code]
