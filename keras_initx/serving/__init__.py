@@ -1,1 +1,1 @@
-"""Serving of SavedModel folders by TensorFlow Serving's protocol. It needs a folder on disk and nothing else."""
+"""SavedModel folders served by TensorFlow Serving's protocol: this room knows folders on disk alone."""
