@@ -8,8 +8,9 @@ import numpy as np
 def save(folder, version, build):
     """Writes `folder/version` and returns it.
 
-    `build`, called in a graph, returns `{signature: (inputs, outputs)}` or `{signature: (inputs, outputs, method)}`,
-    where inputs and outputs are `{name: tensor}` and the method is `"predict"`, `"classify"` or `"regress"`.
+    `build`, called in a graph, returns `{signature: (inputs, outputs)}` or `{signature: (inputs, outputs,
+    method)}`, where inputs and outputs are `{name: tensor}` and the method is `"predict"`, `"classify"` or
+    `"regress"`.
     """
     import tensorflow as tf
 
