@@ -5,7 +5,7 @@ from typing import Any
 
 import keras_initx.serving._inference as inference
 from keras_initx.serving import _messages
-from keras_initx.serving._config import read_model_server_config
+from keras_initx.serving._configs import configs_of
 from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
 
@@ -127,7 +127,11 @@ async def reload_config(request: bytes, models: inference.Versions) -> bytes:
     from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 
     asked = _parse(ReloadConfigRequest, request)
-    await models.reload(read_model_server_config(asked.config))
+    try:
+        configs = configs_of(asked.config)
+    except ValueError as error:
+        raise invalid(str(error)) from error
+    await models.reload(configs)
     return ReloadConfigResponse().SerializeToString()
 
 
