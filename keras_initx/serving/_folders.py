@@ -54,7 +54,7 @@ def resolve(folder: str, root: str) -> str:
 
 
 def fingerprint(folder: str, root: str) -> object:
-    """What changes when a folder's files do: their names, sizes and times; the target of a link out of `root`."""
+    """What changes with a folder's files: names, sizes and times; the target of a link out of `root`."""
     try:
         real = resolve(folder, root)
     except ServingError:

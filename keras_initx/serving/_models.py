@@ -98,7 +98,7 @@ class Models:
         return sorted(self._models)
 
     def statuses(self, name: str) -> list[VersionStatus]:
-        """The versions of a model, the highest first, with the last ones that ended; none of an unknown one."""
+        """A model's versions, the highest first, and the last ones that ended; none of an unknown one."""
         return self._models[name].statuses() if name in self._models else []
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:

@@ -55,7 +55,8 @@ class Options:
         if not _is_loopback(self.host) and not (self.token_file or self.insecure):
             raise ValueError(
                 f"`token_file` must be given to listen beyond this machine. Received: host={self.host!r}. "
-                "Write a secret into a file and name it, or pass `insecure=True` where the network keeps others away."
+                "Write a secret into a file and name it, or pass `insecure=True` where the network keeps "
+                "others away."
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError(

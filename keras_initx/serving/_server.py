@@ -71,6 +71,7 @@ def work(options: Options, listener: socket.socket) -> int:
     """
     import uvicorn
 
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns at each load of how we load
     configs = _configs(options)
     limits = read_batching(options.batching) if options.batching else {}
     if options.max_queue:
@@ -85,6 +86,7 @@ def work(options: Options, listener: socket.socket) -> int:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=int(options.timeout_seconds) + 1,
         **settings,
@@ -134,7 +136,7 @@ class _Running:
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._drain, loop)
+            loop.add_signal_handler(number, self._drain, number, loop)
         self._grpc = await start_grpc(self._models, self._options, self._metrics)
         self._loading = asyncio.create_task(self._load())
 
@@ -145,9 +147,9 @@ class _Running:
         names = ", ".join(self._models.names())
         _log.info("Serving %s", names)
 
-    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _drain(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         if self._app.draining:
-            self.server.force_exit = True
+            self.server.force_exit |= number == signal.SIGINT  # a second Ctrl-C waits for nobody
         self._app.draining = True
         loop.call_later(_LAME_DUCK, setattr, self.server, "should_exit", True)
 
