@@ -1,6 +1,7 @@
 """The local server: REST by uvicorn and gRPC by grpc.aio over the same models, in one process or several."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -97,7 +98,8 @@ def work(options: Options, listener: socket.socket) -> int:
     # uvicorn raises the signals that it caught once more when it is done: they have done their work.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    running.server.run([listener])
+    with contextlib.suppress(SystemExit):  # what uvicorn says of a start that failed
+        running.server.run([listener])
     if running.failed:
         raise ValueError(str(running.failed)) from running.failed
     return 0
@@ -130,7 +132,7 @@ class _Running:
             await self._start()
         except Exception as error:
             self.failed = error
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send({"type": "lifespan.startup.failed"})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
