@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_initx.serving._errors import ServingError
-from keras_initx.serving._json_read import is_base64, read_string, show, type_name
+from keras_initx.serving._documents import is_base64, read_string, show, type_name
+from keras_initx.serving._errors import invalid
 
 __all__ = ["decode_examples"]
 
@@ -22,15 +22,15 @@ def decode_examples(document: Mapping[str, Any]) -> list[bytes]:
     """
     context = _example(document["context"]) if "context" in document else b""
     if "examples" not in document:
-        raise _invalid(
+        raise invalid(
             f"JSON Value: {show(document)} When method is classify, key 'examples' is "
             "expected and was not found"
         )
     examples = document["examples"]
     if not isinstance(examples, list):
-        raise _invalid(f"JSON Value: {show(document)} Expecting 'examples' value to be an list/array")
+        raise invalid(f"JSON Value: {show(document)} Expecting 'examples' value to be an list/array")
     if not examples:
-        raise _invalid(f"JSON Value: {show(document)} 'examples' value is an empty array")
+        raise invalid(f"JSON Value: {show(document)} 'examples' value is an empty array")
     # Messages that follow one another are read as one, the later over the earlier.
     return [context + _example(value) for value in examples]
 
@@ -39,7 +39,7 @@ def _example(value: Any) -> bytes:
     from tensorflow.core.example.example_pb2 import Example
 
     if not isinstance(value, dict):
-        raise _invalid(f"Example must be JSON object but got JSON {type_name(value)}")
+        raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     example = Example()
     for name, content in value.items():
         feature = example.features.feature[name]
@@ -49,22 +49,19 @@ def _example(value: Any) -> bytes:
 
 
 def _add(value: Any, name: str, feature: Any) -> None:
+    stored: Any
     if isinstance(value, str) or is_base64(value):
         kind, stored = "bytes_list", read_string(value)
     elif isinstance(value, bool | int):
         if value not in _INT64:
-            raise _invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+            raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
         kind, stored = "int64_list", int(value)
     elif isinstance(value, float):
         kind, stored = "float_list", value
     else:
-        raise _invalid(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_name(value)}")
     present = feature.WhichOneof("kind")
     if present not in (None, kind):
         expected = present.removesuffix("_list")
-        raise _invalid(f"Unexpected element type in feature: {name} expecting type: {expected}")
+        raise invalid(f"Unexpected element type in feature: {name} expecting type: {expected}")
     getattr(feature, kind).value.append(stored)
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)

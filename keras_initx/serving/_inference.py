@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from keras_initx.serving._errors import ServingError
+from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
 
 __all__ = ["Served", "Versions", "check_inputs", "choose", "classify", "regress", "run"]
@@ -69,14 +69,14 @@ def choose(version: Served, key: str, method: str) -> Signature:
     key = key or _DEFAULT
     signature = version.signatures.get(key)
     if signature is None:
-        raise _invalid(f"No signature was found with the name: {key}")
+        raise invalid(f"No signature was found with the name: {key}")
     noun = {"classify": "classification", "regress": "regression"}[method]
     if signature.method != _METHOD + method:
-        raise _invalid(
+        raise invalid(
             f"Expected {noun} signature method_name to be {_METHOD}{method}. Was: {signature.method}"
         )
     if len(signature.inputs) != 1:
-        raise _invalid("Expected one input Tensor.")
+        raise invalid("Expected one input Tensor.")
     if "inputs" not in signature.inputs:
         raise ServingError("FAILED_PRECONDITION", f"No {noun} inputs found in SignatureDef: {key}")
     return signature
@@ -89,7 +89,7 @@ def check_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None
         if not spec.accepts(tensor.shape):
             want = "[" + ",".join("?" if size is None else str(size) for size in spec.shape or ()) + "]"
             got = "[" + ",".join(map(str, tensor.shape)) + "]"
-            raise _invalid(f"input tensor alias {name!r} must have shape {want}. Received: {got}")
+            raise invalid(f"input tensor alias {name!r} must have shape {want}. Received: {got}")
 
 
 async def run(
@@ -121,7 +121,7 @@ async def classify(
         ServingError: If the signature's outputs are not those of a classification.
     """
     if len(signature.outputs) not in (1, 2):
-        raise _invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+        raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     names = [name for name in ("classes", "scores") if name in signature.outputs]
     if not names:
         raise ServingError(
@@ -135,13 +135,13 @@ async def classify(
         if tensor is None:
             continue
         if tensor.ndim != 2:
-            raise _invalid(f"Expected Tensor shape: [batch_size num_classes] but got {list(tensor.shape)}")
+            raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {list(tensor.shape)}")
         if tensor.dtype.kind != kind or tensor.dtype.itemsize == 2:
-            raise _invalid(f"Expected {name} Tensor of DT_{told}. Got: {tensor.dtype}")
+            raise invalid(f"Expected {name} Tensor of DT_{told}. Got: {tensor.dtype}")
         if len(tensor) != len(examples):
-            raise _invalid(f"Expected {name} output batch size of {len(examples)}. Got: {len(tensor)}")
+            raise invalid(f"Expected {name} output batch size of {len(examples)}. Got: {len(tensor)}")
     if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
-        raise _invalid(
+        raise invalid(
             f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. "
             f"{scores.shape[1]}"
         )
@@ -160,31 +160,27 @@ async def regress(version: Served, signature: Signature, examples: Sequence[byte
         ServingError: If the signature's outputs are not those of a regression.
     """
     if len(signature.outputs) != 1:
-        raise _invalid("Expected one output Tensor.")
+        raise invalid("Expected one output Tensor.")
     if "outputs" not in signature.outputs:
         raise ServingError(
             "FAILED_PRECONDITION", f"No regression outputs found in SignatureDef: {signature.key}"
         )
     values = (await run(version, signature, _examples(examples), ["outputs"]))["outputs"]
     if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] != 1):
-        raise _invalid(
+        raise invalid(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
             f"{list(values.shape)}"
         )
     if len(values) != len(examples):
-        raise _invalid(f"Input batch size did not match output batch size: {len(examples)} vs. {len(values)}")
+        raise invalid(f"Input batch size did not match output batch size: {len(examples)} vs. {len(values)}")
     if values.dtype != np.float32:
-        raise _invalid(f"Expected output Tensor of DT_FLOAT.  Got: {values.dtype}")
+        raise invalid(f"Expected output Tensor of DT_FLOAT.  Got: {values.dtype}")
     return values.reshape(-1)
 
 
 def _examples(examples: Sequence[bytes]) -> dict[str, np.ndarray]:
     if not examples:
-        raise _invalid("Input is empty.")
+        raise invalid("Input is empty.")
     tensor = np.empty(len(examples), object)
     tensor[:] = examples
     return {"inputs": tensor}
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)

@@ -1,59 +1,18 @@
 """JSON requests to tensors, by TensorFlow Serving's rules for rows (`instances`) and columns (`inputs`)."""
 
-import base64
-import binascii
-import itertools
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_initx.serving._errors import ServingError
+from keras_initx.serving._documents import is_base64, read_string, show, type_error
+from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import DTYPES, TensorSpec
 
-__all__ = ["decode_inputs", "is_base64", "parse", "read_signature_name", "read_string", "show", "type_name"]
+__all__ = ["decode_inputs"]
 
-_DECODER = json.JSONDecoder()
-_SPACE = " \t\r\n"
-_SHOWN = 256  # bytes of a value in a message
 _INTEGERS = {"int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"}
 _FLOATS = {"float", "double"}
-
-
-def parse(body: bytes) -> dict[str, Any]:
-    """Returns the object that a request's body holds; what follows it is ignored.
-
-    Raises:
-        ServingError: If it is no JSON, no object, or nested too deeply.
-    """
-    if not body:
-        raise _invalid("JSON Parse error: The document is empty")
-    # Strings may carry any bytes, and get them back in `read_string`.
-    text = body.decode("utf-8-sig", "surrogateescape").lstrip(_SPACE)
-    try:
-        document, _ = _DECODER.raw_decode(text)
-    except RecursionError:
-        raise _invalid("JSON Parse error: The document is nested too deeply.") from None
-    except json.JSONDecodeError as error:
-        told = "Invalid value." if error.msg == "Expecting value" else f"{error.msg}."
-        raise _invalid(f"JSON Parse error: {told} at offset: {error.pos}") from None
-    except ValueError:  # Python's limit of digits
-        raise _invalid("JSON Parse error: Number too big to be stored.") from None
-    if not isinstance(document, dict):
-        raise _invalid(f"JSON Value: {show(document)} Is not object")
-    return document
-
-
-def read_signature_name(document: Mapping[str, Any]) -> str:
-    """Returns the signature that a document names; empty for the default."""
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise _invalid(
-            f"JSON Value: {show(document)} not formatted correctly. 'signature_name' key must be a string "
-            "value."
-        )
-    return name
 
 
 def decode_inputs(
@@ -78,7 +37,7 @@ def decode_inputs(
             raise ServingError("UNIMPLEMENTED", f"Conversion of JSON for input {name} to type: {spec.type}")
     rows, columns = "instances" in document, "inputs" in document
     if rows and columns:
-        raise _invalid(
+        raise invalid(
             f"JSON Value: {show(document)} Not formatted correctly expecting only one of 'inputs' or "
             "'instances' keys to exist "
         )
@@ -86,7 +45,7 @@ def decode_inputs(
         return _from_rows(document, specs, may_hold_bools), True
     if columns:
         return _from_columns(document["inputs"], specs, may_hold_bools), False
-    raise _invalid("Missing 'inputs' or 'instances' key")
+    raise invalid("Missing 'inputs' or 'instances' key")
 
 
 def _from_rows(
@@ -94,11 +53,11 @@ def _from_rows(
 ) -> dict[str, np.ndarray]:
     instances = document["instances"]
     if not isinstance(instances, list):
-        raise _invalid(f"JSON Value: {show(document)} Excepting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {show(document)} Excepting 'instances' to be an list/array")
     if not instances:
-        raise _invalid(f"JSON Value: {show(document)} No values in 'instances' array")
+        raise invalid(f"JSON Value: {show(document)} No values in 'instances' array")
     if not isinstance(instances[0], dict) and len(specs) > 1:
-        raise _invalid(
+        raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as "
             "per tensorinfo_map"
         )
@@ -114,14 +73,14 @@ def _from_objects(
 ) -> dict[str, np.ndarray]:
     for index, row in enumerate(instances):
         if not _is_object(row):
-            raise _invalid(f"Expecting object but got list at item {index} of input list")
+            raise invalid(f"Expecting object but got list at item {index} of input list")
         for name in row.keys() - specs.keys():
-            raise _invalid(
+            raise invalid(
                 f"Failed to process element: {index} key: {name} of 'instances' list. Error: "
                 f"INVALID_ARGUMENT: JSON object: does not have named input: {name}"
             )
         if row.keys() != specs.keys():
-            raise _invalid(
+            raise invalid(
                 f"Failed to process element: {index} of 'instances' list. JSON object: {show(row)} keys must "
                 f"be equal to: {','.join(specs)}"
             )
@@ -136,7 +95,7 @@ def _from_objects(
 def _from_columns(value: Any, specs: Mapping[str, TensorSpec], bools: bool) -> dict[str, np.ndarray]:
     if not _is_object(value):
         if len(specs) > 1:
-            raise _invalid(
+            raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as "
                 "per tensorinfo_map"
             )
@@ -144,7 +103,7 @@ def _from_columns(value: Any, specs: Mapping[str, TensorSpec], bools: bool) -> d
     found = {}
     for name, spec in specs.items():
         if name not in value:
-            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
         tensor = _fast(value[name], spec.type, bools)
         found[name] = _slow(value[name], spec.type) if tensor is None else tensor
     return found
@@ -173,14 +132,14 @@ def _stack(rows: list[Any], spec: TensorSpec, key: str) -> np.ndarray:
     tensors: list[np.ndarray] = []
     for index, row in enumerate(rows):
         if not key and _is_object(row):
-            raise _invalid(f"Expecting value/list but got object at item {index} of input list")
+            raise invalid(f"Expecting value/list but got object at item {index} of input list")
         try:
             tensors.append(_slow(row, spec.type))
             if tensors[-1].size != tensors[0].size:
-                raise _invalid(f"Expecting tensor size: {tensors[0].size} but got: {tensors[-1].size}")
+                raise invalid(f"Expecting tensor size: {tensors[0].size} but got: {tensors[-1].size}")
             if tensors[-1].shape != tensors[0].shape:
                 want, got = (str(list(tensors[at].shape)).replace(" ", "") for at in (0, -1))
-                raise _invalid(f"Expecting shape {want} but got: {got}")
+                raise invalid(f"Expecting shape {want} but got: {got}")
         except ServingError as error:
             raise ServingError(
                 error.code,
@@ -199,7 +158,7 @@ def _slow(value: Any, type_: str) -> np.ndarray:
             break
         first = first[0]
     if len(shape) > 32:  # of NumPy, before 2.0
-        raise _invalid(f"Encountered list at unexpected level: 32 expected < {len(shape)}")
+        raise invalid(f"Encountered list at unexpected level: 32 expected < {len(shape)}")
     flat: list[Any] = []
     _fill(value, 0, shape, type_, flat)
     tensor = np.empty(len(flat), DTYPES[type_])
@@ -211,16 +170,16 @@ def _slow(value: Any, type_: str) -> np.ndarray:
 def _fill(value: Any, level: int, shape: list[int], type_: str, flat: list[Any]) -> None:
     if not isinstance(value, list):
         if level != len(shape):
-            raise _invalid(
+            raise invalid(
                 f"JSON Value: {show(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected "
                 f"at level: {len(shape)}"
             )
         flat.append(_read(value, type_))
         return
     if level >= len(shape):
-        raise _invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(value) != shape[level]:
-        raise _invalid(
+        raise invalid(
             f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: "
             f"{shape[level]}"
         )
@@ -241,7 +200,7 @@ def _read(value: Any, type_: str) -> Any:
         if bounds.min <= value <= bounds.max:
             return value
     if type_ in _FLOATS or type_ in _INTEGERS or type_ == "bool" or isinstance(value, dict):
-        raise _type_error(value, type_)
+        raise type_error(value, type_)
     raise ServingError("UNIMPLEMENTED", f"Conversion of JSON Value: {show(value)} to type: {type_}")
 
 
@@ -249,54 +208,8 @@ def _to_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise _invalid("JSON Parse error: Number too big to be stored in double.") from None
-
-
-def read_string(value: Any) -> bytes:
-    """Returns the bytes of a string, or of a base64 object."""
-    if is_base64(value):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except (binascii.Error, ValueError):
-            raise _invalid("Unable to base64 decode") from None
-    if isinstance(value, dict):
-        raise _invalid(f"JSON Value: {show(value)} not formatted correctly for base64 data")
-    if not isinstance(value, str):
-        raise _type_error(value, "string")
-    try:
-        return value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise _invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
-
-
-def is_base64(value: Any) -> bool:
-    """Whether a value is an object of the form `{"b64": "..."}`, which stands for bytes."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+        raise invalid("JSON Parse error: Number too big to be stored in double.") from None
 
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
-
-
-def show(value: Any) -> str:
-    """Returns a value as JSON for a message, cut after 256 bytes."""
-    try:
-        pieces = itertools.accumulate(json.JSONEncoder().iterencode(value))
-        text = next((piece for piece in pieces if len(piece) > _SHOWN), None)
-        return json.dumps(value) if text is None else text[:_SHOWN] + "...(truncated)"
-    except RecursionError:
-        return "...(nested too deeply)"
-
-
-def type_name(value: Any) -> str:
-    """Returns the kind of a JSON value, as messages name it."""
-    names = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
-    return str(value) if isinstance(value, bool) else names.get(type(value), "Number")
-
-
-def _type_error(value: Any, type_: str) -> ServingError:
-    return _invalid(f"JSON Value: {show(value)} Type: {type_name(value)} is not of expected type: {type_}")
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)

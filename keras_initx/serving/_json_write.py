@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_initx.serving._errors import ServingError
+from keras_initx.serving._errors import invalid
 
 __all__ = ["encode_columns", "encode_error", "encode_results", "encode_rows"]
 
@@ -70,11 +70,9 @@ def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
     rows = None
     for name, tensor in sorted(outputs.items()):
         if tensor.ndim == 0:
-            raise _invalid(f"Tensor name: {name} has no shape information ")
+            raise invalid(f"Tensor name: {name} has no shape information ")
         if rows not in (None, len(tensor)):
-            raise _invalid(
-                f"Tensor name: {name} has inconsistent batch size: {len(tensor)} expecting: {rows}"
-            )
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(tensor)} expecting: {rows}")
         rows = len(tensor)
 
 
@@ -104,7 +102,7 @@ def _values(name: str, tensor: np.ndarray) -> list[str]:
         return [str(value) for value in flat.tolist()]
     if flat.dtype.kind == "b":
         return ["true" if value else "false" for value in flat.tolist()]
-    raise _invalid(f"Failed to write JSON value for tensor type: {flat.dtype.name}")
+    raise invalid(f"Failed to write JSON value for tensor type: {flat.dtype.name}")
 
 
 def _floats(tensor: np.ndarray) -> list[str]:
@@ -142,7 +140,3 @@ def _lines(rows: Sequence[str]) -> str:
 
 def _document(key: str, text: str) -> bytes:
     return f'{{\n    "{key}": {text}\n}}'.encode("utf-8", "surrogateescape")
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)

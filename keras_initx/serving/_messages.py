@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_initx.serving._errors import ServingError
+from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._inference import Served, Versions
 from keras_initx.serving._loaded import DTYPES
 
@@ -101,7 +101,7 @@ def read_tensor(message: Any, want: str, name: str) -> np.ndarray:
     """
     type_ = _ENUM.get(message.dtype, f"type {message.dtype}")
     if type_ != want:
-        raise _invalid(f"input tensor alias {name!r} must be of type {want}. Received: {type_}")
+        raise invalid(f"input tensor alias {name!r} must be of type {want}. Received: {type_}")
     shape = tuple(dim.size for dim in message.tensor_shape.dim)
     count = math.prod(shape)
     if (
@@ -110,20 +110,20 @@ def read_tensor(message: Any, want: str, name: str) -> np.ndarray:
         or count > _MOST_ELEMENTS
         or len(shape) > 32
     ):
-        raise _invalid(
+        raise invalid(
             f"input tensor alias {name!r} must have a known shape of at most 2^26 elements and 32 ranks"
         )
     dtype = _dtype(type_)
     if message.tensor_content and type_ != "string":
         if len(message.tensor_content) != count * dtype.itemsize:
-            raise _invalid(
+            raise invalid(
                 f"input tensor alias {name!r}: tensor_content must hold {count * dtype.itemsize} bytes. "
                 f"Received: {len(message.tensor_content)}"
             )
         return np.frombuffer(message.tensor_content, dtype).reshape(shape)
     flat = _flat(getattr(message, _FIELDS[type_]), type_, dtype)
     if len(flat) > count:
-        raise _invalid(f"input tensor alias {name!r} must hold {count} values. Received: {len(flat)}")
+        raise invalid(f"input tensor alias {name!r} must hold {count} values. Received: {len(flat)}")
     if len(flat) < count:  # the last value stands for those that follow, none for zeros
         last = flat[-1:] if len(flat) else np.array([b"" if type_ == "string" else 0], dtype)
         flat = np.concatenate([flat, np.broadcast_to(last, count - len(flat))])
@@ -174,7 +174,3 @@ def _dtype(type_: str) -> np.dtype:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(DTYPES[type_])
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)

@@ -6,9 +6,10 @@ from typing import Any
 
 import keras_initx.serving._inference as inference
 from keras_initx.serving import _messages
+from keras_initx.serving._documents import parse, read_signature_name
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._examples import decode_examples
-from keras_initx.serving._json_read import decode_inputs, parse, read_signature_name
+from keras_initx.serving._json_read import decode_inputs
 from keras_initx.serving._json_write import encode_columns, encode_error, encode_results, encode_rows
 from keras_initx.serving._routes import Route, parse_route
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras_initx.serving._inference as inference
 from keras_initx.serving import _messages
-from keras_initx.serving._config import read_model_server_config
-from keras_initx.serving._errors import ServingError
+from keras_initx.serving._configs import configs_of
+from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
 
 __all__ = ["METHODS"]
@@ -75,7 +75,7 @@ async def multi_inference(request: bytes, models: inference.Versions) -> bytes:
     examples = _examples(asked.input)
     chosen = [inference.choose(version, spec.signature_name, method) for spec, method in tasks]
     if len({signature.inputs["inputs"].tensor for signature in chosen}) > 1:
-        raise _invalid("Input tensor must be the same for all Signatures.")
+        raise invalid("Input tensor must be the same for all Signatures.")
     response = MultiInferenceResponse()
     for signature, (_, method) in zip(chosen, tasks, strict=True):
         result = response.results.add()
@@ -97,12 +97,12 @@ async def get_model_metadata(request: bytes, models: inference.Versions) -> byte
 
     asked = _parse(GetModelMetadataRequest, request)
     if not asked.HasField("model_spec"):
-        raise _invalid("Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
     if not asked.metadata_field:
-        raise _invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in asked.metadata_field:
         if field != "signature_def":
-            raise _invalid(f"Metadata field {field} is not supported")
+            raise invalid(f"Metadata field {field} is not supported")
     version = _find(asked, models)
     response = GetModelMetadataResponse()
     _fill_spec(response.model_spec, version, "")
@@ -116,7 +116,7 @@ async def get_model_status(request: bytes, models: inference.Versions) -> bytes:
 
     asked = _parse(GetModelStatusRequest, request)
     if not asked.HasField("model_spec"):
-        raise _invalid("Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
     spec = asked.model_spec
     number = spec.version.value if spec.HasField("version") else None
     return _messages.status(models, spec.name, number).SerializeToString()
@@ -127,7 +127,11 @@ async def reload_config(request: bytes, models: inference.Versions) -> bytes:
     from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 
     asked = _parse(ReloadConfigRequest, request)
-    await models.reload(read_model_server_config(asked.config))
+    try:
+        configs = configs_of(asked.config)
+    except ValueError as error:
+        raise invalid(str(error)) from error
+    await models.reload(configs)
     return ReloadConfigResponse().SerializeToString()
 
 
@@ -149,15 +153,15 @@ def _parse(message: Any, request: bytes) -> Any:
     try:
         return message.FromString(request)
     except DecodeError:
-        raise _invalid(f"The request is no {message.DESCRIPTOR.name}") from None
+        raise invalid(f"The request is no {message.DESCRIPTOR.name}") from None
 
 
 def _find(asked: Any, models: inference.Versions) -> inference.Served:
     if not asked.HasField("model_spec"):
-        raise _invalid("Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
     spec = asked.model_spec
     if not spec.name:
-        raise _invalid("ModelSpec has no name specified.")
+        raise invalid("ModelSpec has no name specified.")
     number = spec.version.value if spec.HasField("version") else None
     return models.find(spec.name, number, spec.version_label or None)
 
@@ -167,7 +171,7 @@ def _check_names(signature: Signature, inputs: Any) -> None:
         return
     sent, wanted = sorted(inputs), sorted(signature.inputs)
     extra, missing = (sorted(set(a) - set(b)) for a, b in ((sent, wanted), (wanted, sent)))
-    raise _invalid(
+    raise invalid(
         f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sent)}}}) != "
         f"len({{{','.join(wanted)}}}). Sent extra: {{{','.join(extra)}}}. Missing but required: "
         f"{{{','.join(missing)}}}."
@@ -177,19 +181,19 @@ def _check_names(signature: Signature, inputs: Any) -> None:
 def _filter(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
     for at, name in enumerate(names):
         if name not in signature.outputs:
-            raise _invalid(
+            raise invalid(
                 f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
                 f"{{{','.join(signature.outputs)}}}."
             )
         if name in names[:at]:
-            raise _invalid(f"duplicate output tensor alias: {name}")
+            raise invalid(f"duplicate output tensor alias: {name}")
     return tuple(names)
 
 
 def _examples(asked: Any) -> list[bytes]:
     kind = asked.WhichOneof("kind")
     if kind is None:
-        raise _invalid("Input is empty.")
+        raise invalid("Input is empty.")
     listed = getattr(asked, kind)
     # Messages that follow one another are read as one, the later over the earlier.
     context = listed.context.SerializeToString() if kind == "example_list_with_context" else b""
@@ -198,16 +202,16 @@ def _examples(asked: Any) -> list[bytes]:
 
 def _check_tasks(tasks: Sequence[Any]) -> list[tuple[Any, str]]:
     if not tasks:
-        raise _invalid("Inference request must have at least one task.")
+        raise invalid("Inference request must have at least one task.")
     found, seen = [], set()
     for task in tasks:
         if not task.model_spec.name:
-            raise _invalid("Found ModelSpec with an empty model name.")
+            raise invalid("Found ModelSpec with an empty model name.")
         if task.model_spec.name != tasks[0].model_spec.name:
-            raise _invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
         key = task.model_spec.signature_name or _DEFAULT
         if key in seen:
-            raise _invalid(f"Duplicate evaluation of signature: {key}")
+            raise invalid(f"Duplicate evaluation of signature: {key}")
         method = task.method_name.removeprefix("tensorflow/serving/")
         if method not in ("classify", "regress"):
             raise ServingError("UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}")
@@ -235,7 +239,3 @@ def _fill_classes(result: Any, classes: Any, scores: Any) -> None:
 def _fill_values(result: Any, values: Any) -> None:
     for value in values.tolist():
         result.regressions.add(value=value)
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError("INVALID_ARGUMENT", message)

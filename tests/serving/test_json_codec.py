@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served_graphs import TYPES, strings
 
+from keras_initx.serving._documents import parse, read_signature_name, show
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._examples import decode_examples
-from keras_initx.serving._json_read import decode_inputs, parse, read_signature_name, show
+from keras_initx.serving._json_read import decode_inputs
 from keras_initx.serving._json_write import encode_columns, encode_error, encode_results, encode_rows
 from keras_initx.serving._loaded import DTYPES, TensorSpec
 
