@@ -10,7 +10,7 @@ __all__ = ["openapi"]
 _MODEL = "/v1/models/{model}"
 _CHOICES = {"": (), "/versions/{version}": ("version",), "/labels/{label}": ("label",)}
 _NAME = {"type": "string", "minLength": 1, "pattern": "^[^/:]+$"}
-_PARAMETERS = {
+_PARAMETERS: dict[str, dict[str, Any]] = {
     "model": {"description": "The model's name, percent-encoded.", "schema": _NAME, "example": "digits"},
     "version": {
         "description": "The version; leading zeros do not count.",
