@@ -1,6 +1,7 @@
 """Folders for the tests of the page and of the description, and a server of them on a port of its own."""
 
 import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -52,8 +53,11 @@ def write_models(root):
 
 
 @contextlib.contextmanager
-def serving(root, port, *options):
-    """Runs `initx serve` on a port, any for gRPC; yields its address once models answer."""
+def serving(root, *options):
+    """Runs `initx serve` on free ports; yields its address once models answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "keras_initx", "serve", "--config", str(root / "models.config")]
     command += ["--rest-port", str(port), "--grpc-port", "0", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -30,20 +30,21 @@ _ERRORS = {
     408: "The request did not arrive in time.",
     413: "The body is larger than the server takes.",
     429: "More requests wait than the server queues; try again later.",
-    499: "The request was given up before it was answered.",
     500: "The model failed.",
     501: "JSON cannot carry a type of the signature (half, bfloat16, complex); gRPC can.",
-    503: "The server starts or stops.",
+    503: "Models are being loaded or unloaded, or the server stops.",
     504: "The model took longer than the server waits.",
 }
-_ASKING = (400, 401, 404, 408, 413, 429, 499, 500, 501, 503, 504)
-_READING = (400, 401, 404, 503)
+_ANY = (401, 408, 413, 429, 500, 503, 504)
+_READING = (400, 404, *_ANY)
+_ASKING = (*_READING, 501)
 _INFO = """\
 TensorFlow Serving's REST interface; beyond it, the list of models, health, readiness and this description.
 
 Floating-point values may be `NaN`, `Infinity` and `-Infinity`, bare tokens that are no JSON but TensorFlow
 Serving's own: in requests they are taken, in answers given. Integers are exact up to 64 bits, which readers
-that know only doubles do not keep. A path that is not listed here is answered 400 or 404."""
+that know only doubles do not keep. Strings are answered with the bytes that the model gave, be they UTF-8
+or not, those of outputs whose name ends in `_bytes` as `{"b64": ...}`. What is not listed here is answered 400, 404 or 405."""
 
 
 def openapi() -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _operation(name: str, summary: str, schema: str) -> dict[str, Any]:
-    errors = _READING if name != "list" else (401, 503)
+    errors = _ANY if name == "list" else _READING
     return {
         "operationId": name,
         "tags": ["models"],
@@ -140,8 +141,10 @@ _ASKED = {
 def _server_paths() -> dict[str, Any]:
     metrics = {"text/plain": {"schema": {"type": "string"}}}
     health = _server("healthz", "Whether the process lives", _answer("It lives", "Health"))
-    ready = _server("readyz", "Whether every model is loaded and warm", _answer("They are", "Health"))
-    ready["responses"]["503"] = _answer("Not yet, or the server stops", "Health")
+    ready = _server(
+        "readyz", "Whether the models were loaded, and one answers", _answer("They are", "Health")
+    )
+    ready["responses"] |= _failures((503,))
     found = _server(
         "metrics", "Counters and timings for Prometheus", {"description": "Metrics", "content": metrics}
     )

@@ -72,7 +72,7 @@ def _answers() -> dict[str, Any]:
     pair = {
         "type": "array",
         "prefixItems": [{"type": "string"}, {"type": "number"}],
-        "items": False,
+        "maxItems": 2,
         "minItems": 2,
     }
     return {
@@ -108,7 +108,7 @@ def _states() -> dict[str, Any]:
                 "metadata": _object({"signature_def": {"type": "object", "properties": signatures}}),
             }
         ),
-        "Health": {"type": "object"},
+        "Health": _object({"status": {"const": "ok"}}),
         "Description": {"type": "object", "required": ["openapi"]},
     }
 
