@@ -44,7 +44,8 @@ TensorFlow Serving's REST interface; beyond it, the list of models, health, read
 Floating-point values may be `NaN`, `Infinity` and `-Infinity`, bare tokens that are no JSON but TensorFlow
 Serving's own: in requests they are taken, in answers given. Integers are exact up to 64 bits, which readers
 that know only doubles do not keep. Strings are answered with the bytes that the model gave, be they UTF-8
-or not, those of outputs whose name ends in `_bytes` as `{"b64": ...}`. What is not listed here is answered 400, 404 or 405."""
+or not, those of outputs whose name ends in `_bytes` as `{"b64": ...}`. What is not listed here is answered
+400, 404 or 405."""
 
 
 def openapi() -> dict[str, Any]:

@@ -69,11 +69,13 @@ def _examples(word: dict[str, Any]) -> dict[str, Any]:
 def _answers() -> dict[str, Any]:
     named = {"type": "object", "additionalProperties": reference("Tensor")}
     either = {"anyOf": [reference("Tensor"), named]}
+    # Not `prefixItems`, which readers of OpenAPI 3.0 make something else of.
     pair = {
+        "description": "[label, score]; the label is empty where the signature gives none.",
         "type": "array",
-        "prefixItems": [{"type": "string"}, {"type": "number"}],
-        "maxItems": 2,
+        "items": {"type": ["string", "number"]},
         "minItems": 2,
+        "maxItems": 2,
     }
     return {
         "Predictions": {
