@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import pathlib
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +12,7 @@ from keras_initx.serving._inference import Versions
 from keras_initx.serving._json_write import encode_error
 from keras_initx.serving._metrics import Metrics
 from keras_initx.serving._options import Options, Token
+from keras_initx.serving._page import page
 from keras_initx.serving._rest import Answer, answer
 
 __all__ = ["Application"]
@@ -20,17 +20,12 @@ __all__ = ["Application"]
 _log = logging.getLogger(__name__)
 
 _JSON = b"application/json"
+_HTML = b"text/html; charset=utf-8"
 _CORS = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
     (b"access-control-allow-headers", b"Content-Type, Authorization"),
 )
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-    "img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
-)
-_PAGE_HEADERS = [(b"content-security-policy", _POLICY.encode()), (b"x-content-type-options", b"nosniff")]
-_PAGE = pathlib.Path(__file__).with_name("page.html")
 _METRICS = b"/monitoring/prometheus/metrics"
 _OPEN = (b"/", b"/healthz", b"/readyz", b"/openapi.json")  # that ask for no token
 _HELD = 32  # bodies as large as the limit that are held at once
@@ -138,7 +133,7 @@ class Application:
         if method not in ("GET", "HEAD"):
             return _refuse(405, "UNIMPLEMENTED", f"Only GET is answered here, not {method}"), _JSON
         if path == b"/":
-            return Answer(200, _PAGE.read_bytes()), b"text/html; charset=utf-8"
+            return Answer(200, page()[0]), _HTML
         if path == _METRICS:
             return Answer(200, self._metrics.page()), b"text/plain; version=0.0.4; charset=utf-8"
         if path == b"/openapi.json":
@@ -157,8 +152,8 @@ class Application:
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(found.body)), *more]
         if self._options.cors:
             headers += _CORS
-        if kind.startswith(b"text/html"):
-            headers += _PAGE_HEADERS
+        if kind == _HTML:
+            headers += page()[1]
         if self.draining or found.status == 413:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": found.status, "headers": headers})

@@ -1,0 +1,40 @@
+"""The page that the local server shows at `/`."""
+
+import base64
+import functools
+import hashlib
+import pathlib
+import re
+
+__all__ = ["page"]
+
+_POLICY = (
+    "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src 'self' data:; "
+    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+@functools.cache
+def page() -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """Returns the page, and the headers that it is sent with beside its type.
+
+    It holds no data and so needs no token; it asks `/v1/models` and what follows from it. Its one script and
+    its one style are allowed by their hashes: whatever else got into the page would not run.
+
+    >>> dict(page()[1])[b"x-content-type-options"]
+    b'nosniff'
+    """
+    body = pathlib.Path(__file__).with_name("page.html").read_bytes()
+    policy = _POLICY.format(script=_hash(body, "script"), style=_hash(body, "style"))
+    return body, [
+        (b"content-security-policy", policy.encode()),
+        (b"cache-control", b"no-cache"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
+def _hash(body: bytes, tag: str) -> str:
+    """The source expression that allows the page's only element of a kind."""
+    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), body, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'"
