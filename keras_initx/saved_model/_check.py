@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_initx.saved_model._endpoints import Endpoint
+from keras_initx.saved_model._endpoints import Endpoint, reason
 from keras_initx.walk import input_specs
 
 # Greatest difference as a part of an output's largest entry: graphs fuse and reorder what eager code rounds.
@@ -79,7 +79,7 @@ def _run(endpoint: Endpoint, rows: list[Any]) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever a layer raises
         raise ValueError(
             f"`warmup` must hold rows that the signature `{endpoint.key}` can be called on; without it "
-            f"they are drawn. Received: rows on which it raised {type(error).__name__}: {error}. "
+            f"they are drawn. Received: rows on which it raised {reason(error)} "
             "Pass a few real ones."
         ) from error
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def predict(name: str, model: Any, rows: list[Any] | None = None, owner: Any = N
         dtypes = [_dtype(leaf, dtype) for leaf, dtype in zip(rows, dtypes, strict=True)]
     graph = getattr(model, "_functional", None) or model
     # Not the tensors': an Input without a name numbers its tensor otherwise in each process.
-    layers = getattr(graph, "input_names", ())
+    layers = [tensor._keras_history.operation.name for tensor in getattr(graph, "inputs", None) or ()]
     specs = _named_specs(signature, model.call, [_served(dtype) for dtype in dtypes], layers)
     # As `predict` does: a layer that was told to run as in training does not.
     given = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
@@ -170,8 +171,8 @@ def write(model: Any, endpoints: Iterable[Endpoint], folder: pathlib.Path) -> tu
         raise
     except Exception as error:  # whatever a layer or a function raises as it is traced
         raise ValueError(
-            f"`model`, and `signatures`, must be what Keras can export. Received: `{model.name}`, which raised "
-            f"{type(error).__name__}: {error}"
+            f"`model` and `signatures` must be what Keras can export. Received: `{model.name}`, which raised "
+            f"{reason(error)}"
         ) from error
     file = folder / "saved_model.pb"
     message = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -182,6 +183,17 @@ def write(model: Any, endpoints: Iterable[Endpoint], folder: pathlib.Path) -> tu
         file.write_bytes(message.SerializeToString(deterministic=True))
         (folder / "fingerprint.pb").unlink(missing_ok=True)  # optional, and that of the file as it was
     return tuple(sorted(name for name in signatures if not name.startswith("__")))
+
+
+def reason(error: Exception) -> str:
+    """Returns an error's kind and what it says, without the lines that Keras puts around it.
+
+    Args:
+        error: What a layer raised.
+    """
+    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
+    said = (line for line in lines if line.strip() and not line.startswith("Exception encountered"))
+    return f"{type(error).__name__}: {next(said, '')}"
 
 
 def _named_specs(

@@ -11,7 +11,7 @@ import keras
 from keras import tree
 
 from keras_initx.saved_model._check import answer, compare, draw_rows, fixed_batch, load
-from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, classify, extra, predict, write
+from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, classify, extra, predict, reason, write
 from keras_initx.saved_model._portable import write_portable
 from keras_initx.saved_model._versions import prune, publish, scratch, taken
 from keras_initx.saved_model._warmup import read_warmup, take_rows, write_warmup
@@ -216,7 +216,6 @@ def _verify(model: Any, saved: pathlib.Path, endpoints: list[tuple[Endpoint, Any
                 call(signature, feeds)
     except Exception as error:  # TensorFlow's have no base but this
         raise ValueError(
-            f"`model` must run as a SavedModel. Received: `{model.name}`, which raised "
-            f"{type(error).__name__}: {error}"
+            f"`model` must run as a SavedModel. Received: `{model.name}`, which raised {reason(error)}"
         ) from error
     return compare(model, run, expected, received)

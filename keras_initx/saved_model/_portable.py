@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_initx import initializers
 from keras_initx.gains import compute_gain
+from keras_initx.saved_model._endpoints import reason
 
 _PREFIX = "initx>"
 # Keras' "normal" is a truncated one.
@@ -40,7 +41,7 @@ def write_portable(model: Any, file: pathlib.Path) -> pathlib.Path:
     else:
         raise ValueError(
             f"`portable` needs a model that Keras can load. Received: `{model.name}`, which cannot be loaded "
-            f"again: {failure}"
+            f"again: {reason(failure)}"
         ) from failure
     for before, after in zip(model.weights, loaded.weights, strict=True):
         values = [keras.ops.convert_to_numpy(weight).tobytes() for weight in (before, after)]
