@@ -186,10 +186,6 @@ class Batcher:
             self._observe(sum(request.rows for request in batch))
 
     def _finish(self, batch: list[_Request], answers: Sequence[Any]) -> None:
-        if self._waiting:
-            self._start(self._next())
-        else:
-            self._idle.set()
         for request, answer in zip(batch, answers, strict=True):
             if request.future.done():  # cancelled
                 continue
@@ -197,6 +193,10 @@ class Batcher:
                 request.future.set_exception(answer)
             else:
                 request.future.set_result(answer)
+        if self._waiting:
+            self._start(self._next())
+        else:
+            self._idle.set()
 
     def _work(self) -> None:
         while batch := self._batches.get():

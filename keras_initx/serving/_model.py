@@ -112,7 +112,7 @@ class Model:
         for number in list(self.available):
             self._unload(number, quiet)
         while self._closing:
-            await asyncio.gather(*self._closing)
+            await asyncio.wait(self._closing)  # whose own end does not end theirs
 
     async def _forgive(self) -> None:
         """Lets failed versions try again whose files changed since, or are gone."""

@@ -98,7 +98,7 @@ class Models:
         return sorted(self._models)
 
     def statuses(self, name: str) -> list[VersionStatus]:
-        """The versions of a model, the highest first, with the last ones that ended; none of an unknown model."""
+        """The versions of a model, the highest first, with the last that ended; none of an unknown model."""
         return self._models[name].statuses() if name in self._models else []
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
@@ -152,10 +152,26 @@ class Models:
             _check_names(configs)
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
-        async with self._changing:
-            await self._replace({config.name: config for config in configs})
+        # Once begun it is brought to its end, though the caller may be gone.
+        await asyncio.shield(self._replace({config.name: config for config in configs}))
 
     async def _replace(self, configs: dict[str, ModelConfig]) -> None:
+        async with self._changing:
+            models = await self._load_all(configs)
+            removed = [model for name, model in self._models.items() if models.get(name) is not model]
+            added = [model for name, model in models.items() if self._models.get(name) is not model]
+            self._models = models
+            for name, model in models.items():
+                model.config, model.candidate = configs[name], None
+            for model in removed:
+                self._watchers.pop(model).cancel()
+            for model in added:
+                self._watch(model, model.update)
+            await asyncio.gather(*(model.update() for model in models.values()))
+            await asyncio.gather(*(model.close(self._quiet) for model in removed))
+
+    async def _load_all(self, configs: dict[str, ModelConfig]) -> dict[str, Model]:
+        """Loads what new configs ask for beside what is served, or nothing."""
         models = {name: self._model_for(config) for name, config in configs.items()}
         added = [model for name, model in models.items() if self._models.get(name) is not model]
         changed = [model for name, model in models.items() if model in added or model.config != configs[name]]
@@ -171,16 +187,7 @@ class Models:
             await asyncio.gather(*(model.close(0) for model in added))
             await asyncio.gather(*(model.update() for model in changed if model not in added))
             raise
-        removed = [model for name, model in self._models.items() if models.get(name) is not model]
-        self._models = models
-        for model in changed:
-            model.config, model.candidate = configs[model.config.name], None
-        for model in removed:
-            self._watchers.pop(model).cancel()
-        for model in added:
-            self._watch(model, model.update)
-        await asyncio.gather(*(model.update() for model in changed))
-        await asyncio.gather(*(model.close(self._quiet) for model in removed))
+        return models
 
     def _model_for(self, config: ModelConfig) -> Model:
         model = self._models.get(config.name)
