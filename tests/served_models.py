@@ -1,4 +1,4 @@
-"""Small SavedModels for the tests of serving, written in a moment through TensorFlow 1's builder, and their `Models`."""
+"""What tests of serving share: small SavedModels, written by TensorFlow 1's builder, and their `Models`."""
 
 import asyncio
 import pathlib

@@ -51,7 +51,9 @@ class Models:
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "initx-load")
         self._models: dict[str, Model] = {}
         self._watchers: dict[object, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._reloading: asyncio.Task[None] | None = None
         self._started = False
 
     async def start(self) -> None:
@@ -62,27 +64,30 @@ class Models:
         Raises:
             ValueError: What the function that lists the models raises, or two models of one name.
         """
-        configs = await asyncio.to_thread(self._list) if self._list else self._configs
-        _check_names(configs)
-        self._models = {config.name: self._new(config) for config in configs}
-        await asyncio.gather(*(model.update() for model in self._models.values()))
-        for model in self._models.values():
-            self._watch(model, model.update)
-            for label, number in model.config.labels.items():
-                if number not in model.available:
-                    _log.error("Model %s label %s: no version %s", model.config.name, label, number)
-        if self._list:
-            self._watch(self, self._discover)
-        self._started = True
+        async with self._changing:  # a reload waits for its end
+            configs = await asyncio.to_thread(self._list) if self._list else self._configs
+            _check_names(configs)
+            self._models = {config.name: self._new(config) for config in configs}
+            await asyncio.gather(*(model.update() for model in self._models.values()))
+            for model in self._models.values():
+                self._watch(model, model.update)
+                for label, number in model.config.labels.items():
+                    if number not in model.available:
+                        _log.error("Model %s label %s: no version %s", model.config.name, label, number)
+            if self._list:
+                self._watch(self, self._discover)
+            self._started = True
 
     async def stop(self) -> None:
-        """Answers what was asked, and unloads everything."""
+        """Answers what was asked, and unloads everything; cancel a `start` that still runs first."""
         self._started = False
-        watchers = list(self._watchers.values())
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        tasks = [*self._watchers.values(), *([self._reloading] if self._reloading else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(model.close(0) for model in self._models.values()))
+        while self._closing:  # of models that a reload took away
+            await asyncio.wait(self._closing)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -153,7 +158,8 @@ class Models:
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
         # Once begun it is brought to its end, though the caller may be gone.
-        await asyncio.shield(self._replace({config.name: config for config in configs}))
+        self._reloading = asyncio.create_task(self._replace({config.name: config for config in configs}))
+        await asyncio.shield(self._reloading)
 
     async def _replace(self, configs: dict[str, ModelConfig]) -> None:
         async with self._changing:
@@ -195,7 +201,7 @@ class Models:
         return model if model and same else self._new(config)
 
     def _new(self, config: ModelConfig) -> Model:
-        return Model(config, self._pool, self._limits, self._quiet, self._on_batch)
+        return Model(config, self._pool, self._limits, self._quiet, self._closing, self._on_batch)
 
     async def _discover(self) -> None:
         for config in await asyncio.to_thread(self._list) if self._list else ():

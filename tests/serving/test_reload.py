@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import threading
 
 import pytest
 from served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 from keras_initx.serving import ModelConfig, ServingError
+from keras_initx.serving import _model as model_module
 
 pytestmark = pytest.mark.tensorflow
 
@@ -133,5 +135,49 @@ def test_a_reload_under_load_fails_nothing(half):
         await unloaded(models)
         done = True
         assert set.union(*await asyncio.gather(*clients)) == {1.0, 2.0}
+
+    serve(scenario, [half])
+
+
+def test_a_reload_ends_though_its_caller_is_gone(half, third, monkeypatch):
+    held, release = threading.Event(), threading.Event()
+    warm_up = model_module.warm_up
+
+    def slow(model):
+        held.set()
+        assert release.wait(10)
+        warm_up(model)
+
+    async def scenario(models):
+        monkeypatch.setattr(model_module, "warm_up", slow)
+        call = asyncio.create_task(models.reload([third]))
+        await asyncio.to_thread(held.wait)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert call.cancelled()
+        assert models.names() == ["half"]
+        release.set()
+        await models.reload([third])  # after the first one
+        assert models.names() == ["third"]
+
+    serve(scenario, [half])
+
+
+def test_a_stop_during_a_load_leaves_nothing(half, third, monkeypatch):
+    held, release = threading.Event(), threading.Event()
+
+    def slow(model):
+        held.set()
+        assert release.wait(10)
+
+    async def scenario(models):
+        monkeypatch.setattr(model_module, "warm_up", slow)
+        call = asyncio.create_task(models.reload([half, third]))
+        await asyncio.to_thread(held.wait)
+        await models.stop()
+        release.set()
+        await asyncio.gather(call, return_exceptions=True)
+        assert call.cancelled()
+        assert (models.ready, models.names()) == (False, ["half"])
 
     serve(scenario, [half])
