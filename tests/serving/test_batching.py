@@ -157,6 +157,24 @@ def test_a_bad_row_fails_alone(error):
     assert "negative" in bad.message
 
 
+def test_a_bad_row_costs_its_neighbours_few_runs():
+    def positive(x):
+        if (x < 0).any():
+            raise ServingError("INVALID_ARGUMENT", "negative")
+        return x
+
+    model = Held(positive)
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(n) for n in (0, 1, 2, 3, -4, 5, 6, 7, 8)])
+        model.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = in_loop(scenario, model)
+    assert [isinstance(answer, ServingError) for answer in answers] == [n == 4 for n in range(9)]
+    assert [len(run["x"]) for run in model.runs] == [1, 8, 4, 2, 2, 1, 1, 4]
+
+
 @pytest.mark.parametrize("function", [lambda x: x.sum(), lambda x: x[:1], lambda x: np.append(x, 0)])
 def test_outputs_that_do_not_count_the_rows_end_the_batching_of_their_signature(function):
     model = Held(function)
