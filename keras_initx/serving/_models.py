@@ -55,6 +55,7 @@ class Models:
         self._changing = asyncio.Lock()
         self._reloading: asyncio.Task[None] | None = None
         self._started = False
+        self._said = ""
 
     async def start(self) -> None:
         """Starts to load and to watch; returns when the first load of each model has ended, well or not.
@@ -204,7 +205,14 @@ class Models:
         return Model(config, self._pool, self._limits, self._quiet, self._closing, self._on_batch)
 
     async def _discover(self) -> None:
-        for config in await asyncio.to_thread(self._list) if self._list else ():
+        try:
+            configs = await asyncio.to_thread(self._list) if self._list else ()
+        except (OSError, ValueError) as error:
+            if str(error) != self._said:
+                _log.warning("What is served stays: %s", error)
+            self._said = str(error)
+            return
+        for config in configs:
             if config.name not in self._models:
                 self._models[config.name] = model = self._new(config)
                 self._watch(model, model.update)

@@ -345,6 +345,19 @@ def test_a_root_serves_its_models_and_those_that_come_later(put, tmp_path):
     serve(scenario, lambda: find_models(tmp_path))
 
 
+def test_a_root_that_vanishes_takes_nothing_away(put, tmp_path, caplog):
+    put(1, model="root/half")
+
+    async def scenario(models):
+        shutil.move(tmp_path / "root", tmp_path / "away")
+        await models.poll()
+        await models.poll()
+        assert await ask(models) == 1.0
+        assert caplog.text.count("What is served stays: `root` must be a folder") == 1
+
+    serve(scenario, lambda: find_models(tmp_path / "root"))
+
+
 def test_an_empty_root_is_not_ready_until_a_model_comes(put, tmp_path):
     async def scenario(models):
         assert not models.ready
