@@ -30,7 +30,7 @@ def put(exported, tmp_path):
     """Puts a version into the model's folder as an exporter does: beside it, then renamed."""
 
     def put(version, name=None, model="half"):
-        (tmp_path / model).mkdir(exist_ok=True)
+        (tmp_path / model).mkdir(parents=True, exist_ok=True)
         temporary = tmp_path / model / f".{version}.tmp"
         shutil.copytree(exported / str(version), temporary)
         return temporary.rename(tmp_path / model / (name or str(version)))
