@@ -64,7 +64,7 @@ def states_until_ready(server: Server) -> set[int]:
 
 def rates(bench: Bench) -> list[Cell]:
     """Rates and latencies: groups in which each is measured once, servers in turn; medians over groups."""
-    groups, seconds = (1, 1.5) if bench.quick else (5, 3.0)
+    groups, seconds = (1, 1.0) if bench.quick else (5, 3.0)
     ours, baseline, echo = bench.default(), bench.fastapi(), bench.echo()
     pairs = [((ours, "rest"), (baseline, "rest"), clients) for clients in CLIENTS]
     pairs.append(((ours, "grpc"), (echo, "echo"), 32))
