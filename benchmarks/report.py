@@ -19,8 +19,10 @@ def write(
     rows: list[list[str]],
     note: str = "",
     device: str = "no GPU used",
+    *,
+    keep: bool = True,
 ) -> None:
-    """Prints the table and writes it to `results/<name>.md`."""
+    """Prints the table and, unless it is not to be kept, writes it to `results/<name>.md`."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", backend, "numpy"))
     brand = cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
@@ -37,5 +39,6 @@ def write(
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(text)

@@ -73,7 +73,7 @@ def imported(path):
     nested = {
         node
         for later in ast.walk(tree)
-        if isinstance(later, ast.FunctionDef) or _is_for_types(later)
+        if isinstance(later, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_types(later)
         for node in ast.walk(later)
     }
     for node in ast.walk(tree):

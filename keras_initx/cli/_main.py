@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_initx.cli._diagnose import add_diagnose
 from keras_initx.cli._models import MODEL_HELP, load_model
+from keras_initx.cli._serve import add_serve
 from keras_initx.cli._show import list_all, show, write_list, write_show
 from keras_initx.cli._sources import one_line, read_source
 
@@ -63,7 +64,9 @@ def _status(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
-    verbs = parser.add_subparsers(required=True, metavar="list | show | initialize | calibrate | diagnose")
+    verbs = parser.add_subparsers(
+        required=True, metavar="list | show | initialize | calibrate | diagnose | serve"
+    )
     parser.set_defaults(broken="")
     verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
     verb.set_defaults(verb=lambda _: list_all(), write=write_list)
@@ -97,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, help="of the redraw")
     _add_model_options(verb)
     add_diagnose(verbs, read_source)
+    add_serve(verbs)
     return parser
 
 

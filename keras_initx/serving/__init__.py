@@ -1,1 +1,8 @@
-"""Serving of SavedModel folders by TensorFlow Serving's protocol. It needs a folder on disk and nothing else."""
+"""SavedModel folders served by TensorFlow Serving's protocol: this room knows folders on disk alone."""
+
+from keras_initx.serving._configs import ModelConfig, find_models, read_batching, read_models
+from keras_initx.serving._errors import ServingError
+from keras_initx.serving._models import Models
+from keras_initx.serving._server import serve
+
+__all__ = ["ModelConfig", "Models", "ServingError", "find_models", "read_batching", "read_models", "serve"]

@@ -1,6 +1,6 @@
 """The error that every part of serving raises, and what it is over HTTP."""
 
-__all__ = ["HTTP_STATUS", "ServingError"]
+__all__ = ["HTTP_STATUS", "ServingError", "invalid"]
 
 # As TensorFlow Serving maps them; names are those of gRPC's status codes.
 HTTP_STATUS = {
@@ -41,3 +41,8 @@ class ServingError(Exception):
     def http_status(self) -> int:
         """The status of an HTTP answer."""
         return HTTP_STATUS[self.code]
+
+
+def invalid(message: str) -> ServingError:
+    """Returns the error of a request that is wrong whatever is served."""
+    return ServingError("INVALID_ARGUMENT", message)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ DTYPES: dict[str, Any] = {
     "complex64": np.complex64,
     "complex128": np.complex128,
 }
+# Functions that a model keeps, one for each signature and choice of outputs.
+MAX_CALLS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +107,7 @@ class LoadedModel:
                 meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], self.path)
         except Exception as error:
             self._session.close()
-            code = "NOT_FOUND" if isinstance(error, OSError) else "UNKNOWN"
-            raise ServingError(code, f"{self.path}: {error}") from error
+            raise ServingError(_load_code(self.path, error), f"{self.path}: {error}") from error
         self.signature_defs: Mapping[str, Any] = dict(meta_graph.signature_def)
         self.signatures = {
             key: _signature(key, definition)
@@ -153,8 +155,18 @@ class LoadedModel:
                 [signature.outputs[name].tensor for name in outputs],
                 [spec.tensor for spec in signature.inputs.values()],
             )
+            if len(self._calls) >= MAX_CALLS:  # requests choose the outputs
+                self._calls.pop(next(iter(self._calls)))
             self._calls[signature.key, outputs] = call
         return call
+
+
+def _load_code(path: str, error: Exception) -> str:
+    import tensorflow as tf
+
+    if not any((pathlib.Path(path) / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        return "NOT_FOUND"
+    return _code(error) if isinstance(error, tf.errors.OpError) else "DATA_LOSS"
 
 
 def _code(error: Any) -> str:

@@ -1,0 +1,133 @@
+"""The gRPC side of the server: the protocol's methods behind grpc.aio, with limits, a token and counters."""
+
+import asyncio
+import logging
+import pathlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from keras_initx.serving._errors import ServingError
+from keras_initx.serving._inference import Served, Versions
+from keras_initx.serving._metrics import Metrics
+from keras_initx.serving._options import Options, Token
+from keras_initx.serving._rpc import METHODS
+
+__all__ = ["start_grpc"]
+
+_log = logging.getLogger(__name__)
+
+
+async def start_grpc(models: Versions, options: Options, metrics: Metrics) -> Any:
+    """Starts to answer gRPC in the running loop, and returns the server.
+
+    Args:
+        models: The models that are served.
+        options: The server's options.
+        metrics: Where requests are counted.
+
+    Raises:
+        ValueError: If the port is taken.
+    """
+    import grpc
+
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", options.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            # Several workers share the port; alone, a second server must not take every other client.
+            ("grpc.so_reuseport", int(options.workers > 1)),
+        ]
+    )
+    token = Token(options.token_file)
+    for service in ("PredictionService", "ModelService"):
+        prefix = f"/tensorflow.serving.{service}/"
+        handlers = {
+            path.removeprefix(prefix): grpc.unary_unary_rpc_method_handler(
+                _handler(method, path.removeprefix(prefix), models, metrics, token, options.timeout_seconds)
+            )
+            for path, method in METHODS.items()
+            if path.startswith(prefix)
+        }
+        generic = grpc.method_handlers_generic_handler(prefix.strip("/"), handlers)
+        server.add_generic_rpc_handlers((generic,))
+    address = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"{address}:{options.grpc_port}"
+    try:
+        if options.tls_cert is None or options.tls_key is None:
+            server.add_insecure_port(address)
+        else:
+            pair = tuple(pathlib.Path(path).read_bytes() for path in (options.tls_key, options.tls_cert))
+            server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise ValueError(
+            f"`grpc_port` must be free. Received: {address}, which cannot be listened on. Choose another one."
+        ) from error
+    await server.start()
+    return server
+
+
+def _handler(
+    method: Callable[[bytes, Any], Awaitable[bytes]],
+    name: str,
+    models: Versions,
+    metrics: Metrics,
+    token: Token,
+    seconds: float,
+) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """The method as grpc.aio calls it, bytes to bytes."""
+    from grpc import StatusCode
+
+    asks_token = not token.admits(b"")
+
+    async def handle(request: bytes, context: Any) -> bytes:
+        started = time.perf_counter()
+        code, told, found = "OK", "", b""
+        asked = _Asked(models)
+        try:
+            if asks_token and not token.admits(_authorization(context)):
+                raise ServingError("UNAUTHENTICATED", "The call needs the bearer token in its metadata.")
+            async with asyncio.timeout(seconds):
+                found = await method(request, asked)
+        except ServingError as error:
+            code, told = error.code, error.message
+        except TimeoutError:
+            code, told = "DEADLINE_EXCEEDED", "The model did not answer in time."
+        except Exception:
+            _log.exception("%s", name)
+            code, told = "INTERNAL", "The server failed; its log says why."
+        metrics.request(asked.known, name, "GRPC", code, time.perf_counter() - started)
+        if code != "OK":
+            await context.abort(StatusCode[code], told)
+        return found
+
+    return handle
+
+
+class _Asked:
+    """The models, and which one a call asked for."""
+
+    def __init__(self, models: Versions) -> None:
+        self._models = models
+        self.known = ""
+
+    def find(self, name: str, version: int | None = None, label: str | None = None) -> Served:
+        found = self._models.find(name, version, label)
+        self.known = name
+        return found
+
+    def statuses(self, name: str) -> Sequence[Any]:
+        found = self._models.statuses(name)
+        self.known = name if found else ""
+        return found
+
+    def names(self) -> Sequence[str]:
+        return self._models.names()
+
+    async def reload(self, configs: Any) -> None:
+        await self._models.reload(configs)
+
+
+def _authorization(context: Any) -> bytes:
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    return values[0].encode() if values else b""

@@ -1,0 +1,188 @@
+"""The REST side of the server: an ASGI application around the protocol, with limits, a token and counters."""
+
+import asyncio
+import json
+import logging
+import pathlib
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from keras_initx.serving._inference import Versions
+from keras_initx.serving._json_write import encode_error
+from keras_initx.serving._metrics import Metrics
+from keras_initx.serving._options import Options, Token
+from keras_initx.serving._rest import Answer, answer
+
+__all__ = ["Application"]
+
+_log = logging.getLogger(__name__)
+
+_JSON = b"application/json"
+_CORS = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type, Authorization"),
+)
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+)
+_PAGE_HEADERS = [(b"content-security-policy", _POLICY.encode()), (b"x-content-type-options", b"nosniff")]
+_PAGE = pathlib.Path(__file__).with_name("page.html")
+_METRICS = b"/monitoring/prometheus/metrics"
+_OPEN = (b"/", b"/healthz", b"/readyz", b"/openapi.json")  # that ask for no token
+_HELD = 32  # bodies as large as the limit that are held at once
+_DRAINED = 8  # bodies as large as the limit that are read to their end, for the client to read the refusal
+
+
+class Application:
+    """An ASGI application.
+
+    Attributes:
+        draining: True once the server is about to stop: it answers, and asks clients to connect elsewhere.
+
+    Args:
+        models: The models that are served.
+        options: The server's options.
+        metrics: Where requests are counted.
+        is_ready: Tells whether models answer.
+    """
+
+    def __init__(
+        self, models: Versions, options: Options, metrics: Metrics, is_ready: Callable[[], bool]
+    ) -> None:
+        self.draining = False
+        self._models = models
+        self._options = options
+        self._metrics = metrics
+        self._token = Token(options.token_file)
+        self._is_ready = is_ready
+        self._held = 0  # bytes of bodies that are being read or answered
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        """Answers one request."""
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        path, method = scope["raw_path"].partition(b"?")[0], scope["method"]
+        kind = _JSON
+        more: tuple[tuple[bytes, bytes], ...] = ()
+        if not (path in _OPEN or self._token.admits(headers.get(b"authorization", b""))):
+            found: Answer | None = _refuse(401, "UNAUTHENTICATED", "The request needs the bearer token.")
+            more = ((b"www-authenticate", b"Bearer"),)
+        elif path[:4].lower() == b"/v1/" and method != "OPTIONS":
+            found = await self._ask(method, path, headers, receive)
+        else:
+            found, kind = self._other(method, path, headers)
+        if found is not None:  # or the client has gone
+            await self._send(send, method, found, kind, more)
+            self._note(scope, path, found, time.perf_counter() - started)
+
+    async def _ask(
+        self, method: str, path: bytes, headers: dict[bytes, bytes], receive: Callable[[], Awaitable[Any]]
+    ) -> Answer | None:
+        """Reads the body and has the protocol answer it; None where the client has gone."""
+        body = None
+        size = int(headers.get(b"content-length", self._options.max_body_bytes))
+        if self._held + size > _HELD * self._options.max_body_bytes:
+            return _refuse(429, "RESOURCE_EXHAUSTED", "Too many bodies at once.")
+        self._held += size
+        try:
+            async with asyncio.timeout(self._options.timeout_seconds):
+                body = await self._read(headers, receive)
+                if isinstance(body, Answer | None):
+                    return body
+                return await answer(method, path.decode("ascii", "replace"), body, self._models)
+        except TimeoutError:
+            if body is None:
+                return _refuse(408, "DEADLINE_EXCEEDED", "The body did not arrive in time.")
+            return _refuse(504, "DEADLINE_EXCEEDED", "The model did not answer in time.")
+        except Exception:
+            _log.exception("%s %s", method, path)
+            return _refuse(500, "INTERNAL", "The server failed; its log says why.")
+        finally:
+            self._held -= size
+
+    async def _read(
+        self, headers: dict[bytes, bytes], receive: Callable[[], Awaitable[Any]]
+    ) -> bytes | Answer | None:
+        most = self._options.max_body_bytes
+        told = f"The body must have at most {most} bytes; gRPC carries more in less."
+        too_large = int(headers.get(b"content-length", 0)) > most
+        if too_large and b"expect" in headers:  # and so the client waits to be asked for it
+            return _refuse(413, "OUT_OF_RANGE", told)
+        chunks, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            size += len(message["body"])
+            too_large |= size > most
+            if not too_large:
+                chunks.append(message["body"])
+            # A body that nobody reads is a reset connection to most clients, which never see the refusal.
+            if not message.get("more_body") or size > _DRAINED * most:
+                return _refuse(413, "OUT_OF_RANGE", told) if too_large else b"".join(chunks)
+
+    def _other(self, method: str, path: bytes, headers: dict[bytes, bytes]) -> tuple[Answer, bytes]:
+        """What stands beside the protocol, and its type."""
+        if method == "OPTIONS":
+            if not headers.get(b"origin", b"").startswith((b"http://", b"https://")):
+                return _refuse(
+                    400, "FAILED_PRECONDITION", "OPTIONS needs an Origin of http:// or https://."
+                ), _JSON
+            return Answer(200, b""), _JSON
+        if path not in (*_OPEN, _METRICS):
+            return _refuse(404, "NOT_FOUND", f"No such path: {path.decode('ascii', 'replace')}"), _JSON
+        if method not in ("GET", "HEAD"):
+            return _refuse(405, "UNIMPLEMENTED", f"Only GET is answered here, not {method}"), _JSON
+        if path == b"/":
+            return Answer(200, _PAGE.read_bytes()), b"text/html; charset=utf-8"
+        if path == _METRICS:
+            return Answer(200, self._metrics.page()), b"text/plain; version=0.0.4; charset=utf-8"
+        if path == b"/openapi.json":
+            from keras_initx.serving._openapi import openapi
+
+            return Answer(200, json.dumps(openapi()).encode()), _JSON
+        if path == b"/readyz" and not (self._is_ready() and not self.draining):
+            return _refuse(
+                503, "UNAVAILABLE", "draining" if self.draining else "models are being loaded"
+            ), _JSON
+        return Answer(200, b'{"status": "ok"}'), _JSON
+
+    async def _send(
+        self, send: Any, method: str, found: Answer, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(found.body)), *more]
+        if self._options.cors:
+            headers += _CORS
+        if kind.startswith(b"text/html"):
+            headers += _PAGE_HEADERS
+        if self.draining or found.status == 413:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": found.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else found.body})
+
+    def _note(self, scope: Any, path: bytes, found: Answer, seconds: float) -> None:
+        """Counts a request, and writes its line into the access log."""
+        route = found.route
+        if route:
+            # Names that are not served are counted together: clients can make up any number of them.
+            model = route.model if route.model in self._models.names() else ""
+            self._metrics.request(model, route.verb, "REST", found.code, seconds)
+        if self._options.access_log:
+            line = {
+                "time": round(time.time(), 3),
+                "client": (scope.get("client") or ("",))[0],
+                "method": scope["method"],
+                "path": path.decode("ascii", "replace"),
+                "status": found.status,
+                "bytes": len(found.body),
+                "milliseconds": round(seconds * 1e3, 3),
+            }
+            print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201 -- the log's lines
+
+
+def _refuse(status: int, code: str, message: str) -> Answer:
+    return Answer(status, encode_error(message), code)

@@ -1,0 +1,188 @@
+"""One model: its versions, from a folder on disk to what answers and back."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import logging
+from collections.abc import Callable
+
+from keras_initx.serving._batching import Limits
+from keras_initx.serving._configs import ModelConfig
+from keras_initx.serving._errors import ServingError
+from keras_initx.serving._folders import fingerprint, resolve, version_folders
+from keras_initx.serving._loaded import LoadedModel
+from keras_initx.serving._version import Version, VersionStatus
+from keras_initx.serving._warm_up import warm_up
+
+__all__ = ["Model"]
+
+_log = logging.getLogger(__name__)
+# Versions that have ended and are still told of.
+HISTORY = 16
+
+
+@dataclasses.dataclass
+class _Failure:
+    """A version that did not load, the files that it had, and the files that were last seen."""
+
+    error: ServingError
+    files: object
+    seen: object
+
+
+class Model:
+    """The versions of one model.
+
+    A version that fails to load is as if it were not there until its files have changed and then rested from
+    one look to the next: the policy picks among the others. So the version before a corrupt one keeps
+    serving, also after a restart.
+
+    What the policy no longer picks is unloaded once something that it picks is available. So nothing is
+    unloaded when the folder vanishes or is empty.
+
+    Args:
+        config: The model.
+        pool: Threads that load.
+        limits: Of each version.
+        quiet: Seconds without a request after which an unwanted version is closed.
+        observe: Called with the name and the rows of each batch.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        pool: concurrent.futures.Executor,
+        limits: Limits,
+        quiet: float,
+        observe: Callable[[str, int], None] | None,
+    ) -> None:
+        self.config = config
+        self.candidate: ModelConfig | None = None
+        self.available: dict[int, Version] = {}
+        self.failed: dict[int, _Failure] = {}
+        self._statuses: dict[int, VersionStatus] = {}
+        self._folders: dict[int, str] = {}
+        self._pool = pool
+        self._limits = limits
+        self._quiet = quiet
+        self._observe = (lambda rows: observe(config.name, rows)) if observe else None
+        self._lock = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._said: set[str] = set()
+        self._ended = False
+
+    def statuses(self) -> list[VersionStatus]:
+        """All versions of now and the last ones that ended, the highest first."""
+        return sorted(self._statuses.values(), key=lambda status: -status.number)
+
+    def find(self, version: int | None, label: str | None) -> Version | None:
+        """An available version: the named one, the label's, or the highest."""
+        if label is not None:
+            version = self.config.labels[label]
+        return self.available.get(max(self.available, default=-1) if version is None else version)
+
+    async def update(self) -> None:
+        """Looks at the folder, loads what is due and unloads what is unwanted."""
+        async with self._lock:
+            try:
+                self._folders, notes = await asyncio.to_thread(version_folders, self.config.base_path)
+            except OSError as error:
+                self._say(f"Model {self.config.name} keeps what it serves: {error}")
+                return
+            for note in notes:
+                self._say(note)
+            await self._forgive()
+            while not self._ended and (due := [n for n in self.wanted() if n not in self.available]):
+                for number in reversed(due):
+                    self._set(number, "START")
+                await self._load(due[0])
+            if any(number in self.available for number in self.wanted()):
+                for number in self.available.keys() - set(self.wanted()):
+                    self._unload(number, self._quiet)
+
+    def wanted(self) -> list[int]:
+        """The versions to serve among those that are there and have not failed, the highest first."""
+        sound = self._folders.keys() - self.failed.keys()
+        configs = [config for config in (self.candidate, self.config) if config]
+        return list(dict.fromkeys(number for config in configs for number in config.wanted(sound)))
+
+    async def close(self, quiet: float) -> None:
+        """Unloads everything, and loads nothing more."""
+        self._ended = True
+        for number in list(self.available):
+            self._unload(number, quiet)
+        while self._closing:
+            await asyncio.gather(*self._closing)
+
+    async def _forgive(self) -> None:
+        """Lets failed versions try again whose files changed since, or are gone."""
+        for number, failure in list(self.failed.items()):
+            if number not in self._folders:
+                del self.failed[number]
+                continue
+            files = await asyncio.to_thread(fingerprint, self._folders[number], self.config.boundary)
+            if files == failure.seen != failure.files:
+                del self.failed[number]
+            failure.seen = files
+
+    async def _load(self, number: int) -> None:
+        name = self.config.name
+        self._set(number, "LOADING")
+        folder, boundary = self._folders[number], self.config.boundary
+        opened, files = await asyncio.get_running_loop().run_in_executor(self._pool, _open, folder, boundary)
+        if isinstance(opened, ServingError):
+            _log.error("Model %s version %s is not served: %s", name, number, opened)
+            self.failed[number] = _Failure(opened, files, files)
+            self._set(number, "END", opened)
+        elif self._ended:
+            opened.close()
+        else:
+            self.available[number] = Version(name, number, opened, self._limits, self._observe)
+            self._set(number, "AVAILABLE")
+            _log.info("Model %s version %s is available", name, number)
+
+    def _unload(self, number: int, quiet: float) -> None:
+        version = self.available.pop(number)
+        self._set(number, "UNLOADING")
+        task = asyncio.create_task(self._close(version, quiet))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, version: Version, quiet: float) -> None:
+        await version.close(quiet)
+        if self._statuses[version.number].state == "UNLOADING":  # not loaded again meanwhile
+            self._set(version.number, "END")
+        _log.info("Model %s version %s is unloaded", version.name, version.number)
+
+    def _set(self, number: int, state: str, error: ServingError | None = None) -> None:
+        told = (error.code, error.message) if error else ("OK", "")
+        self._statuses.pop(number, None)
+        self._statuses[number] = VersionStatus(number, state, *told)
+        ended = [number for number, status in self._statuses.items() if status.state == "END"]
+        for old in ended[:-HISTORY]:
+            del self._statuses[old]
+
+    def _say(self, note: str) -> None:
+        if note not in self._said:
+            self._said.add(note)
+            _log.warning(note)
+
+
+def _open(folder: str, boundary: str) -> tuple[LoadedModel | ServingError, object]:
+    """Loads and warms a version; in a thread."""
+    files = fingerprint(folder, boundary)
+    try:
+        model = LoadedModel(resolve(folder, boundary))
+        try:
+            warm_up(model)
+            if fingerprint(folder, boundary) != files:
+                raise ServingError("ABORTED", f"{folder}: its files changed while they were read")
+        except BaseException:
+            model.close()
+            raise
+    except ServingError as error:
+        return ServingError(error.code, error.message), files
+    except Exception as error:
+        _log.exception("%s failed to load", folder)
+        return ServingError("UNKNOWN", f"{folder}: {type(error).__name__}: {error}"), files
+    return model, files

@@ -1,0 +1,119 @@
+"""TensorFlow Serving's REST interface without a server: from a method, a path and a body to an answer."""
+
+import dataclasses
+import json
+from typing import Any
+
+import keras_initx.serving._inference as inference
+from keras_initx.serving import _messages
+from keras_initx.serving._documents import parse, read_signature_name
+from keras_initx.serving._errors import ServingError
+from keras_initx.serving._examples import decode_examples
+from keras_initx.serving._json_read import decode_inputs
+from keras_initx.serving._json_write import encode_columns, encode_error, encode_results, encode_rows
+from keras_initx.serving._routes import Route, parse_route
+
+__all__ = ["Answer", "answer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, of type `application/json`.
+
+    Attributes:
+        status: The HTTP status.
+        body: The JSON document.
+        code: Name of the gRPC status, for counters.
+        route: What was asked; None where the path was not understood.
+    """
+
+    status: int
+    body: bytes
+    code: str = "OK"
+    route: Route | None = None
+
+
+async def answer(method: str, path: str, body: bytes, models: inference.Versions) -> Answer:
+    """Answers a request under `/v1/`.
+
+    Nothing that a client sends makes it raise: what cannot be answered is an answer with its status and
+    `{"error": ...}`.
+
+    Args:
+        method: The HTTP method, in capitals.
+        path: The path as it was sent, percent-encoded and without the query.
+        body: The request's body.
+        models: The models that are served.
+    """
+    route = None
+    try:
+        route = parse_route(method, path)
+        return Answer(200, await _VERBS[route.verb](route, body, models), route=route)
+    except ServingError as error:
+        return Answer(error.http_status, encode_error(error.message), error.code, route)
+
+
+async def _predict(route: Route, body: bytes, models: inference.Versions) -> bytes:
+    document = parse(body)
+    key = read_signature_name(document) or "serving_default"
+    version = models.find(route.model, route.version, route.label)
+    signature = version.signatures.get(key)
+    if signature is None:
+        raise ServingError("INVALID_ARGUMENT", f'Serving signature name: "{key}" not found in signature def')
+    if not signature.inputs:
+        raise ServingError("INVALID_ARGUMENT", f"Failed to get input map for signature: {key}")
+    may_hold_bools = b"true" in body or b"false" in body
+    inputs, by_row = decode_inputs(document, signature.inputs, may_hold_bools)
+    outputs = await inference.run(version, signature, inputs)
+    return encode_rows(outputs) if by_row else encode_columns(outputs)
+
+
+async def _classify(route: Route, body: bytes, models: inference.Versions) -> bytes:
+    document = parse(body)
+    key, examples = read_signature_name(document), decode_examples(document)
+    version = models.find(route.model, route.version, route.label)
+    signature = inference.choose(version, key, "classify")
+    return encode_results(*await inference.classify(version, signature, examples))
+
+
+async def _regress(route: Route, body: bytes, models: inference.Versions) -> bytes:
+    document = parse(body)
+    key, examples = read_signature_name(document), decode_examples(document)
+    version = models.find(route.model, route.version, route.label)
+    signature = inference.choose(version, key, "regress")
+    return encode_results(None, await inference.regress(version, signature, examples))
+
+
+async def _status(route: Route, _: bytes, models: inference.Versions) -> bytes:
+    return _dump(_messages.to_dict(_messages.status(models, route.model, route.version)))
+
+
+async def _metadata(route: Route, _: bytes, models: inference.Versions) -> bytes:
+    version = models.find(route.model, route.version, route.label)
+    definitions = _messages.signature_def_map(version)
+    return _dump(
+        {
+            "model_spec": {"name": version.name, "signature_name": "", "version": str(version.number)},
+            "metadata": {"signature_def": _messages.to_dict(definitions)},
+        }
+    )
+
+
+async def _list(_: Route, __: bytes, models: inference.Versions) -> bytes:
+    """What TensorFlow Serving was asked for and does not have: the names of the models, with their states."""
+    states = {name: _messages.to_dict(_messages.status(models, name)) for name in models.names()}
+    return _dump({"models": [{"name": name} | state for name, state in states.items()]})
+
+
+_VERBS: dict[str, Any] = {
+    "predict": _predict,
+    "classify": _classify,
+    "regress": _regress,
+    "status": _status,
+    "metadata": _metadata,
+    "list": _list,
+}
+
+
+def _dump(document: Any) -> bytes:
+    return json.dumps(document, indent=1).encode()

@@ -1,0 +1,210 @@
+"""The local server: REST by uvicorn and gRPC by grpc.aio over the same models, in one process or several."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from keras_initx.serving._configs import find_models, read_batching, read_models
+from keras_initx.serving._grpc import start_grpc
+from keras_initx.serving._http import Application
+from keras_initx.serving._metrics import Metrics
+from keras_initx.serving._models import Models
+from keras_initx.serving._options import Options
+from keras_initx.serving._workers import supervise
+
+__all__ = ["serve", "work"]
+
+_log = logging.getLogger("keras_initx.serving")
+_LAME_DUCK = 0.5  # seconds in which clients are told to go before connections are closed
+
+
+def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
+    """Serves a folder's SavedModels by TensorFlow Serving's REST and gRPC protocols, until it is stopped.
+
+    Args:
+        root: The folder of the models, `root/<name>/<version>/`, as `keras_initx.export` writes them, or the
+            folder of one model. New versions, and new models, are picked up while it runs.
+        **options: As follows.
+
+            - config: Instead of `root`, a TensorFlow Serving model config file: names, folders, version
+              policies and labels. gRPC's HandleReloadConfigRequest may then replace it.
+            - batching: A TensorFlow Serving batching parameters file, for `max_batch_size` and
+              `max_enqueued_batches`.
+            - host: The address to listen on (127.0.0.1). Any other needs `token_file`, or `insecure=True`.
+            - rest_port, grpc_port: The ports (8501, 8500).
+            - workers: Processes (1), which are started again when they die. Each holds all models.
+            - token_file: A file with the secret that clients must send as `Authorization: Bearer ...`.
+            - tls_cert, tls_key: PEM files, for both ports.
+            - cors: Whether pages of other origins may ask (False).
+            - access_log: Whether each REST request is a line of JSON on stderr (False).
+            - poll_seconds: How often the folder is looked at (1).
+            - timeout_seconds: How long a request may take (30).
+            - max_body_bytes: The largest request (32 MiB).
+            - max_queue: Requests that may wait for a model; more are refused with 429.
+
+    Returns:
+        0, once it was stopped by SIGTERM or Ctrl-C: what had been accepted is answered before.
+
+    Raises:
+        ValueError: If an option is wrong, a port is taken, or the extra `serve` is not installed.
+    """
+    chosen = Options(root=None if root is None else os.fspath(root), **options)
+    _check_installed()
+    if chosen.root is not None:
+        find_models(chosen.root)  # for its errors, before anything listens
+    with _listen(chosen.host, chosen.rest_port) as listener:
+        if chosen.workers > 1:
+            return supervise(chosen, listener)
+        return work(chosen, listener)
+
+
+def work(options: Options, listener: socket.socket) -> int:
+    """Serves in this process.
+
+    Args:
+        options: The server's options.
+        listener: The socket of the REST interface.
+    """
+    import uvicorn
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns at each load of how we load
+    configs = _configs(options)
+    limits = read_batching(options.batching) if options.batching else {}
+    if options.max_queue:
+        limits["max_queue"] = options.max_queue
+    metrics = Metrics()
+    models = Models(configs, poll_seconds=options.poll_seconds, on_batch=metrics.batch, **limits)
+    running = _Running(models, options, metrics)
+    settings: dict[str, Any] = {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
+    config = uvicorn.Config(
+        running,
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=int(options.timeout_seconds) + 1,
+        **settings,
+    )
+    running.server = uvicorn.Server(config)
+    # uvicorn raises the signals that it caught once more when it is done: they have done their work.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    running.server.run([listener])
+    if running.failed:
+        raise ValueError(str(running.failed)) from running.failed
+    return 0
+
+
+class _Running:
+    """The application with what lives as long as the process: models, gRPC, signals."""
+
+    server: Any = None
+
+    def __init__(self, models: Models, options: Options, metrics: Metrics) -> None:
+        self.failed: Exception | None = None
+        self._models, self._options, self._metrics = models, options, metrics
+        self._prepared = False
+        self._app = Application(models, options, metrics, lambda: self._prepared and models.ready)
+        self._grpc: Any = None
+        self._loading: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as error:
+            self.failed = error
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._drain, number, loop)
+        self._grpc = await start_grpc(self._models, self._options, self._metrics)
+        self._loading = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        # TensorFlow's messages import TensorFlow: seconds, which the loop must not wait.
+        await asyncio.gather(self._models.start(), asyncio.to_thread(_import_messages))
+        self._prepared = True
+        names = ", ".join(self._models.names())
+        _log.info("Serving %s", names)
+
+    def _drain(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        if self._app.draining:
+            self.server.force_exit |= number == signal.SIGINT  # a second Ctrl-C waits for nobody
+        self._app.draining = True
+        loop.call_later(_LAME_DUCK, setattr, self.server, "should_exit", True)
+
+    async def _stop(self) -> None:
+        await self._grpc.stop(self._options.timeout_seconds)
+        if self._loading:
+            self._loading.cancel()
+        await self._models.stop()
+
+
+def _configs(options: Options) -> Any:
+    if options.config is not None:
+        return read_models(options.config)
+    root = options.root
+    assert root is not None
+    find: Callable[[], Any] = lambda: find_models(root)  # noqa: E731
+    return find
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ValueError(
+            f"`rest_port` must be free and `host` an address of this machine. Received: host={host!r}, "
+            f"rest_port={port}: {error.strerror}. Choose another one."
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _check_installed() -> None:
+    import importlib.util
+
+    names = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            "`serve` needs the extra of its name. "
+            f"Received: no {', '.join(missing)}. `pip install keras-initx[serve]`"
+        )
+
+
+def _import_messages() -> None:
+    from tensorflow_serving.apis import (  # noqa: F401
+        classification_pb2,
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        inference_pb2,
+        model_management_pb2,
+        predict_pb2,
+        regression_pb2,
+    )
