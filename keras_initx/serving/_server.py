@@ -16,7 +16,7 @@ from keras_initx.serving._models import Models
 from keras_initx.serving._options import Options
 from keras_initx.serving._workers import supervise
 
-__all__ = ["serve", "work"]
+__all__ = ["check_installed", "import_messages", "make_models", "serve", "work"]
 
 _log = logging.getLogger("keras_initx.serving")
 _LAME_DUCK = 0.5  # seconds in which clients are told to go before connections are closed
@@ -53,7 +53,7 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
         ValueError: If an option is wrong, a port is taken, or the extra `serve` is not installed.
     """
     chosen = Options(root=None if root is None else os.fspath(root), **options)
-    _check_installed()
+    check_installed()
     if chosen.root is not None:
         find_models(chosen.root)  # for its errors, before anything listens
     with _listen(chosen.host, chosen.rest_port) as listener:
@@ -71,13 +71,8 @@ def work(options: Options, listener: socket.socket) -> int:
     """
     import uvicorn
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns at each load of how we load
-    configs = _configs(options)
-    limits = read_batching(options.batching) if options.batching else {}
-    if options.max_queue:
-        limits["max_queue"] = options.max_queue
     metrics = Metrics()
-    models = Models(configs, poll_seconds=options.poll_seconds, on_batch=metrics.batch, **limits)
+    models = make_models(options, metrics)
     running = _Running(models, options, metrics)
     settings: dict[str, Any] = {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
     config = uvicorn.Config(
@@ -99,6 +94,16 @@ def work(options: Options, listener: socket.socket) -> int:
     if running.failed:
         raise ValueError(str(running.failed)) from running.failed
     return 0
+
+
+def make_models(options: Options, metrics: Metrics) -> Models:
+    """Returns the models that the options name, not yet loaded; their batches are counted."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns at each load of how we load
+    configs = _configs(options)
+    limits = read_batching(options.batching) if options.batching else {}
+    if options.max_queue:
+        limits["max_queue"] = options.max_queue
+    return Models(configs, poll_seconds=options.poll_seconds, on_batch=metrics.batch, **limits)
 
 
 class _Running:
@@ -142,7 +147,7 @@ class _Running:
 
     async def _load(self) -> None:
         # TensorFlow's messages import TensorFlow: seconds, which the loop must not wait.
-        await asyncio.gather(self._models.start(), asyncio.to_thread(_import_messages))
+        await asyncio.gather(self._models.start(), asyncio.to_thread(import_messages))
         self._prepared = True
         names = ", ".join(self._models.names())
         _log.info("Serving %s", names)
@@ -186,7 +191,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuses to go on without the extra `serve`."""
     import importlib.util
 
     names = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
@@ -198,7 +204,8 @@ def _check_installed() -> None:
         )
 
 
-def _import_messages() -> None:
+def import_messages() -> None:
+    """Imports what every call needs, which takes seconds."""
     from tensorflow_serving.apis import (  # noqa: F401
         classification_pb2,
         get_model_metadata_pb2,

@@ -1,4 +1,4 @@
-"""Ray Serve: the same answers from replicas, and what a client notices when one of them, or a node, is killed.
+"""Ray Serve: the same answers from replicas, and what a client notices when one of them or a node is killed.
 
 Only the refusals run without Ray, which the `ray` extra brings.
 """
@@ -7,6 +7,7 @@ import collections
 import contextlib
 import http.client
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -14,37 +15,34 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import numpy as np
 import pytest
+from served_models import half_plus_two
 
-from keras_initx.serving import _ray
+from keras_initx.serving import _ray, serve_on_ray
+from keras_initx.serving._options import Options
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'keras-initx[ray]')"
 )
-PATH = "/v1/models/half_plus/versions/%d:predict"
+SECRET = "0123456789abcdef"
 SERVE = """
 import sys
-from keras_initx.serving._ray import RayOptions, serve_on_ray
+from keras_initx.serving import serve_on_ray
 
-folder, rest, grpc, token = sys.argv[1:]
-options = RayOptions(rest_port=int(rest), grpc_port=int(grpc), replicas=1, token=token or None)
-serve_on_ray(folder, options, lambda: print("up", flush=True))
+root, rest, grpc, token = sys.argv[1:]
+ports = {"rest_port": int(rest), "grpc_port": int(grpc)}
+serve_on_ray(root, replicas=1, token_file=token or None, on_start=lambda: print("up", flush=True), **ports)
 """
 
 
-def half_plus(folder, version, plus):
-    """y = x / 2 + plus, as the next version of a model."""
-    import tensorflow as tf
-
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
-        y = x / 2 + plus
-        tf.compat.v1.saved_model.simple_save(session, f"{folder}/.writing", {"x": x}, {"y": y})
-    os.rename(f"{folder}/.writing", f"{folder}/{version}")
+def export(folder, version, add):
+    """A version of y = x / 2 + add, whole at once."""
+    half_plus_two(folder / ".writing", version, add).rename(folder / str(version))
 
 
 def free_port():
@@ -53,7 +51,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def ask(port, instances, path="/v1/models/half_plus:predict", token=None):
+def ask(port, instances, path="/v1/models/half:predict", token=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connection.request("POST", path, json.dumps({"instances": instances}), headers)
@@ -86,7 +84,7 @@ class Load:
             begun = time.monotonic()
             try:
                 connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-                connection.request("POST", "/v1/models/half_plus:predict", b'{"instances": [1.0]}')
+                connection.request("POST", "/v1/models/half:predict", b'{"instances": [1.0]}')
                 response = connection.getresponse()
                 body = response.read()
                 if response.status != 200:
@@ -103,13 +101,12 @@ class Load:
     def stall(self):
         """The longest time in which nobody was answered."""
         ends = sorted(end for _, end in self.good)
-        return max(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(ends))
 
     def __str__(self):
         slowest = max(end - begun for begun, end in self.good)
-        return (
-            f"{len(self.good)} answered, {len(self.bad)} failed, stall {self.stall():.2f} s, slowest {slowest:.2f} s"
-        )
+        counts = f"{len(self.good)} answered, {len(self.bad)} failed"
+        return f"{counts}, stall {self.stall():.2f} s, slowest {slowest:.2f} s"
 
 
 def replicas(of=None):
@@ -135,47 +132,63 @@ def seconds_until(condition, most=60):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    (folder / "half_plus").mkdir()
-    half_plus(folder / "half_plus", 1, 2.0)
+    (folder / "half").mkdir()
+    export(folder / "half", 1, 2.0)
     return folder
 
 
 @pytest.mark.parametrize("found", ["2.59.3", "2.9.0", "1.13.0"])
-def test_a_ray_without_its_security_measures_is_refused_with_the_cure(monkeypatch, found):
+def test_a_ray_without_its_security_measures_is_refused_with_the_cure(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
-    with pytest.raises(ValueError, match=rf"needs Ray >= 2.60.*Received: {found}.*pip install") as caught:
-        _ray.check_ray()
-    assert "keras-initx[ray]" in str(caught.value)
+    with pytest.raises(ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*keras-initx\[ray\]"):
+        serve_on_ray(models)
 
 
-@pytest.mark.parametrize("found", ["2.60.0", "2.61.1rc1", "3.0.0.dev0"])
-def test_newer_rays_are_taken(monkeypatch, found):
+@pytest.mark.parametrize("found", ["2.60.0", "2.61rc1", "3.0.0.dev0"])
+def test_newer_rays_are_taken(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
-    _ray.check_ray()
+    _ray._check(Options(root=str(models)), 1, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"workers": 2}, "`workers` and `tls_cert` are not for Ray"),
+        ({"replicas": 0}, "`replicas` must be at least 1"),
+        ({"replicas": 3, "max_replicas": 2}, "`max_replicas` at least that"),
+        ({"host": "0.0.0.0"}, "`token_file` must be given to listen beyond this machine"),
+        ({"root": "nowhere"}, "`root` must be a folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(monkeypatch, models, given, told):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
+    with pytest.raises(ValueError, match=told):
+        serve_on_ray(**{"root": models} | given)
 
 
 @needs_ray
-def test_rest_and_grpc_with_a_token_and_sigterm_under_load(models):
-    """One replica on a cluster of its own: what is accepted is answered, and nothing is left behind."""
+def test_rest_and_grpc_with_a_token(models, tmp_path):
+    """One replica on a cluster of its own, and nothing that is left behind."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
     from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
     rest, port = free_port(), free_port()
-    command = [sys.executable, "-c", SERVE, str(models), str(rest), str(port), "secret"]
+    (tmp_path / "token").write_text(SECRET)
+    command = [sys.executable, "-c", SERVE, str(models), str(rest), str(port), str(tmp_path / "token")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert any(line == "up\n" for line in process.stdout)
         assert ask(rest, [1.0, 5.0])[0] == 401
         assert ask(rest, [1.0, 5.0], token="wrong")[0] == 401
-        assert ask(rest, [1.0, 5.0], token="secret") == (200, {"predictions": [2.5, 4.5]})
-        assert ask(rest, [1.0], "/v1/models/unknown:predict", "secret")[0] == 404
+        assert ask(rest, [1.0, 5.0], token=SECRET) == (200, {"predictions": [2.5, 4.5]})
+        assert ask(rest, [1.0], "/v1/models/unknown:predict", SECRET)[0] == 404
         request = PredictRequest()
-        request.model_spec.name = "half_plus"
+        request.model_spec.name = "half"
         request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([1, 5])))
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = PredictionServiceStub(channel)
-            answer = stub.Predict(request, timeout=10, metadata=[("authorization", "Bearer secret")])
+            answer = stub.Predict(request, timeout=10, metadata=[("authorization", f"Bearer {SECRET}")])
             np.testing.assert_allclose(tf.make_ndarray(answer.outputs["y"]), [2.5, 4.5])
             assert answer.model_spec.version.value == 1
             with pytest.raises(grpc.RpcError) as caught:
@@ -183,7 +196,7 @@ def test_rest_and_grpc_with_a_token_and_sigterm_under_load(models):
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
             request.model_spec.name = "unknown"
             with pytest.raises(grpc.RpcError) as caught:
-                stub.Predict(request, timeout=10, metadata=[("authorization", "Bearer secret")])
+                stub.Predict(request, timeout=10, metadata=[("authorization", f"Bearer {SECRET}")])
             assert caught.value.code() == grpc.StatusCode.NOT_FOUND
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
@@ -208,25 +221,25 @@ def test_nothing_accepted_is_lost_at_sigterm(models):
 
 
 @pytest.fixture(scope="module")
-def cluster(models, tmp_path_factory):
-    """A head and a worker node on this machine, with a replica on each, and HAProxy on the head."""
-    home = tmp_path_factory.mktemp("ray")
-    with pytest.MonkeyPatch.context() as patch:
+def cluster(models):
+    """A head and a worker node on this machine, with two replicas, and HAProxy on the head."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as home:
         for name, value in (_ray.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
             patch.setenv(name, value)
         import ray
         from ray.cluster_utils import Cluster
 
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-        worker = nodes.add_node(num_cpus=2)
-        ray.init(nodes.address, log_to_driver=False)
-        options = _ray.RayOptions(rest_port=free_port(), grpc_port=free_port(), replicas=2)
-        _ray.deploy(models, options)
-        yield options.rest_port, nodes, worker
-        ray.shutdown()
-        nodes.shutdown()
-        for process in _ray._haproxies(str(home)):
-            os.kill(process, signal.SIGKILL)
+        try:
+            worker = nodes.add_node(num_cpus=2)
+            ray.init(nodes.address, log_to_driver=False)
+            options = Options(root=str(models), rest_port=free_port(), grpc_port=free_port())
+            _ray.deploy(options, replicas=2)
+            yield options.rest_port, nodes, worker
+        finally:
+            ray.shutdown()
+            nodes.shutdown()
+            _ray.kill_haproxies(home, signal.SIGKILL)
 
 
 @needs_ray
@@ -234,7 +247,7 @@ def cluster(models, tmp_path_factory):
 def test_a_new_version_is_taken_without_a_failure(cluster, models):
     port, *_ = cluster
     with Load(port) as load:
-        half_plus(models / "half_plus", 2, 3.0)
+        export(models / "half", 2, 3.0)
         seconds = seconds_until(lambda: all(ask(port, [1.0])[1] == {"predictions": [3.5]} for _ in range(16)))
         time.sleep(2)
     print(f"New version: {load}; taken by all after {seconds:.1f} s")
