@@ -7,10 +7,10 @@ import subprocess
 import sys
 import textwrap
 
+import exported_models
 import keras
 import numpy as np
 import pytest
-import exported_models
 from keras import layers
 
 import keras_initx as initx
