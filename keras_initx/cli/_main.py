@@ -79,6 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("shape", nargs="?", help="of a kernel to draw, such as 256,128 or 3x3x64x128")
     verb.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     verb.add_argument("--json", action="store_true", help="for a program to read")
+    _add_initialize(verbs)
+    _add_calibrate(verbs)
+    add_diagnose(verbs, read_source)
+    add_export(verbs)
+    add_inspect(verbs)
+    add_serve(verbs)
+    return parser
+
+
+def _add_initialize(verbs: Any) -> None:
     verb = verbs.add_parser("initialize", help="a whole model: new weights by a strategy or an initializer")
     verb.set_defaults(verb=_initialize, write=str)
     verb.add_argument("model", help=MODEL_HELP)
@@ -89,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--seed", type=int, help="of all weights; a random one is reported")
     _add_model_options(verb)
+
+
+def _add_calibrate(verbs: Any) -> None:
     verb = verbs.add_parser("calibrate", help="a whole model: rescale its weights to the law's std on data")
     verb.set_defaults(verb=_calibrate, write=str)
     verb.add_argument("model", help=MODEL_HELP)
@@ -101,11 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--redraw", action="store_true", help="draw the law's base first")
     verb.add_argument("--seed", type=int, help="of the redraw")
     _add_model_options(verb)
-    add_diagnose(verbs, read_source)
-    add_export(verbs)
-    add_inspect(verbs)
-    add_serve(verbs)
-    return parser
 
 
 def _add_model_options(verb: argparse.ArgumentParser) -> None:

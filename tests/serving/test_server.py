@@ -369,10 +369,9 @@ class Load:
 
     def __init__(self, server, clients, want):
         self.server, self.want, self.answers, self.failures, self.refused = server, want, 0, [], 0
-        self.on = True
+        self.on, self.lock = True, threading.Lock()
         self.pool = concurrent.futures.ThreadPoolExecutor(clients)
         self.tasks = [self.pool.submit(self.run) for _ in range(clients)]
-        self.lock = threading.Lock()
 
     def run(self):
         session = requests.Session()
