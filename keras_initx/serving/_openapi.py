@@ -52,7 +52,7 @@ def openapi() -> dict[str, Any]:
     """Returns the description of every route, by OpenAPI 3.1.
 
     >>> sorted(openapi()["paths"])[:2]
-    ['/healthz', '/monitoring/prometheus/metrics']
+    ['/', '/healthz']
     """
     return {
         "openapi": "3.1.0",
