@@ -8,9 +8,10 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-backends test-slow check format smoke bench clean
 
-demo: $(VENV)/.examples
+demo: $(VENV)/.examples $(VENV)/.serve
 	$(BIN)/python examples/image_classification.py
 	$(BIN)/python examples/predict.py saved_models/digits
+	$(BIN)/python examples/serve.py saved_models
 
 test: $(VENV)/.dev
 	$(PYTEST)

@@ -15,12 +15,14 @@ from keras_initx import (
     layers,
     plots,
     probe,
+    serving,
     strategies,
     walk,
 )
 from keras_initx.calibration import calibrate
 from keras_initx.diagnostics import diagnose
 from keras_initx.saved_model import export
+from keras_initx.serving import serve
 from keras_initx.strategies import initialize
 
 __version__ = importlib.metadata.version("keras-initx")
@@ -39,6 +41,8 @@ __all__ = [
     "layers",
     "plots",
     "probe",
+    "serve",
+    "serving",
     "strategies",
     "walk",
 ]

@@ -1,6 +1,9 @@
 """Models for the tests of the protocol, written by TensorFlow 1's builder, which may name what it likes."""
 
 import asyncio
+import functools
+import pathlib
+import sys
 
 import numpy as np
 
@@ -101,6 +104,33 @@ def several(folder):
     write(folder, build)
 
 
+CONFIG = """model_config_list {
+  config {
+    name: "half" base_path: "/models/half" model_platform: "tensorflow"
+    model_version_policy { all {} } version_labels { key: "old" value: 1 }
+  }
+  config { name: "types" base_path: "/models/types" model_platform: "tensorflow" }
+  config { name: "several" base_path: "/models/several" model_platform: "tensorflow" }
+}
+"""
+
+
+def write_all(folder):
+    """Writes all models, and TensorFlow Serving's configuration of them; returns {(name, version): folder}."""
+    folder = pathlib.Path(folder)
+    found = {}
+    for name, number, build in (
+        ("half", 1, half_plus_two),
+        ("half", 123, functools.partial(half_plus_two, add=3.0)),
+        ("types", 1, every_type),
+        ("several", 1, several),
+    ):
+        found[name, number] = folder / name / str(number)
+        build(found[name, number])
+    (folder / "models.config").write_text(CONFIG)
+    return found
+
+
 class Alone:
     """A loaded version that runs each request by itself."""
 
@@ -151,3 +181,7 @@ def strings(*values):
     tensor = np.empty(len(values), object)
     tensor[:] = values
     return tensor
+
+
+if __name__ == "__main__":
+    write_all(sys.argv[1])

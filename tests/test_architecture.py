@@ -42,7 +42,7 @@ ALLOWED = {
             "layers",
             "probe",
         ),
-        *("plots", "saved_model", "strategies", "walk"),
+        *("plots", "saved_model", "serving", "strategies", "walk"),
     },
 }
 # What no room may import at module level, but for those named: they are slow, or extras.

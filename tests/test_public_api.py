@@ -27,6 +27,7 @@ def test_promised_names():
     assert callable(initx.calibrate)
     assert callable(initx.diagnose)
     assert callable(initx.export)
+    assert callable(initx.serve)
     assert callable(initx.initializers.names)
     assert callable(initx.fans.compute_fans)
     assert initx.callbacks.WeightHistograms
@@ -50,6 +51,7 @@ def test_promised_names():
         "probe",
         "recurrence",
         "saved_model",
+        "serving",
         "state",
         "summaries",
         "walk",

@@ -1,6 +1,7 @@
 """The local server: REST by uvicorn and gRPC by grpc.aio over the same models, in one process or several."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 from keras_initx.serving._configs import find_models, read_batching, read_models
 from keras_initx.serving._grpc import start_grpc
 from keras_initx.serving._http import Application
+from keras_initx.serving._listener import LAME_DUCK, listen, turn_away
 from keras_initx.serving._metrics import Metrics
 from keras_initx.serving._models import Models
 from keras_initx.serving._options import Options
@@ -19,7 +21,8 @@ from keras_initx.serving._workers import supervise
 __all__ = ["serve", "work"]
 
 _log = logging.getLogger("keras_initx.serving")
-_LAME_DUCK = 0.5  # seconds in which clients are told to go before connections are closed
+# Seconds in which connections that wait are accepted, and in which what they ask is read.
+_LAST_CALL, _READ = 0.1, 0.2
 
 
 def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
@@ -56,7 +59,7 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
     _check_installed()
     if chosen.root is not None:
         find_models(chosen.root)  # for its errors, before anything listens
-    with _listen(chosen.host, chosen.rest_port) as listener:
+    with listen(chosen.host, chosen.rest_port) as listener:
         if chosen.workers > 1:
             return supervise(chosen, listener)
         return work(chosen, listener)
@@ -78,7 +81,7 @@ def work(options: Options, listener: socket.socket) -> int:
         limits["max_queue"] = options.max_queue
     metrics = Metrics()
     models = Models(configs, poll_seconds=options.poll_seconds, on_batch=metrics.batch, **limits)
-    running = _Running(models, options, metrics)
+    running = _Running(models, options, metrics, listener)
     settings: dict[str, Any] = {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
     config = uvicorn.Config(
         running,
@@ -95,7 +98,8 @@ def work(options: Options, listener: socket.socket) -> int:
     # uvicorn raises the signals that it caught once more when it is done: they have done their work.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    running.server.run([listener])
+    with contextlib.suppress(SystemExit):  # what uvicorn says of a start that failed
+        running.server.run([listener])
     if running.failed:
         raise ValueError(str(running.failed)) from running.failed
     return 0
@@ -106,13 +110,15 @@ class _Running:
 
     server: Any = None
 
-    def __init__(self, models: Models, options: Options, metrics: Metrics) -> None:
+    def __init__(self, models: Models, options: Options, metrics: Metrics, listener: socket.socket) -> None:
         self.failed: Exception | None = None
+        self._listener = listener
         self._models, self._options, self._metrics = models, options, metrics
         self._prepared = False
         self._app = Application(models, options, metrics, lambda: self._prepared and models.ready)
         self._grpc: Any = None
         self._loading: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -126,7 +132,7 @@ class _Running:
             await self._start()
         except Exception as error:
             self.failed = error
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send({"type": "lifespan.startup.failed"})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -136,7 +142,7 @@ class _Running:
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._drain, number, loop)
+            loop.add_signal_handler(number, self._drain, number)
         self._grpc = await start_grpc(self._models, self._options, self._metrics)
         self._loading = asyncio.create_task(self._load())
 
@@ -147,11 +153,23 @@ class _Running:
         names = ", ".join(self._models.names())
         _log.info("Serving %s", names)
 
-    def _drain(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
-        if self._app.draining:
-            self.server.force_exit |= number == signal.SIGINT  # a second Ctrl-C waits for nobody
-        self._app.draining = True
-        loop.call_later(_LAME_DUCK, setattr, self.server, "should_exit", True)
+    def _drain(self, number: int) -> None:
+        if self._draining is None:
+            self._app.draining = True
+            self._draining = asyncio.create_task(self._leave())
+        elif number == signal.SIGINT:  # a second Ctrl-C waits for nobody
+            self.server.force_exit = self.server.should_exit = True
+
+    async def _leave(self) -> None:
+        """Closes the door in steps: what was sent to a connection that was made is answered."""
+        await asyncio.sleep(LAME_DUCK)
+        if self._options.workers == 1:  # or the supervisor does, for all
+            turn_away(self._listener)
+        await asyncio.sleep(_LAST_CALL)
+        for server in self.server.servers:
+            server.close()
+        await asyncio.sleep(_READ)
+        self.server.should_exit = True
 
     async def _stop(self) -> None:
         await self._grpc.stop(self._options.timeout_seconds)
@@ -167,23 +185,6 @@ def _configs(options: Options) -> Any:
     assert root is not None
     find: Callable[[], Any] = lambda: find_models(root)  # noqa: E731
     return find
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise ValueError(
-            f"`rest_port` must be free and `host` an address of this machine. Received: host={host!r}, "
-            f"rest_port={port}: {error.strerror}. Choose another one."
-        ) from error
-    listener.set_inheritable(True)
-    return listener
 
 
 def _check_installed() -> None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from typing import Any
 
+from keras_initx.serving._listener import LAME_DUCK, turn_away
 from keras_initx.serving._options import Options
 
 __all__ = ["supervise"]
@@ -46,6 +47,8 @@ def supervise(options: Options, listener: socket.socket) -> int:
                 time.sleep(_LOOK)
             for worker in workers:
                 worker.process.send_signal(signal.SIGTERM)
+            time.sleep(LAME_DUCK)
+            turn_away(listener)
             for worker in workers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(options.timeout_seconds + 5)

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from served_graphs import TYPES, Fixed, every_type, half_plus_two, several, wait
+from served_graphs import TYPES, Fixed, wait, write_all
+from serving_vectors import ANSWERED, REFUSED
 
 from keras_initx.serving._rest import answer
 
@@ -12,14 +13,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rest")
-    half_plus_two(folder / "half" / "1")
-    half_plus_two(folder / "half" / "123", add=3.0)
-    every_type(folder / "types")
-    several(folder / "several")
-    folders = {("half", 1): folder / "half" / "1", ("half", 123): folder / "half" / "123"}
-    folders |= {("types", 1): folder / "types", ("several", 1): folder / "several"}
-    return Fixed(folders, {"old": 1})
+    return Fixed(write_all(tmp_path_factory.mktemp("rest")), {"old": 1})
 
 
 @pytest.fixture
@@ -31,52 +25,7 @@ def ask(models):
     return ask
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "want"),
-    [
-        ("/half:predict", '{"instances": [1.0, 2.0]}', {"predictions": [3.5, 4.0]}),
-        ("/half:predict", '{"instances": [[1.0, 2.0], [3, 4]]}', {"predictions": [[3.5, 4], [4.5, 5]]}),
-        ("/half/versions/1:predict", '{"instances": [1.0, 2.0]}', {"predictions": [2.5, 3.0]}),
-        ("/half/versions/00001:predict", '{"inputs": [3.0, 4.0]}', {"outputs": [3.5, 4.0]}),
-        ("/half/labels/old:predict", '{"inputs": {"x": 3.0}}', {"outputs": 3.5}),
-        (
-            "/half/versions/123:predict",
-            '{"signature_name": "serving_default", "instances": [{"x": [3.0]}]}',
-            {"predictions": [[4.5]]},
-        ),
-        (
-            "/several:predict",
-            '{"instances": [{"a": [1, 2], "n": 4}]}',
-            {"predictions": [{"next": 5, "sum": 3.0}]},
-        ),
-        (
-            "/several:predict",
-            '{"inputs": {"a": [[1, 2]], "n": [4]}}',
-            {"outputs": {"next": [5], "sum": [3.0]}},
-        ),
-        ("/several:predict", '{"signature_name": "scalar", "inputs": [[1, 2]]}', {"outputs": 3.0}),
-        (
-            "/several:predict",
-            '{"signature_name": "strings", "instances": ["é", {"b64": "/wA="}]}',
-            None,
-        ),
-        (
-            "/half:classify",
-            '{"signature_name": "classify_x_to_y", "examples": [{"x": 20.0}, {"x": 10.0}]}',
-            {"results": [[["", 13.0]], [["", 8.0]]]},
-        ),
-        (
-            "/half/versions/1:classify",
-            '{"signature_name": "classify_names", "context": {"x": 20.0}, "examples": [{}, {"x": 10.0}]}',
-            {"results": [[["half", 12.0]], [["half", 7.0]]]},
-        ),
-        (
-            "/half/versions/1:regress",
-            '{"signature_name": "regress_x_to_y", "examples": [{"x": 80.0}]}',
-            {"results": [42.0]},
-        ),
-    ],
-)
+@pytest.mark.parametrize(("path", "body", "want"), ANSWERED)
 def test_what_is_asked_is_answered(models, path, body, want):
     found = wait(answer("POST", f"/v1/models{path}", body.encode(), models))
     assert found.status == 200, found.body
@@ -99,87 +48,7 @@ def test_all_types_together(ask):
     assert ask("POST", "/types:predict", body) == (200, {"predictions": rows})
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "message"),
-    [
-        ("/foo:predict", '{"instances": [1]}', 404, "Servable not found for request: Latest(foo)"),
-        (
-            "/foo/versions/5:predict",
-            '{"instances": [1]}',
-            404,
-            "Servable not found for request: Specific(foo, 5)",
-        ),
-        (
-            "/half/versions/9:predict",
-            '{"instances": [1]}',
-            404,
-            "Servable not found for request: Specific(half, 9)",
-        ),
-        ("/half%2F..:predict", '{"instances": [1]}', 404, "Servable not found"),
-        ("/half/labels/new:predict", '{"instances": [1]}', 400, "Unrecognized servable version label: new"),
-        ("/half:predict", "", 400, "JSON Parse error: The document is empty"),
-        ("/half:predict", "instances = [1]", 400, "JSON Parse error: Invalid value"),
-        ("/half:predict", '{"signature_name": 5}', 400, "must be a string value"),
-        ("/half:predict", '{"instances": ["a"]}', 400, "not of expected type: float"),
-        (
-            "/half:predict",
-            '{"signature_name": "x", "instances": [1]}',
-            400,
-            'Serving signature name: "x" not found in signature def',
-        ),
-        (
-            "/several:predict",
-            '{"instances": [{"a": [1, 2, 3], "n": 1}]}',
-            400,
-            "input tensor alias 'a' must have shape [?,2]. Received: [1,3]",
-        ),
-        (
-            "/several:predict",
-            '{"signature_name": "scalar", "instances": [[1, 2]]}',
-            400,
-            "no shape information",
-        ),
-        (
-            "/several:predict",
-            '{"signature_name": "uneven", "instances": [[1, 2], [3, 4]]}',
-            400,
-            "inconsistent batch size",
-        ),
-        ("/types:predict", '{"signature_name": "half", "instances": [1]}', 501, "Conversion of JSON"),
-        (
-            "/half:classify",
-            '{"examples": [{"x": 1.0}]}',
-            400,
-            "Expected classification signature method_name",
-        ),
-        ("/half:regress", '{"examples": [{"x": 1.0}]}', 400, "Expected regression signature method_name"),
-        (
-            "/half:regress",
-            '{"signature_name": "y", "examples": [{}]}',
-            400,
-            "No signature was found with the name: y",
-        ),
-        (
-            "/half:regress",
-            '{"signature_name": "bad_regress", "examples": [{"x": 1.0}]}',
-            400,
-            "Expected output Tensor of DT_FLOAT",
-        ),
-        (
-            "/half:regress",
-            '{"signature_name": "no_outputs", "examples": [{"x": 1.0}]}',
-            400,
-            "No regression outputs",
-        ),
-        (
-            "/half:regress",
-            '{"signature_name": "regress_x_to_y", "examples": [{"x": 1}]}',
-            400,
-            "Data types don't match",
-        ),
-        ("/half:explain", "{}", 400, "Malformed request: POST /v1/models/half:explain"),
-    ],
-)
+@pytest.mark.parametrize(("path", "body", "status", "message"), REFUSED)
 def test_what_cannot_be_answered_is_an_error_with_its_status(ask, path, body, status, message):
     found, document = ask("POST", path, body)
     assert (found, sorted(document)) == (status, ["error"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from served_graphs import TYPES, Fixed, every_type, half_plus_two, several, wait
+from served_graphs import TYPES, Fixed, wait, write_all
 
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._loaded import DTYPES
@@ -13,14 +13,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rpc")
-    half_plus_two(folder / "half" / "1")
-    half_plus_two(folder / "half" / "123", add=3.0)
-    every_type(folder / "types")
-    several(folder / "several")
-    folders = {("half", 1): folder / "half" / "1", ("half", 123): folder / "half" / "123"}
-    folders |= {("types", 1): folder / "types", ("several", 1): folder / "several"}
-    return Fixed(folders, {"old": 1})
+    return Fixed(write_all(tmp_path_factory.mktemp("rpc")), {"old": 1})
 
 
 @pytest.fixture

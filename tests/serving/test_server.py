@@ -1,0 +1,453 @@
+"""The server as users start it, `initx serve`, and clients: requests, curl, TensorFlow Serving's stubs."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+from served_graphs import half_plus_two
+
+pytestmark = pytest.mark.tensorflow
+
+
+def free_ports():
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]
+
+
+class Server:
+    """`initx serve` in a process of its own."""
+
+    def __init__(self, folder, *arguments, scheme="http"):
+        self.rest, self.grpc = free_ports()
+        self.url = f"{scheme}://127.0.0.1:{self.rest}"
+        self.log = folder / f"serve-{self.rest}.log"
+        ports = ["--rest-port", str(self.rest), "--grpc-port", str(self.grpc)]
+        command = [sys.executable, "-m", "keras_initx", "serve", *map(str, arguments), *ports]
+        self.process = subprocess.Popen(command, stderr=self.log.open("w"), stdout=subprocess.DEVNULL)
+
+    def wait(self, **options):
+        seen = set()
+        for _ in range(1200):
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(requests.ConnectionError):
+                seen.add(status := requests.get(f"{self.url}/readyz", **options).status_code)
+                if status == 200:
+                    return seen
+            time.sleep(0.05)
+        raise TimeoutError(self.log.read_text())
+
+    def predict(self, values, path="half:predict", **options):
+        return requests.post(f"{self.url}/v1/models/{path}", json={"instances": values}, **options)
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    half_plus_two(folder / "models" / "half" / "00000001")
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    server = Server(root.parent, root, "--access-log")
+    seen = server.wait()
+    assert 503 in seen or seen == {200}
+    yield server
+    assert server.stop() == 0, server.log.read_text()
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"time"')]
+    assert {"client", "method", "path", "status", "bytes", "milliseconds"} <= set(lines[0])
+
+
+def stubs(server, credentials=None):
+    import grpc
+    from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+    target = f"localhost:{server.grpc}" if credentials else f"127.0.0.1:{server.grpc}"
+    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
+    return (
+        prediction_service_pb2_grpc.PredictionServiceStub(channel),
+        model_service_pb2_grpc.ModelServiceStub(channel),
+    )
+
+
+def predict_request(values, model="half"):
+    import tensorflow as tf
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+    request = PredictRequest()
+    request.model_spec.name = model
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32(values)))
+    return request
+
+
+def test_requests_get_answers(server):
+    answer = server.predict([1.0, 2.0, 5.0])
+    assert answer.json() == {"predictions": [2.5, 3.0, 4.5]}
+    assert answer.headers["Content-Type"] == "application/json"
+    assert server.predict([1.0], "half/versions/1:predict").json() == {"predictions": [2.5]}
+    for answer, status in (
+        (server.predict(["a"]), 400),
+        (server.predict([1.0], "no:predict"), 404),
+        (server.predict([1.0], "half/versions/7:predict"), 404),
+        (server.predict([1.0], "..%2f..%2fetc:predict"), 404),
+        (requests.put(f"{server.url}/v1/models/half"), 400),
+        (requests.get(f"{server.url}/nowhere"), 404),
+        (requests.post(f"{server.url}/readyz"), 405),
+        (requests.options(f"{server.url}/v1/models/half:predict"), 400),
+    ):
+        assert answer.status_code == status
+        assert list(answer.json()) == ["error"]
+        assert answer.headers["Content-Type"] == "application/json"
+    origin = {"Origin": "https://example.com"}
+    answer = requests.options(f"{server.url}/v1/models/half:predict", headers=origin)
+    assert answer.status_code == 200
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_what_stands_beside_the_protocol(server):
+    assert requests.get(f"{server.url}/healthz").status_code == 200
+    models = requests.get(f"{server.url}/v1/models").json()["models"]
+    assert [(m["name"], m["model_version_status"][0]["state"]) for m in models] == [("half", "AVAILABLE")]
+    server.predict([1.0])
+    server.predict([1.0], f"{'x' * 50}:predict")
+    metrics = requests.get(f"{server.url}/monitoring/prometheus/metrics").text
+    assert re.search(r':tensorflow:serving:request_count\{model_name="half",status="OK"\} \d+', metrics)
+    assert ':tensorflow:serving:request_latency_bucket{API="predict",entrypoint="REST"' in metrics
+    assert "xxxx" not in metrics  # names that clients make up are no labels
+
+
+def test_curl_in_the_words_of_the_readme(server):
+    command = ["curl", "-s", "-d", '{"instances": [1.0, 2.0]}', f"{server.url}/v1/models/half:predict"]
+    assert json.loads(subprocess.check_output(command)) == {"predictions": [2.5, 3.0]}
+
+
+def test_tensorflow_servings_own_clients(server):
+    import grpc
+    from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+
+    prediction, model = stubs(server)
+    response = prediction.Predict(predict_request([1, 2]), 10)
+    assert list(response.outputs["y"].float_val) == [2.5, 3.0]
+    assert response.model_spec.version.value == 1
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "half"
+    assert model.GetModelStatus(request, 10).model_version_status[0].version == 1
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "half"
+    assert prediction.GetModelMetadata(request, 10).model_spec.version.value == 1
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(predict_request([1], "other"), 10)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert caught.value.details() == "Servable not found for request: Latest(other)"
+    with pytest.raises(grpc.RpcError) as caught:
+        model.HandleReloadConfigRequest(reload_request("half", "/"), 10)
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
+def reload_request(name, path):
+    from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+
+    request = ReloadConfigRequest()
+    request.config.model_config_list.config.add(name=name, base_path=str(path), model_platform="tensorflow")
+    return request
+
+
+def test_a_body_that_is_too_large_is_refused_and_the_client_reads_why(server):
+    body = b'{"instances": [' + b"1.0," * (14 * 2**20) + b"1.0]}"
+    for headers in ({}, {"Expect": "100-continue"}):
+        answer = requests.post(f"{server.url}/v1/models/half:predict", data=body, headers=headers)
+        assert answer.status_code == 413
+        assert "at most 33554432 bytes" in answer.json()["error"]
+    chunks = (body[at : at + 2**20] for at in range(0, len(body), 2**20))
+    assert requests.post(f"{server.url}/v1/models/half:predict", data=chunks).status_code == 413
+    with contextlib.suppress(subprocess.CalledProcessError):
+        found = subprocess.run(
+            ["curl", "-s", "--data-binary", "@-", f"{server.url}/v1/models/half:predict"],
+            input=body,
+            capture_output=True,
+        )
+        assert b"at most 33554432 bytes" in found.stdout
+
+
+def test_clients_that_leave_leave_nothing(server):
+    payload = b'{"instances": [1.0]}'
+    head = b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    for at in range(300):
+        with socket.create_connection(("127.0.0.1", server.rest)) as client:
+            client.sendall(head % (len(payload) * (1 + at % 2)) + payload)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    started = time.monotonic()
+    assert server.predict([1.0]).status_code == 200
+    assert time.monotonic() - started < 2
+
+
+def test_two_sockets_listen_and_both_on_the_loopback(server):
+    owned = {os.readlink(path) for path in pathlib.Path(f"/proc/{server.process.pid}/fd").iterdir()}  # noqa: PTH115
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in pathlib.Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in owned:
+                address, port = fields[1].split(":")
+                found.append((address[-8:], int(port, 16)))
+    # 127.0.0.1 as the kernel prints it; gRPC binds it as an address mapped into IPv6.
+    assert sorted(found) == sorted([("0100007F", server.rest), ("0100007F", server.grpc)])
+
+
+def test_a_port_that_is_taken_is_said_at_once(server, root):
+    command = [sys.executable, "-m", "keras_initx", "serve", str(root), "--rest-port", str(server.rest)]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert f"rest_port={server.rest}: Address already in use" in found.stderr
+    taken = ["--rest-port", str(free_ports()[0]), "--grpc-port", str(server.grpc)]
+    found = subprocess.run([*command[:5], *taken], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "`grpc_port` must be free" in found.stderr
+
+
+def test_a_new_version_answers_and_a_corrupt_one_does_not(server, root):
+    half_plus_two(root.parent / "next", add=3.0)
+    (root.parent / "next").rename(root / "half" / "2")
+    wait_until(lambda: server.predict([1.0]).json() == {"predictions": [3.5]})
+    (root / "half" / "3").mkdir()
+    (root / "half" / "3" / "saved_model.pb").write_bytes(b"no model")
+
+    def states():
+        found = requests.get(f"{server.url}/v1/models/half").json()["model_version_status"]
+        return {state["version"]: (state["state"], state["status"]["error_code"]) for state in found}
+
+    wait_until(lambda: states().get("3", ("",))[0] == "END")
+    assert states()["3"][1] != "OK"
+    assert states()["2"] == ("AVAILABLE", "OK")
+    assert server.predict([1.0]).json() == {"predictions": [3.5]}
+    shutil.rmtree(root / "half" / "3")
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def secured(root):
+    folder = root.parent
+    (folder / "token").write_text("correct-horse-battery-staple\n")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    options = ["--host", "0.0.0.0", "--token-file", folder / "token", "--tls-cert", cert, "--tls-key", key]
+    server = Server(folder, root, *options, "--timeout-seconds", "2", "--cors", scheme="https")
+    server.wait(verify=str(cert))
+    yield server, cert
+    assert server.stop() == 0, server.log.read_text()
+
+
+def test_a_token_is_asked_for_on_both_ports(secured):
+    import grpc
+
+    server, cert = secured
+    bearer = {"Authorization": "Bearer correct-horse-battery-staple"}
+    for headers, status in (({}, 401), ({"Authorization": "Bearer wrong"}, 401), (bearer, 200)):
+        answer = server.predict([1.0], verify=str(cert), headers=headers)
+        assert answer.status_code == status, answer.text
+        path = f"{server.url}/monitoring/prometheus/metrics"
+        assert requests.get(path, verify=str(cert), headers=headers).status_code == status
+        assert requests.get(f"{server.url}/healthz", verify=str(cert), headers=headers).status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    prediction, _ = stubs(server, grpc.ssl_channel_credentials(cert.read_bytes()))
+    for metadata in ((), (("authorization", "Bearer wrong"),)):
+        with pytest.raises(grpc.RpcError) as caught:
+            prediction.Predict(predict_request([1]), 10, metadata=metadata)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    metadata = (("authorization", bearer["Authorization"]),)
+    assert prediction.Predict(predict_request([1]), 10, metadata=metadata).outputs["y"].float_val
+
+
+def test_a_body_that_does_not_arrive_is_refused(secured):
+    import ssl
+
+    server, cert = secured
+    context = ssl.create_default_context(cafile=str(cert))
+    with socket.create_connection(("127.0.0.1", server.rest)) as plain:
+        client = context.wrap_socket(plain, server_hostname="localhost")
+        client.sendall(
+            b"POST /v1/models/half:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+            b"Authorization: Bearer correct-horse-battery-staple\r\n\r\n{"
+        )
+        started = time.monotonic()
+        client.settimeout(10)
+        answer = client.recv(4096)
+        while b"}" not in answer:
+            answer += client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"error"' in answer
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "0.0.0.0"], "`token_file` must be given to listen beyond this machine"),
+        (["--host", "10.0.0.1"], "`token_file` must be given"),
+        (["--tls-cert", "x"], "must be given together"),
+        (["--token-file", "nowhere"], "must be a file that can be read"),
+        (["--rest-port", "70000"], "must be from 0 to 65535"),
+        (["--workers", "0"], "must be positive"),
+        (["--max-queue", "-1"], "must be positive"),
+    ],
+)
+def test_options_that_are_wrong_or_unsafe_are_refused(root, options, message, capsys):
+    from keras_initx.cli import main
+
+    assert main(["serve", str(root), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_and_tokens_that_are_none(tmp_path, root, capsys):
+    from keras_initx.cli import main
+
+    assert main(["serve", str(tmp_path / "no")]) == 2
+    assert "`root` must be a folder" in capsys.readouterr().err
+    assert main(["serve"]) == 2
+    assert "must be given" in capsys.readouterr().err
+    for secret in ("short", "two words of text", ""):
+        (tmp_path / "token").write_text(secret)
+        assert main(["serve", str(root), "--token-file", str(tmp_path / "token")]) == 2
+        assert "must hold one word of 16" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def workers(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    half_plus_two(folder / "half" / "1")
+    half_plus_two(folder / "half" / "2", add=3.0)
+    config = folder / "models.config"
+    where = f'name: "half" base_path: "{folder}/half" model_platform: "tensorflow"'
+    which = 'model_version_policy { all {} } version_labels { key: "stable" value: 1 }'
+    config.write_text(f"model_config_list {{ config {{ {where} {which} }} }}")
+    server = Server(folder, "--config", config, "--workers", "2")
+    server.wait()
+    yield server
+    assert server.stop() == 0, server.log.read_text()
+
+
+def children(server):
+    tree = f"/proc/{server.process.pid}/task/{server.process.pid}/children"
+    return [int(pid) for pid in pathlib.Path(tree).read_text().split()]
+
+
+class Load:
+    """Clients in closed loops over connections that they keep."""
+
+    def __init__(self, server, clients, want):
+        self.server, self.want, self.answers, self.failures, self.refused = server, want, 0, [], 0
+        self.on = True
+        self.pool = concurrent.futures.ThreadPoolExecutor(clients)
+        self.tasks = [self.pool.submit(self.run) for _ in range(clients)]
+        self.lock = threading.Lock()
+
+    def run(self):
+        session = requests.Session()
+        while self.on:
+            try:
+                answer = session.post(f"{self.server.url}/v1/models/half:predict", json={"instances": [2.0]})
+                good = answer.status_code == 200 and answer.json() == {"predictions": [self.want]}
+                with self.lock:
+                    self.answers += good
+                    self.failures += [] if good else [answer.text]
+            except requests.ConnectionError as error:
+                refused = "Connection refused" in str(error)
+                with self.lock:
+                    self.refused += refused
+                    self.failures += [] if refused else [str(error)]
+                if refused:
+                    return
+
+    def stop(self):
+        self.on = False
+        for task in self.tasks:
+            task.result(60)
+        self.pool.shutdown()
+
+
+def test_labels_of_a_config_file(workers):
+    for path, want in (
+        ("half:predict", 3.5),
+        ("half/labels/stable:predict", 2.5),
+        ("half/versions/1:predict", 2.5),
+    ):
+        assert workers.predict([1.0], path).json() == {"predictions": [want]}
+    assert workers.predict([1.0], "half/labels/no:predict").status_code == 400
+
+
+def test_a_killed_worker_fails_what_it_held_and_comes_back(workers):
+    wait_until(lambda: len(children(workers)) == 2)
+    load = Load(workers, 4, 4.0)
+    wait_until(lambda: load.answers > 50)
+    killed = children(workers)[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in children(workers) and len(children(workers)) == 2)
+    wait_until(lambda: load.answers > 300)
+    load.stop()
+    assert len(load.failures) <= 4, load.failures  # what each client had in flight
+    assert not load.refused
+    metrics = requests.get(f"{workers.url}/monitoring/prometheus/metrics").text
+    assert re.search(r':tensorflow:serving:request_count\{model_name="half",status="OK"\}', metrics)
+
+
+def test_sigterm_under_load_loses_nothing(root):
+    server = Server(root.parent, root)
+    server.wait()
+    load = Load(server, 8, server.predict([2.0]).json()["predictions"][0])
+    wait_until(lambda: load.answers > 100)
+    assert server.stop() == 0, server.log.read_text()
+    load.stop()
+    assert load.refused == 8
+    assert load.failures == []
+
+
+def test_the_configuration_is_replaced_over_grpc(root, tmp_path):
+    import grpc
+
+    half_plus_two(tmp_path / "other" / "5", add=10.0)
+    config = tmp_path / "models.config"
+    config.write_text(f'model_config_list {{ config {{ name: "half" base_path: "{root}/half" }} }}')
+    server = Server(tmp_path, "--config", config)
+    server.wait()
+    _, model = stubs(server)
+    model.HandleReloadConfigRequest(reload_request("other", tmp_path / "other"), 30)
+    assert server.predict([1.0], "other:predict").json() == {"predictions": [10.5]}
+    assert server.predict([1.0]).status_code == 404
+    with pytest.raises(grpc.RpcError) as caught:
+        model.HandleReloadConfigRequest(reload_request("gone", tmp_path / "gone"), 30)
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert server.predict([1.0], "other:predict").status_code == 200
+    assert server.stop() == 0
