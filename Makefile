@@ -55,6 +55,7 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/signal_diagnose.py
 	$(BIN)/python benchmarks/signal_histograms.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/serve.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

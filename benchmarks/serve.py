@@ -1,8 +1,8 @@
 """The server under load and faults, against a FastAPI server and an empty gRPC server of the same run.
 
-All on the loopback, in at most ten minutes; `--quick` takes two, shows the table and keeps none. Rows about Ray need
-`--ray`. `--url http://127.0.0.1:8501` with `--grpc-port` compares any running server that serves the same model:
-`--folder FOLDER` says where the models lie, FOLDER/models/digits, and is filled where it is empty.
+All on the loopback, in at most ten minutes; `--quick` takes two, shows the table and keeps none. Rows about
+Ray need `--ray`. `--url http://127.0.0.1:8501` with `--grpc-port` measures a running server, such as
+TensorFlow Serving, that serves FOLDER/models/digits of the `--folder FOLDER` that an earlier run has filled.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def states_until_ready(server: Server) -> set[int]:
 
 def rates(bench: Bench) -> list[Cell]:
     """Rates and latencies: groups in which each is measured once, servers in turn; medians over groups."""
-    groups, seconds = (1, 1.5) if bench.quick else (5, 3.0)
+    groups, seconds = (1, 1.0) if bench.quick else (5, 3.0)
     ours, baseline, echo = bench.default(), bench.fastapi(), bench.echo()
     pairs = [((ours, "rest"), (baseline, "rest"), clients) for clients in CLIENTS]
     pairs.append(((ours, "grpc"), (echo, "echo"), 32))
@@ -106,7 +106,7 @@ def resident(bench: Bench) -> list[Cell]:
     server = bench.default()
     faultless(bench, server, "rest", 32, 1.5)
     used = memory(server.pid)
-    return [(f"{used:.0f} MiB (RSS {memory(server.pid, 'Rss'):.0f})", used <= MEMORY)]
+    return [(f"{used:.0f} MiB (PSS {memory(server.pid, 'Pss'):.0f})", used <= MEMORY)]
 
 
 def open_sockets(bench: Bench) -> list[Cell]:
@@ -118,10 +118,11 @@ def open_sockets(bench: Bench) -> list[Cell]:
             if socket.state == LISTEN or socket.protocol.startswith("udp")
         }
     )
+    # gRPC's listener is an IPv6 socket that is bound to the mapped IPv4 address.
     names = {server.rest: "REST", server.grpc: "gRPC"}
     shown = ", ".join(f"{host}:{names.get(port, port)} ({protocol})" for host, port, protocol in found)
-    right = sorted((server.host, port, "tcp") for port in names)
-    return [(f"{len(found)}: {shown}", found == right)]
+    right = sorted((server.host, port) for port in names)
+    return [(f"{len(found)}: {shown}", [pair for *pair, _ in map(list, found)] == list(map(list, right)))]
 
 
 # Each function measures the rows beside it.
@@ -132,7 +133,7 @@ MEASURES: dict[Callable[[Bench], list[Cell]], list[tuple[str, str]]] = {
         *((f"REST p99, {clients} clients", f"at most {bound:.0f} ms") for clients, bound in P99.items()),
         ("gRPC Predict over an empty echo, 32 clients", f"at least {OVER_ECHO}"),
     ],
-    resident: [("memory, one small model", f"at most {MEMORY} MiB PSS")],
+    resident: [("memory, one small model", f"at most {MEMORY} MiB")],
     open_sockets: [("open sockets", "two, both on 127.0.0.1")],
     **serve_inputs.MEASURES,
     **serve_faults.MEASURES,
@@ -143,6 +144,7 @@ MEASURES: dict[Callable[[Bench], list[Cell]], list[tuple[str, str]]] = {
 def measure(bench: Bench, function: Callable[[Bench], list[Cell]], until: float) -> list[list[str]]:
     """Returns the rows of a function; where it fails they say so, and the others go on."""
     rows = MEASURES[function]
+    begun = time.monotonic()
     try:
         if time.monotonic() > until:
             raise NotMeasuredError("out of time")
@@ -152,9 +154,12 @@ def measure(bench: Bench, function: Callable[[Bench], list[Cell]], until: float)
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split()).replace("|", "/")
         cells = [(text[:300], "failed")] * len(rows)
+    finally:
+        bench.end_loads()
     table = [[what, text, bound, met] for (what, bound), (text, met) in zip(rows, cells, strict=True)]
     for row in table:
-        print("; ".join(row), file=sys.stderr, flush=True)
+        print("; ".join(row), file=sys.stderr)
+    print(f"{function.__name__}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
     return table
 
 
@@ -200,10 +205,11 @@ def main() -> None:
         f"python benchmarks/{pathlib.Path(__file__).name}{' --ray' * options.ray}",
         ["what", "measured", "bound", ""],
         table,
-        f"A network of 64, 128 and 10 units, one row a request, {versions}. Clients are closed loops in a process "
-        "of their own on the same cores; they check every answer's values. The baseline is a FastAPI server that calls "
-        "the signature inline. Rates and latencies: medians over 5 groups of 3 s each, in which both "
-        "servers are measured one after the other; the ratio's range over groups in brackets.",
+        f"A network of 64, 128 and 10 units, one row a request, {versions}. Clients are closed loops in a "
+        "process of their own on the same cores, over the loopback; they check every answer's values. The "
+        "baseline is a FastAPI server that calls the signature inline. Rates and latencies: medians over 5 "
+        "groups, in each of which both servers are measured for 3 s, one after the other; in brackets the "
+        "ratios' range over groups and the median rates.",
         keep=not (options.quick or options.only or options.url),
     )
 

@@ -1,8 +1,7 @@
 """The clients of `serve.py`: closed loops over REST or gRPC that check every answer.
 
-`python benchmarks/serve_load.py JOB`, where JOB is JSON with the fields of `Job`, runs until its seconds are over
-or SIGTERM comes, says `started` at the first answer, and prints its result as JSON. By itself it measures any
-server of the protocol.
+`python benchmarks/serve_load.py JOB`, where JOB is JSON with the fields of `Job`, says `started` at the first
+answer, runs until its seconds are over or SIGTERM comes, and prints its result as JSON.
 """
 
 import asyncio
@@ -12,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import random
 import re
 import signal
 import statistics
@@ -43,7 +43,7 @@ class Job:
         seconds: For how long.
         warmup: Seconds at the start whose answers are checked and not timed.
         allowed: Statuses other than 200 that are no failure.
-        pause: Seconds that a client waits after such a status.
+        pause: Seconds that a client waits after such a status, on average.
         host: The server's host.
     """
 
@@ -222,7 +222,8 @@ class Client(asyncio.Protocol):
         if drop:
             self.transport.close()
         elif pause:
-            asyncio.get_running_loop().call_later(pause, self.send)
+            # Never all at the same time.
+            asyncio.get_running_loop().call_later(random.uniform(0.5, 1.5) * pause, self.send)
         else:
             self.send()
 

@@ -1,6 +1,6 @@
 """The folders and requests of `serve.py`: `python benchmarks/serve_models.py FOLDER`.
 
-A process of its own: the one that measures maps no TensorFlow, whose pages would count by half in the server's.
+A process of its own: pages of TensorFlow that the measuring process mapped too would count by half in a PSS.
 """
 
 import os

@@ -56,8 +56,12 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def memory(root: int, field: str = "Pss") -> float:
-    """Returns the MiB of a process tree; `Pss` counts a page that n processes share as 1/n in each."""
+def memory(root: int, field: str = "Rss") -> float:
+    """Returns the MiB of a process tree.
+
+    `Rss` is what one process needs. `Pss` counts a page that n processes share as 1/n in each, be they of the
+    tree or not: it falls when anybody starts TensorFlow from the same files.
+    """
     kilobytes = 0
     for pid in tree(root):
         with contextlib.suppress(OSError):
@@ -92,7 +96,8 @@ def readable(address: str) -> str:
     """Reads an address as /proc/net writes it: words of four bytes, each in the machine's order."""
     data = bytes.fromhex(address)
     words = [data[i : i + 4][:: 1 if sys.byteorder == "big" else -1] for i in range(0, len(data), 4)]
-    return str(ipaddress.ip_address(b"".join(words)))
+    host = ipaddress.ip_address(b"".join(words))
+    return str(getattr(host, "ipv4_mapped", None) or host)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +218,7 @@ class Bench:
     def __init__(self, folder: pathlib.Path, command: list[str], *, quick: bool, ray: bool) -> None:
         self.folder, self.command, self.quick, self.ray = folder, command, quick, ray
         self.servers: list[Server] = []
+        self.loads: list[Load] = []
         self.shared: Any = None
 
     def prepare(self) -> None:
@@ -270,7 +276,15 @@ class Bench:
         job |= {"cases": str(self.folder / f"{cases}.json"), "kind": kind, "host": server.host}
         job["port"] = server.rest if kind == "rest" else server.grpc
         command = [sys.executable, str(HERE / "serve_load.py"), json.dumps(job)]
-        return Load(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        self.loads.append(Load(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
+        return self.loads[-1]
+
+    def end_loads(self) -> None:
+        """Kills those that a failed measurement has left."""
+        for load in self.loads:
+            load.process.kill()
+            load.process.communicate()
+        self.loads.clear()
 
     def good(self, server: Server) -> Answer:
         """Asks for one prediction; raises unless it is right. Returns the answer."""

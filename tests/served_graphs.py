@@ -116,7 +116,7 @@ CONFIG = """model_config_list {
 
 
 def write_all(folder):
-    """Writes all models, and TensorFlow Serving's configuration of them; returns {(name, version): folder}."""
+    """Writes all models, and TensorFlow Serving's configuration of them: {(name, version): folder}."""
     folder = pathlib.Path(folder)
     found = {}
     for name, number, build in (

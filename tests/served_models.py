@@ -1,8 +1,12 @@
-"""Small SavedModels for the tests of serving, written in a moment through TensorFlow 1's builder."""
+"""What tests of serving share: small SavedModels, written by TensorFlow 1's builder, and their `Models`."""
 
+import asyncio
 import pathlib
+import threading
 
 import numpy as np
+
+from keras_initx.serving import Models
 
 
 def save(folder, version, build):
@@ -75,3 +79,42 @@ def warm_up_file(path, *records):
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for record in records:
             writer.write(record)
+
+
+def serve(scenario, configs, **kwargs):
+    """Runs `scenario(models)` in a loop between start and stop, without the clock: it polls itself."""
+
+    async def main():
+        models = Models(configs, **{"poll_seconds": 0, "quiet_seconds": 0, **kwargs})
+        assert not models.ready
+        await models.start()
+        try:
+            return await scenario(models)
+        finally:
+            await models.stop()
+            assert not models.ready
+            assert not [thread for thread in threading.enumerate() if thread.name == "initx-run"]
+
+    return asyncio.run(main())
+
+
+async def ask(models, value=0.0, name="half", **which):
+    found = models.find(name, **which)
+    answer = await found.run(found.signatures["serving_default"], {"x": np.float32([value])}, ["y"])
+    return answer["y"].tolist()[0]
+
+
+async def unloaded(models, name="half"):
+    """Waits until nothing is being unloaded, then tells `{version: state}`."""
+    model = models._models[name]
+    while model._closing:
+        await asyncio.gather(*model._closing)
+    return states(models, name)
+
+
+def states(models, name="half"):
+    return {status.number: status.state for status in models.statuses(name)}
+
+
+def corrupt(folder):
+    (folder / "saved_model.pb").write_bytes(b"\x0aabc")

@@ -26,7 +26,7 @@ ALLOWED = {
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
     "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
-    "saved_model": set(),
+    "saved_model": {"data", "gains", "initializers", "walk"},
     "serving": set(),
     "cli": set(),
     "__main__": {"cli"},

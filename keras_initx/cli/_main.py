@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_initx.cli._diagnose import add_diagnose
+from keras_initx.cli._export import add_export, add_inspect
 from keras_initx.cli._models import MODEL_HELP, load_model
 from keras_initx.cli._serve import add_serve
 from keras_initx.cli._show import list_all, show, write_list, write_show
@@ -65,7 +66,8 @@ def _status(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
     verbs = parser.add_subparsers(
-        required=True, metavar="list | show | initialize | calibrate | diagnose | serve"
+        required=True,
+        metavar="list | show | initialize | calibrate | diagnose | export | inspect | serve",
     )
     parser.set_defaults(broken="")
     verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
@@ -100,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, help="of the redraw")
     _add_model_options(verb)
     add_diagnose(verbs, read_source)
+    add_export(verbs)
+    add_inspect(verbs)
     add_serve(verbs)
     return parser
 

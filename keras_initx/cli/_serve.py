@@ -36,11 +36,21 @@ def add_serve(verbs: Any) -> None:
     add("--timeout-seconds", type=float, default=30.0, help="how long a request may take (30)")
     add("--max-body-bytes", type=int, default=32 * 2**20, help="the largest request (33554432)")
     add("--max-queue", type=int, help="requests that may wait for a model")
+    add("--ray", action="store_true", help="in replicas of Ray Serve, the extra `ray`")
+    add("--replicas", type=int, default=2, help="with --ray: how many, or at least (2)")
+    add("--max-replicas", type=int, help="with --ray: how many at most, by load")
+    add("--ray-address", help="with --ray: a running cluster, such as auto (one of its own)")
 
 
 def _serve(options: argparse.Namespace) -> str:
-    from keras_initx.serving import serve
+    from keras_initx.serving import serve, serve_on_ray
 
-    own = {"verb", "write", "json", "broken", "root"}
-    serve(options.root, **{name: value for name, value in vars(options).items() if name not in own})
+    given = vars(options).copy()
+    for name in ("verb", "write", "json", "broken"):
+        del given[name]
+    scale = {name: given.pop(name) for name in ("replicas", "max_replicas", "ray_address")}
+    if given.pop("ray"):
+        serve_on_ray(**given, **scale)
+    else:
+        serve(**given)
     return "initx: stopped; what had been accepted was answered"

@@ -3,6 +3,16 @@
 from keras_initx.serving._configs import ModelConfig, find_models, read_batching, read_models
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._models import Models
+from keras_initx.serving._ray import serve_on_ray
 from keras_initx.serving._server import serve
 
-__all__ = ["ModelConfig", "Models", "ServingError", "find_models", "read_batching", "read_models", "serve"]
+__all__ = [
+    "ModelConfig",
+    "Models",
+    "ServingError",
+    "find_models",
+    "read_batching",
+    "read_models",
+    "serve",
+    "serve_on_ray",
+]

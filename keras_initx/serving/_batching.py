@@ -60,7 +60,7 @@ class Batcher:
     Requests of one signature, the same outputs and equal shapes but for the rows are run together. What is
     not known to be rows runs alone: signatures without a free first dimension, inputs of unequal or no rows,
     and every signature that once answered with another number of rows. A batch that fails is run again
-    request by request, so that a bad one fails alone.
+    in halves, and so on, so that a bad request fails alone.
 
     All but `_work` and what it calls runs in the event loop, so nothing is locked.
 
@@ -186,10 +186,6 @@ class Batcher:
             self._observe(sum(request.rows for request in batch))
 
     def _finish(self, batch: list[_Request], answers: Sequence[Any]) -> None:
-        if self._waiting:
-            self._start(self._next())
-        else:
-            self._idle.set()
         for request, answer in zip(batch, answers, strict=True):
             if request.future.done():  # cancelled
                 continue
@@ -197,6 +193,10 @@ class Batcher:
                 request.future.set_exception(answer)
             else:
                 request.future.set_result(answer)
+        if self._waiting:
+            self._start(self._next())
+        else:
+            self._idle.set()
 
     def _work(self) -> None:
         while batch := self._batches.get():
@@ -206,14 +206,17 @@ class Batcher:
             del batch, answers
 
     def _answers(self, batch: list[_Request]) -> Sequence[Any]:
-        if len(batch) > 1:
-            try:
-                return self._together(batch)
-            except _NotByRowsError:
-                self._alone.add(batch[0].signature.key)
-            except Exception as error:
-                _log.info("A batch of %s requests is run one by one: %s", len(batch), error)
-        return [self._one(request) for request in batch]
+        if len(batch) == 1:
+            return [self._one(batch[0])]
+        try:
+            return self._together(batch)
+        except _NotByRowsError:
+            self._alone.add(batch[0].signature.key)
+            return [self._one(request) for request in batch]
+        except Exception as error:
+            _log.info("A batch of %s requests is run in two halves: %s", len(batch), error)
+            half = len(batch) // 2
+            return [*self._answers(batch[:half]), *self._answers(batch[half:])]
 
     def _together(self, batch: list[_Request]) -> list[dict[str, np.ndarray]]:
         first = batch[0]

@@ -54,7 +54,7 @@ def resolve(folder: str, root: str) -> str:
 
 
 def fingerprint(folder: str, root: str) -> object:
-    """What changes with a folder's files: names, sizes and times; the target of a link out of `root`."""
+    """What changes when files do: their names, sizes and times; of a link out of `root`, its target."""
     try:
         real = resolve(folder, root)
     except ServingError:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import pathlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from keras_initx.serving._errors import ServingError
@@ -13,9 +13,37 @@ from keras_initx.serving._metrics import Metrics
 from keras_initx.serving._options import Options, Token
 from keras_initx.serving._rpc import METHODS
 
-__all__ = ["start_grpc"]
+__all__ = ["Handler", "handlers", "services", "start_grpc"]
 
 _log = logging.getLogger(__name__)
+
+Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+def handlers(models: Versions, options: Options, metrics: Metrics) -> dict[str, Handler]:
+    """Returns the protocol's methods as grpc.aio calls them, by path, with token, time limit and counters.
+
+    Args:
+        models: The models that are served.
+        options: The server's options.
+        metrics: Where requests are counted.
+    """
+    token = Token(options.token_file)
+    return {
+        path: _handler(method, path.rpartition("/")[2], models, metrics, token, options.timeout_seconds)
+        for path, method in METHODS.items()
+    }
+
+
+def services(methods: Mapping[str, Any]) -> list[Any]:
+    """Returns gRPC's generic handlers, one a service, of functions from bytes to bytes by path."""
+    import grpc
+
+    found: dict[str, dict[str, Any]] = {}
+    for path, method in methods.items():
+        _, service, name = path.split("/")
+        found.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(method)
+    return [grpc.method_handlers_generic_handler(service, named) for service, named in found.items()]
 
 
 async def start_grpc(models: Versions, options: Options, metrics: Metrics) -> Any:
@@ -39,18 +67,8 @@ async def start_grpc(models: Versions, options: Options, metrics: Metrics) -> An
             ("grpc.so_reuseport", int(options.workers > 1)),
         ]
     )
-    token = Token(options.token_file)
-    for service in ("PredictionService", "ModelService"):
-        prefix = f"/tensorflow.serving.{service}/"
-        handlers = {
-            path.removeprefix(prefix): grpc.unary_unary_rpc_method_handler(
-                _handler(method, path.removeprefix(prefix), models, metrics, token, options.timeout_seconds)
-            )
-            for path, method in METHODS.items()
-            if path.startswith(prefix)
-        }
-        generic = grpc.method_handlers_generic_handler(prefix.strip("/"), handlers)
-        server.add_generic_rpc_handlers((generic,))
+    for service in services(handlers(models, options, metrics)):
+        server.add_generic_rpc_handlers((service,))
     address = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{address}:{options.grpc_port}"
     try:
@@ -74,7 +92,7 @@ def _handler(
     metrics: Metrics,
     token: Token,
     seconds: float,
-) -> Callable[[bytes, Any], Awaitable[bytes]]:
+) -> Handler:
     """The method as grpc.aio calls it, bytes to bytes."""
     from grpc import StatusCode
 

@@ -45,6 +45,7 @@ class Model:
         pool: Threads that load.
         limits: Of each version.
         quiet: Seconds without a request after which an unwanted version is closed.
+        closing: Where the tasks that close versions are kept until they end, beside those of other models.
         observe: Called with the name and the rows of each batch.
     """
 
@@ -54,6 +55,7 @@ class Model:
         pool: concurrent.futures.Executor,
         limits: Limits,
         quiet: float,
+        closing: set[asyncio.Task[None]],
         observe: Callable[[str, int], None] | None,
     ) -> None:
         self.config = config
@@ -67,6 +69,7 @@ class Model:
         self._quiet = quiet
         self._observe = (lambda rows: observe(config.name, rows)) if observe else None
         self._lock = asyncio.Lock()
+        self._all_closing = closing
         self._closing: set[asyncio.Task[None]] = set()
         self._said: set[str] = set()
         self._ended = False
@@ -112,7 +115,7 @@ class Model:
         for number in list(self.available):
             self._unload(number, quiet)
         while self._closing:
-            await asyncio.gather(*self._closing)
+            await asyncio.wait(self._closing)  # whose own end does not end theirs
 
     async def _forgive(self) -> None:
         """Lets failed versions try again whose files changed since, or are gone."""
@@ -145,8 +148,9 @@ class Model:
         version = self.available.pop(number)
         self._set(number, "UNLOADING")
         task = asyncio.create_task(self._close(version, quiet))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        for tasks in (self._closing, self._all_closing):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _close(self, version: Version, quiet: float) -> None:
         await version.close(quiet)

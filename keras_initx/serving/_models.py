@@ -51,8 +51,11 @@ class Models:
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "initx-load")
         self._models: dict[str, Model] = {}
         self._watchers: dict[object, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._reloading: asyncio.Task[None] | None = None
         self._started = False
+        self._said = ""
 
     async def start(self) -> None:
         """Starts to load and to watch; returns when the first load of each model has ended, well or not.
@@ -62,27 +65,30 @@ class Models:
         Raises:
             ValueError: What the function that lists the models raises, or two models of one name.
         """
-        configs = await asyncio.to_thread(self._list) if self._list else self._configs
-        _check_names(configs)
-        self._models = {config.name: self._new(config) for config in configs}
-        await asyncio.gather(*(model.update() for model in self._models.values()))
-        for model in self._models.values():
-            self._watch(model, model.update)
-            for label, number in model.config.labels.items():
-                if number not in model.available:
-                    _log.error("Model %s label %s: no version %s", model.config.name, label, number)
-        if self._list:
-            self._watch(self, self._discover)
-        self._started = True
+        async with self._changing:  # a reload waits for its end
+            configs = await asyncio.to_thread(self._list) if self._list else self._configs
+            _check_names(configs)
+            self._models = {config.name: self._new(config) for config in configs}
+            await asyncio.gather(*(model.update() for model in self._models.values()))
+            for model in self._models.values():
+                self._watch(model, model.update)
+                for label, number in model.config.labels.items():
+                    if number not in model.available:
+                        _log.error("Model %s label %s: no version %s", model.config.name, label, number)
+            if self._list:
+                self._watch(self, self._discover)
+            self._started = True
 
     async def stop(self) -> None:
-        """Answers what was asked, and unloads everything."""
+        """Answers what was asked, and unloads everything; cancel a `start` that still runs first."""
         self._started = False
-        watchers = list(self._watchers.values())
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        tasks = [*self._watchers.values(), *([self._reloading] if self._reloading else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(model.close(0) for model in self._models.values()))
+        while self._closing:  # of models that a reload took away
+            await asyncio.wait(self._closing)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -98,7 +104,7 @@ class Models:
         return sorted(self._models)
 
     def statuses(self, name: str) -> list[VersionStatus]:
-        """A model's versions, the highest first, and the last ones that ended; none of an unknown one."""
+        """The versions of a model, the highest first, with the last that ended; none of an unknown model."""
         return self._models[name].statuses() if name in self._models else []
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
@@ -152,10 +158,27 @@ class Models:
             _check_names(configs)
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
-        async with self._changing:
-            await self._replace({config.name: config for config in configs})
+        # Once begun it is brought to its end, though the caller may be gone.
+        self._reloading = asyncio.create_task(self._replace({config.name: config for config in configs}))
+        await asyncio.shield(self._reloading)
 
     async def _replace(self, configs: dict[str, ModelConfig]) -> None:
+        async with self._changing:
+            models = await self._load_all(configs)
+            removed = [model for name, model in self._models.items() if models.get(name) is not model]
+            added = [model for name, model in models.items() if self._models.get(name) is not model]
+            self._models = models
+            for name, model in models.items():
+                model.config, model.candidate = configs[name], None
+            for model in removed:
+                self._watchers.pop(model).cancel()
+            for model in added:
+                self._watch(model, model.update)
+            await asyncio.gather(*(model.update() for model in models.values()))
+            await asyncio.gather(*(model.close(self._quiet) for model in removed))
+
+    async def _load_all(self, configs: dict[str, ModelConfig]) -> dict[str, Model]:
+        """Loads what new configs ask for beside what is served, or nothing."""
         models = {name: self._model_for(config) for name, config in configs.items()}
         added = [model for name, model in models.items() if self._models.get(name) is not model]
         changed = [model for name, model in models.items() if model in added or model.config != configs[name]]
@@ -171,16 +194,7 @@ class Models:
             await asyncio.gather(*(model.close(0) for model in added))
             await asyncio.gather(*(model.update() for model in changed if model not in added))
             raise
-        removed = [model for name, model in self._models.items() if models.get(name) is not model]
-        self._models = models
-        for model in changed:
-            model.config, model.candidate = configs[model.config.name], None
-        for model in removed:
-            self._watchers.pop(model).cancel()
-        for model in added:
-            self._watch(model, model.update)
-        await asyncio.gather(*(model.update() for model in changed))
-        await asyncio.gather(*(model.close(self._quiet) for model in removed))
+        return models
 
     def _model_for(self, config: ModelConfig) -> Model:
         model = self._models.get(config.name)
@@ -188,10 +202,17 @@ class Models:
         return model if model and same else self._new(config)
 
     def _new(self, config: ModelConfig) -> Model:
-        return Model(config, self._pool, self._limits, self._quiet, self._on_batch)
+        return Model(config, self._pool, self._limits, self._quiet, self._closing, self._on_batch)
 
     async def _discover(self) -> None:
-        for config in await asyncio.to_thread(self._list) if self._list else ():
+        try:
+            configs = await asyncio.to_thread(self._list) if self._list else ()
+        except (OSError, ValueError) as error:
+            if str(error) != self._said:
+                _log.warning("What is served stays: %s", error)
+            self._said = str(error)
+            return
+        for config in configs:
             if config.name not in self._models:
                 self._models[config.name] = model = self._new(config)
                 self._watch(model, model.update)

@@ -18,9 +18,8 @@ from keras_initx.serving._models import Models
 from keras_initx.serving._options import Options
 from keras_initx.serving._workers import supervise
 
-__all__ = ["serve", "work"]
+__all__ = ["check_installed", "import_messages", "make_models", "serve", "work"]
 
-_log = logging.getLogger("keras_initx.serving")
 # Seconds in which connections that wait are accepted, and in which what they ask is read.
 _LAST_CALL, _READ = 0.1, 0.2
 
@@ -56,7 +55,7 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
         ValueError: If an option is wrong, a port is taken, or the extra `serve` is not installed.
     """
     chosen = Options(root=None if root is None else os.fspath(root), **options)
-    _check_installed()
+    check_installed()
     if chosen.root is not None:
         find_models(chosen.root)  # for its errors, before anything listens
     with listen(chosen.host, chosen.rest_port) as listener:
@@ -74,13 +73,8 @@ def work(options: Options, listener: socket.socket) -> int:
     """
     import uvicorn
 
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns at each load of how we load
-    configs = _configs(options)
-    limits = read_batching(options.batching) if options.batching else {}
-    if options.max_queue:
-        limits["max_queue"] = options.max_queue
     metrics = Metrics()
-    models = Models(configs, poll_seconds=options.poll_seconds, on_batch=metrics.batch, **limits)
+    models = make_models(options, metrics)
     running = _Running(models, options, metrics, listener)
     settings: dict[str, Any] = {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
     config = uvicorn.Config(
@@ -103,6 +97,16 @@ def work(options: Options, listener: socket.socket) -> int:
     if running.failed:
         raise ValueError(str(running.failed)) from running.failed
     return 0
+
+
+def make_models(options: Options, metrics: Metrics) -> Models:
+    """Returns the models that the options name, not yet loaded; their batches are counted."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns at each load of how we load
+    configs = _configs(options)
+    limits = read_batching(options.batching) if options.batching else {}
+    if options.max_queue:
+        limits["max_queue"] = options.max_queue
+    return Models(configs, poll_seconds=options.poll_seconds, on_batch=metrics.batch, **limits)
 
 
 class _Running:
@@ -147,11 +151,13 @@ class _Running:
         self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
-        # TensorFlow's messages import TensorFlow: seconds, which the loop must not wait.
-        await asyncio.gather(self._models.start(), asyncio.to_thread(_import_messages))
-        self._prepared = True
-        names = ", ".join(self._models.names())
-        _log.info("Serving %s", names)
+        try:
+            # TensorFlow's messages import TensorFlow: seconds, which the loop must not wait.
+            await asyncio.gather(self._models.start(), asyncio.to_thread(import_messages))
+            self._prepared = True
+        except Exception as error:
+            self.failed = error
+            self.server.should_exit = True
 
     def _drain(self, number: int) -> None:
         if self._draining is None:
@@ -175,7 +181,9 @@ class _Running:
         await self._grpc.stop(self._options.timeout_seconds)
         if self._loading:
             self._loading.cancel()
-        await self._models.stop()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):  # of a model that hangs
+            await asyncio.wait_for(self._models.stop(), self._options.timeout_seconds)
 
 
 def _configs(options: Options) -> Any:
@@ -187,7 +195,8 @@ def _configs(options: Options) -> Any:
     return find
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuses to go on without the extra `serve`."""
     import importlib.util
 
     names = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
@@ -199,7 +208,8 @@ def _check_installed() -> None:
         )
 
 
-def _import_messages() -> None:
+def import_messages() -> None:
+    """Imports what every call needs, which takes seconds."""
     from tensorflow_serving.apis import (  # noqa: F401
         classification_pb2,
         get_model_metadata_pb2,

@@ -1,0 +1,6 @@
+"""A trained model to a versioned SavedModel folder that a server can be pointed at."""
+
+from keras_initx.saved_model._export import ExportedModel, export
+from keras_initx.saved_model._inspect import SavedModelFolder, SavedVersion, inspect
+
+__all__ = ["ExportedModel", "SavedModelFolder", "SavedVersion", "export", "inspect"]

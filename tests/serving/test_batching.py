@@ -1,0 +1,290 @@
+"""The batcher over a model made of a function, held and released by the test: no TensorFlow, no sleep."""
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from keras_initx.serving import ServingError
+from keras_initx.serving._batching import Batcher, Limits
+from keras_initx.serving._loaded import Signature, TensorSpec
+
+
+def signature(key="double", inputs=("x",), shape=(None,), kind="float"):
+    specs = {name: TensorSpec(f"{name}:0", kind, shape) for name in inputs}
+    return Signature(key, "tensorflow/serving/predict", specs, {"y": TensorSpec("y:0", kind, shape)})
+
+
+class Held:
+    """A model whose runs wait for `go`, and which tells what it was fed."""
+
+    def __init__(self, function=lambda x: 2 * x, held=True):
+        self.function = function
+        self.go = threading.Event()
+        self.began = threading.Semaphore(0)
+        self.runs = []
+        if not held:
+            self.go.set()
+
+    def run(self, signature, inputs, outputs):
+        self.runs.append({name: value.tolist() for name, value in inputs.items()})
+        self.began.release()
+        assert self.go.wait(10)
+        return {"y": self.function(*inputs.values())}
+
+
+def row(*values):
+    return {"x": np.array(values, np.float32)}
+
+
+def in_loop(scenario, model, **limits):
+    """Runs `scenario(batcher)` in a loop; afterwards nothing may be left."""
+
+    async def main():
+        batcher = Batcher(model, Limits(**limits))
+        try:
+            return await scenario(batcher)
+        finally:
+            model.go.set()
+            await batcher.drain(0)
+            assert batcher.waiting == batcher._size == 0
+            assert not batcher._waiting
+            batcher.close()
+            await asyncio.to_thread(batcher.join)
+
+    return asyncio.run(main())
+
+
+async def begun(model, batcher, requests, sign=None):
+    """Tasks for the requests; the first one runs and is held, the others wait."""
+    tasks = [asyncio.ensure_future(batcher.run(sign or signature(), request, ("y",))) for request in requests]
+    await asyncio.to_thread(model.began.acquire)
+    while batcher.waiting < len(requests) - 1:
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_what_arrives_while_one_runs_is_the_next_batch():
+    model, rows = Held(), []
+
+    async def scenario(batcher):
+        batcher._observe = rows.append
+        tasks = await begun(model, batcher, [row(1), row(2), row(3, 4), row(5)])
+        model.go.set()
+        return await asyncio.gather(*tasks)
+
+    answers = in_loop(scenario, model)
+    assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6, 8], [10]]
+    assert model.runs == [{"x": [1]}, {"x": [2, 3, 4, 5]}]
+    assert rows == [1, 4]
+
+
+def test_a_batch_ends_at_its_rows_and_a_larger_request_runs_whole():
+    model = Held()
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(0), row(1), row(2), row(3), row(4, 5, 6, 7), row(8)])
+        model.go.set()
+        await asyncio.gather(*tasks)
+
+    in_loop(scenario, model, max_batch_rows=2)
+    assert [run["x"] for run in model.runs] == [[0], [1, 2], [3], [4, 5, 6, 7], [8]]
+
+
+def test_signatures_outputs_and_shapes_are_not_mixed_and_none_starves():
+    model = Held()
+    other = signature("other")
+    wide = {"x": np.ones((1, 3), np.float32)}
+
+    async def scenario(batcher):
+        first = await begun(model, batcher, [row(0)])
+        requests = [(signature(), row(1)), (other, row(2)), (signature(), row(3)), (signature(), row(4))]
+        tasks = [asyncio.ensure_future(batcher.run(sign, inputs, ("y",))) for sign, inputs in requests]
+        tasks.append(asyncio.ensure_future(batcher.run(signature(shape=(None, None)), wide, ("y",))))
+        await asyncio.sleep(0)
+        model.go.set()
+        await asyncio.gather(*first, *tasks)
+
+    in_loop(scenario, model, max_batch_rows=2)
+    assert [run["x"] for run in model.runs] == [[0], [1, 3], [2], [[1, 1, 1]], [4]]
+
+
+@pytest.mark.parametrize(
+    ("sign", "requests"),
+    [
+        (signature(shape=(2,)), [row(1, 2), row(3, 4), row(5, 6)]),  # no batch
+        (signature(shape=None), [row(1), row(2), row(3)]),  # not even a rank
+        (signature(), [row(), row(), row()]),  # no rows
+        (signature(inputs=("x", "z")), [{**row(1, 2), "z": np.float32([3])}] * 3),  # unequal rows
+        (signature(shape=()), [{"x": np.float32(1)}] * 3),  # scalars
+    ],
+)
+def test_what_is_not_known_to_be_rows_runs_alone(sign, requests):
+    model = Held(lambda x, z=0: x)
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, requests, sign)
+        model.go.set()
+        await asyncio.gather(*tasks)
+
+    in_loop(scenario, model)
+    assert len(model.runs) == len(requests)
+
+
+@pytest.mark.parametrize("error", [ServingError("INVALID_ARGUMENT", "negative"), RuntimeError("negative")])
+def test_a_bad_row_fails_alone(error):
+    def root(x):
+        if (x < 0).any():
+            raise error
+        return x**0.5
+
+    model = Held(root)
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(0), row(4), row(-1), row(9)])
+        model.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    _, four, bad, nine = in_loop(scenario, model)
+    assert (four["y"].tolist(), nine["y"].tolist()) == ([2], [3])
+    assert isinstance(bad, ServingError)
+    assert bad.code == getattr(error, "code", "INTERNAL")
+    assert "negative" in bad.message
+
+
+def test_a_bad_row_costs_its_neighbours_few_runs():
+    def positive(x):
+        if (x < 0).any():
+            raise ServingError("INVALID_ARGUMENT", "negative")
+        return x
+
+    model = Held(positive)
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(n) for n in (0, 1, 2, 3, -4, 5, 6, 7, 8)])
+        model.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = in_loop(scenario, model)
+    assert [isinstance(answer, ServingError) for answer in answers] == [n == 4 for n in range(9)]
+    assert [len(run["x"]) for run in model.runs] == [1, 8, 4, 2, 2, 1, 1, 4]
+
+
+@pytest.mark.parametrize("function", [lambda x: x.sum(), lambda x: x[:1], lambda x: np.append(x, 0)])
+def test_outputs_that_do_not_count_the_rows_end_the_batching_of_their_signature(function):
+    model = Held(function)
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(1), row(2), row(3)])
+        model.go.set()
+        first = await asyncio.gather(*tasks)
+        again = await asyncio.gather(*(batcher.run(signature(), row(n), ("y",)) for n in (1, 2, 3)))
+        return first, again
+
+    for answers in in_loop(scenario, model):
+        assert [answer["y"].tolist() for answer in answers] == [
+            function(row(n)["x"]).tolist() for n in (1, 2, 3)
+        ]
+    assert [run["x"] for run in model.runs] == [[1], [2, 3], [2], [3], [1], [2], [3]]
+
+
+def test_cancelled_requests_leave_before_they_run():
+    model = Held()
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(n) for n in range(1000)])
+        for task in tasks[:500]:  # the first one runs already: its answer has no taker
+            task.cancel()
+        await asyncio.gather(*tasks[:500], return_exceptions=True)
+        assert batcher.waiting == 500
+        for task in tasks[501:]:
+            task.cancel()
+        await asyncio.gather(*tasks[501:], return_exceptions=True)
+        model.go.set()
+        return await tasks[500]
+
+    assert in_loop(scenario, model)["y"].tolist() == [1000]
+    assert [run["x"] for run in model.runs] == [[0], [500]]
+
+
+def test_a_full_queue_refuses_at_once():
+    model = Held()
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(n) for n in range(4)])
+        start = time.perf_counter()
+        with pytest.raises(ServingError, match="3 requests wait already") as caught:
+            await batcher.run(signature(), row(9), ("y",))
+        assert time.perf_counter() - start < 0.01
+        assert caught.value.http_status == 429
+        model.go.set()
+        await asyncio.gather(*tasks)
+        return await batcher.run(signature(), row(9), ("y",))
+
+    assert in_loop(scenario, model, max_queue=3)["y"].tolist() == [18]
+
+
+def test_the_queue_is_bounded_in_bytes_too_those_of_strings_included():
+    model = Held(lambda x: x)
+    words = {"x": np.array([b"a" * 900], object)}
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [words, words], signature(kind="string"))
+        with pytest.raises(ServingError, match="1 requests wait") as caught:
+            await batcher.run(signature(kind="string"), words, ("y",))
+        assert caught.value.code == "RESOURCE_EXHAUSTED"
+        model.go.set()
+        await asyncio.gather(*tasks)
+
+    in_loop(scenario, model, max_queue_bytes=1000)
+
+
+def test_drain_waits_for_what_runs_and_waits_and_a_closed_batcher_refuses():
+    model = Held()
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(1), row(2)])
+        drained = asyncio.ensure_future(batcher.drain(0))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not drained.done()
+        model.go.set()
+        await drained
+        assert all(task.done() for task in tasks)
+        batcher.close()
+        with pytest.raises(ServingError, match="ask again") as caught:
+            await batcher.run(signature(), row(1), ("y",))
+        assert caught.value.code == "UNAVAILABLE"
+
+    in_loop(scenario, model)
+
+
+def test_nothing_holds_the_inputs_of_a_request_that_failed():
+    def fail(x):
+        raise ServingError("INVALID_ARGUMENT", "no")
+
+    class Array(np.ndarray):
+        """An array that can be referred to weakly."""
+
+    async def scenario(batcher):
+        array = row(1)["x"].view(Array)
+        seen = weakref.ref(array)
+        with contextlib.suppress(ServingError):
+            await batcher.run(signature(), {"x": array}, ("y",))
+        return seen
+
+    gc.disable()
+    try:
+        assert in_loop(scenario, Held(fail, held=False))() is None
+    finally:
+        gc.enable()
+
+
+def test_limits_are_checked():
+    with pytest.raises(ValueError, match=r"`max_queue` must be at least 1. Received: max_queue=0"):
+        Limits(max_queue=0)
