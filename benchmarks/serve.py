@@ -21,7 +21,8 @@ import report
 import serve_faults
 import serve_inputs
 import serve_ray
-from serve_setup import LISTEN, Bench, NotMeasuredError, Remote, Server, ask, memory, sockets
+from serve_proc import LISTEN, memory, sockets
+from serve_setup import Bench, NotMeasuredError, Remote, Server, ask
 
 # What a measurement found, and whether the bound is met.
 Cell = tuple[str, bool]
