@@ -21,11 +21,13 @@ import report
 import serve_faults
 import serve_inputs
 import serve_ray
-from serve_setup import LISTEN, Bench, NotMeasuredError, Remote, Server, ask, memory, sockets
+from serve_proc import LISTEN, memory, sockets
+from serve_setup import Bench, NotMeasuredError, Remote, Server, ask
 
 # What a measurement found, and whether the bound is met.
 Cell = tuple[str, bool]
 
+OURS = f"{sys.executable} -m keras_initx serve"
 BUDGET = 540.0
 CLIENTS = (1, 8, 32)
 FASTER = {1: 0.9, 8: 2.0, 32: 3.0}
@@ -129,9 +131,12 @@ def open_sockets(bench: Bench) -> list[Cell]:
 MEASURES: dict[Callable[[Bench], list[Cell]], list[tuple[str, str]]] = {
     first_answer: [("first good answer after start", f"{FIRST_ANSWER:.0f} s, /readyz 503 before")],
     rates: [
-        *((f"REST over FastAPI, {clients} clients", f"at least {FASTER[clients]}") for clients in CLIENTS),
-        *((f"REST p99, {clients} clients", f"at most {bound:.0f} ms") for clients, bound in P99.items()),
-        ("gRPC Predict over an empty echo, 32 clients", f"at least {OVER_ECHO}"),
+        *(
+            (f"REST over FastAPI, concurrency {clients}", f"at least {FASTER[clients]}")
+            for clients in CLIENTS
+        ),
+        *((f"REST p99, concurrency {clients}", f"at most {bound:.0f} ms") for clients, bound in P99.items()),
+        ("gRPC Predict over an empty echo, concurrency 32", f"at least {OVER_ECHO}"),
     ],
     resident: [("memory, one small model", f"at most {MEMORY} MiB")],
     open_sockets: [("open sockets", "two, both on 127.0.0.1")],
@@ -171,9 +176,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=pathlib.Path, help="where the models lie; default: a temporary one")
     parser.add_argument("--url", help="measure this running server's rates alone; keeps no table")
     parser.add_argument("--grpc-port", type=int, default=8500, help="its gRPC port")
-    parser.add_argument(
-        "--server", default=f"{sys.executable} -m keras_initx serve", help="the command that serves"
-    )
+    parser.add_argument("--server", default=OURS, help="the command that serves; another keeps no table")
     return parser.parse_args()
 
 
@@ -210,7 +213,7 @@ def main() -> None:
         "baseline is a FastAPI server that calls the signature inline. Rates and latencies: medians over 5 "
         "groups, in each of which both servers are measured for 3 s, one after the other; in brackets the "
         "ratios' range over groups and the median rates.",
-        keep=not (options.quick or options.only or options.url),
+        keep=not (options.quick or options.only or options.url) and options.server == OURS,
     )
 
 

@@ -12,7 +12,8 @@ import struct
 import time
 from typing import Any
 
-from serve_setup import ESTABLISHED, LISTEN, Bench, Server, ask, memory, sockets
+from serve_proc import ESTABLISHED, LISTEN, memory, sockets
+from serve_setup import Bench, Server, ask
 
 # What a measurement found, and whether the bound is met.
 Cell = tuple[str, bool]

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from serve_faults import CLIENTS, Cell, told, wait_for
-from serve_setup import Bench, NotMeasuredError, Server, tree
+from serve_proc import tree
+from serve_setup import Bench, NotMeasuredError, Server
 
 STALL = 3.0
 STRENGTH = 30.0

@@ -1,10 +1,9 @@
-"""Servers and loads as processes of their own, and what /proc tells of them."""
+"""Servers and loads as processes of their own."""
 
 import contextlib
 import dataclasses
 import functools
 import http.client
-import ipaddress
 import json
 import os
 import pathlib
@@ -13,11 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
+from serve_proc import tree
+
 HERE = pathlib.Path(__file__).parent
-LISTEN, ESTABLISHED = "0A", "01"
 START_LIMIT = 60.0
 
 
@@ -25,79 +24,10 @@ class NotMeasuredError(Exception):
     """What a row needs is not there."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Socket:
-    """A socket of a process, as /proc/net tells it."""
-
-    pid: int
-    protocol: str
-    state: str
-    host: str
-    port: int
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def tree(root: int) -> list[int]:
-    """Returns a process and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # The name, in brackets, may hold anything.
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
-
-
-def memory(root: int, field: str = "Rss") -> float:
-    """Returns the MiB of a process tree.
-
-    `Rss` is what one process needs. `Pss` counts a page that n processes share as 1/n in each, be they of the
-    tree or not: it falls when anybody starts TensorFlow from the same files.
-    """
-    kilobytes = 0
-    for pid in tree(root):
-        with contextlib.suppress(OSError):
-            for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(f"{field}:"):
-                    kilobytes += int(line.split()[1])
-    return kilobytes / 1024
-
-
-def sockets(root: int) -> list[Socket]:
-    """Returns the Internet sockets that a process tree holds."""
-    owners = [(inode, pid) for pid in tree(root) for inode in inodes(pid)]
-    known = {}
-    for protocol in ("tcp", "tcp6", "udp", "udp6"):
-        for line in pathlib.Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]:
-            parts = line.split()
-            address, port = parts[1].split(":")
-            known[parts[9]] = protocol, parts[3], readable(address), int(port, 16)
-    return [Socket(pid, *known[inode]) for inode, pid in owners if inode in known]
-
-
-def inodes(pid: int) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = os.readlink(path)  # noqa: PTH115
-                if target.startswith("socket:["):
-                    yield target[8:-1]
-
-
-def readable(address: str) -> str:
-    """Reads an address as /proc/net writes it: words of four bytes, each in the machine's order."""
-    data = bytes.fromhex(address)
-    words = [data[i : i + 4][:: 1 if sys.byteorder == "big" else -1] for i in range(0, len(data), 4)]
-    host = ipaddress.ip_address(b"".join(words))
-    return str(getattr(host, "ipv4_mapped", None) or host)
 
 
 @dataclasses.dataclass(frozen=True)
