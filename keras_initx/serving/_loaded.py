@@ -141,7 +141,7 @@ class LoadedModel:
         try:
             values = call(*(inputs[name] for name in signature.inputs))
         except tf.errors.OpError as error:
-            raise ServingError(_code(error), error.message or type(error).__name__) from error
+            raise ServingError(_code(error), _told(error)) from error
         except (TypeError, ValueError) as error:  # a shape or a type that the session does not take
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
         return dict(zip(outputs, values, strict=True))
@@ -176,6 +176,12 @@ def _code(error: Any) -> str:
 
     names = {value: name for name, value in vars(tf.errors).items() if name.isupper()}
     return names.get(error.error_code, "UNKNOWN")
+
+
+def _told(error: Any) -> str:
+    """What TensorFlow said, without what its session adds: where in the graph, and how it came about."""
+    said = error.__context__ if isinstance(error.__context__, type(error)) else error
+    return said.message.partition("\n\t [[")[0] or type(error).__name__
 
 
 def _signature(key: str, definition: Any) -> Signature:
