@@ -1,4 +1,4 @@
-"""The signature of TensorFlow Serving's Classify call: serialized `tf.train.Example`s to labels and scores."""
+"""The signature of TensorFlow Serving's Classify call: from `tf.train.Example`s to labels and scores."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -41,7 +41,7 @@ def classify(
 
 def _labelled(outputs: dict[str, np.ndarray], labels: Any) -> str:
     """Returns the output whose columns the labels name."""
-    given = [] if isinstance(labels, str | bytes) else list(labels)
+    given = list(labels) if isinstance(labels, Iterable) and not isinstance(labels, str | bytes) else []
     if not given or not all(isinstance(label, str) for label in given) or len(set(given)) < len(given):
         raise ValueError(f"`labels` must be a list of different strings. Received: labels={labels!r}.")
     fits = [

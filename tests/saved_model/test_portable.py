@@ -24,7 +24,10 @@ def model():
     hidden = layers.MultiHeadAttention(2, 3, kernel_initializer="initx>IdentityScaled")(hidden, hidden)
     hidden = layers.Conv1D(6, 3, kernel_initializer="initx>Dirac", padding="same")(hidden)
     hidden = layers.LSTM(
-        5, recurrent_initializer="initx>GatewiseOrthogonal", bias_initializer="initx>ChronoBias"
+        5,
+        recurrent_initializer="initx>GatewiseOrthogonal",
+        bias_initializer="initx>ChronoBias",
+        unit_forget_bias=False,
     )(hidden)
     outputs = layers.Dense(
         3, kernel_initializer="initx>LSUV", bias_initializer=initx.initializers.PriorBias(0.1)
