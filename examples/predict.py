@@ -23,7 +23,7 @@ def main(folder: pathlib.Path) -> None:
     digits = sklearn.datasets.load_digits()
     held_out = np.random.default_rng(0).permutation(1797)[1437:][:8]  # as keras_initx.datasets splits them
     images = tf.constant(digits.images[held_out, :, :, None], tf.float32)
-    (probabilities,) = predict(image=images).values()
+    probabilities = predict(image=images)["probabilities"]
     print(f"{folder}/{versions[-1]} answers for eight held-out digits:")
     for row, label in zip(probabilities.numpy(), digits.target[held_out], strict=True):
         print(f"  predicted {row.argmax()} with probability {row.max():.2f}, labelled {label}")

@@ -4,11 +4,13 @@ import keras
 import numpy as np
 from keras import layers
 
-RNG = np.random.default_rng(0)
-
 
 def floats(*shape):
-    return RNG.standard_normal(shape).astype("float32")
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+def tokens(*shape):
+    return np.random.default_rng(0).integers(0, 9, shape)
 
 
 def dense():
@@ -26,7 +28,7 @@ def several():
     numbers, words = layers.Input((4,), name="numbers"), layers.Input((3,), dtype="int32", name="words")
     joined = layers.Concatenate()([numbers, layers.Flatten()(layers.Embedding(9, 2)(words))])
     outputs = [layers.Dense(2, name="class.scores")(joined), layers.Dense(1, name="price")(joined)]
-    rows = {"numbers": floats(4, 4), "words": RNG.integers(0, 9, (4, 3)).astype("int32")}
+    rows = {"numbers": floats(4, 4), "words": tokens(4, 3).astype("int32")}
     return keras.Model([numbers, words], outputs), rows
 
 
@@ -62,9 +64,9 @@ class Subclassed(keras.Model):
 
 
 def subclassed():
-    model, tokens = Subclassed(), RNG.integers(0, 9, (4, 5)).astype("float32")
-    model(tokens)
-    return model, {"tokens": tokens}
+    model, rows = Subclassed(), tokens(4, 5).astype("float32")
+    model(rows)
+    return model, {"tokens": rows}
 
 
 def mixed():

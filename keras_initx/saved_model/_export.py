@@ -11,7 +11,8 @@ import keras
 from keras import tree
 
 from keras_initx.saved_model._check import answer, compare, draw_rows, fixed_batch, load
-from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, classify, extra, predict, reason, write
+from keras_initx.saved_model._classify import classify
+from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, extra, predict, reason, write
 from keras_initx.saved_model._portable import write_portable
 from keras_initx.saved_model._versions import prune, publish, scratch, taken
 from keras_initx.saved_model._warmup import read_warmup, take_rows, write_warmup

@@ -98,7 +98,7 @@ def inspect(path: str | os.PathLike[str]) -> SavedModelFolder:
     Raises:
         ValueError: If it is no folder of versions.
     """
-    if not isinstance(path, str | os.PathLike) or not pathlib.Path(path).is_dir():
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or not pathlib.Path(path).is_dir():
         raise ValueError(f"`path` must be a model's folder. Received: path={str(path)!r}, which is none.")
     root = pathlib.Path(path)
     found = [entry for entry in root.iterdir() if entry.name.isascii() and entry.name.isdecimal()]

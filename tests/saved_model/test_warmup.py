@@ -1,0 +1,122 @@
+"""Warm-up: the records that a server replays, and what must not get into them."""
+
+import sys
+
+import exported_models
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_initx as initx
+from keras_initx.saved_model import _export, _warmup
+
+pytest.importorskip("tensorflow_serving")
+pytestmark = pytest.mark.tensorflow
+
+
+def records(version):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
+    raw = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    return [prediction_log_pb2.PredictionLog.FromString(record) for record in raw]
+
+
+def test_each_row_is_a_request_that_tensorflow_serving_understands(tmp_path):
+    import tensorflow as tf
+
+    model, rows = exported_models.several()
+    exported = initx.export(model, tmp_path / "net", warmup=list(rows.values()), labels=["no", "yes"])
+    found = records(tmp_path / "net" / "1")
+    assert exported.warmup_records == len(found) == 5
+    for number, log in enumerate(found[:4]):
+        request = log.predict_log.request
+        assert (request.model_spec.name, request.model_spec.signature_name) == ("net", "serving_default")
+        for name, values in rows.items():
+            sent = tf.make_ndarray(request.inputs[name])
+            np.testing.assert_array_equal(sent, values[number : number + 1])
+            assert sent.dtype == values.dtype
+    assert found[4].classify_log.request.model_spec.signature_name == "classify"
+    assert len(found[4].classify_log.request.input.example_list.examples) == 1
+    assert str(exported).endswith("; warm-up records: 5)")
+
+
+@pytest.mark.parametrize("kind", ["dict", "float64", "tf.data", "strings", "integers"])
+def test_rows_come_as_predict_takes_them_and_leave_in_the_dtype_of_the_input(tmp_path, kind):
+    import tensorflow as tf
+
+    model, rows = exported_models.words() if kind == "strings" else exported_models.dense()
+    name, values = next(iter(rows.items()))
+    given = {
+        "dict": {name: values},
+        "float64": values if kind == "strings" else values.astype("float64"),
+        "tf.data": tf.data.Dataset.from_tensor_slices(values).batch(3),
+        "strings": tf.constant(values),
+        "integers": np.ones((4, 6), int),
+    }[kind]
+    assert initx.export(model, tmp_path, warmup=given).warmup_records == 4
+    dtype = records(tmp_path / "1")[0].predict_log.request.inputs[name].dtype
+    assert dtype == (tf.string if kind == "strings" else tf.float32).as_datatype_enum
+
+
+def test_a_subclassed_model_takes_its_dtypes_from_them(tmp_path):
+    model, rows = exported_models.subclassed()
+    initx.export(model, tmp_path, warmup=rows["tokens"].astype("int32"))
+    signature = initx.saved_model.inspect(tmp_path).versions[0].signatures["serving_default"]
+    assert signature["inputs"] == {"tokens": "int32[?, 5]"}
+
+
+def test_a_fixed_batch_makes_records_of_its_size(tmp_path):
+    inputs = layers.Input(batch_shape=(4, 5, 2))
+    model = keras.Model(inputs, layers.LSTM(3, stateful=True)(inputs))
+    assert initx.export(model, tmp_path, warmup=np.ones((4, 5, 2))).warmup_records == 1
+
+
+@pytest.mark.parametrize(
+    ("warmup", "message"),
+    [
+        (np.ones((2, 5)), "`warmup` must have the structure of the model's inputs"),
+        (np.ones((0, 6)), "`warmup` must hold at least one row"),
+        (np.full((2, 6), np.nan), "`warmup` must be finite"),
+        (np.array([["a"] * 6]), "`warmup` must have the structure .* takes the dtype float32"),
+        (3, "`warmup` must be an array"),
+        (np.ones((1001, 6)), "`warmup` must hold at most 1000 rows"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(tmp_path, warmup, message):
+    model, _ = exported_models.dense()
+    with pytest.raises(ValueError, match=message):
+        initx.export(model, tmp_path / "new", warmup=warmup)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_take_one_of_the_thousand(tmp_path):
+    model, _ = exported_models.dense()
+    assert initx.export(model, tmp_path, warmup=np.ones((1000, 6))).warmup_records == 1000
+    with pytest.raises(ValueError, match="`warmup` must hold at most 999 rows"):
+        initx.export(model, tmp_path, warmup=np.ones((1000, 6)), labels=["a", "b", "c"])
+
+
+def test_a_record_that_fails_in_the_server_fails_the_export(tmp_path, monkeypatch):
+    model, rows = exported_models.dense()
+    original = _warmup._log
+
+    def broken(endpoint, name, values):
+        return original(endpoint, name, [leaf[:, :5] for leaf in values])
+
+    monkeypatch.setattr(_warmup, "_log", broken)
+    with pytest.raises(ValueError, match="`model` must run as a SavedModel. Received: .*, which raised"):
+        initx.export(model, tmp_path / "new", warmup=rows["features"])
+    assert list(tmp_path.iterdir()) == []
+    assert _export.read_warmup is _warmup.read_warmup
+
+
+def test_without_the_extra_the_cure_is_told(tmp_path, monkeypatch):
+    model, rows = exported_models.dense()
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.raises(ValueError, match="`warmup` needs tensorflow-serving-api. pip install"):
+        initx.export(model, tmp_path / "new", warmup=rows["features"])
+    initx.export(model, tmp_path / "plain")
