@@ -106,13 +106,6 @@ def environment(home: str | os.PathLike[str]) -> dict[str, str]:
         home: A private folder with a path of at most 25 characters, for HAProxy's files: who may write to the
             socket in it commands HAProxy.
     """
-    files = {
-        "CONFIG_FILE_LOC": "/haproxy.cfg",
-        "SOCKET_PATH": "/admin.sock",
-        "SERVER_STATE_BASE": "",
-        "SERVER_STATE_FILE": "/server-state",
-        "METRICS_SOCKET_PATH": "/metrics.sock",
-    }
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -128,7 +121,11 @@ def environment(home: str | os.PathLike[str]) -> dict[str, str]:
         "RAY_health_check_period_ms": "1000",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
-        **{f"RAY_SERVE_HAPROXY_{name}": f"{home}{file}" for name, file in files.items()},
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{home}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{home}/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{home}",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{home}/server-state",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{home}/metrics.sock",
     }
 
 
@@ -142,13 +139,8 @@ def _own_cluster(options: Options, replicas: int) -> Iterator[None]:
         import ray
 
         cpus = max(os.cpu_count() or 1, replicas)
-        ray.init(
-            "local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        alone = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
+        ray.init("local", num_cpus=cpus, **alone)
         try:
             yield
             _drain(home, options.timeout_seconds + 5)
