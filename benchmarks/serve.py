@@ -21,7 +21,7 @@ import report
 import serve_faults
 import serve_inputs
 import serve_ray
-from serve_proc import LISTEN, memory, sockets
+from serve_proc import LISTEN, memory, proportional, sockets
 from serve_setup import Bench, NotMeasuredError, Remote, Server, ask
 
 # What a measurement found, and whether the bound is met.
@@ -108,7 +108,7 @@ def resident(bench: Bench) -> list[Cell]:
     server = bench.default()
     faultless(bench, server, "rest", 32, 1.5)
     used = memory(server.pid)
-    return [(f"{used:.0f} MiB (PSS {memory(server.pid, 'Pss'):.0f})", used <= MEMORY)]
+    return [(f"{used:.0f} MiB (PSS {proportional(server.pid):.0f})", used <= MEMORY)]
 
 
 def open_sockets(bench: Bench) -> list[Cell]:

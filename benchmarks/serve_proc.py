@@ -36,17 +36,29 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def memory(root: int, field: str = "Rss") -> float:
-    """Returns the MiB of a process tree.
+def resident(pid: int) -> float:
+    """Returns a process' resident MiB; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return 0.0
 
-    `Rss` is what one process needs. `Pss` counts a page that n processes share as 1/n in each, be they of the
-    tree or not: it falls when anybody starts TensorFlow from the same files.
+
+def memory(root: int) -> float:
+    """Returns the resident MiB of a process tree."""
+    return sum(map(resident, tree(root)))
+
+
+def proportional(root: int) -> float:
+    """Returns the MiB of a process tree, of which a page that n processes share counts as 1/n in each.
+
+    Also processes outside of the tree: it falls when anybody starts TensorFlow from the same files.
     """
     kilobytes = 0
     for pid in tree(root):
         with contextlib.suppress(OSError):
             for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(f"{field}:"):
+                if line.startswith("Pss:"):
                     kilobytes += int(line.split()[1])
     return kilobytes / 1024
 

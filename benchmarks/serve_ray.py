@@ -4,29 +4,30 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from serve_faults import CLIENTS, Cell, told, wait_for
-from serve_proc import tree
+from serve_proc import resident, tree
 from serve_setup import Bench, NotMeasuredError, Server
 
 STALL = 3.0
 STRENGTH = 30.0
 REPLICAS = 2
-# A head and two nodes whose replicas Ray spreads; it names the address and the last node's processes.
+# A head and another node, over which Ray spreads replicas; it names the address and the other's raylet.
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
 node = cluster.add_node(num_cpus=2)
 cluster.wait_for_nodes()
-(raylet,) = node.all_processes["raylet"]
-print(cluster.address, raylet.process.pid, flush=True)
+print("node", cluster.address, node.all_processes["raylet"][0].process.pid, flush=True)
 sys.stdin.read()
 """
 
@@ -38,13 +39,13 @@ def need(bench: Bench) -> None:
         raise NotMeasuredError("ray is not installed")
 
 
-def replicas(root: int) -> set[int]:
-    """Returns the processes below one that Ray has named as replicas."""
-    found = set()
+def replicas(root: int) -> dict[int, float]:
+    """Returns the processes below one that Ray has named as replicas, with their resident MiB."""
+    found = {}
     for pid in tree(root):
         with contextlib.suppress(OSError):
-            if b"ServeReplica" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.add(pid)
+            if b"ServeReplica:initx" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                found[pid] = resident(pid)
     return found
 
 
@@ -56,10 +57,12 @@ def kill_under_load(bench: Bench, server: Server, root: int, victims: Any) -> li
     before = replicas(root)
     if len(before) < REPLICAS:
         raise RuntimeError(f"{len(before)} replicas found. Ray says: {server.log.read_text()[-200:]}")
+    # A new replica is named before it has TensorFlow and its models.
+    grown = 0.9 * min(before.values())
     for pid in victims(before):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    back = wait_for(lambda: len(replicas(root)) >= REPLICAS and replicas(root) - before, 60)
+    back = wait_for(lambda: sum(size >= grown for size in replicas(root).values()) >= REPLICAS, 60)
     time.sleep(2)
     result = load.stop()
     server.stop()
@@ -77,17 +80,18 @@ def ray_replica(bench: Bench) -> list[Cell]:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[tuple[int, str, int]]:
+def cluster(environment: dict[str, str]) -> Iterator[tuple[int, str, int]]:
     """Runs two nodes; yields the pid above them, their address, and the second one's raylet."""
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=environment,
         start_new_session=True,
     )
     try:
-        address, raylet = process.stdout.readline().split()
+        _, address, raylet = next(line for line in process.stdout if line.startswith("node ")).split()
         yield process.pid, address, int(raylet)
     finally:
         for pid in reversed(tree(process.pid)):
@@ -98,11 +102,19 @@ def cluster() -> Iterator[tuple[int, str, int]]:
 
 def ray_node(bench: Bench) -> list[Cell]:
     need(bench)
-    with cluster() as (pid, address, raylet):
-        environment = os.environ | {"RAY_ADDRESS": address}
-        server = bench.serve("--ray", "--replicas", str(REPLICAS), env=environment)
-        server.wait()
-        return kill_under_load(bench, server, pid, lambda _: tree(raylet))
+    from keras_initx.serving import _ray
+
+    # HAProxy's sockets need a short path.
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        environment = os.environ | _ray.environment(home) | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        try:
+            with cluster(environment) as (pid, address, raylet):
+                options = "--ray", "--replicas", str(REPLICAS), "--ray-address", address
+                server = bench.serve(*options, env=environment)
+                server.wait()
+                return kill_under_load(bench, server, pid, lambda _: tree(raylet))
+        finally:
+            _ray.kill_haproxies(home, signal.SIGKILL)
 
 
 BOUND = f"only requests in flight fail, stall {STALL:.0f} s, full strength within {STRENGTH:.0f} s"

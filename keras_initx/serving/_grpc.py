@@ -20,17 +20,21 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
 
-def handlers(models: Versions, options: Options, metrics: Metrics) -> dict[str, Handler]:
+def handlers(
+    models: Versions, options: Options, metrics: Metrics, is_leaving: Callable[[], bool] = lambda: False
+) -> dict[str, Handler]:
     """Returns the protocol's methods as grpc.aio calls them, by path, with token, time limit and counters.
 
     Args:
         models: The models that are served.
         options: The server's options.
         metrics: Where requests are counted.
+        is_leaving: Whether calls are sent elsewhere: those that arrive while a server stops are lost to gRPC.
     """
     token = Token(options.token_file)
+    seconds = options.timeout_seconds
     return {
-        path: _handler(method, path.rpartition("/")[2], models, metrics, token, options.timeout_seconds)
+        path: _handler(method, path.rpartition("/")[2], models, metrics, token, seconds, is_leaving)
         for path, method in METHODS.items()
     }
 
@@ -46,13 +50,16 @@ def services(methods: Mapping[str, Any]) -> list[Any]:
     return [grpc.method_handlers_generic_handler(service, named) for service, named in found.items()]
 
 
-async def start_grpc(models: Versions, options: Options, metrics: Metrics) -> Any:
+async def start_grpc(
+    models: Versions, options: Options, metrics: Metrics, is_leaving: Callable[[], bool]
+) -> Any:
     """Starts to answer gRPC in the running loop, and returns the server.
 
     Args:
         models: The models that are served.
         options: The server's options.
         metrics: Where requests are counted.
+        is_leaving: As `handlers` has it.
 
     Raises:
         ValueError: If the port is taken.
@@ -67,7 +74,7 @@ async def start_grpc(models: Versions, options: Options, metrics: Metrics) -> An
             ("grpc.so_reuseport", int(options.workers > 1)),
         ]
     )
-    for service in services(handlers(models, options, metrics)):
+    for service in services(handlers(models, options, metrics, is_leaving)):
         server.add_generic_rpc_handlers((service,))
     address = f"[{options.host}]" if ":" in options.host else options.host
     address = f"{address}:{options.grpc_port}"
@@ -92,6 +99,7 @@ def _handler(
     metrics: Metrics,
     token: Token,
     seconds: float,
+    is_leaving: Callable[[], bool],
 ) -> Handler:
     """The method as grpc.aio calls it, bytes to bytes."""
     from grpc import StatusCode
@@ -105,6 +113,8 @@ def _handler(
         try:
             if asks_token and not token.admits(_authorization(context)):
                 raise ServingError("UNAUTHENTICATED", "The call needs the bearer token in its metadata.")
+            if is_leaving():
+                raise ServingError("UNAVAILABLE", "The server is stopping: ask another one.")
             async with asyncio.timeout(seconds):
                 found = await method(request, asked)
         except ServingError as error:

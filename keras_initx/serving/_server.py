@@ -118,7 +118,7 @@ class _Running:
         self.failed: Exception | None = None
         self._listener = listener
         self._models, self._options, self._metrics = models, options, metrics
-        self._prepared = False
+        self._prepared = self._leaving = False
         self._app = Application(models, options, metrics, lambda: self._prepared and models.ready)
         self._grpc: Any = None
         self._loading: asyncio.Task[None] | None = None
@@ -147,7 +147,7 @@ class _Running:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._drain, number)
-        self._grpc = await start_grpc(self._models, self._options, self._metrics)
+        self._grpc = await start_grpc(self._models, self._options, self._metrics, lambda: self._leaving)
         self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
@@ -169,6 +169,7 @@ class _Running:
     async def _leave(self) -> None:
         """Closes the door in steps: what was sent to a connection that was made is answered."""
         await asyncio.sleep(LAME_DUCK)
+        self._leaving = True
         if self._options.workers == 1:  # or the supervisor does, for all
             turn_away(self._listener)
         await asyncio.sleep(_LAST_CALL)

@@ -450,3 +450,32 @@ def test_the_configuration_is_replaced_over_grpc(root, tmp_path):
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert server.predict([1.0], "other:predict").status_code == 200
     assert server.stop() == 0
+
+
+def test_sigterm_answers_every_call_over_grpc(root):
+    import grpc
+
+    server = Server(root.parent, root)
+    server.wait()
+    prediction, _ = stubs(server)
+    answers, codes, lock = [], [], threading.Lock()
+
+    def call():
+        while True:
+            try:
+                found = prediction.Predict(predict_request([2]), 10)
+                with lock:
+                    answers.append(found)
+            except grpc.RpcError as error:
+                with lock:
+                    codes.append(error.code().name)
+                return
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(answers) > 100)
+    assert server.stop() == 0, server.log.read_text()
+    for thread in threads:
+        thread.join(30)
+    assert codes == ["UNAVAILABLE"] * 8  # the word to ask another server, and never CANCELLED
