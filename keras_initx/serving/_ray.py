@@ -106,29 +106,26 @@ def environment(home: str | os.PathLike[str]) -> dict[str, str]:
         home: A private folder with a path of at most 25 characters, for HAProxy's files: who may write to the
             socket in it commands HAProxy.
     """
-    files = {
-        "CONFIG_FILE_LOC": "/haproxy.cfg",
-        "SOCKET_PATH": "/admin.sock",
-        "SERVER_STATE_BASE": "",
-        "SERVER_STATE_FILE": "/server-state",
-        "METRICS_SOCKET_PATH": "/metrics.sock",
-    }
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # A prediction changes nothing: one that a dying replica left unanswered is sent to another.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # For how long a HAProxy that is told to go leaves connections open on which nobody asks anything.
-        "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
         # How long a replica that is told to go stays: HAProxy learns of it within a second.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # Ray's own are 8500, which is TensorFlow Serving's for gRPC, and 9500.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": os.environ.get("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "8502"),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": os.environ.get("RAY_SERVE_FALLBACK_PROXY_GRPC_PORT", "8503"),
+        # A node that is gone is found out after five failures: of Ray's own three seconds each, too late.
+        "RAY_health_check_period_ms": "1000",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
-        **{f"RAY_SERVE_HAPROXY_{name}": f"{home}{file}" for name, file in files.items()},
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{home}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{home}/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{home}",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{home}/server-state",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{home}/metrics.sock",
     }
 
 
@@ -142,13 +139,8 @@ def _own_cluster(options: Options, replicas: int) -> Iterator[None]:
         import ray
 
         cpus = max(os.cpu_count() or 1, replicas)
-        ray.init(
-            "local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        alone = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
+        ray.init("local", num_cpus=cpus, **alone)
         try:
             yield
             _drain(home, options.timeout_seconds + 5)
@@ -205,7 +197,8 @@ def deploy(options: Options, replicas: int = 2, max_replicas: int | None = None)
 
     serve.start(
         proxy_location="HeadOnly",
-        http_options={"host": options.host, "port": options.rest_port},
+        # Connections on which nobody asks anything end soon, or an end would wait for their clients.
+        http_options={"host": options.host, "port": options.rest_port, "keep_alive_timeout_s": 5},
         grpc_options={
             "port": options.grpc_port,
             "grpc_servicer_functions": [f"{__name__}.add_services"],
