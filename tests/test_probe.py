@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
+from sampling import cases
 
 from keras_initx import probe
 from keras_initx.walk import iter_kernels
@@ -20,7 +21,7 @@ def small_model():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=cases(30), deadline=None)
 @given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e3), st.sampled_from(["float32", "float64"]))
 def test_moments_agree_with_numpy_however_large_the_mean(mean, std, dtype):
     values = (mean + std * np.random.default_rng(0).standard_normal((64, 50))).astype(dtype)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
+from sampling import cases
 from scipy import stats
 
 from keras_initx.fans import compute_fans
@@ -19,7 +20,7 @@ def assert_semi_orthogonal(kernel, gain=1.0, tolerance=1e-5):
     np.testing.assert_allclose(np.linalg.svd(kernel, compute_uv=False), gain, rtol=0, atol=tolerance * gain)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=cases(25), deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=2, max_size=5), st.floats(0.1, 10.0))
 def test_all_singular_values_equal_the_gain(shape, gain):
     kernel = matrix(OrthogonalScaled(gain, seed=1), shape)
@@ -34,7 +35,7 @@ def test_other_dtypes_are_orthogonal_to_their_precision(dtype, tolerance):
     assert_semi_orthogonal(matrix(OrthogonalScaled(seed=1), (64, 32), dtype), tolerance=2 * tolerance)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=cases(25), deadline=None)
 @given(st.permutations(range(4)), st.data())
 def test_axes_name_inputs_outputs_and_batches_in_any_order(order, data):
     sizes, inputs, outputs, batches = (2, 3, 4, 5), order[:2], order[2:3], order[3:]

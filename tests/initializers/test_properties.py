@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from sampling import cases
 
 from keras_initx import initializers
 from keras_initx.fans import compute_fans
@@ -54,7 +55,7 @@ def draw_or_refuse(initializer, shape, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=cases(12), deadline=None)
 @given(shape=SHAPES, dtype=DTYPES)
 def test_any_shape_is_drawn_or_refused(name, shape, dtype):
     draw_or_refuse(class_of(name)(), shape, dtype)
@@ -77,13 +78,13 @@ def test_any_shape_is_drawn_or_refused(name, shape, dtype):
         "initx>EdgeOfChaos",
     ],
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=cases(15), deadline=None)
 @given(shape=SHAPES, layout=LAYOUTS, gain=GAINS)
 def test_any_layout_is_fitted_or_refused(name, shape, layout, gain):
     draw_or_refuse(class_of(name)(gain=gain, layout=layout), shape, "float32")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(
     shape=SHAPES,
     layout=LAYOUTS,
@@ -111,7 +112,7 @@ def test_the_standard_deviation_is_that_of_the_declared_fans(
     assert math.isclose(asked[0], factor / math.sqrt(count or 1), rel_tol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(40), deadline=None)
 @given(
     shape=st.lists(st.integers(1, 6), min_size=2, max_size=6).map(tuple),
     layout=LAYOUTS,
