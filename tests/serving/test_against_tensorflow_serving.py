@@ -1,11 +1,12 @@
-"""The same requests to a real TensorFlow Serving and to this package: the same answers.
+r"""The same requests to a real TensorFlow Serving and to this package: the same answers.
 
 It needs one that serves the models of `tests/served_graphs.py`, and its addresses:
 
     python tests/served_graphs.py /tmp/models
     docker run -d -p 127.0.0.1:8501:8501 -p 127.0.0.1:8500:8500 -v /tmp/models:/models tensorflow/serving \
         --model_config_file=/models/models.config --allow_version_labels_for_unavailable_models
-    TFS_URL=http://127.0.0.1:8501 TFS_GRPC=127.0.0.1:8500 python -m pytest tests/serving/test_against_tensorflow_serving.py
+    TFS_URL=http://127.0.0.1:8501 TFS_GRPC=127.0.0.1:8500 \
+        python -m pytest tests/serving/test_against_tensorflow_serving.py
 """
 
 import json
