@@ -64,5 +64,6 @@ clean:
 $(VENV)/.%: pyproject.toml setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	# As a path, not by a finder: a clone's folder of the package's name would come before that.
+	$(BIN)/python -m pip install --quiet --config-settings editable_mode=compat --editable '.[$*]'
 	touch $@

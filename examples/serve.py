@@ -5,6 +5,7 @@ python examples/serve.py saved_models
 
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -31,7 +32,8 @@ def main(root: pathlib.Path) -> None:
     finally:
         server.terminate()
         server.wait()
-    print(f"To serve it yourself: initx serve {root}, and open http://127.0.0.1:8501/ in a browser.")
+    initx = pathlib.Path(os.path.relpath(sys.executable)).with_name("initx")
+    print(f"To serve it yourself: {initx} serve {root}, and open http://127.0.0.1:8501/ in a browser.")
 
 
 def ask(url: str) -> None:

@@ -64,7 +64,11 @@ def _export(options: argparse.Namespace) -> Any:
 def _inspect(options: argparse.Namespace) -> Any:
     from keras_initx.saved_model import inspect
 
-    return inspect(options.path)
+    found = inspect(options.path)
+    unread = [str(version.version) for version in found.versions if version.error]
+    if unread:
+        options.broken = f"versions that cannot be read: {', '.join(unread)}"
+    return found
 
 
 def _read_labels(file: str) -> list[str]:

@@ -1,6 +1,7 @@
 """`initx serve`: the local server over a folder of SavedModels."""
 
 import argparse
+import re
 from typing import Any
 
 __all__ = ["add_serve"]
@@ -35,7 +36,7 @@ def add_serve(verbs: Any) -> None:
     add("--poll-seconds", type=float, default=1.0, help="how often to look for new versions (1)")
     add("--timeout-seconds", type=float, default=30.0, help="how long a request may take (30)")
     add("--max-body-bytes", type=int, default=32 * 2**20, help="the largest request (33554432)")
-    add("--max-queue", type=int, help="requests that may wait for a model")
+    add("--max-queue", type=int, help="requests that may wait for a model (1000)")
     add("--ray", action="store_true", help="in replicas of Ray Serve, the extra `ray`")
     add("--replicas", type=int, default=2, help="with --ray: how many, or at least (2)")
     add("--max-replicas", type=int, help="with --ray: how many at most, by load")
@@ -49,8 +50,18 @@ def _serve(options: argparse.Namespace) -> str:
     for name in ("verb", "write", "json", "broken"):
         del given[name]
     scale = {name: given.pop(name) for name in ("replicas", "max_replicas", "ray_address")}
-    if given.pop("ray"):
-        serve_on_ray(**given, **scale)
-    else:
-        serve(**given)
+    try:
+        if given.pop("ray"):
+            serve_on_ray(**given, **scale)
+        else:
+            serve(**given)
+    except ValueError as error:  # in the words of the command
+        told = str(error).replace("`insecure=True`", "`--insecure`")
+        names = [name for name in (*given, *scale) if name != "root"]
+        told = re.sub("|".join(f"`{name}`" for name in names), _as_option, told)
+        raise ValueError(told) from error
     return "initx: stopped; what had been accepted was answered"
+
+
+def _as_option(name: re.Match[str]) -> str:
+    return f"`--{name[0].strip('`').replace('_', '-')}`"

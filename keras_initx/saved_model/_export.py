@@ -106,7 +106,8 @@ def export(
             Classify call returns from it each label with its score, in the order of the labels.
         warmup: Rows of input, up to 1000, as `model.predict` takes them. A server replays them as it loads
             the version, so that its first request is not a slow one. Needs the extra `serve`.
-        keep: Versions to leave: once this one is in place, only the `keep - 1` highest others stay.
+        keep: Versions to leave: once this one is in place, only the `keep - 1` highest others stay, and those
+            that are newer than it.
         portable: Whether to write `<version>.keras` beside the version: the model with Keras' own
             initializers in place of this package's, for where this package is not installed.
 

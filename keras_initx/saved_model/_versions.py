@@ -83,14 +83,15 @@ def _rename(folder: pathlib.Path, root: pathlib.Path, version: int | None) -> in
 
 
 def prune(root: pathlib.Path, keep: int, version: int) -> None:
-    """Removes all versions but one and the highest others; warns of those that cannot be removed.
+    """Removes older versions than one but for the highest others; warns of those that cannot be removed.
 
     Args:
         root: The model's folder.
         keep: Versions to leave.
-        version: The one to leave in any case.
+        version: The one that was written; newer ones stay, too.
     """
     others = sorted({number for number in taken(root) if number != version}, reverse=True)[keep - 1 :]
+    others = [number for number in others if number < version]
     for entry in list(root.iterdir()):
         name = entry.name.removesuffix(".keras")
         if not name.isascii() or not name.isdecimal() or int(name) not in others:

@@ -76,6 +76,11 @@ def find_models(root: str | os.PathLike[str]) -> list[ModelConfig]:
     root = os.path.abspath(root)  # noqa: PTH100 -- links stay as they are
     if not os.path.isdir(root):  # noqa: PTH112
         raise ValueError(f"`root` must be a folder. Received: root={root!r}. Export a model there first.")
+    if os.path.exists(os.path.join(root, "saved_model.pb")):  # noqa: PTH110, PTH118
+        raise ValueError(
+            f"`root` must be the folder of models, or of one model's versions. Received: root={root!r}, "
+            f"which is a version. Pass {os.path.dirname(root)!r}."  # noqa: PTH120
+        )
     if version_folders(root)[0]:
         return [ModelConfig(pathlib.Path(root).name, root)]
     folders = sorted(path for path in pathlib.Path(root).iterdir() if path.is_dir() and path.name[0] != ".")

@@ -52,8 +52,8 @@ def services(methods: Mapping[str, Any]) -> list[Any]:
 
 async def start_grpc(
     models: Versions, options: Options, metrics: Metrics, is_leaving: Callable[[], bool]
-) -> Any:
-    """Starts to answer gRPC in the running loop, and returns the server.
+) -> tuple[Any, int]:
+    """Starts to answer gRPC in the running loop, and returns the server with its port.
 
     Args:
         models: The models that are served.
@@ -80,16 +80,16 @@ async def start_grpc(
     address = f"{address}:{options.grpc_port}"
     try:
         if options.tls_cert is None or options.tls_key is None:
-            server.add_insecure_port(address)
+            port = server.add_insecure_port(address)
         else:
             pair = tuple(pathlib.Path(path).read_bytes() for path in (options.tls_key, options.tls_cert))
-            server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
     except RuntimeError as error:
         raise ValueError(
             f"`grpc_port` must be free. Received: {address}, which cannot be listened on. Choose another one."
         ) from error
     await server.start()
-    return server
+    return server, port
 
 
 def _handler(

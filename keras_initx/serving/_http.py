@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -118,7 +119,18 @@ class Application:
                 chunks.append(message["body"])
             # A body that nobody reads is a reset connection to most clients, which never see the refusal.
             if not message.get("more_body") or size > _DRAINED * most:
-                return _refuse(413, "OUT_OF_RANGE", told) if too_large else b"".join(chunks)
+                break
+        if not too_large and headers.get(b"content-encoding", b"").lower() == b"gzip":
+            return self._unzip(b"".join(chunks), told)
+        return _refuse(413, "OUT_OF_RANGE", told) if too_large else b"".join(chunks)
+
+    def _unzip(self, body: bytes, told: str) -> bytes | Answer:
+        most = self._options.max_body_bytes
+        try:
+            found = zlib.decompressobj(31).decompress(body, most + 1)
+        except zlib.error as error:
+            return _refuse(400, "INVALID_ARGUMENT", f"Content-Encoding is gzip, and the body is not: {error}")
+        return _refuse(413, "OUT_OF_RANGE", told) if len(found) > most else found
 
     def _other(self, method: str, path: bytes, headers: dict[bytes, bytes]) -> tuple[Answer, bytes]:
         """What stands beside the protocol, and its type."""
@@ -141,10 +153,11 @@ class Application:
 
             return Answer(200, json.dumps(openapi()).encode()), _JSON
         if path == b"/readyz" and not (self._is_ready() and not self.draining):
-            return _refuse(
-                503, "UNAVAILABLE", "draining" if self.draining else "models are being loaded"
-            ), _JSON
+            return _refuse(503, "UNAVAILABLE", self._unready()), _JSON
         return Answer(200, b'{"status": "ok"}'), _JSON
+
+    def _unready(self) -> str:
+        return "The server is stopping." if self.draining else "No model answers yet; /v1/models tells why."
 
     async def _send(
         self, send: Any, method: str, found: Answer, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()

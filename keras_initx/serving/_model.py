@@ -90,7 +90,8 @@ class Model:
             try:
                 self._folders, notes = await asyncio.to_thread(version_folders, self.config.base_path)
             except OSError as error:
-                self._say(f"Model {self.config.name} keeps what it serves: {error}")
+                kept = f"keeps {sorted(self.available)}" if self.available else "serves nothing"
+                self._say(f"Model {self.config.name} {kept}: {error}")
                 return
             for note in notes:
                 self._say(note)

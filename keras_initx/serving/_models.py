@@ -122,6 +122,8 @@ class Models:
                 not.
         """
         model = self._models.get(name)
+        if not self._started and not (model and model.available):
+            raise ServingError("UNAVAILABLE", "Models are being loaded, or unloaded: ask again.")
         if label is not None and (model is None or label not in model.config.labels):
             raise ServingError("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
         found = model.find(version, label) if model else None

@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 import os
 import pathlib
+import ssl
 
 __all__ = ["Options", "Token"]
 
@@ -36,10 +37,11 @@ class Options:
     max_queue: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if (self.root is None) == (self.config is None):
             raise ValueError(
-                "Either `root`, the folder of the models, or `config`, a file that lists them, must be "
-                f"given. Received: root={self.root!r}, config={self.config!r}."
+                "One of `root`, the folder of the models, and `config`, a file that lists them, must be "
+                f"given, and not both. Received: root={self.root!r}, config={self.config!r}."
             )
         for name in ("rest_port", "grpc_port"):
             if not 0 <= getattr(self, name) < 2**16:
@@ -50,6 +52,15 @@ class Options:
         if self.workers > 1 and 0 in (self.rest_port, self.grpc_port):
             raise ValueError("`rest_port` and `grpc_port` must be given for several workers. Received: 0.")
         self._check_security()
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):
+            value, default = getattr(self, field.name), field.default
+            kinds = {bool: (bool,), int: (int,), float: (int, float)}.get(type(default), (str,))
+            kinds = (int,) if field.name == "max_queue" else kinds
+            right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+            if value is not default and not right:
+                raise ValueError(f"`{field.name}` must be of type {kinds[0].__name__}. Received: {value!r}.")
 
     def _check_security(self) -> None:
         if not _is_loopback(self.host) and not (self.token_file or self.insecure):
@@ -68,6 +79,14 @@ class Options:
             if path is not None and not os.access(path, os.R_OK):
                 raise ValueError(f"`{name}` must be a file that can be read. Received: {name}={path!r}.")
         Token(self.token_file)
+        if self.tls_cert is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert, self.tls_key)
+            except (ssl.SSLError, OSError) as error:
+                raise ValueError(
+                    "`tls_cert` and `tls_key` must be a PEM certificate and its key, without a password. "
+                    f"Received: tls_cert={self.tls_cert!r}, tls_key={self.tls_key!r}: {error}."
+                ) from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from keras_initx.serving._http import Application
 from keras_initx.serving._metrics import Metrics
 from keras_initx.serving._options import Options
 from keras_initx.serving._rpc import METHODS
-from keras_initx.serving._server import check_installed, import_messages, make_models
+from keras_initx.serving._server import check_installed, choose, import_messages, make_models
 
 __all__ = ["deploy", "environment", "kill_haproxies", "serve_on_ray"]
 
@@ -59,7 +59,7 @@ def serve_on_ray(
     """
     for name in ("config", "batching", "token_file"):  # for replicas, which start in folders of their own
         options[name] = options.get(name) and os.path.abspath(options[name])  # noqa: PTH100
-    chosen = Options(root=None if root is None else os.path.abspath(root), **options)  # noqa: PTH100
+    chosen = choose(root and os.path.abspath(root), options)  # noqa: PTH100
     _check(chosen, replicas, max_replicas)
     if chosen.root is not None:
         find_models(chosen.root)

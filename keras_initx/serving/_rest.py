@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST interface without a server: from a method, a path and a body to an answer."""
 
+import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -14,6 +15,8 @@ from keras_initx.serving._json_write import encode_columns, encode_error, encode
 from keras_initx.serving._routes import Route, parse_route
 
 __all__ = ["Answer", "answer"]
+
+_LARGE = 2**18  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +56,13 @@ async def answer(method: str, path: str, body: bytes, models: inference.Versions
         return Answer(error.http_status, encode_error(error.message), error.code, route)
 
 
+async def _call(aside: bool, function: Any, *arguments: Any) -> Any:
+    """Calls a function, in a thread where it takes so long that other requests must go on meanwhile."""
+    return await asyncio.to_thread(function, *arguments) if aside else function(*arguments)
+
+
 async def _predict(route: Route, body: bytes, models: inference.Versions) -> bytes:
-    document = parse(body)
+    document = await _call(len(body) > _LARGE, parse, body)
     key = read_signature_name(document) or "serving_default"
     version = models.find(route.model, route.version, route.label)
     signature = version.signatures.get(key)
@@ -63,9 +71,11 @@ async def _predict(route: Route, body: bytes, models: inference.Versions) -> byt
     if not signature.inputs:
         raise ServingError("INVALID_ARGUMENT", f"Failed to get input map for signature: {key}")
     may_hold_bools = b"true" in body or b"false" in body
-    inputs, by_row = decode_inputs(document, signature.inputs, may_hold_bools)
+    aside = len(body) > _LARGE
+    inputs, by_row = await _call(aside, decode_inputs, document, signature.inputs, may_hold_bools)
     outputs = await inference.run(version, signature, inputs)
-    return encode_rows(outputs) if by_row else encode_columns(outputs)
+    aside = sum(output.nbytes for output in outputs.values()) > _LARGE
+    return await _call(aside, encode_rows if by_row else encode_columns, outputs)
 
 
 async def _classify(route: Route, body: bytes, models: inference.Versions) -> bytes:

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +20,13 @@ from keras_initx.serving._models import Models
 from keras_initx.serving._options import Options
 from keras_initx.serving._workers import supervise
 
-__all__ = ["check_installed", "import_messages", "make_models", "serve", "work"]
+_log = logging.getLogger(__name__)
+
+__all__ = ["check_installed", "choose", "import_messages", "make_models", "serve", "work"]
 
 # Seconds in which connections that wait are accepted, and in which what they ask is read.
 _LAST_CALL, _READ = 0.1, 0.2
+_TWICE = 0.5  # seconds between a Ctrl-C and a second one: some senders signal a process and then its group
 
 
 def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
@@ -54,7 +59,7 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
     Raises:
         ValueError: If an option is wrong, a port is taken, or the extra `serve` is not installed.
     """
-    chosen = Options(root=None if root is None else os.fspath(root), **options)
+    chosen = choose(root, options)
     check_installed()
     if chosen.root is not None:
         find_models(chosen.root)  # for its errors, before anything listens
@@ -62,6 +67,20 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
         if chosen.workers > 1:
             return supervise(chosen, listener)
         return work(chosen, listener)
+
+
+def choose(root: str | os.PathLike[str] | None, options: dict[str, Any]) -> Options:
+    """Returns the options of a server.
+
+    Raises:
+        TypeError: If there is none of a name.
+        ValueError: If one is wrong.
+    """
+    known = sorted(field.name for field in dataclasses.fields(Options))
+    for name in options:
+        if name not in known:
+            raise TypeError(f"`serve` has the options {known}. Received: {name!r}.")
+    return Options(root=None if root is None else os.fspath(root), **options)
 
 
 def work(options: Options, listener: socket.socket) -> int:
@@ -73,6 +92,7 @@ def work(options: Options, listener: socket.socket) -> int:
     """
     import uvicorn
 
+    _log_to_stderr()
     metrics = Metrics()
     models = make_models(options, metrics)
     running = _Running(models, options, metrics, listener)
@@ -81,6 +101,7 @@ def work(options: Options, listener: socket.socket) -> int:
         running,
         lifespan="on",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
         proxy_headers=False,
@@ -119,8 +140,10 @@ class _Running:
         self._listener = listener
         self._models, self._options, self._metrics = models, options, metrics
         self._prepared = self._leaving = False
+        self._asked = 0.0
         self._app = Application(models, options, metrics, lambda: self._prepared and models.ready)
         self._grpc: Any = None
+        self._grpc_port = 0
         self._loading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -139,7 +162,10 @@ class _Running:
             await send({"type": "lifespan.startup.failed"})
             return
         await send({"type": "lifespan.startup.complete"})
-        await receive()
+        try:
+            await receive()
+        except asyncio.CancelledError:  # by a second Ctrl-C
+            return
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -147,7 +173,9 @@ class _Running:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._drain, number)
-        self._grpc = await start_grpc(self._models, self._options, self._metrics, lambda: self._leaving)
+        self._grpc, self._grpc_port = await start_grpc(
+            self._models, self._options, self._metrics, lambda: self._leaving
+        )
         self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
@@ -155,15 +183,25 @@ class _Running:
             # TensorFlow's messages import TensorFlow: seconds, which the loop must not wait.
             await asyncio.gather(self._models.start(), asyncio.to_thread(import_messages))
             self._prepared = True
+            self._announce()
         except Exception as error:
             self.failed = error
             self.server.should_exit = True
 
+    def _announce(self) -> None:
+        rest, grpc = self._listener.getsockname()[1], self._grpc_port
+        scheme = "https" if self._options.tls_cert else "http"
+        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
+        _log.info("REST and a page to try it on %s://%s:%s/, gRPC on %s:%s", scheme, host, rest, host, grpc)
+        if not self._models.ready:
+            source = self._options.root or self._options.config
+            _log.warning("No model of %s answers; /v1/models tells their states", source)
+
     def _drain(self, number: int) -> None:
         if self._draining is None:
-            self._app.draining = True
+            self._app.draining, self._asked = True, time.monotonic()
             self._draining = asyncio.create_task(self._leave())
-        elif number == signal.SIGINT:  # a second Ctrl-C waits for nobody
+        elif number == signal.SIGINT and time.monotonic() - self._asked > _TWICE:  # waits for nobody
             self.server.force_exit = self.server.should_exit = True
 
     async def _leave(self) -> None:
@@ -185,6 +223,12 @@ class _Running:
             await asyncio.gather(self._loading, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # of a model that hangs
             await asyncio.wait_for(self._models.stop(), self._options.timeout_seconds)
+
+
+def _log_to_stderr() -> None:
+    """Has the server's log appear, unless the process that it runs in has a way of its own."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("keras_initx.serving").setLevel(logging.INFO)
 
 
 def _configs(options: Options) -> Any:

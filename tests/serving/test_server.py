@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gzip
 import json
 import os
 import pathlib
@@ -79,6 +80,8 @@ def server(root):
     assert server.stop() == 0, server.log.read_text()
     log = server.log.read_text()
     assert "Traceback" not in log
+    assert f"INFO REST and a page to try it on http://127.0.0.1:{server.rest}/, gRPC on 127.0.0.1:" in log
+    assert "INFO Model half version 1 is available" in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"time"')]
     assert {"client", "method", "path", "status", "bytes", "milliseconds"} <= set(lines[0])
 
@@ -127,6 +130,35 @@ def test_requests_get_answers(server):
     answer = requests.options(f"{server.url}/v1/models/half:predict", headers=origin)
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_zipped_body_is_read_within_the_limit(server):
+    url, headers = f"{server.url}/v1/models/half:predict", {"Content-Encoding": "gzip"}
+    body = gzip.compress(b'{"instances": [1.0]}')
+    assert requests.post(url, data=body, headers=headers).json() == {"predictions": [2.5]}
+    assert requests.post(url, data=b"no zip", headers=headers).status_code == 400
+    bomb = gzip.compress(b" " * (33 * 2**20))
+    assert requests.post(url, data=bomb, headers=headers).status_code == 413
+
+
+def test_a_large_body_lets_others_through(server):
+    """10 MB in and 40 MB out: what others wait for is its parsing alone."""
+    waits = []
+
+    def ask():
+        while not done.is_set():
+            started = time.monotonic()
+            requests.get(f"{server.url}/healthz")
+            waits.append(time.monotonic() - started)
+
+    done = threading.Event()
+    other = threading.Thread(target=ask)
+    other.start()
+    answer = server.predict([[float(number % 7) for number in range(1000)]] * 2000)
+    done.set()
+    other.join()
+    assert answer.status_code == 200
+    assert len(waits) > 20  # one or two, if all of it were done at once
 
 
 def test_what_stands_beside_the_protocol(server):
@@ -227,7 +259,7 @@ def test_a_port_that_is_taken_is_said_at_once(server, root):
     taken = ["--rest-port", str(free_ports()[0]), "--grpc-port", str(server.grpc)]
     found = subprocess.run([*command[:5], *taken], capture_output=True, text=True)
     assert found.returncode == 2
-    assert "`grpc_port` must be free" in found.stderr
+    assert "`--grpc-port` must be free" in found.stderr
 
 
 def test_a_new_version_answers_and_a_corrupt_one_does_not(server, root):
@@ -315,13 +347,14 @@ def test_a_body_that_does_not_arrive_is_refused(secured):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--host", "0.0.0.0"], "`token_file` must be given to listen beyond this machine"),
-        (["--host", "10.0.0.1"], "`token_file` must be given"),
+        (["--host", "0.0.0.0"], "`--token-file` must be given to listen beyond this machine"),
+        (["--host", "10.0.0.1"], "`--token-file` must be given"),
         (["--tls-cert", "x"], "must be given together"),
         (["--token-file", "nowhere"], "must be a file that can be read"),
         (["--rest-port", "70000"], "must be from 0 to 65535"),
         (["--workers", "0"], "must be positive"),
-        (["--max-queue", "-1"], "must be positive"),
+        (["--max-queue", "-1"], "`--max-queue` must be positive"),
+        (["--config", "models.config"], "and not both"),
     ],
 )
 def test_options_that_are_wrong_or_unsafe_are_refused(root, options, message, capsys):
@@ -336,12 +369,34 @@ def test_a_folder_and_tokens_that_are_none(tmp_path, root, capsys):
 
     assert main(["serve", str(tmp_path / "no")]) == 2
     assert "`root` must be a folder" in capsys.readouterr().err
+    assert main(["serve", str(root / "half" / "00000001")]) == 2
+    assert "which is a version. Pass" in capsys.readouterr().err
     assert main(["serve"]) == 2
     assert "must be given" in capsys.readouterr().err
     for secret in ("short", "two words of text", ""):
         (tmp_path / "token").write_text(secret)
         assert main(["serve", str(root), "--token-file", str(tmp_path / "token")]) == 2
         assert "must hold one word of 16" in capsys.readouterr().err
+
+
+def test_options_of_another_name_or_type(root, tmp_path):
+    import keras_initx as initx
+
+    with pytest.raises(TypeError, match="`serve` has the options .*Received: 'port'"):
+        initx.serve(root, port=1)
+    for options, message in (
+        ({"rest_port": "8501"}, "`rest_port` must be of type int. Received: '8501'"),
+        ({"workers": True}, "`workers` must be of type int"),
+        ({"max_queue": 1.5}, "`max_queue` must be of type int"),
+        ({"insecure": "yes"}, "`insecure` must be of type bool"),
+        ({"token_file": 3}, "`token_file` must be of type str"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            initx.serve(root, **options)
+    for name in ("key", "cert"):
+        (tmp_path / name).write_text("no PEM")
+    with pytest.raises(ValueError, match="must be a PEM certificate and its key"):
+        initx.serve(root, tls_cert=str(tmp_path / "cert"), tls_key=str(tmp_path / "key"))
 
 
 @pytest.fixture(scope="module")
