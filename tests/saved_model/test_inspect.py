@@ -119,6 +119,10 @@ def test_the_command_exports_and_inspects_as_a_user_would(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["versions"][0]["warmup_records"] == 5
     assert main(["inspect", str(root)]) == 0
     assert "  classify (classify): inputs string[?] -> " in capsys.readouterr().out
+    (root / "8").mkdir()
+    assert main(["inspect", str(root)]) == 1
+    assert "versions that cannot be read: 8" in capsys.readouterr().err
+    (root / "8").rmdir()
     (tmp_path / "file").touch()
     wrong = {
         ("export", file, root, "--version", "7"): "`version` must be a new one",

@@ -64,8 +64,8 @@ def test_keep_prunes_after_success_alone(model, tmp_path, monkeypatch):
     assert entries(tmp_path) == ["1", "1.keras", "2", "2.keras", "3", "3.keras", "notes"]
     initx.export(model, tmp_path, keep=2)
     assert entries(tmp_path) == ["3", "3.keras", "4", "notes"]
-    initx.export(model, tmp_path, version=1, keep=1)  # the new one stays, whatever its number
-    assert entries(tmp_path) == ["1", "notes"]
+    initx.export(model, tmp_path, version=1, keep=1)  # whatever its number, and newer ones stay
+    assert entries(tmp_path) == ["1", "3", "3.keras", "4", "notes"]
 
 
 def test_what_cannot_be_pruned_is_warned_of(tmp_path, monkeypatch):

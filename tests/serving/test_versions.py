@@ -251,7 +251,7 @@ def test_a_vanished_folder_unloads_nothing_and_a_removed_version_gives_way_to_an
         await models.poll()
         await models.poll()
         assert await ask(models) == 2.0
-        assert caplog.text.count("keeps what it serves") == 1
+        assert caplog.text.count("keeps [2]") == 1
         half.mkdir()
         await models.poll()
         assert await ask(models) == 2.0
