@@ -38,7 +38,7 @@ MOST = 4000  # rows of a label in the training split
 
 _PUNCTUATION = re.compile(r"[^0-9a-z\s]")
 _Rows = list[tuple[str, int]]
-_Take = Callable[[str, ast.Module, str], Iterator[tuple[str, int]]]
+_Take = Callable[[str, list[ast.AST], str], Iterator[tuple[str, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,30 +149,30 @@ def _balanced(rows: _Rows, labels: int, most: int) -> _Rows:
     return chosen
 
 
-def _read(path: pathlib.Path) -> tuple[ast.Module, str] | None:
+def _read(path: pathlib.Path) -> tuple[list[ast.AST], str] | None:
     """Parses a file; None where there is none, or it is not Python of this release, as some test data."""
     try:
         with tokenize.open(path) as file:
             source = file.read()
-        return ast.parse(source), source
+        return list(ast.walk(ast.parse(source))), source
     except (FileNotFoundError, SyntaxError, UnicodeDecodeError):
         return None
 
 
-def _docstrings(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _docstrings(nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node) or ""
 
 
-def _lines(_family: str, tree: ast.Module, source: str) -> Iterator[tuple[str, int]]:
-    for docstring in _docstrings(tree):
+def _lines(_family: str, nodes: list[ast.AST], source: str) -> Iterator[tuple[str, int]]:
+    for docstring in _docstrings(nodes):
         for line in map(str.strip, docstring.splitlines()):
             if 20 <= len(line) <= 100 and not line.startswith((">>>", "...")) and _is_prose(line):
                 yield line, 0
     inside = {
         number
-        for node in ast.walk(tree)
+        for node in nodes
         if _is_text(node)
         for number in range(node.lineno, node.end_lineno + 1)  # type: ignore[attr-defined]
     }
@@ -188,9 +188,9 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno != node.lineno
 
 
-def _sentences(family: str, tree: ast.Module, _source: str) -> Iterator[tuple[str, int]]:
+def _sentences(family: str, nodes: list[ast.AST], _source: str) -> Iterator[tuple[str, int]]:
     """Sentences outside of doctests: a paragraph with a prompt in it is an example."""
-    for docstring in _docstrings(tree):
+    for docstring in _docstrings(nodes):
         for paragraph in re.split(r"\n\s*\n", docstring):
             if ">>>" in paragraph:
                 continue
