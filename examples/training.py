@@ -178,7 +178,7 @@ def train(
 
 
 def describe(model: keras.Model) -> tuple:
-    return model.name, [tuple(weight.shape) for weight in model.weights]
+    return model.name, model.input_shape, [tuple(weight.shape) for weight in model.weights]
 
 
 def best_of(records: dict[str, dict]) -> str:

@@ -126,6 +126,7 @@ np.save("answers.npy", keras.models.load_model("saved_models/tiny.keras").predic
 json.dump([text for text, _ in rows[130:]], open("texts.json", "w"))
 """
     out = python(code, tmp_path, backend)
+    assert len(list(tmp_path.glob("runs/*/*/*/events.out.tfevents*"))) == 2  # train, validation
     assert "export KERAS_BACKEND=tensorflow\n    python examples/export_text.py saved_models/tiny" in out
     import tensorflow as tf
 
