@@ -36,7 +36,8 @@ def test_without_a_network_a_download_fails_within_seconds_and_names_the_cure(na
     monkeypatch.setattr(requests, "head", unreachable)
     started = time.monotonic()
     with pytest.raises(
-        ConnectionError, match=f"{name!r} is not on this machine .* 'initx_digits', which needs no"
+        ConnectionError,
+        match=f"{name!r} is not on this machine .* 'initx_digits' or 'initx_pydoc/code', which need no",
     ):
         datasets.load(name, "train", tmp_path)
     assert time.monotonic() - started < 10

@@ -1,0 +1,53 @@
+"""Exports a text classifier that was trained on any backend: strings go into the SavedModel.
+
+    KERAS_BACKEND=tensorflow python examples/export_text.py saved_models/pydoc-code
+
+It reads `saved_models/pydoc-code.keras`, a model of token numbers, and `saved_models/pydoc-code.json`, which
+tells how text becomes token numbers, and writes the next version in the folder `saved_models/pydoc-code`.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_initx as initx
+
+
+def vectorizer(tokens: dict, length: int) -> keras.layers.TextVectorization:
+    """Does inside TensorFlow what `text_classification.encode` does outside."""
+    return keras.layers.TextVectorization(
+        standardize=None if tokens["split"] == "character" else "lower_and_strip_punctuation",
+        split=tokens["split"],
+        vocabulary=tokens["vocabulary"],
+        output_sequence_length=length,
+        name="token_ids",
+    )
+
+
+def export(target: pathlib.Path) -> initx.saved_model.ExportedModel:
+    """Puts the vectorization before the model and exports both as one."""
+    tokens = json.loads(target.with_name(f"{target.name}.json").read_text())
+    model = keras.models.load_model(target.with_name(f"{target.name}.keras"))
+    text = keras.Input((), dtype="string", name="text")
+    ids = vectorizer(tokens, model.input_shape[1])(text)
+    whole = keras.Model(text, {"probabilities": model(ids)}, name=model.name)
+    # Requests to warm up with are written in TensorFlow Serving's messages, an extra.
+    rows = np.array(tokens["examples"]) if importlib.util.find_spec("tensorflow_serving") else None
+    return initx.export(whole, target, labels=tokens["labels"], warmup=rows)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        print(f"Exported it: {export(pathlib.Path(sys.argv[1]))}")
+    except (OSError, ValueError) as error:
+        print(f"{error}\nRun examples/text_classification.py first.", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,254 @@
+"""Trains a text classifier from several initializations and exports one that takes strings.
+
+The text becomes token numbers in plain Python, so that the model trains on any backend, also where there is
+no TensorFlow: KERAS_BACKEND=jax or torch. A run that was killed goes on after its last finished epoch when
+the same command is given again, and ends with the weights that it would have had without the interruption.
+
+    python examples/text_classification.py
+    python examples/text_classification.py --dataset initx_pydoc/families --model gru
+    python examples/text_classification.py --dataset imdb_reviews --length 200 --model transformer
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import string
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_initx as initx
+import keras_initx.datasets
+import training
+
+BATCH = 64
+WIDTH = 64  # of embeddings, recurrent states and attention
+VOCABULARY = 8000  # tokens at most
+LEARNING_RATE = 1e-3
+PUNCTUATION = string.punctuation.encode()
+
+
+class Data(NamedTuple):
+    """A data set as token numbers, and how its text became these."""
+
+    train: tuple[np.ndarray, np.ndarray]  # token numbers, (rows, length), and labels
+    test: tuple[np.ndarray, np.ndarray]
+    labels: Sequence[str]
+    split: str  # "character" or "whitespace"
+    vocabulary: list[str]
+    examples: list[str]  # held-out texts
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.train[0]) // BATCH)
+
+
+def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", default="initx_pydoc/code", help="any tfds text classification set")
+    parser.add_argument("--model", choices=["relu_rnn", "gru", "lstm", "transformer"], default="relu_rnn")
+    parser.add_argument("--length", type=int, default=64, help="tokens of a text that are read")
+    default = ["initx>GlorotScaled", "initx>OrthogonalScaled", "initx>LSUV"]
+    arguments = training.parse(parser, default, epochs=4)
+    if arguments.length < 1:
+        parser.error(f"--length must be at least 1. Received: {arguments.length}.")
+    return parser, arguments
+
+
+def read_texts(name: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]], Sequence[str]]:
+    """Pairs of text and label to train on, the same held out, and the labels' names."""
+    builder, _, config = name.partition("/")
+    if builder == "initx_pydoc":
+        text = keras_initx.datasets.read_pydoc(config or "code")
+        return list(text.train), list(text.test), text.labels
+    splits, info = keras_initx.datasets.load(name, ["train", "test"])
+    kinds = [type(info.features[key]).__name__ for key in info.supervised_keys]
+    if kinds != ["Text", "ClassLabel"]:
+        raise ValueError(
+            f"--dataset must hold labelled texts. Received: {name}, {', '.join(kinds)}. Choose another, for "
+            "example initx_pydoc/code or imdb_reviews."
+        )
+    train, test = (
+        [(text.decode(), int(label)) for text, label in split.as_numpy_iterator()] for split in splits
+    )
+    return train, test, info.features[info.supervised_keys[1]].names
+
+
+def tokenize(text: str, split: str) -> list[str]:
+    """Splits text as TextVectorization does: of words, only ASCII letters become lower case."""
+    if split == "character":
+        return list(text)
+    words = text.encode().lower().translate(None, PUNCTUATION).split()
+    return [word.decode() for word in words]
+
+
+def learn_vocabulary(texts: Sequence[str], split: str) -> list[str]:
+    """The most frequent tokens; TensorFlow's tables hold none with a NUL."""
+    counts = collections.Counter(
+        token for text in texts for token in tokenize(text, split) if "\0" not in token
+    )
+    return sorted(counts, key=lambda token: (-counts[token], token))[: VOCABULARY - 2]
+
+
+def encode(texts: Sequence[str], split: str, vocabulary: Sequence[str], length: int) -> np.ndarray:
+    """Token numbers, as TextVectorization gives them: 0 is padding, 1 a token that is not known."""
+    numbers = {token: number for number, token in enumerate(vocabulary, 2)}
+    ids = np.zeros((len(texts), length), "int32")
+    for row, text in zip(ids, texts, strict=True):
+        tokens = tokenize(text, split)[:length]
+        row[: len(tokens)] = [numbers.get(token, 1) for token in tokens]
+    return ids
+
+
+def load_data(name: str, length: int) -> Data:
+    train, test, labels = read_texts(name)
+    split = "character" if name in ("initx_pydoc", "initx_pydoc/code") else "whitespace"
+    vocabulary = learn_vocabulary([text for text, _ in train], split)
+
+    def arrays(rows: list[tuple[str, int]]) -> tuple[np.ndarray, np.ndarray]:
+        texts, numbers = zip(*rows, strict=True)
+        return encode(texts, split, vocabulary, length), np.array(numbers, "int32")
+
+    return Data(arrays(train), arrays(test), labels, split, vocabulary, [text for text, _ in test[:8]])
+
+
+def build_model(data: Data, kind: str, initializer: str) -> keras.Model:
+    """From token numbers to probabilities; every kernel but the embeddings has the initializer."""
+    length, tokens = data.train[0].shape[1], len(data.vocabulary) + 2
+    inputs = keras.Input((length,), dtype="int32", name="ids")
+    x = keras.layers.Embedding(tokens, WIDTH, mask_zero=True, name="embedding")(inputs)
+    if kind == "transformer":
+        x = encode_by_attention(inputs, x, initializer)
+    else:
+        layer = {"relu_rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[kind]
+        options = {"activation": "relu"} if kind == "relu_rnn" else {}
+        x = layer(
+            WIDTH, kernel_initializer=initializer, recurrent_initializer=initializer, name=kind, **options
+        )(x)
+    head = keras.layers.Dense(
+        len(data.labels), "softmax", kernel_initializer=initializer, dtype="float32", name="probabilities"
+    )
+    # The name tells which numbers stand for which tokens: a checkpoint fits no other vocabulary.
+    model = keras.Model(
+        inputs, head(x), name=f"{kind}_{zlib.crc32(json.dumps(data.vocabulary).encode()):08x}"
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def encode_by_attention(
+    inputs: keras.KerasTensor, x: keras.KerasTensor, initializer: str
+) -> keras.KerasTensor:
+    """A Transformer encoder of two blocks, normalized before each branch, and the mean over the text."""
+    positions = keras.ops.cumsum(keras.ops.ones_like(inputs), axis=1) - 1
+    x = x + keras.layers.Embedding(inputs.shape[1], WIDTH, name="positions")(positions)
+    for block in ("block1", "block2"):
+        y = keras.layers.LayerNormalization(name=f"{block}_norm1")(x)
+        attention = keras.layers.MultiHeadAttention(
+            num_heads=4, key_dim=WIDTH // 4, kernel_initializer=initializer, name=f"{block}_attention"
+        )
+        x = x + attention(y, y)
+        y = keras.layers.LayerNormalization(name=f"{block}_norm2")(x)
+        y = keras.layers.Dense(2 * WIDTH, "relu", kernel_initializer=initializer, name=f"{block}_wide")(y)
+        x = x + keras.layers.Dense(WIDTH, kernel_initializer=initializer, name=f"{block}_narrow")(y)
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    return keras.layers.GlobalAveragePooling1D(name="mean")(x)
+
+
+def batches(data: Data, seed: int, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of the epochs from `first` to `last`, each in an order that its number alone decides."""
+    ids, labels = data.train
+    for epoch in range(first, last):
+        order = np.random.default_rng([seed, epoch]).permutation(len(ids))
+        for rows in np.split(order, range(BATCH, len(order), BATCH)):
+            yield ids[rows], labels[rows]
+
+
+def train(
+    data: Data, kind: str, initializer: str, seed: int, epochs: int, folder: pathlib.Path
+) -> tuple[keras.Model, dict]:
+    """Trains from one initialization, or goes on where an earlier call was interrupted."""
+    sample = data.train[0][np.random.default_rng(seed).permutation(len(data.train[0]))[:256]]
+
+    def build() -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        return build_model(data, kind, initializer)
+
+    def start(model: keras.Model) -> dict[str, float]:
+        training.calibrate(model, initializer, sample)
+        rows = initx.diagnose(model, sample).rows  # of recurrent layers too, over all their gates and steps
+        return {row.path: row.preactivation_std for row in rows if "embeddings" not in row.path}
+
+    return training.train(
+        initializer,
+        folder,
+        epochs,
+        data.steps,
+        build,
+        start,
+        lambda first, last: batches(data, seed, first, last),
+        data.test,
+    )
+
+
+def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
+    """Saves the model, beside it how text becomes token numbers, and under TensorFlow exports both."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    model.save(f"{target}.keras")
+    tokens = {key: getattr(data, key) for key in ("labels", "split", "vocabulary", "examples")}
+    target.with_name(f"{target.name}.json").write_text(json.dumps(tokens))
+    if keras.backend.backend() == "tensorflow":
+        import export_text
+
+        print(f"Exported it: {export_text.export(target)}")
+    else:
+        print("TensorFlow makes a SavedModel of it, here or on another machine:")
+        print(f"    export KERAS_BACKEND=tensorflow\n    python examples/export_text.py {target}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    training.check(arguments)
+    keras.utils.set_random_seed(arguments.seed)
+    policy = training.set_up_device(arguments.mixed_precision)
+    data = load_data(arguments.dataset, arguments.length)
+    dataset = arguments.dataset.replace("/", "-")
+    folder = arguments.runs / f"{dataset}-{arguments.model}-{policy}-seed{arguments.seed}"
+    models, records = {}, {}
+    for name in arguments.initializer:
+        run = folder / name.replace(">", "-")
+        models[name], records[name] = train(
+            data, arguments.model, name, arguments.seed, arguments.epochs, run
+        )
+
+    training.show_table(records, "first", "last")
+    picture = folder / "initializations.png"
+    layers = range(1, 1 + len(next(iter(records.values()))["signal"]))
+    training.draw(records, len(data.labels), arguments.dataset, picture, ticks=layers)
+    print(f"\nPicture: {picture}")
+    print(f"TensorBoard: tensorboard --logdir {folder}")
+
+    best = training.best_of(records)
+    target = arguments.saved_models / dataset.removeprefix("initx_")
+    print(f"Saving the model from {best}: {target}.keras")
+    save(models[best], data, target)
+    print(f"{time.perf_counter() - started:.0f} s in all.")
+
+
+if __name__ == "__main__":
+    parser, arguments = parse_arguments()
+    training.run(parser, lambda: main(arguments))

@@ -1,0 +1,12 @@
+"""Data sets for the examples: two that need no network, and a loader that says so when one is needed."""
+
+import importlib.util
+
+from keras_initx.datasets._load import load
+from keras_initx.datasets._pydoc_text import PydocText, read_pydoc
+
+# tfds cannot be imported where TensorFlow is absent. `read_pydoc` needs neither.
+if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorflow_datasets"):
+    from keras_initx.datasets._builders import InitxDigits, InitxPydoc
+
+__all__ = ["InitxDigits", "InitxPydoc", "PydocText", "load", "read_pydoc"]
