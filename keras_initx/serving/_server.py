@@ -144,7 +144,8 @@ class _Running:
         self._app = Application(models, options, metrics, lambda: self._prepared and models.ready)
         self._grpc: Any = None
         self._grpc_port = 0
-        self._loading: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None]
+        self._announcing: asyncio.Task[None]
         self._draining: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -173,22 +174,25 @@ class _Running:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._drain, number)
+        self._loading = asyncio.create_task(self._load())
+        if self._options.workers > 1:  # whose neighbours may answer already: only then does it accept
+            await self._loading
         self._grpc, self._grpc_port = await start_grpc(
             self._models, self._options, self._metrics, lambda: self._leaving
         )
-        self._loading = asyncio.create_task(self._load())
+        self._announcing = asyncio.create_task(self._announce())
 
     async def _load(self) -> None:
         try:
             # TensorFlow's messages import TensorFlow: seconds, which the loop must not wait.
             await asyncio.gather(self._models.start(), asyncio.to_thread(import_messages))
             self._prepared = True
-            self._announce()
         except Exception as error:
             self.failed = error
             self.server.should_exit = True
 
-    def _announce(self) -> None:
+    async def _announce(self) -> None:
+        await asyncio.wait([self._loading])
         rest, grpc = self._listener.getsockname()[1], self._grpc_port
         scheme = "https" if self._options.tls_cert else "http"
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
@@ -211,16 +215,16 @@ class _Running:
         if self._options.workers == 1:  # or the supervisor does, for all
             turn_away(self._listener)
         await asyncio.sleep(_LAST_CALL)
-        for server in self.server.servers:
+        for server in getattr(self.server, "servers", ()):  # none while the models of a worker load
             server.close()
         await asyncio.sleep(_READ)
         self.server.should_exit = True
 
     async def _stop(self) -> None:
         await self._grpc.stop(self._options.timeout_seconds)
-        if self._loading:
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
+        for task in (self._announcing, self._loading):
+            task.cancel()
+        await asyncio.gather(self._announcing, self._loading, return_exceptions=True)
         with contextlib.suppress(TimeoutError):  # of a model that hangs
             await asyncio.wait_for(self._models.stop(), self._options.timeout_seconds)
 
