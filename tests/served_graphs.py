@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 import numpy as np
+from served_models import save
 
 import keras_initx.serving._loaded as loaded
 from keras_initx.serving._errors import ServingError
@@ -29,18 +30,10 @@ def write(folder, build):
     """Writes what `build(tf, signature)` returns, {key: signature}, as a SavedModel."""
     import tensorflow as tf
 
-    v1 = tf.compat.v1
-
     def signature(inputs, outputs, method="predict"):
-        infos = [{k: v1.saved_model.build_tensor_info(t) for k, t in d.items()} for d in (inputs, outputs)]
-        return v1.saved_model.build_signature_def(*infos, method_name=f"tensorflow/serving/{method}")
+        return inputs, outputs, method
 
-    with tf.Graph().as_default(), v1.Session() as session:
-        signatures = build(tf, signature)
-        builder = v1.saved_model.Builder(str(folder))
-        session.run(v1.global_variables_initializer())
-        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=signatures)
-        builder.save()
+    save(folder.parent, folder.name, lambda: build(tf, signature))
 
 
 def half_plus_two(folder, add=2.0):

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initx import initializers
+import keras_initx.initializers as initializers
 from keras_initx.gains import compute_gain
 from keras_initx.saved_model._endpoints import reason
 

@@ -8,9 +8,9 @@ import numpy as np
 from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
 
-__all__ = ["Served", "Versions", "check_inputs", "choose", "classify", "regress", "run"]
+__all__ = ["DEFAULT", "Served", "Versions", "check_inputs", "choose", "classify", "regress", "run"]
 
-_DEFAULT = "serving_default"
+DEFAULT = "serving_default"  # the signature of a request that names none
 _METHOD = "tensorflow/serving/"
 
 
@@ -66,7 +66,7 @@ def choose(version: Served, key: str, method: str) -> Signature:
     Raises:
         ServingError: If there is none of that name, or it is made for something else.
     """
-    key = key or _DEFAULT
+    key = key or DEFAULT
     signature = version.signatures.get(key)
     if signature is None:
         raise invalid(f"No signature was found with the name: {key}")

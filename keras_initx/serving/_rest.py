@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import keras_initx.serving._inference as inference
-from keras_initx.serving import _messages
+import keras_initx.serving._messages as messages
 from keras_initx.serving._documents import parse, read_signature_name
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._examples import decode_examples
@@ -63,7 +63,7 @@ async def _call(aside: bool, function: Any, *arguments: Any) -> Any:
 
 async def _predict(route: Route, body: bytes, models: inference.Versions) -> bytes:
     document = await _call(len(body) > _LARGE, parse, body)
-    key = read_signature_name(document) or "serving_default"
+    key = read_signature_name(document) or inference.DEFAULT
     version = models.find(route.model, route.version, route.label)
     signature = version.signatures.get(key)
     if signature is None:
@@ -95,23 +95,23 @@ async def _regress(route: Route, body: bytes, models: inference.Versions) -> byt
 
 
 async def _status(route: Route, _: bytes, models: inference.Versions) -> bytes:
-    return _dump(_messages.to_dict(_messages.status(models, route.model, route.version)))
+    return _dump(messages.to_dict(messages.status(models, route.model, route.version)))
 
 
 async def _metadata(route: Route, _: bytes, models: inference.Versions) -> bytes:
     version = models.find(route.model, route.version, route.label)
-    definitions = _messages.signature_def_map(version)
+    definitions = messages.signature_def_map(version)
     return _dump(
         {
             "model_spec": {"name": version.name, "signature_name": "", "version": str(version.number)},
-            "metadata": {"signature_def": _messages.to_dict(definitions)},
+            "metadata": {"signature_def": messages.to_dict(definitions)},
         }
     )
 
 
 async def _list(_: Route, __: bytes, models: inference.Versions) -> bytes:
     """What TensorFlow Serving was asked for and does not have: the names of the models, with their states."""
-    states = {name: _messages.to_dict(_messages.status(models, name)) for name in models.names()}
+    states = {name: messages.to_dict(messages.status(models, name)) for name in models.names()}
     return _dump({"models": [{"name": name} | state for name, state in states.items()]})
 
 

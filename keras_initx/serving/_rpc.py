@@ -4,14 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import keras_initx.serving._inference as inference
-from keras_initx.serving import _messages
+import keras_initx.serving._messages as messages
 from keras_initx.serving._configs import configs_of
 from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
 
 __all__ = ["METHODS"]
-
-_DEFAULT = "serving_default"
 
 
 async def predict(request: bytes, models: inference.Versions) -> bytes:
@@ -20,20 +18,20 @@ async def predict(request: bytes, models: inference.Versions) -> bytes:
 
     asked = _parse(PredictRequest, request)
     version = _find(asked, models)
-    key = asked.model_spec.signature_name or _DEFAULT
+    key = asked.model_spec.signature_name or inference.DEFAULT
     signature = version.signatures.get(key)
     if signature is None:
         raise ServingError("FAILED_PRECONDITION", f'Serving signature key "{key}" not found.')
     _check_names(signature, asked.inputs)
     inputs = {
-        name: _messages.read_tensor(asked.inputs[name], spec.type, name)
+        name: messages.read_tensor(asked.inputs[name], spec.type, name)
         for name, spec in signature.inputs.items()
     }
     outputs = await inference.run(version, signature, inputs, _filter(signature, asked.output_filter))
     response = PredictResponse()
     _fill_spec(response.model_spec, version, key)
     for name, tensor in outputs.items():
-        _messages.write_tensor(tensor, response.outputs[name])
+        messages.write_tensor(tensor, response.outputs[name])
     return response.SerializeToString()
 
 
@@ -41,10 +39,8 @@ async def classify(request: bytes, models: inference.Versions) -> bytes:
     """Answers a `ClassificationRequest`."""
     from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, ClassificationResponse
 
-    asked = _parse(ClassificationRequest, request)
-    version = _find(asked, models)
-    signature = inference.choose(version, asked.model_spec.signature_name, "classify")
-    found = await inference.classify(version, signature, _examples(asked.input))
+    version, signature, examples = _open(ClassificationRequest, request, models, "classify")
+    found = await inference.classify(version, signature, examples)
     response = ClassificationResponse()
     _fill_spec(response.model_spec, version, signature.key)
     _fill_classes(response.result, *found)
@@ -55,10 +51,8 @@ async def regress(request: bytes, models: inference.Versions) -> bytes:
     """Answers a `RegressionRequest`."""
     from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
-    asked = _parse(RegressionRequest, request)
-    version = _find(asked, models)
-    signature = inference.choose(version, asked.model_spec.signature_name, "regress")
-    values = await inference.regress(version, signature, _examples(asked.input))
+    version, signature, examples = _open(RegressionRequest, request, models, "regress")
+    values = await inference.regress(version, signature, examples)
     response = RegressionResponse()
     _fill_spec(response.model_spec, version, signature.key)
     _fill_values(response.result, values)
@@ -106,7 +100,7 @@ async def get_model_metadata(request: bytes, models: inference.Versions) -> byte
     version = _find(asked, models)
     response = GetModelMetadataResponse()
     _fill_spec(response.model_spec, version, "")
-    response.metadata["signature_def"].Pack(_messages.signature_def_map(version))
+    response.metadata["signature_def"].Pack(messages.signature_def_map(version))
     return response.SerializeToString()
 
 
@@ -119,7 +113,7 @@ async def get_model_status(request: bytes, models: inference.Versions) -> bytes:
         raise invalid("Missing ModelSpec")
     spec = asked.model_spec
     number = spec.version.value if spec.HasField("version") else None
-    return _messages.status(models, spec.name, number).SerializeToString()
+    return messages.status(models, spec.name, number).SerializeToString()
 
 
 async def reload_config(request: bytes, models: inference.Versions) -> bytes:
@@ -166,6 +160,16 @@ def _find(asked: Any, models: inference.Versions) -> inference.Served:
     return models.find(spec.name, number, spec.version_label or None)
 
 
+def _open(
+    message: Any, request: bytes, models: inference.Versions, method: str
+) -> tuple[inference.Served, Signature, list[bytes]]:
+    """What a request about examples asks: of which version, which signature, and on what."""
+    asked = _parse(message, request)
+    version = _find(asked, models)
+    signature = inference.choose(version, asked.model_spec.signature_name, method)
+    return version, signature, _examples(asked.input)
+
+
 def _check_names(signature: Signature, inputs: Any) -> None:
     if inputs.keys() == signature.inputs.keys():
         return
@@ -209,7 +213,7 @@ def _check_tasks(tasks: Sequence[Any]) -> list[tuple[Any, str]]:
             raise invalid("Found ModelSpec with an empty model name.")
         if task.model_spec.name != tasks[0].model_spec.name:
             raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        key = task.model_spec.signature_name or _DEFAULT
+        key = task.model_spec.signature_name or inference.DEFAULT
         if key in seen:
             raise invalid(f"Duplicate evaluation of signature: {key}")
         method = task.method_name.removeprefix("tensorflow/serving/")
