@@ -1,0 +1,155 @@
+"""What the reproductions share: sizes, seeds, intervals, the verdict, and its row in `docs/reproduced.md`."""
+
+import argparse
+import datetime
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import scipy.stats
+import sklearn.datasets
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "reproduced.md"
+TRAIN = 1437  # of 1,797 digits
+
+
+class Claim(NamedTuple):
+    """What a paper says, and where."""
+
+    paper: str  # authors and year
+    link: str
+    statement: str
+    number: str  # the paper's own, and where it stands in it
+    checked: bool  # whether the number was read there, and not only in what others say of it
+
+
+class Criterion(NamedTuple):
+    """One part of a claim, in words with our numbers, and whether it held."""
+
+    text: str
+    holds: bool
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's 95 % interval of the mean of independent seeds; of one seed it is not bounded."""
+    values = np.asarray(values, "float64")
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """The interval of `first - second`, which were measured on the same seeds."""
+    return interval(np.subtract(first, second))
+
+
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Standardized 8x8x1 training images, their labels, and the same held out, split as `initx_digits`."""
+    data = sklearn.datasets.load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    x, y = data.images[order][..., None].astype("float32"), data.target[order].astype("int32")
+    x = (x - x[:TRAIN].mean()) / x[:TRAIN].std()
+    return x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:]
+
+
+def reproduce(
+    claim: Claim,
+    measure: Callable[[Any], tuple[str, list[Criterion]]],
+    *,
+    quick: Any,
+    default: Any,
+    full: Any,
+) -> None:
+    """Measures at the size that the command line names, prints the verdict and writes the row of the page.
+
+    `measure` takes one of the three sizes, named tuples with a field `seeds`, and returns in one sentence what
+    it found, and the criteria. Nothing is written of a quick run, nor of fewer than 3 seeds.
+    """
+    script = pathlib.Path(sys.argv[0]).name
+    parser = argparse.ArgumentParser(description=f"{claim.paper}: {claim.statement} {claim.link}")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="only shows that the script runs")
+    sizes.add_argument("--full", action="store_true", help="the paper's own size, or as near as it gets")
+    parser.add_argument("--seeds", type=int, help="how many")
+    parser.add_argument("--page", type=pathlib.Path, default=PAGE, help="where the row goes")
+    arguments = parser.parse_args()
+    if arguments.seeds is not None and arguments.seeds < 1:
+        parser.error(f"--seeds must be at least 1. Received: {arguments.seeds}.")
+    name = "quick" if arguments.quick else "full" if arguments.full else "default"
+    size = {"quick": quick, "default": default, "full": full}[name]
+    if arguments.seeds:
+        size = size._replace(seeds=arguments.seeds)
+
+    print(f"{claim.paper}: {claim.statement}\n{name} size: {size}\n", flush=True)
+    started = time.perf_counter()
+    found, criteria = measure(size)
+    minutes = (time.perf_counter() - started) / 60
+    word = verdict(criteria)
+    print(f"\n{found}")
+    for criterion in criteria:
+        print(f"  {'holds' if criterion.holds else 'FAILS'}: {criterion.text}")
+    print(f"{word} ({size.seeds} seeds, {minutes:.1f} minutes)")
+    if name == "quick" or size.seeds < 3:
+        print(f"{arguments.page.name} is left as it is: that takes the default size and 3 seeds.")
+        return
+    how = (
+        f"{name} size, {size.seeds} seeds, {minutes:.1f} min, {keras.backend.backend()}, "
+        f"keras {keras.__version__}, {datetime.date.today():%d %B %Y}"
+    )
+    write(arguments.page, script, row(claim, script, found, criteria, how))
+
+
+def verdict(criteria: Sequence[Criterion]) -> str:
+    held = sum(criterion.holds for criterion in criteria)
+    if held == len(criteria):
+        return "reproduced"
+    return f"in part: {held} of {len(criteria)}" if held else "not reproduced"
+
+
+def row(claim: Claim, script: str, found: str, criteria: Sequence[Criterion], how: str) -> str:
+    number = claim.number if claim.checked else f"{claim.number} (unchecked)"
+    failed = " ".join(f"Failed: {criterion.text}." for criterion in criteria if not criterion.holds)
+    cells = [
+        f"{claim.statement} [{claim.paper}]({claim.link})",
+        number,
+        f"{found} {failed}".strip(),
+        f"**{verdict(criteria)}**",
+        f"[{script}](../examples/reproduce/{script}): {how}",
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def write(page: pathlib.Path, script: str, line: str) -> None:
+    """Puts the script's row in the page's table in place of its last one; rows stand in scripts' order."""
+    lines = page.read_text().splitlines()
+    start = next(number for number, text in enumerate(lines) if text.startswith("| --- |")) + 1
+    end = next(
+        (number for number in range(start, len(lines)) if not lines[number].startswith("|")), len(lines)
+    )
+    mark = f"(../examples/reproduce/{script})"
+    rows = [text for text in lines[start:end] if mark not in text] + [line]
+    rows.sort(key=lambda text: text.rpartition("(../examples/reproduce/")[2])
+    beside = page.with_name(f"new-{page.name}")
+    beside.write_text("\n".join([*lines[:start], *rows, *lines[end:]]) + "\n")
+    beside.replace(page)
