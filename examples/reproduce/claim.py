@@ -83,8 +83,8 @@ def reproduce(
 ) -> None:
     """Measures at the size that the command line names, prints the verdict and writes the row of the page.
 
-    `measure` takes one of the three sizes, named tuples with a field `seeds`, and returns in one sentence what
-    it found, and the criteria. Nothing is written of a quick run, nor of fewer than 3 seeds.
+    `measure` takes one of the three sizes, named tuples with a field `seeds`, and gives back one sentence on
+    what it found, and the criteria. Nothing is written of a quick run, nor of fewer than 3 seeds.
     """
     script = pathlib.Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(description=f"{claim.paper}: {claim.statement} {claim.link}")
