@@ -9,6 +9,7 @@ from keras_initx import (
     callbacks,
     data,
     diagnostics,
+    experiments,
     fans,
     gains,
     initializers,
@@ -21,6 +22,7 @@ from keras_initx import (
 )
 from keras_initx.calibration import calibrate
 from keras_initx.diagnostics import diagnose
+from keras_initx.experiments import compare
 from keras_initx.saved_model import export
 from keras_initx.serving import serve
 from keras_initx.strategies import initialize
@@ -30,9 +32,11 @@ __all__ = [
     "__version__",
     "calibrate",
     "callbacks",
+    "compare",
     "data",
     "diagnose",
     "diagnostics",
+    "experiments",
     "export",
     "fans",
     "gains",

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["check_looked_up", "knows_inputs", "refusal", "take_pair"]
+__all__ = ["check_looked_up", "knows_inputs", "reason_of", "refusal", "take_pair"]
 
 _OPEN = 32  # how long an open axis is drawn
 
@@ -43,9 +43,8 @@ def take_pair(
         those of the batch; None where there are none.
 
     Raises:
-        ValueError: If the data is empty, holds NaN or Inf, or does not fit the model's inputs; if `samples`
-            is not the size of a batch that the model was built with; if the targets are not finite, or fewer
-            than the rows.
+        ValueError: If the data is empty, not finite, or does not fit the model's inputs; if `samples` is not
+            the size of a batch that the model was built with; if the targets are not finite, or too few.
     """
     if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
         raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
@@ -133,13 +132,16 @@ def refusal(model: Any, batch: Any, error: Exception) -> ValueError:
     Returns:
         An error to raise from `error`.
     """
-    # Keras puts a line of its own before the reason, and sets it in bold.
-    lines = [line for line in re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() if line.strip()]
-    reason = next((line for line in lines if not line.startswith("Exception encountered")), "")
     return ValueError(
         f"`data` must be what `{model.name}` can be called on. Received: {_describe(batch)}; it raised "
-        f"{type(error).__name__}: {reason} Pass what `model.predict` takes."
+        f"{type(error).__name__}: {reason_of(error)} Pass what `model.predict` takes."
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns the line of an error that says why, without what Keras puts before it and the bold type."""
+    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
+    return next((line for line in lines if line.strip() and not line.startswith("Exception encountered")), "")
 
 
 def _is_array(data: Any) -> bool:

@@ -26,6 +26,7 @@ ALLOWED = {
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
     "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
+    "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries"},
     "saved_model": {"data", "gains", "initializers", "walk"},
     "serving": set(),
     "cli": set(),
@@ -42,7 +43,7 @@ ALLOWED = {
             "layers",
             "probe",
         ),
-        *("plots", "saved_model", "serving", "strategies", "walk"),
+        *("experiments", "plots", "saved_model", "serving", "strategies", "walk"),
     },
 }
 # What no room may import at module level, but for those named: they are slow, or extras.
@@ -51,6 +52,9 @@ HEAVY = {
     "torch": set(),
     "jax": set(),
     "ray": set(),
+    "scipy": set(),
+    "pandas": set(),
+    "keras_tuner": set(),
     "matplotlib": set(),
     "tensorflow_serving": set(),
     "grpc": set(),

@@ -2,10 +2,10 @@
 
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
-from keras_initx.strategies._initialize import initialize
+from keras_initx.strategies._initialize import initialize, resolve
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, Strategy
+from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
 from keras_initx.strategies._report import InitReport, InitRow
 from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
 from keras_initx.strategies._transformer import DeepNorm, GPT2Residual, TFixup
@@ -30,5 +30,7 @@ __all__ = [
     "TFixup",
     "ZeroHead",
     "ZeroResidual",
+    "describe",
     "initialize",
+    "resolve",
 ]

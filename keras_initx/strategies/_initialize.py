@@ -110,15 +110,21 @@ def resolve(scheme: Any) -> Any:
         return STRATEGIES[scheme]()
     if hasattr(scheme, "plan"):
         return scheme() if isinstance(scheme, type) else scheme
-    if isinstance(scheme, str):
-        near = difflib.get_close_matches(scheme.lower(), {n.lower(): n for n in STRATEGIES}, n=1, cutoff=0.6)
-        if near:
-            (name,) = (n for n in STRATEGIES if n.lower() == near[0])
-            raise ValueError(
-                f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
-                f"Received: {scheme!r}. Nearest: {name!r}."
-            )
-    return get(scheme)
+    try:
+        return get(scheme)
+    except ValueError:
+        names = {name.lower(): name for name in STRATEGIES}
+        near = (
+            difflib.get_close_matches(scheme.lower(), names, n=1, cutoff=0.6)
+            if isinstance(scheme, str)
+            else []
+        )
+        if not near:
+            raise
+    raise ValueError(
+        f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
+        f"Received: {scheme!r}. Nearest: {names[near[0]]!r}."
+    )
 
 
 def _check_seed(seed: Any) -> int:

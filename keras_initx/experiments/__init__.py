@@ -1,0 +1,21 @@
+"""Which initialization is best: the same trials over seeds and learning rates, by any runner."""
+
+from keras_initx.experiments._compare import compare
+from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._problem import Problem
+from keras_initx.experiments._run_trial import run_trial
+from keras_initx.experiments._sequential import Runner, Sequential
+from keras_initx.experiments._trial import Trial, TrialResult
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Problem",
+    "Runner",
+    "SchemeRow",
+    "Sequential",
+    "Trial",
+    "TrialResult",
+    "compare",
+    "run_trial",
+]
