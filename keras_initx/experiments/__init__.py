@@ -6,6 +6,7 @@ from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._run_trial import run_trial
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._trial import Trial, TrialResult
+from keras_initx.experiments._vectorized import Vectorized
 
 __all__ = [
     "Comparison",
@@ -16,6 +17,7 @@ __all__ = [
     "Sequential",
     "Trial",
     "TrialResult",
+    "Vectorized",
     "compare",
     "run_trial",
 ]

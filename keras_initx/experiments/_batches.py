@@ -28,9 +28,9 @@ class Shuffled(keras.utils.PyDataset):
 
     def __init__(self, data: Any, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.data, self.batch_size, self.seed, self.epoch = data, batch_size, seed, 0
+        self.data, self.batch_size, self.seed = data, batch_size, seed
         self.rows = rows_of(data)
-        self.order = self.order_of(0)
+        self.go_to(0)
 
     def order_of(self, epoch: int) -> np.ndarray:
         """The order of the rows in an epoch."""
@@ -45,7 +45,6 @@ class Shuffled(keras.utils.PyDataset):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         return tree.map_structure(lambda leaf: leaf[chosen], self.data)
 
-    def on_epoch_end(self) -> None:
-        """Goes on to the next epoch's order."""
-        self.epoch += 1
-        self.order = self.order_of(self.epoch)
+    def go_to(self, epoch: int) -> None:
+        """Takes the order of an epoch. Keras calls `on_epoch_end` more often than there are epochs."""
+        self.order = self.order_of(epoch)

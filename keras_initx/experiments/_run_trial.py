@@ -17,7 +17,7 @@ from keras_initx.experiments._trial import Trial, TrialResult
 from keras_initx.initializers import DataDependent
 from keras_initx.strategies import initialize
 
-__all__ = ["Prepared", "prepare", "result_of", "run_trial"]
+__all__ = ["Prepared", "is_finite", "prepare", "result_of", "run_trial"]
 
 SAMPLES = 256  # rows of training data that a data-dependent law and the diagnosis see
 
@@ -77,6 +77,7 @@ def run_trial(
     watch = _Watch(problem, report)
     try:
         model, train, signal = prepare(problem, trial)
+        watch.train = train
         extra = problem.callbacks(trial) if problem.callbacks else []
         validation = problem.data("validation")
         arrays = is_arrays(validation)
@@ -116,7 +117,7 @@ def result_of(
 ) -> TrialResult:
     """The result of a run from the logs of its epochs, and the seconds of training at the end of each."""
     metric = [epoch[f"val_{problem.metric}"] for epoch in logs]
-    diverged = any(not _finite(epoch, problem) for epoch in logs)
+    diverged = any(not is_finite(epoch, problem) for epoch in logs)
     finite = [value for value in metric if math.isfinite(value)]
     reached = [number for number, value in enumerate(metric) if _reaches(value, problem)]
     return TrialResult(
@@ -133,7 +134,8 @@ def result_of(
     )
 
 
-def _finite(logs: dict[str, float], problem: Problem) -> bool:
+def is_finite(logs: dict[str, float], problem: Problem) -> bool:
+    """Whether the losses and the metric of an epoch are numbers."""
     return all(math.isfinite(logs[name]) for name in ("loss", "val_loss", f"val_{problem.metric}"))
 
 
@@ -144,7 +146,7 @@ def _reaches(value: float, problem: Problem) -> bool:
 
 
 class _Watch(keras.callbacks.Callback):
-    """Keeps the logs of each epoch and ends a run that diverged, or that is to end."""
+    """Gives each epoch its order of rows, keeps its logs, and ends a run that diverged, or is to end."""
 
     def __init__(self, problem: Problem, report: Callable[[int, dict[str, float]], bool] | None) -> None:
         super().__init__()
@@ -152,15 +154,20 @@ class _Watch(keras.callbacks.Callback):
         self.logs: list[dict[str, float]] = []
         self.seconds: list[float] = []
         self.finite, self.stopped = True, False
+        self.train: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002
         self.started = time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if isinstance(self.train, Shuffled):
+            self.train.go_to(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         found = {name: float(value) for name, value in (logs or {}).items()}
         self.logs.append(found)
         self.seconds.append(time.perf_counter() - self.started)
-        self.finite = _finite(found, self.problem)
+        self.finite = is_finite(found, self.problem)
         self.stopped = self.finite and self.report is not None and self.report(epoch + 1, found)
         if self.stopped or not self.finite:
             self.model.stop_training = True

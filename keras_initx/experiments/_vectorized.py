@@ -1,0 +1,207 @@
+"""The runner that trains all seeds of one scheme in a single vectorised program, on JAX."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_initx.data import reason_of
+from keras_initx.experiments._batches import Shuffled, is_arrays, rows_of
+from keras_initx.experiments._problem import Problem, build_model
+from keras_initx.experiments._run_trial import is_finite, prepare, result_of
+from keras_initx.experiments._sequential import Progress
+from keras_initx.experiments._trial import Trial, TrialResult
+
+__all__ = ["Vectorized"]
+
+
+class Vectorized:
+    """Trains all seeds of one initializer and learning rate at once, by `jax.vmap`; needs the JAX backend.
+
+    The step is the model's own `train_step`, an epoch is one compiled loop over its batches, and the batches
+    are those of the other runners: results are theirs within what the order of sums changes. The models must
+    differ in their variables alone. A trial's seconds are its share of the program's. It pays for small
+    models, whose steps cost more in dispatch than in arithmetic; the memory is that of all seeds together.
+
+    Args:
+        size: How many trials are trained at once at most; None for all seeds.
+        progress: As in `Sequential`.
+    """
+
+    def __init__(self, size: int | None = None, progress: bool = True) -> None:
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise ValueError(f"`size` must be a positive int or None. Received: size={size!r}.")
+        self.size, self.progress = size, progress
+
+    def run(self, problem: Problem, trials: Sequence[Trial], keep: Callable[[TrialResult], None]) -> None:
+        """Makes the trials, group by group.
+
+        Args:
+            problem: What all trials share.
+            trials: What to make.
+            keep: What to do with a result.
+
+        Raises:
+            ValueError: If the backend is not JAX, data are no arrays, or there are callbacks.
+        """
+        _check(problem)
+        program = _Program(problem)
+        progress = Progress(len(trials), self.progress)
+        key = lambda trial: (trial.initializer, str(trial.learning_rate), trial.epochs)  # noqa: E731
+        for _, group in itertools.groupby(sorted(trials, key=key), key):
+            members = list(group)
+            size = self.size or len(members)
+            for chunk in (members[start : start + size] for start in range(0, len(members), size)):
+                progress.show(f"{chunk[0].initializer}, {len(chunk)} seeds")
+                for result in _run_group(program, chunk):
+                    keep(result)
+                progress.step(len(chunk))
+
+
+def _check(problem: Problem) -> None:
+    cure = "Take runner='sequential'."
+    if keras.backend.backend() != "jax":
+        received = keras.backend.backend()
+        raise ValueError(f"`runner`: `Vectorized` needs KERAS_BACKEND=jax. Received: {received}. {cure}")
+    if problem.callbacks:
+        raise ValueError(
+            f"`callbacks` must be None: `Vectorized` trains outside of `fit`. Received: callbacks. {cure}"
+        )
+    for name in ("train", "validation", "test"):
+        data = problem.data(name)
+        if data is not None and not is_arrays(data):
+            raise ValueError(
+                f"`{name}` must be a tuple of arrays: `Vectorized` takes rows from them on the device. "
+                f"Received: {type(data).__name__}. {cure}"
+            )
+
+
+class _State(NamedTuple):
+    """Values of a model's variables; with a leading axis of seeds once stacked."""
+
+    trainable: list[Any]
+    non_trainable: list[Any]
+    optimizer: list[Any]
+
+
+class _Program:
+    """Epochs of training and evaluations of many seeds at once, compiled once for all groups."""
+
+    def __init__(self, problem: Problem) -> None:
+        import jax
+
+        self.problem = problem
+        self.model = build_model(problem, 0)  # only its functions are used, on the values of others
+        data = {name: problem.data(name) for name in ("train", "validation", "test")}
+        self.data = {name: jax.device_put(arrays) for name, arrays in data.items() if arrays is not None}
+        self.model.test_on_batch(
+            *tree.map_structure(lambda leaf: leaf[:1], data["train"])
+        )  # makes the metrics
+        self.model.reset_metrics()
+        self.metrics = [variable.value for variable in self.model.metrics_variables]
+        self.train = jax.jit(self._train)
+        self.evaluate = jax.jit(self._evaluate, static_argnums=1)
+
+    def _train(self, state: _State, orders: Any) -> tuple[_State, dict[str, Any]]:
+        """One epoch; `orders` are the rows in the order of each seed, (seeds, rows)."""
+        import jax
+
+        step = jax.vmap(self.model.train_step)
+
+        def one(carry: tuple[Any, ...], chosen: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            batch = tree.map_structure(lambda leaf: leaf[chosen], self.data["train"])
+            logs, carry = step(carry, batch)
+            return tuple(carry), logs
+
+        carry = (*state, self._metrics(len(orders)))
+        carry, logs = self._over_batches(one, carry, orders)
+        return _State(*carry[:3]), logs
+
+    def _evaluate(self, state: _State, name: str) -> tuple[_State, dict[str, Any]]:
+        import jax
+
+        step = jax.vmap(self.model.test_step, in_axes=(0, None))
+        data = self.data[name]
+
+        def one(carry: tuple[Any, ...], chosen: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            logs, carry = step(carry, tree.map_structure(lambda leaf: leaf[chosen[0]], data))
+            return tuple(carry), logs
+
+        rows = jax.numpy.arange(rows_of(data))[None]
+        carry = (state.trainable, state.non_trainable, self._metrics(len(state.optimizer[0])))
+        carry, logs = self._over_batches(one, carry, rows)
+        return _State(carry[0], carry[1], state.optimizer), logs
+
+    def _over_batches(self, one: Callable[..., Any], carry: Any, orders: Any) -> tuple[Any, Any]:
+        """Runs `one` over full batches in a compiled loop, and over the smaller last one; the last logs."""
+        import jax
+
+        size, rows = self.problem.batch_size, orders.shape[1]
+        full, logs = rows // size, None
+        if full:
+            chosen = orders[:, : full * size].reshape(len(orders), full, size).swapaxes(0, 1)
+            carry, logs = jax.lax.scan(one, carry, chosen)
+            logs = {name: values[-1] for name, values in logs.items()}
+        if rows % size:
+            carry, logs = one(carry, orders[:, full * size :])
+        return carry, logs
+
+    def _metrics(self, seeds: int) -> list[Any]:
+        return [keras.ops.repeat(value[None], seeds, axis=0) for value in self.metrics]
+
+
+def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResult]:
+    """Trains trials that differ in their seeds alone."""
+    started = time.perf_counter()
+    problem, ready, signals = program.problem, [], []
+    for trial in trials:
+        try:
+            model, _, signal = prepare(problem, trial)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {reason_of(error)}"
+            yield TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
+            continue
+        ready.append((trial, _state_of(model)))
+        signals.append(signal)
+    if not ready:
+        return
+    members, states = zip(*ready, strict=True)
+    train = time.perf_counter()
+    logs, waited, tests = _fit(program, members, _stack(states))
+    waited = [(moment - train) / len(members) for moment in waited]
+    seconds = (time.perf_counter() - started) / len(trials)
+    for number, (trial, signal) in enumerate(zip(members, signals, strict=True)):
+        own = [{name: float(values[number]) for name, values in epoch.items()} for epoch in logs]
+        ended = next((e for e, found in enumerate(own) if not is_finite(found, problem)), len(own) - 1) + 1
+        test = float(tests[number]) if tests is not None and ended == len(own) else None
+        yield result_of(problem, trial, own[:ended], waited, test, signal, seconds)
+
+
+def _fit(
+    program: _Program, trials: Sequence[Trial], state: _State
+) -> tuple[list[dict[str, Any]], list[float], Any]:
+    """Logs by epoch of all seeds, when each epoch ended, and the metric on the test data."""
+    problem, logs, moments = program.problem, [], []
+    orders = [Shuffled(program.data["train"], problem.batch_size, trial.seed) for trial in trials]
+    for epoch in range(trials[0].epochs):
+        state, trained = program.train(state, np.stack([order.order_of(epoch) for order in orders]))
+        state, validated = program.evaluate(state, "validation")
+        found = {**trained, **{f"val_{name}": values for name, values in validated.items()}}
+        logs.append({name: np.asarray(values) for name, values in found.items()})
+        moments.append(time.perf_counter())
+    test = program.evaluate(state, "test")[1][problem.metric] if "test" in program.data else None
+    return logs, moments, test
+
+
+def _state_of(model: Any) -> _State:
+    model.optimizer.build(model.trainable_variables)
+    lists = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+    return _State(*([variable.value for variable in variables] for variables in lists))
+
+
+def _stack(states: Sequence[_State]) -> _State:
+    return tree.map_structure(lambda *values: keras.ops.stack(values), *states)
