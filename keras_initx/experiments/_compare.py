@@ -49,8 +49,8 @@ def compare(
 
     For each initializer the learning rate is the one with the fewest lost trials and then the best mean on
     the validation data; the figures at that rate are those on the test data, if there are any. Means have
-    bootstrap intervals, expanded for few seeds; pairs of initializers have Student's paired test over the
-    seeds, corrected by Holm for the number of pairs.
+    95 % intervals, Student's below 8 seeds and the bootstrap's from there on; pairs of initializers have
+    Student's paired test over the seeds, corrected by Holm for the number of pairs.
 
     The global random state of Python, NumPy and the backend is set by the trials.
 

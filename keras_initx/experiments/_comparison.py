@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_initx.experiments._format import as_markdown, as_text, say
-from keras_initx.experiments._statistics import bootstrap, counts_p, holm, paired_p
+from keras_initx.experiments._statistics import counts_p, holm, mean_interval, paired_p
 from keras_initx.experiments._trial import TrialResult
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class SchemeRow:
         seeds: How many were tried.
         mean: Mean of the metric over the seeds that ended well; None if none did. It is measured on the test
             data where there are any, else on the validation data.
-        low: Lower bound of its 95 % bootstrap interval.
+        low: Lower bound of its 95 % interval.
         high: Upper bound.
         validation: Mean of the metric on the validation data, by which the learning rate is chosen.
         diverged: How many seeds diverged.
@@ -76,7 +76,7 @@ class Difference:
         first: The label of the one that is better on average.
         second: The other label.
         mean: Mean of the metric of the first less that of the second; None if they share no such seed.
-        low: Lower bound of its 95 % bootstrap interval, not corrected.
+        low: Lower bound of its 95 % interval, not corrected.
         high: Upper bound.
         p: p value of the paired test.
         corrected: The same, corrected for the number of pairs.
@@ -190,7 +190,7 @@ def _row(results: list[TrialResult], reported: str) -> SchemeRow:
         for result in well
         if (value := result.test if reported == "test" else result.final) is not None
     }
-    spread = bootstrap(list(values.values())) if values else None
+    spread = mean_interval(list(values.values())) if values else None
     finals = [result.final for result in well if result.final is not None]
     epochs = [found for result in results if (found := result.epochs_to_target) is not None]
     waited = [spent for result in results if (spent := result.seconds_to_target) is not None]
@@ -230,7 +230,7 @@ def _differences(best: Sequence[SchemeRow]) -> tuple[Difference, ...]:
     differences = []
     for (first, second, seeds), p, corrected in zip(pairs, tests, holm(tests), strict=True):
         apart = [first.values[seed] - second.values[seed] for seed in seeds]
-        mean, low, high = bootstrap(apart) if apart else (None, None, None)
+        mean, low, high = mean_interval(apart) if apart else (None, None, None)
         differences.append(
             Difference(
                 *(first.initializer, second.initializer, mean, low, high),

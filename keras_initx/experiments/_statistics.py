@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Interval", "bootstrap", "counts_p", "holm", "paired_p"]
+__all__ = ["Interval", "counts_p", "holm", "mean_interval", "paired_p"]
 
 _RESAMPLES = 9999
+_FEW = 8  # values: the bootstrap's interval then holds the mean as often as Student's
 
 
 class Interval(NamedTuple):
@@ -19,14 +20,16 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Returns the mean of independent values with its bootstrap interval.
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Returns the mean of independent values with its confidence interval.
 
-    Of few values the plain percentile interval is too narrow: its bounds are those of a normal distribution
-    whose variance is (n - 1) / n of what it should be. The expanded percentile interval asks the bootstrap
-    for a wider level, so that for a normal distribution it is Student's interval.
+    Of few values the plain percentile interval of the bootstrap is too narrow: its bounds are those of a
+    normal distribution whose variance is (n - 1) / n of what it should be. The expanded percentile interval
+    asks the bootstrap for a wider level, so that for a normal distribution it is Student's interval. Of fewer
+    than 8 values there are too few different resamples for that (no interval of three reaches beyond them,
+    and so holds the mean in 3 of 4 cases at most): it is Student's own.
 
-    >>> bootstrap([0.9, 0.9, 0.9])
+    >>> mean_interval([0.9, 0.9, 0.9])
     Interval(mean=0.9, low=0.9, high=0.9)
 
     Args:
@@ -44,7 +47,11 @@ def bootstrap(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return Interval(mean, -math.inf, math.inf)
     if np.ptp(found) == 0:
         return Interval(mean, mean, mean)
-    wide = math.sqrt(count / (count - 1)) * scipy.stats.t.ppf(0.5 - confidence / 2, count - 1)
+    quantile = scipy.stats.t.ppf(0.5 - confidence / 2, count - 1)
+    if count < _FEW:
+        half = -quantile * float(scipy.stats.sem(found))
+        return Interval(mean, mean - half, mean + half)
+    wide = math.sqrt(count / (count - 1)) * quantile
     tail = scipy.stats.norm.cdf(wide)
     rng = np.random.default_rng(0)  # the same values have the same interval
     means = rng.choice(found, (_RESAMPLES, count)).mean(axis=1)
