@@ -101,9 +101,12 @@ def run_trial(
 
 def _test(problem: Problem, model: Any) -> float:
     test = problem.data("test")
-    size = {"batch_size": problem.batch_size} if is_arrays(test) else {}
-    pair = (test[0], *test[1:]) if is_arrays(test) else (test,)
-    return float(model.evaluate(*pair, **size, verbose=0, return_dict=True)[problem.metric])
+    if not is_arrays(test):
+        logs = model.evaluate(test, verbose=0, return_dict=True)
+    else:
+        arrays = dict(zip(("x", "y", "sample_weight"), test, strict=False))
+        logs = model.evaluate(**arrays, batch_size=problem.batch_size, verbose=0, return_dict=True)
+    return float(logs[problem.metric])
 
 
 def result_of(
