@@ -1,0 +1,157 @@
+"""What Ray Tune is given: the task that makes a trial, and what it calls as trials start and end."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_initx.experiments._problem import Problem
+from keras_initx.experiments._run_trial import run_trial
+from keras_initx.experiments._sequential import Progress
+from keras_initx.experiments._trial import Trial, TrialResult
+
+__all__ = ["environment", "make_keeper", "make_task", "quiet_tune", "share", "work"]
+
+
+@contextlib.contextmanager
+def quiet_tune() -> Iterator[None]:
+    """What Tune reads from the environment: no logs of its own, and trials stay in the folder they are in."""
+    wanted = {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed has no metric
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    }
+    before = {name: os.environ[name] for name in wanted if name in os.environ}
+    # They tell of trials that failed, and that Tune kept no files.
+    loggers = [logging.getLogger(name) for name in ("ray.tune.analysis", "ray.tune.tune")]
+    levels = [logger.level for logger in loggers]
+    os.environ.update(wanted)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name in wanted:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def share(problem: Problem, trials: Sequence[Trial], reports: bool) -> Any:
+    """Puts into Ray's object store what all processes need, and returns a reference to it."""
+    import ray
+
+    settings = (keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name)
+    try:
+        return ray.put((problem, list(trials), reports, settings))
+    except Exception as error:  # whatever the pickling of data and functions raises
+        raise ValueError(
+            "The model's function and the data must be such that they can be sent to another process. "
+            f"Received: {type(error).__name__}: {str(error).strip().splitlines()[0]}. Pass arrays, or a "
+            "function that opens the data."
+        ) from error
+
+
+def environment(cpus: float, gpus: float) -> dict[str, str]:
+    """What a trial's process must find in its environment before it imports Keras."""
+    threads = str(max(1, int(cpus)))
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")  # NPROC is XLA's
+    shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return (
+        {"KERAS_BACKEND": keras.backend.backend()}
+        | dict.fromkeys(names, threads)
+        | (shared if gpus else {"CUDA_VISIBLE_DEVICES": "-1"})
+    )
+
+
+def make_task(shared: Any, variables: Mapping[str, str]) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune calls. It is pickled by value: to load it imports no Keras."""
+
+    def task(config: dict[str, Any]) -> None:
+        os.environ.update(variables)
+        from keras_initx.experiments._tune import work
+
+        work(shared, config["number"])
+
+    return task
+
+
+def work(shared: Any, number: int) -> None:
+    """Makes a trial in a process of Ray's and tells Tune about it."""
+    import ray
+    from ray import tune
+
+    problem, trials, reports, (floatx, image_data_format, policy) = ray.get(shared)
+    keras.config.set_floatx(floatx)
+    keras.config.set_image_data_format(image_data_format)
+    keras.config.set_dtype_policy(policy)
+
+    def told(found: TrialResult, done: bool) -> dict[str, Any]:
+        last = {name: values[-1] for name, values in found.curves.items() if math.isfinite(values[-1])}
+        return {**last, "found": json.dumps(found.to_dict()), "done": done}
+
+    def report(so_far: TrialResult) -> bool:
+        if len(so_far.curves["loss"]) < so_far.trial.epochs:  # the last epoch's comes with the result
+            tune.report(told(so_far, done=False))  # does not return if the scheduler ends the trial
+        return False
+
+    tune.report(told(run_trial(problem, trials[number], report if reports else None), done=True))
+
+
+def make_keeper(trials: Sequence[Trial], keep: Callable[[TrialResult], None], progress: Progress) -> Any:
+    """What Tune calls in this process as trials start and end."""
+    from ray import tune
+
+    class Keeper(tune.Callback):
+        def __init__(self) -> None:
+            self.ended: set[int] = set()
+            self.so_far: dict[int, TrialResult] = {}
+            self.started: dict[int, float] = {}
+
+        def on_trial_start(self, trial: Any, **_: Any) -> None:
+            number = trial.config["number"]
+            self.started.setdefault(number, time.perf_counter())
+            progress.show(str(trials[number]))
+
+        def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            number = trial.config["number"]
+            self.so_far[number] = TrialResult.from_dict(json.loads(result["found"]))
+            if result["done"]:
+                self._end(number, self.so_far[number])
+
+        def on_trial_complete(self, trial: Any, **_: Any) -> None:
+            number = trial.config["number"]
+            if number not in self.ended:
+                self._end(number, dataclasses.replace(self.so_far[number], stopped=True))
+
+        def on_trial_recover(self, trial: Any, **_: Any) -> None:
+            progress.show(f"lost, and made again: {trials[trial.config['number']]}")
+
+        def on_trial_error(self, trial: Any, **_: Any) -> None:
+            number = trial.config["number"]
+            spent = time.perf_counter() - self.started.get(number, time.perf_counter())
+            self._end(number, TrialResult(trials[number], failure=_why(trial), seconds=spent))
+
+        def _end(self, number: int, result: TrialResult) -> None:
+            self.ended.add(number)
+            self.so_far.pop(number, None)
+            keep(result)
+            progress.step()
+
+    return Keeper()
+
+
+def _why(trial: Any) -> str:
+    error = trial.get_pickled_error() or trial.get_error()
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return f"lost {trial.num_failures} times: {type(error).__name__}: {' '.join(lines)[:300]}"
