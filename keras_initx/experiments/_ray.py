@@ -79,42 +79,53 @@ class Ray:
 
         Raises:
             ValueError: If the problem cannot be sent to another process, or a trial fits on no machine.
+            KeyboardInterrupt: If it was interrupted; trials that had not ended are lost.
         """
         with _connected(self.address), quiet_tune(), tempfile.TemporaryDirectory() as folder:
             from ray import tune
 
             _check_fits(self.cpus, self.gpus)
             keeper = make_keeper(trials, keep, Progress(len(trials), self.progress))
-            tune.run(
-                make_task(
-                    share(problem, trials, bool(self.early_stopping)), environment(self.cpus, self.gpus)
-                ),
-                config={"number": tune.grid_search(list(range(len(trials))))},
-                resources_per_trial={"cpu": self.cpus, "gpu": self.gpus},
-                max_failures=self.retries,
-                raise_on_failed_trial=False,
-                reuse_actors=True,  # or each trial waits for its process to import Keras
-                callbacks=[keeper],
-                storage_path=folder,
-                verbose=0,
-                **self._scheduling(problem, trials),
-            )
+            shared = share(problem, trials, bool(self.early_stopping))
+            options = self._scheduling(problem, trials) | {"callbacks": [keeper], "storage_path": folder}
+            try:
+                self._tune(make_task(shared, environment(self.cpus, self.gpus)), len(trials), options)
+            except tune.TuneError as error:
+                if keeper.broken:
+                    raise ValueError(
+                        "The model's function and the data must be such that Ray's processes can load them. "
+                        f"Received: {keeper.broken} Install what they import on all machines."
+                    ) from error
+                raise
         if len(keeper.ended) < len(trials):
             raise KeyboardInterrupt  # which Tune took
 
-    def _scheduling(self, problem: Problem, trials: Sequence[Trial]) -> dict[str, Any]:
-        from ray.tune.schedulers import ASHAScheduler
+    def _tune(self, task: Callable[[dict[str, Any]], None], count: int, options: dict[str, Any]) -> None:
+        from ray import tune
 
+        tune.run(
+            task,
+            config={"number": tune.grid_search(list(range(count)))},
+            resources_per_trial={"cpu": self.cpus, "gpu": self.gpus},
+            max_failures=self.retries,
+            raise_on_failed_trial=False,
+            reuse_actors=True,  # or each trial waits for its process to import Keras
+            verbose=0,
+            **options,
+        )
+
+    def _scheduling(self, problem: Problem, trials: Sequence[Trial]) -> dict[str, Any]:
         if not self.early_stopping:
             return {}
         scheduler = copy.deepcopy(self.early_stopping)  # what it learned is of one comparison
         if scheduler is True:
+            from ray.tune.schedulers import ASHAScheduler
+
             scheduler = ASHAScheduler(max_t=max(trial.epochs for trial in trials))
-        named = getattr(scheduler, "metric", None)
-        metric = (
-            {} if named else {"metric": f"val_{problem.metric}", "mode": "min" if problem.minimize else "max"}
-        )
-        return {"scheduler": scheduler, **metric}
+        if getattr(scheduler, "metric", None):
+            return {"scheduler": scheduler}
+        mode = "min" if problem.minimize else "max"
+        return {"scheduler": scheduler, "metric": f"val_{problem.metric}", "mode": mode}
 
 
 def _check_installed() -> None:
@@ -173,19 +184,20 @@ def _connected(address: str | None) -> Iterator[None]:
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
+    options: dict[str, Any] = {"address": address, "logging_level": "warning"}
     # Its sockets have long names already, of at most 107 characters with this folder's.
     home = tempfile.TemporaryDirectory(prefix="initx-", dir="/tmp", ignore_cleanup_errors=True)
-    quiet = {"log_to_driver": False, "logging_level": "warning"}
     with home as folder:
         if not address:
-            os.environ["RAY_AUTH_MODE"] = "token"
+            # Ray 2.60 asks for a token where RAY_AUTH_MODE does not say otherwise.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_worker_niceness", "0")
-            quiet |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+            alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+            options = {"address": "local", "logging_level": "error", **alone}
         import ray
 
-        ray.init(address or "local", **quiet)
+        ray.init(log_to_driver=False, **options)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -76,9 +77,11 @@ def environment(cpus: float, gpus: float) -> dict[str, str]:
 
 def make_task(shared: Any, variables: Mapping[str, str]) -> Callable[[dict[str, Any]], None]:
     """The function that Tune calls. It is pickled by value: to load it imports no Keras."""
+    path = list(sys.path)
 
     def task(config: dict[str, Any]) -> None:
         os.environ.update(variables)
+        sys.path.extend(folder for folder in path if folder not in sys.path)  # of the user's own modules
         from keras_initx.experiments._tune import work
 
         work(shared, config["number"])
@@ -91,21 +94,26 @@ def work(shared: Any, number: int) -> None:
     import ray
     from ray import tune
 
-    problem, trials, reports, (floatx, image_data_format, policy) = ray.get(shared)
+    try:
+        problem, trials, reports, (floatx, image_data_format, policy) = ray.get(shared)
+    except ray.exceptions.RaySystemError as error:  # what it refers to cannot be imported here
+        tune.report({"broken": _last_line(error), "done": True})
+        return
     keras.config.set_floatx(floatx)
     keras.config.set_image_data_format(image_data_format)
     keras.config.set_dtype_policy(policy)
 
-    def told(found: TrialResult, done: bool) -> dict[str, Any]:
+    def told(found: TrialResult, ended: bool) -> dict[str, Any]:
         last = {name: values[-1] for name, values in found.curves.items() if math.isfinite(values[-1])}
-        return {**last, "found": json.dumps(found.to_dict()), "done": done}
+        # Tune goes on at once when it is done, and sets it, too, when the scheduler ends the trial.
+        return {**last, "found": json.dumps(found.to_dict()), "ended": ended, "done": ended}
 
     def report(so_far: TrialResult) -> bool:
         if len(so_far.curves["loss"]) < so_far.trial.epochs:  # the last epoch's comes with the result
-            tune.report(told(so_far, done=False))  # does not return if the scheduler ends the trial
+            tune.report(told(so_far, ended=False))  # does not return if the scheduler ends the trial
         return False
 
-    tune.report(told(run_trial(problem, trials[number], report if reports else None), done=True))
+    tune.report(told(run_trial(problem, trials[number], report if reports else None), ended=True))
 
 
 def make_keeper(trials: Sequence[Trial], keep: Callable[[TrialResult], None], progress: Progress) -> Any:
@@ -117,6 +125,7 @@ def make_keeper(trials: Sequence[Trial], keep: Callable[[TrialResult], None], pr
             self.ended: set[int] = set()
             self.so_far: dict[int, TrialResult] = {}
             self.started: dict[int, float] = {}
+            self.broken = ""
 
         def on_trial_start(self, trial: Any, **_: Any) -> None:
             number = trial.config["number"]
@@ -124,9 +133,12 @@ def make_keeper(trials: Sequence[Trial], keep: Callable[[TrialResult], None], pr
             progress.show(str(trials[number]))
 
         def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            self.broken = result.get("broken", "")
+            if self.broken:
+                raise RuntimeError  # so that Tune ends
             number = trial.config["number"]
             self.so_far[number] = TrialResult.from_dict(json.loads(result["found"]))
-            if result["done"]:
+            if result["ended"]:
                 self._end(number, self.so_far[number])
 
         def on_trial_complete(self, trial: Any, **_: Any) -> None:
@@ -153,5 +165,9 @@ def make_keeper(trials: Sequence[Trial], keep: Callable[[TrialResult], None], pr
 
 def _why(trial: Any) -> str:
     error = trial.get_pickled_error() or trial.get_error()
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"lost {trial.num_failures} times: {type(error).__name__}: {' '.join(lines)[:300]}"
+    return f"lost {trial.num_failures} times: {type(error).__name__}: {_last_line(error)}"
+
+
+def _last_line(error: Any) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
