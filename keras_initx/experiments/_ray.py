@@ -82,37 +82,44 @@ class Ray:
             KeyboardInterrupt: If it was interrupted; trials that had not ended are lost.
         """
         with _connected(self.address), quiet_tune(), tempfile.TemporaryDirectory() as folder:
-            from ray import tune
-
             _check_fits(self.cpus, self.gpus)
             keeper = make_keeper(trials, keep, Progress(len(trials), self.progress))
             shared = share(problem, trials, bool(self.early_stopping))
-            options = self._scheduling(problem, trials) | {"callbacks": [keeper], "storage_path": folder}
-            try:
-                self._tune(make_task(shared, environment(self.cpus, self.gpus)), len(trials), options)
-            except tune.TuneError as error:
-                if keeper.broken:
-                    raise ValueError(
-                        "The model's function and the data must be such that Ray's processes can load them. "
-                        f"Received: {keeper.broken} Install what they import on all machines."
-                    ) from error
-                raise
-        if len(keeper.ended) < len(trials):
-            raise KeyboardInterrupt  # which Tune took
+            task = make_task(shared, environment(self.cpus, self.gpus))
+            while left := [number for number in range(len(trials)) if number not in keeper.ended]:
+                options = self._scheduling(problem, trials) | {"callbacks": [keeper], "storage_path": folder}
+                if self._tune(task, left, options, keeper) and len(keeper.ended) < len(trials):
+                    raise KeyboardInterrupt  # which Tune took
 
-    def _tune(self, task: Callable[[dict[str, Any]], None], count: int, options: dict[str, Any]) -> None:
+    def _tune(self, task: Callable[[Any], None], numbers: list[int], options: Any, keeper: Any) -> bool:
+        """Has Tune make trials. It ends early, and False, when Ray's memory monitor has ended a process."""
+        import ray
         from ray import tune
 
-        tune.run(
-            task,
-            config={"number": tune.grid_search(list(range(count)))},
-            resources_per_trial={"cpu": self.cpus, "gpu": self.gpus},
-            max_failures=self.retries,
-            raise_on_failed_trial=False,
-            reuse_actors=True,  # or each trial waits for its process to import Keras
-            verbose=0,
-            **options,
-        )
+        try:
+            tune.run(
+                task,
+                config={"number": tune.grid_search(numbers)},
+                resources_per_trial={"cpu": self.cpus, "gpu": self.gpus},
+                max_failures=self.retries,
+                raise_on_failed_trial=False,
+                reuse_actors=True,  # or each trial waits for its process to import Keras
+                verbose=0,
+                **options,
+            )
+        except tune.TuneError as error:
+            if keeper.broken:
+                raise ValueError(
+                    "The model's function and the data must be such that Ray's processes can load them. "
+                    f"Received: {keeper.broken} Install what they import on all machines."
+                ) from error
+            raise
+        except RuntimeError as error:  # Tune does not know this one of Ray's errors, and gives up
+            if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+                raise
+            keeper.ran_out(str(error.__cause__), self.retries)
+            return False
+        return True
 
     def _scheduling(self, problem: Problem, trials: Sequence[Trial]) -> dict[str, Any]:
         if not self.early_stopping:

@@ -1,11 +1,13 @@
 """What Ray Tune is given: the task that makes a trial, and what it calls as trials start and end."""
 
+import collections
 import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,52 +122,77 @@ def make_keeper(trials: Sequence[Trial], keep: Callable[[TrialResult], None], pr
     """What Tune calls in this process as trials start and end."""
     from ray import tune
 
-    class Keeper(tune.Callback):
-        def __init__(self) -> None:
-            self.ended: set[int] = set()
-            self.so_far: dict[int, TrialResult] = {}
-            self.started: dict[int, float] = {}
-            self.broken = ""
-
-        def on_trial_start(self, trial: Any, **_: Any) -> None:
-            number = trial.config["number"]
-            self.started.setdefault(number, time.perf_counter())
-            progress.show(str(trials[number]))
-
-        def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            self.broken = result.get("broken", "")
-            if self.broken:
-                raise RuntimeError  # so that Tune ends
-            number = trial.config["number"]
-            self.so_far[number] = TrialResult.from_dict(json.loads(result["found"]))
-            if result["ended"]:
-                self._end(number, self.so_far[number])
-
-        def on_trial_complete(self, trial: Any, **_: Any) -> None:
-            number = trial.config["number"]
-            if number not in self.ended:
-                self._end(number, dataclasses.replace(self.so_far[number], stopped=True))
-
-        def on_trial_recover(self, trial: Any, **_: Any) -> None:
-            progress.show(f"lost, and made again: {trials[trial.config['number']]}")
-
-        def on_trial_error(self, trial: Any, **_: Any) -> None:
-            number = trial.config["number"]
-            spent = time.perf_counter() - self.started.get(number, time.perf_counter())
-            self._end(number, TrialResult(trials[number], failure=_why(trial), seconds=spent))
-
-        def _end(self, number: int, result: TrialResult) -> None:
-            self.ended.add(number)
-            self.so_far.pop(number, None)
-            keep(result)
-            progress.step()
-
-    return Keeper()
+    return type("Keeper", (_Keeper, tune.Callback), {})(trials, keep, progress)
 
 
-def _why(trial: Any) -> str:
-    error = trial.get_pickled_error() or trial.get_error()
-    return f"lost {trial.num_failures} times: {type(error).__name__}: {_last_line(error)}"
+class _Keeper:
+    def __init__(
+        self, trials: Sequence[Trial], keep: Callable[[TrialResult], None], progress: Progress
+    ) -> None:
+        self.trials, self.keep, self.progress = trials, keep, progress
+        self.ended: set[int] = set()
+        self.broken = ""
+        self._so_far: dict[int, TrialResult] = {}
+        self._started: dict[int, float] = {}
+        self._actors: dict[int, str] = {}  # of the trials that run
+        self._killed: collections.Counter[int] = collections.Counter()
+
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        number = trial.config["number"]
+        self._started.setdefault(number, time.perf_counter())
+        self._actors[number] = trial.temporary_state.ray_actor._actor_id.hex()
+        self.progress.show(str(self.trials[number]))
+
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self.broken = result.get("broken", "")
+        if self.broken:
+            raise RuntimeError  # so that Tune ends
+        number = trial.config["number"]
+        self._so_far[number] = TrialResult.from_dict(json.loads(result["found"]))
+        if result["ended"]:
+            self._end(number, self._so_far[number])
+
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        number = trial.config["number"]
+        if number not in self.ended:
+            self._end(number, dataclasses.replace(self._so_far[number], stopped=True))
+
+    def on_trial_recover(self, trial: Any, **_: Any) -> None:
+        number = trial.config["number"]
+        self._actors.pop(number, None)
+        self.progress.show(f"lost, and made again: {self.trials[number]}")
+
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
+        error = trial.get_pickled_error() or trial.get_error()
+        self._lose(trial.config["number"], trial.num_failures, f"{type(error).__name__}: {_last_line(error)}")
+
+    def ran_out(self, told: str, retries: int) -> None:
+        """Counts against a trial that Ray's memory monitor has ended its process.
+
+        Args:
+            told: What Ray says, with the actors that it selected.
+            retries: How many times a trial is made again.
+        """
+        selected = re.findall(r"Selected to kill: \(Actor\((\w+)\)", told)
+        numbers = [number for number, actor in self._actors.items() if actor in selected]
+        for number in numbers or list(self._actors):
+            self._killed[number] += 1
+            if self._killed[number] > retries:
+                self._lose(number, self._killed[number], f"OutOfMemoryError: {told.splitlines()[0]}")
+        self._actors.clear()
+
+    def _lose(self, number: int, times: int, why: str) -> None:
+        spent = time.perf_counter() - self._started.get(number, time.perf_counter())
+        self._end(
+            number, TrialResult(self.trials[number], failure=f"lost {times} times: {why}", seconds=spent)
+        )
+
+    def _end(self, number: int, result: TrialResult) -> None:
+        self.ended.add(number)
+        self._so_far.pop(number, None)
+        self._actors.pop(number, None)
+        self.keep(result)
+        self.progress.step()
 
 
 def _last_line(error: Any) -> str:
