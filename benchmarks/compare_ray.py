@@ -20,7 +20,7 @@ def build():
     import keras
 
     layers = keras.layers
-    hidden = [layers.Conv2D(64, 3, activation="relu"), layers.Conv2D(64, 3, activation="relu")]
+    hidden = [layers.Conv2D(32, 3, activation="relu"), layers.Conv2D(32, 3, activation="relu")]
     top = [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(10, activation="softmax")]
     model = keras.Sequential([layers.Input((8, 8, 1)), *hidden, *top])
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -82,7 +82,7 @@ def run(mode: str, epochs: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--no-table", action="store_true", help="only print")
     parser.add_argument("--mode", choices=["sequential", "ray", "pinned"], help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)
