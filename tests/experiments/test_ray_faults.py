@@ -175,8 +175,8 @@ def test_after_a_kill_of_the_driver_the_same_command_repeats_nothing(undisturbed
     process.kill()
     process.wait()
     wait_for(lambda: not left_over()[1], 30)  # Ray's processes end with their driver, its folder stays
-    for folder in set(left_over()[0]) - set(folders):
-        shutil.rmtree(folder.parent)
+    for folder in {session.parent for session in set(left_over()[0]) - set(folders)}:
+        shutil.rmtree(folder)
     ended = results()
     before = logs.counts()
     subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
