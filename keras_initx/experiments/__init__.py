@@ -3,6 +3,7 @@
 from keras_initx.experiments._compare import compare
 from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
 from keras_initx.experiments._problem import Problem
+from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._run_trial import run_trial
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._trial import Trial, TrialResult
@@ -12,6 +13,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Problem",
+    "Ray",
     "Runner",
     "SchemeRow",
     "Sequential",

@@ -13,6 +13,7 @@ from keras import tree
 
 from keras_initx.experiments._comparison import Comparison, summarize
 from keras_initx.experiments._problem import FileModel, Problem, check, config_of, label_schemes
+from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._store import Store
 from keras_initx.experiments._trial import TrialResult, make_trials
@@ -20,7 +21,7 @@ from keras_initx.experiments._vectorized import Vectorized
 
 __all__ = ["compare"]
 
-RUNNERS: dict[str, Callable[[], Runner]] = {"sequential": Sequential, "vectorized": Vectorized}
+RUNNERS: dict[str, Callable[[], Runner]] = {"ray": Ray, "sequential": Sequential, "vectorized": Vectorized}
 
 
 def compare(
@@ -81,7 +82,7 @@ def compare(
         target: A value of the metric; the rows tell how long it takes to reach it.
         test: Data to report on and to choose nothing on; None to report on the validation data.
         batch_size: Rows of a batch, where the data are arrays.
-        runner: `"sequential"`, `"vectorized"`, or an object with the method `run` of
+        runner: `"sequential"`, `"ray"`, `"vectorized"`, or an object with the method `run` of
             `keras_initx.experiments.Runner`.
         store: A folder for the results. The same call goes on where it was killed and repeats nothing; one
             with more seeds, rates or initializers adds to it.

@@ -61,20 +61,25 @@ def _diagnose(model: Any, sample: Any, targets: Any) -> dict[str, Any] | None:
 
 
 def run_trial(
-    problem: Problem, trial: Trial, report: Callable[[int, dict[str, float]], bool] | None = None
+    problem: Problem, trial: Trial, report: Callable[[TrialResult], bool] | None = None
 ) -> TrialResult:
     """Makes one training run. What the model or its data raise is a result, too.
 
     Args:
         problem: What all trials share.
         trial: Which run to make.
-        report: Called after each epoch with its number and its logs; True ends the run.
+        report: Called after each epoch with the result so far; True ends the run.
 
     Returns:
         The result.
     """
     started = time.perf_counter()
-    watch = _Watch(problem, report)
+
+    def so_far(test: float | None = None) -> TrialResult:
+        total = time.perf_counter() - started
+        return result_of(problem, trial, watch.logs, watch.seconds, test, signal, total)
+
+    watch = _Watch(problem, report and (lambda: report(so_far())))
     try:
         model, train, signal = prepare(problem, trial)
         watch.train = train
@@ -94,9 +99,7 @@ def run_trial(
     except Exception as error:
         failure = f"{type(error).__name__}: {reason_of(error)}"
         return TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
-    total = time.perf_counter() - started
-    result = result_of(problem, trial, watch.logs, watch.seconds, test, signal, total)
-    return dataclasses.replace(result, stopped=watch.stopped)
+    return dataclasses.replace(so_far(test), stopped=watch.stopped)
 
 
 def _test(problem: Problem, model: Any) -> float:
@@ -151,7 +154,7 @@ def _reaches(value: float, problem: Problem) -> bool:
 class _Watch(keras.callbacks.Callback):
     """Gives each epoch its order of rows, keeps its logs, and ends a run that diverged, or is to end."""
 
-    def __init__(self, problem: Problem, report: Callable[[int, dict[str, float]], bool] | None) -> None:
+    def __init__(self, problem: Problem, report: Callable[[], bool] | None) -> None:
         super().__init__()
         self.problem, self.report = problem, report
         self.logs: list[dict[str, float]] = []
@@ -166,11 +169,11 @@ class _Watch(keras.callbacks.Callback):
         if isinstance(self.train, Shuffled):
             self.train.go_to(epoch)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         found = {name: float(value) for name, value in (logs or {}).items()}
         self.logs.append(found)
         self.seconds.append(time.perf_counter() - self.started)
         self.finite = is_finite(found, self.problem)
-        self.stopped = self.finite and self.report is not None and self.report(epoch + 1, found)
+        self.stopped = self.finite and self.report is not None and self.report()
         if self.stopped or not self.finite:
             self.model.stop_training = True
