@@ -142,7 +142,7 @@ def separable(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
             **options,
         )
         x = layer(x)
-    return layers.GlobalAveragePooling2D(name="mean")(x)
+    return layers.Flatten(name="flatten")(x)
 
 
 def augment(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -163,8 +163,8 @@ def augment(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
     """Saves the model, its labels and requests to warm up with; under TensorFlow exports them."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    labels, rows = target.with_suffix(".labels.txt"), target.with_suffix(".warmup.npy")
-    training.replace(target.with_suffix(".keras"), model.save)
+    labels, rows = pathlib.Path(f"{target}.labels.txt"), pathlib.Path(f"{target}.warmup.npy")
+    training.replace(pathlib.Path(f"{target}.keras"), model.save)
     labels.write_text("\n".join(data.labels) + "\n", "utf-8")
     np.save(rows, data.test[0][:8])
     if keras.backend.backend() == "tensorflow":

@@ -73,6 +73,8 @@ def run(parser: argparse.ArgumentParser, main: Callable[[], None]) -> None:
     """Runs `main`; what a user can cure ends with one line and exit code 2."""
     try:
         main()
+    except KeyboardInterrupt:
+        parser.exit(130, "\nInterrupted: the same command goes on after the last finished epoch.\n")
     except (ImportError, NotImplementedError, ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
 
@@ -119,7 +121,7 @@ def read_tfds(name: str, feature: str) -> tuple[list[tuple], list[tuple], list[s
     if kinds != [feature, "ClassLabel"]:
         raise ValueError(
             f"--dataset must hold labelled {feature.lower()}s. Received: {name}, {', '.join(kinds)}. "
-            "Choose another."
+            f"Choose another, for example {'mnist' if feature == 'Image' else 'imdb_reviews'}."
         )
     train, test = ([(example, int(label)) for example, label in s.as_numpy_iterator()] for s in splits)
     return train, test, info.features[info.supervised_keys[1]].names
