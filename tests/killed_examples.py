@@ -1,7 +1,7 @@
 """A program that kills the examples and lets them go on: `python killed_examples.py`, in an empty folder.
 
 Each run is a process that is forked from this one before TensorFlow has done anything, so that what they
-import is imported once. In the folder `killed` a run was killed and another went on, in `whole` one ran through.
+import is imported once. In the folder `killed` one is killed and another goes on, in `whole` one runs through.
 """
 
 import os
@@ -74,6 +74,7 @@ def fork(task, *arguments):
 
 
 if __name__ == "__main__":
+    import matplotlib.pyplot  # noqa: F401  for all of them
     import small_data
 
     import image_classification

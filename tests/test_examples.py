@@ -90,7 +90,15 @@ def test_what_another_backend_trained_without_tensorflow_is_exported_with_the_sa
         pytest.skip(f"{backend} is not installed")
     code = f"""
 import sys
-sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None  # as if they were not installed
+from importlib.machinery import PathFinder
+
+class WithoutTensorFlow(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *others):
+        absent = name.partition(".")[0] in ("tensorflow", "tensorflow_datasets")
+        return None if absent else super().find_spec(name, *others)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
 sys.path[:0] = [{str(EXAMPLES)!r}, {str(TESTS)!r}]
 import keras, numpy as np, image_classification, text_classification, small_data
 small_data.use()
@@ -100,15 +108,15 @@ for example, *arguments in (
 ):
     sys.argv = [example.__name__, "--epochs", "1", *arguments]
     example.main(example.parse_arguments()[1])
-images, texts = image_classification.load_data("initx_digits"), text_classification.load_data("", 8)
+images = image_classification.load_data("initx_digits")
+texts = text_classification.load_data("initx_pydoc/code", 8)
+assert "tensorflow" not in sys.modules
 for name, inputs in (("digits", images.test[0]), ("pydoc-code", texts.test[0])):
     model = keras.models.load_model(f"saved_models/{{name}}.keras")
     np.save(f"{{name}}.npy", model.predict(inputs, verbose=0))
 np.save("images.npy", images.test[0].astype("float32"))
 """
-    code = code.replace('load_data("", 8)', 'load_data("initx_pydoc/code", 8)')
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    out = python("-c", code, cwd=tmp_path, KERAS_BACKEND=backend, **quick)
+    out = python("-c", code, cwd=tmp_path, KERAS_BACKEND=backend, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     assert len(list(tmp_path.glob("runs/*/*/*/events.out.tfevents*"))) == 4  # train, validation of both
     monkeypatch.chdir(tmp_path)
     commands = [line.split() for line in out.splitlines() if line.startswith("    ")]
@@ -146,11 +154,11 @@ def test_batches_of_an_epoch_do_not_depend_on_where_training_began(load):
 def test_steps_that_float16_skips_count_as_trained(load, tmp_path, capsys):
     """The first overflow until the loss scale has come down; the optimizer does not count them."""
     training = load("training")
-    x = np.random.default_rng(0).standard_normal((100, 3)).astype("float32")
+    x = 10 * np.random.default_rng(0).standard_normal((100, 3)).astype("float32")
     data = types.SimpleNamespace(train=(x, x[:, :1] > 0), test=(x, x[:, :1] > 0))
 
     def build(initializer):
-        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, "sigmoid")])
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, "sigmoid")], name="one")
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=2.0**127)
         model.compile(optimizer, "binary_crossentropy", metrics=["accuracy"])
         return model
@@ -165,22 +173,36 @@ def test_steps_that_float16_skips_count_as_trained(load, tmp_path, capsys):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
-    ("example", "name", "arguments", "shape", "labels"),
+    ("example", "name", "shape", "labels", "other", "refusal"),
     [
-        ("image_classification", "mnist", (), (20, 28, 28, 1), list("0123456789")),
-        ("text_classification", "imdb_reviews", (8,), (20, 8), ["neg", "pos"]),
+        ("image_classification", "mnist", (20, 28, 28, 1), list("0123456789"), "imdb_reviews", "images"),
+        ("text_classification", "imdb_reviews", (20, 8), ["neg", "pos"], "mnist", "texts"),
     ],
 )
-def test_other_tfds_sets_take_the_same_path(example, name, arguments, shape, labels, load, monkeypatch):
+def test_other_tfds_sets_take_the_same_path(example, name, shape, labels, other, refusal, load, monkeypatch):
     """With tfds' own mock, which gives random rows of the set's shape: nothing can be learned from them."""
     import requests
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(requests, "head", lambda *args, **kwargs: None)
+    length = (8,) if example == "text_classification" else ()
     with tfds.testing.mock_data(num_examples=20):
-        data = load(example).load_data(name, *arguments)
-    assert data.train[0].shape == data.test[0].shape == shape
-    assert list(data.labels) == labels
+        data = load(example).load_data(name, *length)
+        assert data.train[0].shape == data.test[0].shape == shape
+        assert list(data.labels) == labels
+        with pytest.raises(
+            ValueError, match=f"labelled {refusal}. Received: {other}, .*, for example {name}."
+        ):
+            load(example).load_data(other, *length)
+
+
+@pytest.mark.tensorflow
+def test_images_of_several_sizes_are_refused(load, monkeypatch):
+    rows = [(np.zeros((size, 8, 1), "uint8"), 0) for size in (8, 9)]
+    example = load("image_classification")
+    monkeypatch.setattr(load("training"), "read_tfds", lambda name, feature: (rows, rows[:1], ["a"]))
+    with pytest.raises(ValueError, match=r"one size. Received: cats_vs_dogs with 2 sizes, from \(8, 8, 1\)"):
+        example.load_data("cats_vs_dogs")
 
 
 BOTH = [
@@ -199,7 +221,6 @@ BOTH = [
 OWN = {
     "image_classification": [
         (["--dataset", "mnits"], "Nearest known: 'mnist'"),
-        (["--dataset", "initx_pydoc"], "--dataset must hold labelled images. Received: initx_pydoc, Text"),
         (["--model", "residual", "--initializer", "by_role", "MuP"], "MuP"),
     ],
     "text_classification": [
