@@ -163,7 +163,7 @@ def main() -> None:
         keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
         print("CPU, not a GPU: this shows that the code runs, and is no measurement.")
         for case in cases(quick=True):
-            measure(case)
+            measure(case._replace(starts=case.starts[-1:]))
         return
     if names:
         keras.mixed_precision.set_dtype_policy("mixed_float16")
