@@ -103,7 +103,7 @@ sys.path[:0] = [{str(EXAMPLES)!r}, {str(TESTS)!r}]
 import keras, numpy as np, image_classification, text_classification, small_data
 small_data.use()
 for example, *arguments in (
-    [image_classification, "--model", {image!r}, "--augment", "--initializer", "by_role"],
+    [image_classification, "--model", {image!r}, "--initializer", "by_role"],
     [text_classification, "--model", {text!r}, "--length", "8", "--initializer", "initx>GlorotScaled"],
 ):
     sys.argv = [example.__name__, "--epochs", "1", *arguments]
