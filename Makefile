@@ -56,6 +56,7 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/signal_histograms.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/serve.py
+	KERAS_BACKEND=jax $(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

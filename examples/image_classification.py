@@ -1,154 +1,203 @@
-"""Trains a deep plain convnet from several initializations and shows what becomes of each.
+"""Trains convnets without normalization from several initializations and shows what becomes of each.
 
-The net has 20 layers, ReLU, no normalization and no skip connections: nothing in it hides the initialization.
-A run that was killed goes on after its last finished epoch when the same command is given again, and ends
-with the weights that it would have had without the interruption.
+Nothing in these nets hides the initialization: `plain` has 20 layers and no skip connections, `residual` adds
+nine branches of two convolutions to its signal, `separable` has six blocks whose kernels Keras misjudges.
+It trains on any backend: KERAS_BACKEND=tensorflow, jax or torch, the last two also where there is no
+TensorFlow. A run that was killed goes on after its last finished epoch when the same command is given again,
+and ends with the weights that it would have had without the interruption.
 
     python examples/image_classification.py
+    python examples/image_classification.py --model separable --augment
     python examples/image_classification.py --dataset mnist --initializer he_normal "initx>OrthogonalScaled"
 """
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import time
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import layers
 
 import keras_initx as initx
 import keras_initx.datasets
+import outcome
 import training
 
-BATCH = 64
 LEARNING_RATE = 0.05  # halved smoothly every HALVE_EPOCHS
 HALVE_EPOCHS = 5
-SHUFFLE_BUFFER = 10_000
+TURN = np.radians(10)  # of augmented images, at most
+SHIFT = 0.1  # of their height and width
+INITIALIZERS = {
+    "plain": ["initx>GlorotScaled", "initx>HeScaled", "initx>LSUV"],
+    "residual": ["initx>GlorotScaled", "initx>HeScaled", "Fixup", "SkipInit"],
+    "separable": ["initx>GlorotScaled", "initx>HeScaled", "by_role"],
+}
 
 
 class Data(NamedTuple):
-    """A data set, and what the model and the calibration need to know of it."""
+    """A data set in memory: images of numbers that no one has scaled yet, and labels."""
 
-    train: tf.data.Dataset
-    test: tf.data.Dataset
-    shape: tuple[int, ...]
-    classes: int
-    images: np.ndarray  # 256 training images, to calibrate and measure on
-
-    @property
-    def steps(self) -> int:
-        return -(-len(self.train) // BATCH)
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    labels: Sequence[str]
 
 
 def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", default="initx_digits", help="any tfds image classification set")
-    return parser, training.parse(parser, ["initx>GlorotScaled", "initx>HeScaled", "initx>LSUV"], epochs=15)
+    help_ = "any tfds image classification set of one size of image; it is read into memory whole"
+    parser.add_argument("--dataset", default="initx_digits", help=help_)
+    parser.add_argument(
+        "--augment", action="store_true", help="turn and shift the images, differently each epoch"
+    )
+    return parser, training.parse(parser, INITIALIZERS, epochs=15)
 
 
 def load_data(name: str) -> Data:
-    (train, test), info = keras_initx.datasets.load(name, ["train", "test"])
-    if set(info.supervised_keys) != {"image", "label"}:
-        raise ValueError(f"--dataset must hold labelled images. Received: {name}, {info.supervised_keys}.")
-    images = np.stack([image for image, _ in train.take(256).as_numpy_iterator()])
-    label = info.features["label"]
-    return Data(train.cache(), test.cache(), images.shape[1:], label.num_classes, images)
-
-
-def build_model(data: Data, initializer: str) -> keras.Model:
-    """19 convolutions and a dense layer on raw pixels, which are standardized inside the model."""
-    inputs = keras.layers.Input(data.shape, name="image")
-    mean, variance = float(data.images.mean()), float(data.images.var())
-    x = keras.layers.Normalization(axis=None, mean=mean, variance=variance, name="standardize")(inputs)
-    for depth in range(1, 20):
-        convolution = keras.layers.Conv2D(
-            filters=16,
-            kernel_size=3,
-            strides=2 if depth == 5 else 1,
-            padding="same",
-            activation="relu",
-            kernel_initializer=initializer,
-            name=f"conv{depth:02}",
+    if name == "initx_digits":  # from scikit-learn, so that it needs no TensorFlow
+        digits = keras_initx.datasets.read_digits()
+        return Data(digits.train, digits.test, digits.labels)
+    train, test, labels = training.read_tfds(name, "Image")
+    shapes = {image.shape for image, _ in train + test}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"--dataset must hold images of one size. Received: {name} with {len(shapes)} sizes, from "
+            f"{min(shapes)} to {max(shapes)}. Choose another, for example mnist or cifar10."
         )
-        x = convolution(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    head = keras.layers.Dense(
-        data.classes, "softmax", kernel_initializer=initializer, dtype="float32", name="probabilities"
+
+    def arrays(rows: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
+        images, numbers = zip(*rows, strict=True)
+        return np.stack(images), np.array(numbers, "int32")
+
+    return Data(arrays(train), arrays(test), labels)
+
+
+def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str = "auto") -> keras.Model:
+    """From raw pixels, which are standardized inside the model, to probabilities."""
+    images, labels = data.train
+    inputs = keras.Input(images.shape[1:], name="image")
+    mean, variance = float(images[:256].mean()), float(images[:256].var())
+    x = layers.Normalization(axis=None, mean=mean, variance=variance, name="standardize")(inputs)
+    x = {"plain": plain, "residual": residual, "separable": separable}[kind](x, initializer)
+    head = layers.Dense(
+        len(data.labels), "softmax", kernel_initializer=initializer, dtype="float32", name="probabilities"
     )
-    model = keras.Model(inputs, head(x), name="plain20")
-    rate = keras.optimizers.schedules.ExponentialDecay(LEARNING_RATE, HALVE_EPOCHS * data.steps, 0.5)
+    model = keras.Model(inputs, head(x), name=kind)
+    steps = -(-len(labels) // training.BATCH)
+    rate = keras.optimizers.schedules.ExponentialDecay(LEARNING_RATE, HALVE_EPOCHS * steps, 0.5)
     model.compile(
         optimizer=keras.optimizers.SGD(rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=False,
+        jit_compile=jit_compile,
     )
     return model
 
 
-def batches(data: Data, seed: int, first: int, last: int) -> tf.data.Dataset:
-    """The batches of the epochs from `first` to `last`, each in an order that its number alone decides."""
-
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        return data.train.shuffle(SHUFFLE_BUFFER, seed=1_000_003 * seed + epoch).batch(BATCH)
-
-    return tf.data.Dataset.range(first, last).flat_map(one_epoch).prefetch(2)
+def convolve(x: keras.KerasTensor, initializer: str, name: str, **options: int | str) -> keras.KerasTensor:
+    """16 filters of 3 x 3, the only kind of kernel in `plain` and `residual`."""
+    return layers.Conv2D(16, 3, padding="same", kernel_initializer=initializer, name=name, **options)(x)
 
 
-def train(data: Data, initializer: str, seed: int, epochs: int, folder: pathlib.Path) -> tuple[Any, dict]:
-    """Trains from one initialization, or goes on where an earlier call was interrupted."""
+def plain(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
+    """19 convolutions."""
+    for depth in range(1, 20):
+        strides = 2 if depth == 5 else 1
+        x = convolve(x, initializer, f"conv{depth:02}", activation="relu", strides=strides)
+    return layers.Flatten(name="flatten")(x)
 
-    def build() -> keras.Model:
-        keras.utils.set_random_seed(seed)
-        return build_model(data, initializer)
 
-    def start(model: keras.Model) -> dict[str, float]:
-        training.calibrate(model, initializer, data.images)
-        return initx.probe.preactivation_std(model, data.images)
+def residual(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
+    """A convolution and nine branches of two, which are added in full: their scales start at 1."""
+    x = convolve(x, initializer, "conv01")
+    for block in range(1, 10):
+        if block == 3:
+            x = layers.MaxPooling2D(name="halve")(x)
+        y = layers.ReLU(name=f"relu{2 * block:02}")(x)
+        y = convolve(y, initializer, f"conv{2 * block:02}", activation="relu")
+        y = convolve(y, initializer, f"conv{2 * block + 1:02}")
+        x = layers.Add(name=f"add{block}")([x, initx.layers.ResidualScale(1.0, name=f"scale{block}")(y)])
+    return layers.Flatten(name="flatten")(layers.ReLU(name="relu20")(x))
 
-    return training.train(
-        initializer,
-        folder,
-        epochs,
-        data.steps,
-        build,
-        start,
-        lambda first, last: batches(data, seed, first, last),
-        data.test.batch(256),
-    )
+
+def separable(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
+    """A convolution and six separable ones. A depthwise output sums 9 inputs, Keras counts 9 x 32."""
+    options = {"padding": "same", "activation": "relu"}
+    x = layers.Conv2D(32, 3, kernel_initializer=initializer, name="conv", **options)(x)
+    for block in range(1, 7):
+        layer = layers.SeparableConv2D(
+            filters=32,
+            kernel_size=3,
+            depthwise_initializer=initializer,
+            pointwise_initializer=initializer,
+            name=f"separable{block}",
+            **options,
+        )
+        x = layer(x)
+    return layers.Flatten(name="flatten")(x)
+
+
+def augment(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Turns and shifts each image a little. It mirrors none: a mirrored digit is no digit."""
+    height, width = images.shape[1:3]
+    turn = random.uniform(-TURN, TURN, len(images))
+    down, right = random.uniform(-SHIFT, SHIFT, (2, len(images))) * [[height], [width]]
+    cos, sin, zeros = np.cos(turn), np.sin(turn), np.zeros(len(images))
+    # Where pixel (x, y) comes from: (cos x - sin y, sin x + cos y) about the centre, and the shift.
+    x, y = (width - 1) / 2, (height - 1) / 2
+    to_x = [cos, -sin, x - cos * x + sin * y + right]
+    to_y = [sin, cos, y - sin * x - cos * y + down]
+    transform = np.stack([*to_x, *to_y, zeros, zeros], axis=1).astype("float32")
+    moved = keras.ops.image.affine_transform(images.astype("float32"), transform, fill_mode="nearest")
+    return keras.ops.convert_to_numpy(moved)
+
+
+def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
+    """Saves the model, its labels and requests to warm up with; under TensorFlow exports them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    labels, rows = pathlib.Path(f"{target}.labels.txt"), pathlib.Path(f"{target}.warmup.npy")
+    training.replace(pathlib.Path(f"{target}.keras"), model.save)
+    labels.write_text("\n".join(data.labels) + "\n", "utf-8")
+    np.save(rows, data.test[0][:8])
+    if keras.backend.backend() == "tensorflow":
+        # Requests to warm up with are written in TensorFlow Serving's messages, an extra.
+        warmup = data.test[0][:8] if importlib.util.find_spec("tensorflow_serving") else None
+        print(f"Exported it: {initx.export(model, target, labels=data.labels, warmup=warmup)}")
+    else:
+        print("TensorFlow makes a SavedModel of it, here or on another machine:")
+        print(
+            f"    export KERAS_BACKEND=tensorflow\n    initx export {target}.keras {target} --labels {labels}"
+        )
+        print(f"Where the extra `serve` is installed, add --warmup {rows}")
 
 
 def main(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     training.check(arguments)
-    keras.utils.set_random_seed(arguments.seed)
-    policy = training.set_up_device(arguments.mixed_precision)
+    policy = training.set_up_device(arguments)
     data = load_data(arguments.dataset)
-    folder = arguments.runs / f"{arguments.dataset.replace('/', '-')}-{policy}-seed{arguments.seed}"
-    models, records = {}, {}
-    for name in arguments.initializer:
-        run = folder / name.replace(">", "-")
-        models[name], records[name] = train(data, name, arguments.seed, arguments.epochs, run)
-
-    training.show_table(records, "layer 1", "layer 20")
-    picture = folder / "initializations.png"
-    training.draw(records, data.classes, arguments.dataset, picture, ticks=[1, 5, 10, 15, 20])
-    print(f"\nPicture: {picture}")
-    print(f"TensorBoard: tensorboard --logdir {folder}")
-
-    best = training.best_of(records)
-    target = arguments.saved_models / arguments.dataset.removeprefix("initx_").replace("/", "-")
-    arguments.saved_models.mkdir(parents=True, exist_ok=True)
-    models[best].save(f"{target}.keras")
-    print(f"Saved the model from {best}: {target}.keras")
-    if keras.backend.backend() == "tensorflow":
-        print(f"Exported it: {initx.export(models[best], target)}")
+    dataset = arguments.dataset.replace("/", "-")
+    augmented = "-augmented" if arguments.augment else ""
+    folder = arguments.runs / f"{dataset}-{arguments.model}{augmented}-{policy}-seed{arguments.seed}"
+    models, records = training.compare(
+        arguments,
+        folder,
+        data,
+        lambda initializer: build_model(data, arguments.model, initializer, arguments.jit_compile),
+        augment if arguments.augment else None,
+    )
+    best = outcome.show(records, len(data.labels), arguments.dataset, folder)
+    target = arguments.saved_models / dataset.removeprefix("initx_")
+    print(f"Saving the model from {best}: {target}.keras")
+    save(models[best], data, target)
     print(f"{time.perf_counter() - started:.0f} s in all.")
 
 

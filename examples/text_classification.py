@@ -17,7 +17,7 @@ import pathlib
 import string
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,11 +25,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-import keras_initx as initx
 import keras_initx.datasets
+import outcome
 import training
 
-BATCH = 64
 WIDTH = 64  # of embeddings, recurrent states and attention
 VOCABULARY = 8000  # tokens at most
 LEARNING_RATE = 1e-3
@@ -46,20 +45,16 @@ class Data(NamedTuple):
     vocabulary: list[str]
     examples: list[str]  # held-out texts
 
-    @property
-    def steps(self) -> int:
-        return -(-len(self.train[0]) // BATCH)
-
 
 def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", default="initx_pydoc/code", help="any tfds text classification set")
-    parser.add_argument("--model", choices=["relu_rnn", "gru", "lstm", "transformer"], default="relu_rnn")
     parser.add_argument("--length", type=int, default=64, help="tokens of a text that are read")
     default = ["initx>GlorotScaled", "initx>OrthogonalScaled", "initx>LSUV"]
-    arguments = training.parse(parser, default, epochs=4)
+    models = ["relu_rnn", "gru", "lstm", "transformer"]
+    arguments = training.parse(parser, dict.fromkeys(models, default), epochs=4)
     if arguments.length < 1:
         parser.error(f"--length must be at least 1. Received: {arguments.length}.")
     return parser, arguments
@@ -71,17 +66,9 @@ def read_texts(name: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]],
     if builder == "initx_pydoc":
         text = keras_initx.datasets.read_pydoc(config or "code")
         return list(text.train), list(text.test), text.labels
-    splits, info = keras_initx.datasets.load(name, ["train", "test"])
-    kinds = [type(info.features[key]).__name__ for key in info.supervised_keys]
-    if kinds != ["Text", "ClassLabel"]:
-        raise ValueError(
-            f"--dataset must hold labelled texts. Received: {name}, {', '.join(kinds)}. Choose another, for "
-            "example initx_pydoc/code or imdb_reviews."
-        )
-    train, test = (
-        [(text.decode(), int(label)) for text, label in split.as_numpy_iterator()] for split in splits
-    )
-    return train, test, info.features[info.supervised_keys[1]].names
+    train, test, labels = training.read_tfds(name, "Text")
+    train, test = ([(text.decode(), label) for text, label in rows] for rows in (train, test))
+    return train, test, labels
 
 
 def tokenize(text: str, split: str) -> list[str]:
@@ -122,7 +109,7 @@ def load_data(name: str, length: int) -> Data:
     return Data(arrays(train), arrays(test), labels, split, vocabulary, [text for text, _ in test[:8]])
 
 
-def build_model(data: Data, kind: str, initializer: str) -> keras.Model:
+def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str = "auto") -> keras.Model:
     """From token numbers to probabilities; every kernel but the embeddings has the initializer."""
     length, tokens = data.train[0].shape[1], len(data.vocabulary) + 2
     inputs = keras.Input((length,), dtype="int32", name="ids")
@@ -146,6 +133,7 @@ def build_model(data: Data, kind: str, initializer: str) -> keras.Model:
         optimizer=keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
+        jit_compile=jit_compile,
     )
     return model
 
@@ -169,46 +157,10 @@ def encode_by_attention(
     return keras.layers.GlobalAveragePooling1D(name="mean")(x)
 
 
-def batches(data: Data, seed: int, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches of the epochs from `first` to `last`, each in an order that its number alone decides."""
-    ids, labels = data.train
-    for epoch in range(first, last):
-        order = np.random.default_rng([seed, epoch]).permutation(len(ids))
-        for rows in np.split(order, range(BATCH, len(order), BATCH)):
-            yield ids[rows], labels[rows]
-
-
-def train(
-    data: Data, kind: str, initializer: str, seed: int, epochs: int, folder: pathlib.Path
-) -> tuple[keras.Model, dict]:
-    """Trains from one initialization, or goes on where an earlier call was interrupted."""
-    sample = data.train[0][np.random.default_rng(seed).permutation(len(data.train[0]))[:256]]
-
-    def build() -> keras.Model:
-        keras.utils.set_random_seed(seed)
-        return build_model(data, kind, initializer)
-
-    def start(model: keras.Model) -> dict[str, float]:
-        training.calibrate(model, initializer, sample)
-        rows = initx.diagnose(model, sample).rows  # of recurrent layers too, over all their gates and steps
-        return {row.path: row.preactivation_std for row in rows if "embeddings" not in row.path}
-
-    return training.train(
-        initializer,
-        folder,
-        epochs,
-        data.steps,
-        build,
-        start,
-        lambda first, last: batches(data, seed, first, last),
-        data.test,
-    )
-
-
 def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
     """Saves the model, beside it how text becomes token numbers, and under TensorFlow exports both."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    model.save(f"{target}.keras")
+    training.replace(target.with_name(f"{target.name}.keras"), model.save)
     tokens = {key: getattr(data, key) for key in ("labels", "split", "vocabulary", "examples")}
     target.with_name(f"{target.name}.json").write_text(json.dumps(tokens))
     if keras.backend.backend() == "tensorflow":
@@ -223,26 +175,17 @@ def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
 def main(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     training.check(arguments)
-    keras.utils.set_random_seed(arguments.seed)
-    policy = training.set_up_device(arguments.mixed_precision)
+    policy = training.set_up_device(arguments)
     data = load_data(arguments.dataset, arguments.length)
     dataset = arguments.dataset.replace("/", "-")
     folder = arguments.runs / f"{dataset}-{arguments.model}-{policy}-seed{arguments.seed}"
-    models, records = {}, {}
-    for name in arguments.initializer:
-        run = folder / name.replace(">", "-")
-        models[name], records[name] = train(
-            data, arguments.model, name, arguments.seed, arguments.epochs, run
-        )
-
-    training.show_table(records, "first", "last")
-    picture = folder / "initializations.png"
-    layers = range(1, 1 + len(next(iter(records.values()))["signal"]))
-    training.draw(records, len(data.labels), arguments.dataset, picture, ticks=layers)
-    print(f"\nPicture: {picture}")
-    print(f"TensorBoard: tensorboard --logdir {folder}")
-
-    best = training.best_of(records)
+    models, records = training.compare(
+        arguments,
+        folder,
+        data,
+        lambda initializer: build_model(data, arguments.model, initializer, arguments.jit_compile),
+    )
+    best = outcome.show(records, len(data.labels), arguments.dataset, folder)
     target = arguments.saved_models / dataset.removeprefix("initx_")
     print(f"Saving the model from {best}: {target}.keras")
     save(models[best], data, target)

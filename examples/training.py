@@ -1,34 +1,51 @@
-"""What the examples share: their options, a training that resumes after a kill, the table and the picture."""
+"""What the examples share: their options, their batches, and a training that resumes after a kill."""
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import matplotlib
+import numpy as np
 
 import keras_initx as initx
+import keras_initx.datasets
+from keras_initx.strategies import STRATEGIES
 from keras_initx.summaries import EventWriter
 
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # of a batch of inputs, in training
+BATCH = 64
 FREE_BYTES = 200_000_000  # what a run may write: logs, checkpoints, exports
 
 
-def parse(parser: argparse.ArgumentParser, initializers: Sequence[str], epochs: int) -> argparse.Namespace:
-    """Adds the options that all examples have, and parses the command line."""
-    help_ = "Keras or initx names to compare"
-    parser.add_argument("--initializer", nargs="+", default=list(initializers), help=help_)
+def parse(
+    parser: argparse.ArgumentParser, initializers: Mapping[str, Sequence[str]], epochs: int
+) -> argparse.Namespace:
+    """Adds the options that all examples have, and parses the command line.
+
+    `initializers` are those to compare by default, for each model; the first model is the default.
+    """
+    models = list(initializers)
+    parser.add_argument("--model", choices=models, default=models[0])
+    help_ = (
+        f"to compare: names of Keras or of initx, or strategies for a whole model: {', '.join(STRATEGIES)}"
+    )
+    parser.add_argument("--initializer", nargs="+", help=help_)
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mixed-precision", action="store_true", help="float16 on a GPU, bfloat16 on a CPU")
+    help_ = "compile each step by XLA, on torch by torch.compile; JAX always does"
+    parser.add_argument("--jit-compile", action="store_const", const=True, default="auto", help=help_)
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="logs, checkpoints")
     parser.add_argument("--saved-models", type=pathlib.Path, default=pathlib.Path("saved_models"))
     arguments = parser.parse_args()
+    arguments.initializer = arguments.initializer or initializers[arguments.model]
     if arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1. Received: {arguments.epochs}.")
     return arguments
@@ -37,7 +54,8 @@ def parse(parser: argparse.ArgumentParser, initializers: Sequence[str], epochs: 
 def check(arguments: argparse.Namespace) -> None:
     """Refuses unknown initializers, and folders that cannot be written, before anything is done."""
     for name in arguments.initializer:
-        initx.initializers.get(name)
+        if name not in STRATEGIES:
+            initx.initializers.get(name)
     for option, folder in (("--runs", arguments.runs), ("--saved-models", arguments.saved_models)):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -55,18 +73,25 @@ def run(parser: argparse.ArgumentParser, main: Callable[[], None]) -> None:
     """Runs `main`; what a user can cure ends with one line and exit code 2."""
     try:
         main()
+    except KeyboardInterrupt:
+        parser.exit(130, "\nInterrupted: the same command goes on after the last finished epoch.\n")
     except (ImportError, NotImplementedError, ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
 
 
-def set_up_device(mixed_precision: bool) -> str:
-    """Prints the device, sets the precision, and makes runs repeatable to the bit; returns the precision."""
+def set_up_device(arguments: argparse.Namespace) -> str:
+    """Prints the device, sets the precision, and makes runs repeatable to the bit.
+
+    Returns the precision and what else changes the last bits, for the name of a folder.
+    """
+    keras.utils.set_random_seed(arguments.seed)
     backend = keras.backend.backend()
     names = gpu_names(backend)
-    policy = ("mixed_float16" if names else "mixed_bfloat16") if mixed_precision else "float32"
+    half = "mixed_float16" if names else "mixed_bfloat16"
+    policy = half if arguments.mixed_precision else "float32"
     keras.mixed_precision.set_dtype_policy(policy)
     print(f"Device: {', '.join(names) or 'CPU'}; precision: {policy}; backend: {backend}.")
-    return policy
+    return policy if arguments.jit_compile == "auto" else f"{policy}-jit"
 
 
 def gpu_names(backend: str) -> list[str]:
@@ -85,10 +110,32 @@ def gpu_names(backend: str) -> list[str]:
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
-def calibrate(model: keras.Model, initializer: str, samples: Any) -> None:
-    """Rescales the weights on data if that is what the initializer asks for."""
-    if isinstance(initx.initializers.get(initializer), initx.initializers.DataDependent):
-        print(initx.calibrate(model, samples))
+def read_tfds(name: str, feature: str) -> tuple[list[tuple], list[tuple], list[str]]:
+    """Pairs of example and label to train on, the same held out, and the labels' names, from tfds."""
+    if keras.backend.backend() != "tensorflow" and importlib.util.find_spec("tensorflow"):
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")  # it would take the memory that the other needs
+    splits, info = keras_initx.datasets.load(name, ["train", "test"])
+    kinds = [type(info.features[key]).__name__ for key in info.supervised_keys]
+    if kinds != [feature, "ClassLabel"]:
+        raise ValueError(
+            f"--dataset must hold labelled {feature.lower()}s. Received: {name}, {', '.join(kinds)}. "
+            f"Choose another, for example {'mnist' if feature == 'Image' else 'imdb_reviews'}."
+        )
+    train, test = ([(example, int(label)) for example, label in s.as_numpy_iterator()] for s in splits)
+    return train, test, info.features[info.supervised_keys[1]].names
+
+
+def batches(
+    inputs: np.ndarray, labels: np.ndarray, seed: int, first: int, last: int, change: Change | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of the epochs from `first` to `last`, each epoch's by a random stream of its own."""
+    for epoch in range(first, last):
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(len(labels))
+        for rows in np.split(order, range(BATCH, len(order), BATCH)):
+            yield (change(inputs[rows], random) if change else inputs[rows]), labels[rows]
 
 
 def replace(path: pathlib.Path, write: Any) -> None:
@@ -106,7 +153,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder, self.record = folder, record
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.record["epochs"][str(epoch + 1)] = {key: float(value) for key, value in (logs or {}).items()}
+        logs = {**(logs or {}), "steps": self.model.optimizer.iterations}
+        self.record["epochs"][str(epoch + 1)] = {key: float(value) for key, value in logs.items()}
         replace(self.folder / "record.json", lambda path: path.write_text(json.dumps(self.record)))
         replace(self.folder / "checkpoint.keras", self.model.save)
 
@@ -125,99 +173,91 @@ class Scalars(keras.callbacks.Callback):
                     writer.scalar(f"epoch_{key}", logs[prefix + key], epoch)
 
 
-def train(
-    name: str,
+def compare(
+    arguments: argparse.Namespace,
     folder: pathlib.Path,
-    epochs: int,
-    steps: int,
-    build: Callable[[], keras.Model],
-    start: Callable[[keras.Model], dict],
-    batches: Callable[[int, int], Any],
-    validation: Any,
-) -> tuple[keras.Model, dict]:
-    """Trains a model, or goes on where an earlier call was interrupted.
+    data: Any,
+    build: Callable[[str], keras.Model],
+    change: Change | None = None,
+) -> tuple[dict[str, keras.Model], dict[str, dict]]:
+    """Trains a model from each initializer, or goes on where an earlier call was interrupted.
 
-    `build` compiles a model, `start` makes it ready for the first epoch and returns its pre-activation stds
-    by layer, and `batches(first, last)` are the `steps` batches of each of these epochs. Returns the model,
-    and the record of its epochs and of its start.
+    `data.train` and `data.test` are arrays of inputs and labels, `build(initializer)` compiles a model.
+    Returns the models, and the records of their starts and epochs.
     """
-    model = build()
+    own = {name: "glorot_uniform" if name in STRATEGIES else name for name in arguments.initializer}
+    for name in own:
+        if name in STRATEGIES:  # one that does not fit the model says so before others are trained
+            initx.initialize(build(own[name]), name, seed=arguments.seed)
+    models, records = {}, {}
+    for name in own:
+        keras.utils.set_random_seed(arguments.seed)
+        run = folder / name.replace(">", "-")
+        models[name], records[name] = train(build(own[name]), name, arguments, run, data, change)
+    return models, records
+
+
+def train(
+    model: keras.Model,
+    name: str,
+    arguments: argparse.Namespace,
+    folder: pathlib.Path,
+    data: Any,
+    change: Change | None,
+) -> tuple[keras.Model, dict]:
+    inputs, labels = data.train
     if (folder / "checkpoint.keras").exists():
-        layout = describe(model)
-        model = keras.models.load_model(folder / "checkpoint.keras")
-        record = json.loads((folder / "record.json").read_text())
-        if describe(model) != layout:
-            cure = "Choose another --runs folder."
-            raise ValueError(f"{folder} holds a checkpoint of another architecture or data set. {cure}")
+        model, record = restore(folder, model)
     else:
-        record = {"signal": start(model), "epochs": {}}
-    done = int(model.optimizer.iterations) // steps
-    record["epochs"] = {epoch: logs for epoch, logs in record["epochs"].items() if int(epoch) <= done}
-    if done > epochs:
+        sample = inputs[np.random.default_rng(arguments.seed).permutation(len(inputs))[:256]]
+        record = {"signal": initialize(model, name, arguments.seed, sample), "epochs": {}}
+    done = len(record["epochs"])
+    if done > arguments.epochs:
         raise ValueError(f"{folder} holds {done} epochs of training already; choose another --runs folder.")
     print(f"\n{name}: {f'goes on after epoch {done}' if done else 'starts'}, logs in {folder}")
-    if done < epochs:
+    if done < arguments.epochs:
         folder.mkdir(parents=True, exist_ok=True)
         with_tensorflow = keras.backend.backend() == "tensorflow"
+        board = keras.callbacks.TensorBoard(folder, write_graph=False) if with_tensorflow else Scalars(folder)
         model.fit(
-            batches(done, epochs),
+            batches(inputs, labels, arguments.seed, done, arguments.epochs, change),
             initial_epoch=done,
-            epochs=epochs,
-            steps_per_epoch=steps,
+            epochs=arguments.epochs,
+            steps_per_epoch=-(-len(labels) // BATCH),
             shuffle=False,  # `batches` has done it
-            validation_data=validation,
-            callbacks=[
-                initx.callbacks.WeightHistograms(folder),
-                keras.callbacks.TensorBoard(folder, write_graph=False)
-                if with_tensorflow
-                else Scalars(folder),
-                Checkpoint(folder, record),
-            ],
+            validation_data=data.test,
+            validation_batch_size=256,
+            callbacks=[initx.callbacks.WeightHistograms(folder), board, Checkpoint(folder, record)],
         )
+    return model, record
+
+
+def initialize(model: keras.Model, name: str, seed: int, sample: np.ndarray) -> dict[str, float]:
+    """Does what a layer's initializer cannot; returns the std of what each kernel makes of the sample."""
+    if name in STRATEGIES:
+        print(initx.initialize(model, name, seed=seed))
+    elif isinstance(initx.initializers.get(name), initx.initializers.DataDependent):
+        print(initx.calibrate(model, sample))
+    rows = initx.diagnose(model, sample).rows  # of recurrent layers, over all their gates and steps
+    return {row.path: row.preactivation_std for row in rows if "embeddings" not in row.path}
+
+
+def restore(folder: pathlib.Path, like: keras.Model) -> tuple[keras.Model, dict]:
+    """The model after its last whole epoch, and the record, which a kill may have left an epoch ahead."""
+    try:
+        model = keras.models.load_model(folder / "checkpoint.keras")
+        record = json.loads((folder / "record.json").read_text())
+        # A step whose float16 gradients overflow is not counted: the number of steps tells no epoch.
+        steps = int(model.optimizer.iterations)
+        record["epochs"] = {epoch: logs for epoch, logs in record["epochs"].items() if logs["steps"] <= steps}
+    except Exception as error:  # zipfile's, h5py's, Keras' own, json's
+        cure = "Delete this folder to start over, or choose another --runs folder."
+        raise ValueError(f"{folder} holds a checkpoint that cannot be read. {cure}") from error
+    if describe(model) != describe(like):
+        cure = "Choose another --runs folder."
+        raise ValueError(f"{folder} holds a checkpoint of another architecture or data set. {cure}")
     return model, record
 
 
 def describe(model: keras.Model) -> tuple:
     return model.name, model.input_shape, [tuple(weight.shape) for weight in model.weights]
-
-
-def best_of(records: dict[str, dict]) -> str:
-    return max(records, key=lambda name: list(records[name]["epochs"].values())[-1]["val_accuracy"])
-
-
-def draw(
-    records: dict[str, dict], classes: int, dataset: str, path: pathlib.Path, ticks: Sequence[int]
-) -> None:
-    """Pre-activation std by depth before training, and held-out accuracy by epoch, a line per initializer."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    # Okabe and Ito's colours, which colour-blind readers can tell apart.
-    colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-    pyplot.rcParams.update({"font.size": 14})
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    for number, (name, record) in enumerate(records.items()):
-        style = {"color": colors[number % 7], "marker": "osD^vPX"[number % 7], "linewidth": 2, "label": name}
-        stds = list(record["signal"].values())
-        left.plot(range(1, len(stds) + 1), stds, **style)
-        accuracies = [100 * logs["val_accuracy"] for logs in record["epochs"].values()]
-        right.plot(range(1, len(accuracies) + 1), accuracies, **style)
-    left.set(title="Signal before training", xlabel="layer", ylabel="pre-activation std", yscale="log")
-    left.set_xticks(ticks)
-    right.set(title=f"Training on {dataset}", xlabel="epoch", ylabel="held-out accuracy (%)", ylim=(0, 102))
-    right.axhline(100 / classes, color="gray", linestyle="--", label="chance")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    right.legend(loc="center right")
-    figure.savefig(path, dpi=100)
-
-
-def show_table(records: dict[str, dict], first: str, last: str) -> None:
-    """Prints a row per initializer; `first` and `last` name the first and the last layer."""
-    titles = f"{f'std, {first}':>14}{f'std, {last}':>15}{'loss':>9}{'held-out accuracy':>20}"
-    print(f"\n{'initializer':<24}{titles}")
-    for name, record in records.items():
-        stds, end = list(record["signal"].values()), list(record["epochs"].values())[-1]
-        print(
-            f"{name:<24}{stds[0]:>14.3g}{stds[-1]:>15.3g}{end['val_loss']:>9.3f}{end['val_accuracy']:>20.3f}"
-        )

@@ -1,5 +1,6 @@
 """The benchmarks that train, at their smallest; the others are run by `make bench`."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -18,3 +19,40 @@ def test_lsuv_activations_starts_every_activation_in_every_way(tmp_path):
     starts = [line.split(" | ")[:2] for line in result.stdout.splitlines() if " | " in line]
     activations = ("maxout", "ReLU", "very leaky ReLU", "tanh")
     assert starts == [[a, s] for a in activations for s in ("LSUV", "orthonormal", "He", "Glorot")]
+
+
+@pytest.mark.tensorflow  # which is absent in the process that it starts
+def test_the_gpu_benchmark_runs_on_a_cpu_without_tensorflow_and_calls_it_no_measurement(tmp_path):
+    pytest.importorskip("jax")
+    results = BENCHMARKS / "results" / "gpu.md"
+    before = results.read_bytes()
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutTensorFlow(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *others):
+        absent = name.partition(".")[0] in ("tensorflow", "tensorflow_datasets")
+        return None if absent else super().find_spec(name, *others)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
+sys.path.insert(0, {str(BENCHMARKS)!r})
+sys.argv = ["gpu.py", "--cpu"]
+import gpu
+gpu.main()
+assert "tensorflow" not in sys.modules
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("CPU, not a GPU")
+    assert result.stdout.count(" | ") == 2 * 8
+    assert results.read_bytes() == before

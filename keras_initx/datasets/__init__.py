@@ -2,11 +2,12 @@
 
 import importlib.util
 
+from keras_initx.datasets._digit_images import DigitImages, read_digits
 from keras_initx.datasets._load import load
 from keras_initx.datasets._pydoc_text import PydocText, read_pydoc
 
-# tfds cannot be imported where TensorFlow is absent. `read_pydoc` needs neither.
+# tfds cannot be imported where TensorFlow is absent. `read_digits` and `read_pydoc` need neither.
 if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorflow_datasets"):
     from keras_initx.datasets._builders import InitxDigits, InitxPydoc
 
-__all__ = ["InitxDigits", "InitxPydoc", "PydocText", "load", "read_pydoc"]
+__all__ = ["DigitImages", "InitxDigits", "InitxPydoc", "PydocText", "load", "read_digits", "read_pydoc"]

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import sklearn.datasets
 import tensorflow_datasets as tfds
 
+from keras_initx.datasets._digit_images import read_digits
 from keras_initx.datasets._pydoc_text import CONFIGS, PydocText, read_pydoc
 
 __all__ = ["InitxDigits", "InitxPydoc"]
@@ -39,18 +39,14 @@ class InitxDigits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        # The file is not shuffled: a fixed permutation gives both splits the same mixture.
-        order = np.random.default_rng(0).permutation(1797)
-        return {
-            "train": self._generate_examples(order[:1437]),
-            "test": self._generate_examples(order[1437:]),
-        }
+        digits = read_digits()
+        return {"train": self._generate_examples(digits.train), "test": self._generate_examples(digits.test)}
 
-    def _generate_examples(self, rows: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
-        digits = sklearn.datasets.load_digits()
-        for row in map(int, rows):
-            image = digits.images[row].astype(np.uint8)[..., None]
-            yield row, {"image": image, "label": int(digits.target[row])}
+    def _generate_examples(
+        self, split: tuple[np.ndarray, np.ndarray]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for row, (image, label) in enumerate(zip(*split, strict=True)):
+            yield row, {"image": image, "label": int(label)}
 
 
 class InitxPydoc(tfds.core.GeneratorBasedBuilder):

@@ -1,0 +1,64 @@
+"""The image example: its models, its strategies and its augmentation."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("matplotlib")
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import image_classification
+
+    return image_classification
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("plain", "initx>LSUV"), ("residual", "Fixup"), ("separable", "by_role")]
+)
+def test_each_model_learns_from_its_first_step(kind, name, example):
+    images, labels = (part[:64] for part in example.load_data("initx_digits").train)
+    data = example.Data((images, labels), (images, labels), list("0123456789"))
+    model = example.build_model(data, kind, "glorot_uniform" if name in example.training.STRATEGIES else name)
+    signal = example.training.initialize(model, name, 1, images)
+    assert len(signal) == {"plain": 20, "residual": 20, "separable": 14}[kind]
+    losses = model.fit(*data.train, batch_size=64, epochs=4, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_augmentation_turns_and_shifts_within_its_limits(example):
+    image = np.zeros((1, 21, 21, 1), "uint8")
+    image[0, 10, 5:16] = 8  # a line through the centre
+    random = np.random.default_rng(0)
+    found = example.augment(np.repeat(image, 200, 0), random)[..., 0]
+    assert found.shape == (200, 21, 21)
+    assert found.dtype == "float32"
+    mass = found.sum((1, 2))
+    np.testing.assert_allclose(mass, 88, rtol=0.05)
+    places = np.arange(21)
+    down, right = ((found.sum(axis) @ places) / mass - 10 for axis in (2, 1))
+    for shift in (down, right):
+        assert 1.8 < np.abs(shift).max() < 2.1 * (1 + np.sin(example.TURN))  # a tenth of 21, turned
+        assert abs(shift.mean()) < 0.3
+    ends = [(frame[:, 6:11] * places[:, None]).sum() / frame[:, 6:11].sum() for frame in found]
+    assert len({round(float(end), 3) for end in ends}) > 190
+
+
+def test_augmentation_turns_about_the_centre(example, monkeypatch):
+    monkeypatch.setattr(example, "SHIFT", 0.0)
+    monkeypatch.setattr(example, "TURN", np.pi / 2)
+    image = np.arange(9.0).reshape(1, 3, 3, 1)
+
+    class Ends:
+        def uniform(self, low, high, size):
+            return np.full(size, high)
+
+    np.testing.assert_allclose(
+        example.augment(image, Ends())[0, ..., 0], np.rot90(image[0, ..., 0]), atol=1e-4
+    )
