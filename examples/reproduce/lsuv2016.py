@@ -46,7 +46,7 @@ class Size(NamedTuple):
     """Passes over `images` images, convolutions, and activations, of which the first is maxout."""
 
     seeds: int = 3
-    epochs: int = 20
+    epochs: int = 15
     images: int = 1437
     stages: tuple[tuple[int, int], ...] = STAGES
     activations: tuple[str, ...] = tuple(ACTIVATIONS)
