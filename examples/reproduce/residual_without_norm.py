@@ -33,7 +33,7 @@ class Size(NamedTuple):
     channels: int = 8
     width: int = 64
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
-    epochs: int = 3
+    epochs: int = 2
     images: int | None = None
 
 
