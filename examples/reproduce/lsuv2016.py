@@ -139,7 +139,7 @@ def learn(runs: dict[tuple[str, str], list[Run]], start: str, activations: tuple
 
 
 def no_worse(runs: dict[tuple[str, str], list[Run]], activation: str) -> Criterion:
-    """Whether the interval of what LSUV has more than each other start is above -MARGIN: a wide one is not."""
+    """Whether the intervals of LSUV less each other start are above -MARGIN: one too wide to tell is not."""
     accuracies = {start: [run.accuracy for run in runs[activation, start]] for start in STARTS}
     ahead = {start: difference(accuracies["LSUV"], accuracies[start]) for start in STARTS if start != "LSUV"}
     start = min(ahead, key=lambda start: ahead[start].low)
