@@ -51,7 +51,6 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/initializers.py
 	$(BIN)/python benchmarks/initialize.py
 	$(BIN)/python benchmarks/signal_by_depth.py
-	$(BIN)/python benchmarks/lsuv_activations.py
 	$(BIN)/python benchmarks/signal_diagnose.py
 	$(BIN)/python benchmarks/signal_histograms.py
 	$(BIN)/python benchmarks/demo.py
