@@ -126,7 +126,8 @@ def main() -> None:
         measure,
         quick=Size(seeds=1, layers=1, shallow=1, rates=(1e-3,), steps=10),
         default=Size(),
-        full=Size(seeds=5, layers=1000, rates=(1e-3, 3e-4, 1e-4, 3e-5), steps=5000),
+        # The paper goes on to 1,000; at 200 Keras' functional model nests deeper than Python allows.
+        full=Size(seeds=5, layers=100, rates=(1e-3, 3e-4, 1e-4, 3e-5), steps=5000),
     )
 
 
