@@ -129,7 +129,7 @@ def main() -> None:
     reproduce(
         CLAIM,
         measure,
-        quick=Size(seeds=1, blocks=2, channels=4, rates=(3e-3,), epochs=1, images=64),
+        quick=Size(seeds=1, blocks=1, channels=4, rates=(3e-3,), epochs=1, images=64),
         default=Size(),
         # No paper to follow: twice as deep and wide, and four times as long.
         full=Size(10, blocks=12, channels=64, rates=(3e-4, 1e-3, 3e-3), epochs=32),
