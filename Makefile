@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-backends test-slow check format smoke bench clean
+.PHONY: demo test test-backends test-slow check format smoke bench reproduce clean
 
 demo: $(VENV)/.examples $(VENV)/.serve
 	$(BIN)/python examples/image_classification.py
@@ -56,6 +56,12 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/serve.py
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/gpu.py
+
+# Each writes its row of docs/reproduced.md within ten minutes; one that fails to run does not keep the rest from it.
+reproduce: $(VENV)/.examples
+	@failed=; for script in $(filter-out %/claim.py,$(sort $(wildcard examples/reproduce/*.py))); do \
+		echo "== $$script"; $(BIN)/python $$script || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "could not run:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

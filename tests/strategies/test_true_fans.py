@@ -1,7 +1,6 @@
 """What `initialize` promises: outputs of the variance of true fans, and signals that live by depth."""
 
 import math
-import sys
 
 import keras
 import numpy as np
@@ -156,40 +155,3 @@ def test_keras_defaults_lose_the_signal_that_by_role_keeps(kind):
     model = stack(kind, "relu")
     assert second_moment(model, "glorot_uniform", 0) < 1e-6
     assert 0.1 < second_moment(model, "by_role", 0) < 10
-
-
-def separable_net(channels=32, blocks=6):
-    x = inputs = layers.Input((8, 8, 1))
-    x = layers.Conv2D(channels, 3, padding="same", activation="relu")(x)
-    for _ in range(blocks):
-        x = layers.SeparableConv2D(channels, 3, padding="same", activation="relu")(x)
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_separable_net_without_normalization_learns_digits_under_by_role_alone(seed):
-    """Six blocks, Adam, 8 epochs, the better of two learning rates, as in docs/strategies.md."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    images = (images.reshape(-1, 8, 8, 1) / 16.0).astype("float32")
-    images = (images - images.mean()) / images.std()
-    split = train_test_split(images, labels, test_size=0.2, random_state=seed, stratify=labels)
-    accuracy = {}
-    for scheme in (None, "by_role"):
-        for rate in (1e-3, 3e-3):
-            keras.utils.set_random_seed(seed)
-            model = separable_net()
-            initx.initialize(model, scheme, seed=seed)
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-            model.fit(split[0], split[2], epochs=8, batch_size=32, verbose=0)
-            found = model.evaluate(split[1], split[3], verbose=0)[1]
-            accuracy[scheme] = max(found, accuracy.get(scheme, 0))
-    sys.stdout.write(
-        f"seed {seed}: Keras' defaults {accuracy[None]:.3f}, by_role {accuracy['by_role']:.3f}\n"
-    )
-    assert accuracy["by_role"] > 0.85
-    assert accuracy[None] < 0.5
