@@ -1,7 +1,7 @@
 """A program that kills the examples and lets them go on: `python killed_examples.py`, in an empty folder.
 
 Each run is a process that is forked from this one before TensorFlow has done anything, so that what they
-import is imported once. In the folder `killed` one is killed and another goes on, in `whole` one runs through.
+import is imported once. In the folder `killed` one is killed and another goes on; `whole` runs through.
 """
 
 import os

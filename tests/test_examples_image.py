@@ -20,7 +20,12 @@ def example(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("plain", "initx>LSUV"), ("residual", "Fixup"), ("separable", "by_role")]
+    ("kind", "name"),
+    [
+        pytest.param("plain", "initx>LSUV", marks=pytest.mark.tensorflow),  # JAX is long in compiling them
+        pytest.param("separable", "by_role", marks=pytest.mark.tensorflow),
+        ("residual", "Fixup"),
+    ],
 )
 def test_each_model_learns_from_its_first_step(kind, name, example):
     images, labels = (part[:64] for part in example.load_data("initx_digits").train)

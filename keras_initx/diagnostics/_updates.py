@@ -26,6 +26,8 @@ def update_ratios(model: Any, variables: Sequence[Any], gradients: Sequence[Any]
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not variables:
         return {}
+    # Its step of gradients in their own scale is that of a LossScaleOptimizer, whose `apply` fails on JAX.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     # Without `copy` the new variable has the old one's handle on TensorFlow, its storage on torch.
     copies = [keras.Variable(ops.copy(v.value), name=v.name, dtype=v.dtype) for v in variables]
     copy = type(optimizer).from_config(optimizer.get_config())
