@@ -121,10 +121,17 @@ def nowhere_behind(found: dict[str, Grid], activations: tuple[str, ...]) -> Crit
     return Criterion(f"{text} ({', '.join(behind)})" if behind else text, not behind)
 
 
+def lowest(grid: Grid, size: Size) -> str:
+    """The setting of the lowest mean over seeds."""
+    row, column = np.unravel_index(grid.mean(-1).argmin(), grid.shape[:2])
+    return f"{size.activations[row]} at {size.rates[column]:g}"
+
+
 def measure(size: Size) -> tuple[str, list[Criterion]]:
     found = grids(size)
     each = [
-        f"mean {interval(grid.mean((0, 1)))} and worst {interval(grid.min((0, 1)))} from {start}"
+        f"mean {interval(grid.mean((0, 1)))} and worst {interval(grid.min((0, 1)))} from {start} "
+        f"(lowest {lowest(grid, size)})"
         for start, grid in found.items()
     ]
     criteria = [
