@@ -231,6 +231,7 @@ def test_what_diverges_and_what_raises_are_rows(tmp_path):
     assert len(list(tmp_path.glob("*.json"))) == 5
 
 
+@pytest.mark.tensorflow  # its code is the same on each backend
 def test_a_store_repeats_nothing_and_can_be_added_to(tmp_path):
     made = []
 
@@ -253,6 +254,7 @@ def test_a_store_repeats_nothing_and_can_be_added_to(tmp_path):
     assert len(made) == 6
 
 
+@pytest.mark.tensorflow  # its code is the same on each backend
 def test_after_kill_9_the_same_command_makes_only_what_is_missing(tmp_path):
     code = f"""
 import sys
@@ -350,6 +352,7 @@ BAD = [
 ]
 
 
+@pytest.mark.tensorflow  # its code is the same on each backend
 @pytest.mark.parametrize(("changed", "message"), BAD, ids=[message for _, message in BAD])
 def test_bad_input_is_refused_before_anything_is_trained(changed, message, tmp_path):
     class Never:
@@ -371,12 +374,14 @@ def test_bad_input_is_refused_before_anything_is_trained(changed, message, tmp_p
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.tensorflow  # its code is the same on each backend
 def test_a_store_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="`store` must be a folder that can be written"):
         compare(build, ["zeros"], TRAIN, VALIDATION, runner=QUIET, store=tmp_path / "file")
 
 
+@pytest.mark.tensorflow  # its code is the same on each backend
 def test_progress_is_a_line_on_stderr(capsys):
     compare(build, ["zeros"], TRAIN, VALIDATION, seeds=2)
     out, err = capsys.readouterr()

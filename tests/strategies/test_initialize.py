@@ -309,3 +309,9 @@ def test_report_as_data_and_as_a_table():
     assert "weights drawn by by_role with seed 7" in table
     assert report.to_dict()["rows"][0]["fans"] == {"fan_in": 27, "fan_out": 72}
     assert report.learning_rates == {}
+
+
+def test_an_initializer_is_not_refused_because_a_strategys_name_is_near():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2)])
+    initialize(model, "zeros", seed=0)
+    assert not np.any(keras.ops.convert_to_numpy(model.layers[0].kernel))
