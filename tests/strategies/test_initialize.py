@@ -313,5 +313,5 @@ def test_report_as_data_and_as_a_table():
 
 def test_an_initializer_is_not_refused_because_a_strategys_name_is_near():
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2)])
-    initialize(model, "zeros", seed=0)
+    initx.initialize(model, "zeros", seed=0)
     assert not np.any(keras.ops.convert_to_numpy(model.layers[0].kernel))
