@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_initx.cli._compare import add_compare
 from keras_initx.cli._diagnose import add_diagnose
 from keras_initx.cli._export import add_export, add_inspect
 from keras_initx.cli._models import MODEL_HELP, load_model
@@ -25,7 +26,7 @@ _INTERRUPTED = 130  # as shells have it for Ctrl-C
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `initx` and returns its exit status.
 
-    It is 0, 1 for a check that fails, 2 for what is not understood, or 130 after Ctrl-C.
+    It is 0, 1 for a check or a comparison that fails, 2 for what is not understood, or 130 after Ctrl-C.
 
     >>> main(["show", "ConstantFill", "2x3"])  # doctest: +ELLIPSIS
     initx>ConstantFill, variance: ...
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"initx: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("initx: interrupted; nothing was written", file=sys.stderr)
+        print(f"initx: interrupted; {options.interrupted}", file=sys.stderr)
         return _INTERRUPTED
     with contextlib.suppress(BrokenPipeError):  # `initx list | head` has read enough
         print(_to_json(facts) if options.json else options.write(facts), flush=True)
@@ -67,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
     verbs = parser.add_subparsers(
         required=True,
-        metavar="list | show | initialize | calibrate | diagnose | export | inspect | serve",
+        metavar="list | show | initialize | calibrate | diagnose | compare | export | inspect | serve",
     )
-    parser.set_defaults(broken="")
+    parser.set_defaults(broken="", interrupted="nothing was written")
     verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
     verb.set_defaults(verb=lambda _: list_all(), write=write_list)
     verb.add_argument("--json", action="store_true", help="for a program to read")
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_initialize(verbs)
     _add_calibrate(verbs)
     add_diagnose(verbs, read_source)
+    add_compare(verbs)
     add_export(verbs)
     add_inspect(verbs)
     add_serve(verbs)

@@ -6,9 +6,15 @@ import pathlib
 import sys
 from typing import Any
 
-__all__ = ["MODEL_HELP", "load_model"]
+__all__ = ["MODEL_HELP", "is_named", "load_model"]
 
 MODEL_HELP = "a .keras file, or module:function that builds one, such as keras.applications:ResNet50"
+
+
+def is_named(source: str) -> bool:
+    """Whether it is `module:function`, and no file."""
+    module, colon, _ = source.rpartition(":")
+    return bool(colon and module) and not pathlib.Path(source).is_file()
 
 
 def load_model(source: str, input_shape: tuple[int, ...] | None = None) -> Any:
@@ -21,8 +27,8 @@ def load_model(source: str, input_shape: tuple[int, ...] | None = None) -> Any:
     """
     import keras
 
-    module, colon, name = source.rpartition(":")
-    named = colon and module and not pathlib.Path(source).is_file()
+    module, _, name = source.rpartition(":")
+    named = is_named(source)
     if not named and input_shape is not None:
         raise ValueError(f"`--input-shape` is for models by name. Received: a file, {source!r}.")
     if not named and not pathlib.Path(source).is_file():

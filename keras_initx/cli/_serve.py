@@ -4,6 +4,8 @@ import argparse
 import re
 from typing import Any
 
+from keras_initx.cli._sources import as_option
+
 __all__ = ["add_serve"]
 
 
@@ -47,7 +49,7 @@ def _serve(options: argparse.Namespace) -> str:
     from keras_initx.serving import serve, serve_on_ray
 
     given = vars(options).copy()
-    for name in ("verb", "write", "json", "broken"):
+    for name in ("verb", "write", "json", "broken", "interrupted"):
         del given[name]
     scale = {name: given.pop(name) for name in ("replicas", "max_replicas", "ray_address")}
     try:
@@ -58,10 +60,6 @@ def _serve(options: argparse.Namespace) -> str:
     except ValueError as error:  # in the words of the command
         told = str(error).replace("`insecure=True`", "`--insecure`")
         names = [name for name in (*given, *scale) if name != "root"]
-        told = re.sub("|".join(f"`{name}`" for name in names), _as_option, told)
+        told = re.sub(f"`({'|'.join(names)})`", lambda name: as_option(name[1]), told)
         raise ValueError(told) from error
     return "initx: stopped; what had been accepted was answered"
-
-
-def _as_option(name: re.Match[str]) -> str:
-    return f"`--{name[0].strip('`').replace('_', '-')}`"

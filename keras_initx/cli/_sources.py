@@ -7,7 +7,7 @@ import sys
 import zipfile
 from typing import Any
 
-__all__ = ["one_line", "read_source"]
+__all__ = ["as_option", "load_splits", "one_line", "read_source"]
 
 
 def read_source(source: str, option: str) -> Any:
@@ -21,7 +21,7 @@ def read_source(source: str, option: str) -> Any:
 
     path = pathlib.Path(source)
     if path.suffix not in (".npy", ".npz"):
-        return _load_data_set(source, option)
+        return load_splits(source, option)["train"].batch(256)
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -34,12 +34,18 @@ def read_source(source: str, option: str) -> Any:
     return dict(found) if len(found.files) > 1 else found[found.files[0]]
 
 
-def _load_data_set(name: str, option: str) -> Any:
+def load_splits(name: str, option: str) -> dict[str, Any]:
+    """Loads the splits of a data set of tfds by their names, or says why not in a ValueError.
+
+    Args:
+        name: Its name.
+        option: The option that gave it, for the errors.
+    """
     try:
         from keras_initx import datasets
 
         with contextlib.redirect_stdout(sys.stderr):  # where tfds says that it prepares one
-            return datasets.load(name, "train")[0].batch(256)
+            splits = datasets.load(name, None)[0]
     except ValueError as error:  # tfds answers with its grammar
         raise ValueError(
             f"`{option}` must be an .npy or .npz file, or name a data set of tfds. Received: {name!r}: "
@@ -48,6 +54,14 @@ def _load_data_set(name: str, option: str) -> Any:
     except (ImportError, ConnectionError) as error:
         cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
         raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+    if "train" not in splits:
+        raise ValueError(f"`{option}` must have a split train. Received: {name!r}, with {sorted(splits)}.")
+    return splits
+
+
+def as_option(name: str) -> str:
+    """An argument's name as the command has it: `--max-queue` for max_queue."""
+    return f"`--{name.replace('_', '-')}`"
 
 
 def one_line(error: Exception) -> str:

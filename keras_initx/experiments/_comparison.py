@@ -126,8 +126,9 @@ class Comparison:
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """Returns the comparison as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        """Returns the comparison as JSON, with null for what is NaN or infinite."""
+        finite = json.loads(json.dumps(self.to_dict()), parse_constant=lambda _: None)
+        return json.dumps(finite, indent=2)
 
     def to_markdown(self) -> str:
         """Returns the tables and the summary as Markdown."""
@@ -259,7 +260,7 @@ def _conclude(
         said.append("One initializer alone: there is nothing to compare it with.")
     elif ties:
         recommendation = None
-        names = " and ".join([top.initializer, *ties])
+        names = " and ".join([", ".join([top.initializer, *ties[:-1]]), ties[-1]])
         said.append(f"No recommendation: no difference was found between {names} with {top.seeds} seeds.")
     else:
         recommendation = top.initializer

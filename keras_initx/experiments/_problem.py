@@ -7,6 +7,7 @@ import json
 import pathlib
 import random
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,16 +76,23 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class FileModel:
-    """Builds a model from a `.keras` file's bytes, which go where the file does not: to other machines."""
+    """Builds a model from a `.keras` file's bytes, which go where the file does not: to other machines.
+
+    What the file's optimizer has gathered is left behind: every trial starts anew.
+    """
 
     content: bytes
 
     def __call__(self) -> Any:
-        """Returns the model, with random seeds of its own."""
-        with tempfile.TemporaryDirectory() as folder:
+        """Returns the model, with random seeds of its own and a fresh optimizer."""
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # Keras tells what it does not load of an optimizer that is not kept anyway.
+            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             path = pathlib.Path(folder) / "model.keras"
             path.write_bytes(self.content)
             model = keras.models.load_model(path)
+        if model.compiled:
+            model.compile_from_config(model.get_compile_config())
         for variable in model.non_trainable_variables:  # or dropout is the same for all seeds
             if variable.path.endswith("seed_generator_state"):
                 variable.assign([random.randint(0, 2**31 - 1) for _ in range(variable.shape[0])])

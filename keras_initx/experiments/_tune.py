@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import pathlib
 import re
 import sys
 import time
@@ -79,7 +80,7 @@ def environment(cpus: float, gpus: float) -> dict[str, str]:
 
 def make_task(shared: Any, variables: Mapping[str, str]) -> Callable[[dict[str, Any]], None]:
     """The function that Tune calls. It is pickled by value: to load it imports no Keras."""
-    path = list(sys.path)
+    path = [folder or str(pathlib.Path.cwd()) for folder in sys.path]  # processes of a cluster run elsewhere
 
     def task(config: dict[str, Any]) -> None:
         os.environ.update(variables)

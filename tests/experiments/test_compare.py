@@ -302,6 +302,20 @@ def test_a_keras_file_is_a_model_and_data_may_be_functions(tmp_path):
         assert result.test == pytest.approx(result.final, rel=1e-5)
 
 
+def test_the_optimizer_of_a_trained_file_starts_anew(tmp_path):
+    model = build()
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.save(tmp_path / "fresh.keras")
+    model.fit(*TRAIN, verbose=0)
+    model.save(tmp_path / "trained.keras")
+    arguments = (["he_normal"], TRAIN, VALIDATION)
+    fresh, trained = (
+        compare(tmp_path / f"{name}.keras", *arguments, seeds=2, runner=QUIET).results
+        for name in ("fresh", "trained")
+    )
+    assert [one.curves for one in fresh] == [other.curves for other in trained]
+
+
 def test_reports_can_be_read_by_programs(comparison):
     assert json.loads(comparison.to_json())["rows"][0]["initializer"] == comparison.rows[0].initializer
     result = comparison.results[0]
