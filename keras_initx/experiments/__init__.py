@@ -2,6 +2,7 @@
 
 from keras_initx.experiments._compare import compare
 from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._curves import Curve
 from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._run_trial import run_trial
@@ -11,6 +12,7 @@ from keras_initx.experiments._vectorized import Vectorized
 
 __all__ = [
     "Comparison",
+    "Curve",
     "Difference",
     "Problem",
     "Ray",

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_initx.experiments._curves import Curve, curves_of
 from keras_initx.experiments._format import as_markdown, as_text, say
 from keras_initx.experiments._statistics import counts_p, holm, mean_interval, paired_p
 from keras_initx.experiments._trial import TrialResult
@@ -99,6 +100,8 @@ class Difference:
 class Comparison:
     """What `compare` found. `print(comparison)` shows it as a table, with the summary below.
 
+    `keras_initx.plots` draws it: `plot_curves`, `plot_finals`, `plot_rates`.
+
     Attributes:
         rows: One row per initializer at its best learning rate, the best first.
         grid: One row per initializer and learning rate.
@@ -120,6 +123,18 @@ class Comparison:
     minimize: bool
     reported: str
     results: tuple[TrialResult, ...]
+
+    def curves(self, name: str | None = None) -> dict[str, Curve]:
+        """Returns what `fit` logged by epoch: a curve per row, by label and in the order of the rows.
+
+        Args:
+            name: A name of the logs, such as `loss` or `val_accuracy`; None for the metric on the validation
+                data.
+
+        Raises:
+            ValueError: If nothing of that name was logged.
+        """
+        return curves_of(self, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the comparison as plain dicts, lists and numbers."""

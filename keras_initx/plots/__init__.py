@@ -1,10 +1,23 @@
-"""Pictures of what `diagnose` found, and of weights: matplotlib figures, which any backend can save.
+"""Pictures of what `diagnose` and `compare` found, and of weights, as matplotlib figures.
 
-Figures are made without pyplot, so that nothing of its state changes: `figure.savefig("signal.png")`.
+Any backend can save them. They are made without pyplot, so that nothing of its state changes:
+`figure.savefig("signal.png")`.
 """
 
+from keras_initx.plots._curves import plot_curves
+from keras_initx.plots._finals import plot_finals
 from keras_initx.plots._histograms import plot_histograms
 from keras_initx.plots._over_steps import plot_over_steps, to_png
+from keras_initx.plots._rates import plot_rates
 from keras_initx.plots._signal import plot_jacobian, plot_signal
 
-__all__ = ["plot_histograms", "plot_jacobian", "plot_over_steps", "plot_signal", "to_png"]
+__all__ = [
+    "plot_curves",
+    "plot_finals",
+    "plot_histograms",
+    "plot_jacobian",
+    "plot_over_steps",
+    "plot_rates",
+    "plot_signal",
+    "to_png",
+]
