@@ -8,6 +8,7 @@ import pytest
 
 from keras_initx.cli import main
 
+PICTURES = ["curves.png", "finals.png", "rates.png"]
 NAMES = "he_normal,initx>LSUV,none"
 
 
@@ -55,8 +56,9 @@ def folder(tmp_path, monkeypatch):
 
 def test_it_prints_the_table_and_the_summary_and_holds_out_a_fifth(capsys, folder):
     arguments = ("--data", "train.npz", "--initializers", NAMES, "--seeds", "2", "--epochs", "1")
-    status, out, err = run(capsys, "model.keras", *arguments)
+    status, out, err = run(capsys, "model.keras", *arguments, "--plots", "pictures")
     assert status == 0
+    assert sorted(path.name for path in folder.glob("pictures/*.png")) == PICTURES
     assert out.startswith("initializer ")
     assert all(name in out for name in ("he_normal", "initx>LSUV", "none", "validation loss"))
     assert "6 of 6 trials" in err
@@ -133,6 +135,7 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
         ({"--epochs": "0"}, "`--epochs` must be a positive int"),
         ({"--batch-size": "0"}, "`--batch-size` must be a positive int"),
         ({"--metric": "accuracy"}, "`--metric` must be one of ['loss', 'mae']"),
+        ({"--plots": "x.npy"}, "`--plots` must be a folder that can be written"),
         ({"--store": "x.npy"}, "`--store` must be a folder that can be written"),
     ],
 )

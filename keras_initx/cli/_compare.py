@@ -2,6 +2,8 @@
 
 import argparse
 import functools
+import importlib.util
+import pathlib
 import re
 from typing import Any
 
@@ -42,6 +44,7 @@ def add_compare(verbs: Any) -> None:
     add("--batch-size", type=int, default=32, help="rows of a batch (32)")
     add("--runner", choices=_RUNNERS, default="sequential", help="what makes the trials (sequential)")
     add("--store", help="a folder for the results, from which the same command goes on")
+    add("--plots", metavar="FOLDER", help="write pictures into it: curves.png, finals.png, rates.png")
     add("--json", action="store_true", help="for a program to read")
 
 
@@ -52,6 +55,7 @@ def _compare(options: argparse.Namespace) -> Any:
     chosen = {name: getattr(options, name) for name in given}
     rates = options.learning_rates and _numbers(options.learning_rates)
     initializers = _labelled(options.initializers)
+    plots = options.plots and _plots(options.plots)
     train, validation, test = _read(options)
     model = functools.partial(load_model, options.model) if is_named(options.model) else options.model
     if options.store:
@@ -65,9 +69,28 @@ def _compare(options: argparse.Namespace) -> Any:
         names |= {name: as_option(name) for name in (*given, "validation", "test", "learning_rates")}
         told = re.sub(r"`(\w+)`", lambda name: names.get(name[1], name[0]), str(error))
         raise ValueError(told) from error
+    if plots:
+        from keras_initx.plots import plot_curves, plot_finals, plot_rates
+
+        for name, draw in (("curves", plot_curves), ("finals", plot_finals), ("rates", plot_rates)):
+            draw(found).savefig(plots / f"{name}.png")
     if not any(result.ended_well for result in found.results):
         options.broken = "no trial ended well"
     return found
+
+
+def _plots(path: str) -> pathlib.Path:
+    """Makes the folder, and says before a long run what would fail after it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("`--plots` needs matplotlib: pip install 'keras_initx[plots]'")
+    folder = pathlib.Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"`--plots` must be a folder that can be written. Received: {path!r}: {error.strerror}."
+        ) from error
+    return folder
 
 
 def _labelled(text: str) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""What `compare` costs over a bare loop, and how much faster the vectorised runner is on JAX.
+
+    python benchmarks/compare.py
+
+The loop builds, fits and evaluates, under TensorFlow. The runners are timed under JAX, compilation included,
+each in a process of its own: 16 seeds on a CPU, 64 on a GPU where JAX has one. What Ray brings is measured by
+`compare_ray.py`. On a machine that does other work it tells nothing.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SCHEME = "initx>HeScaled"
+EPOCHS = {"dense": 45, "convnet": 15}
+TRIALS = 3  # of each group of the loop's
+COLUMNS = ["what", "model", "trials", "epochs", "one (s)", "other (s)", "ratio", "range", "aim"]
+
+
+def dense() -> Any:
+    """10 layers, of which the last has an output per class."""
+    import keras
+
+    layers = keras.layers
+    hidden = [layers.Dense(64, "relu", kernel_initializer=SCHEME) for _ in range(9)]
+    head = layers.Dense(10, "softmax", kernel_initializer=SCHEME)
+    model = keras.Sequential(
+        [layers.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), *hidden, head]
+    )
+    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def convnet() -> Any:
+    """The image example's 20 layers."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
+    import image_classification
+
+    return image_classification.build_model(image_classification.load_data("initx_digits"), "plain", SCHEME)
+
+
+def read() -> tuple[Any, Any, Any]:
+    """Digits to train on, to choose on and to report on."""
+    from keras_initx.datasets import read_digits
+
+    digits = read_digits()
+    x, y = digits.train
+    return (x[:1152], y[:1152]), (x[1152:], y[1152:]), digits.test
+
+
+def bare(build: Callable[[], Any], epochs: int) -> None:
+    """What one writes without the package."""
+    import keras
+
+    train, validation, test = read()
+    for seed in range(TRIALS):
+        keras.utils.set_random_seed(seed)
+        model = build()
+        model.fit(*train, epochs=epochs, validation_data=validation, verbose=0)
+        model.evaluate(*test, verbose=0)
+
+
+def compared(build: Callable[[], Any], epochs: int, seeds: int = TRIALS, runner: Any = None) -> None:
+    """The same trials by `compare`."""
+    import keras_initx as initx
+    from keras_initx.experiments import Sequential
+
+    train, validation, test = read()
+    found = initx.compare(
+        build,
+        [SCHEME],
+        train,
+        validation,
+        test=test,
+        seeds=seeds,
+        epochs=epochs,
+        metric="accuracy",
+        runner=runner or Sequential(progress=False),
+    )
+    if found.rows[0].failed:
+        raise RuntimeError(found.rows[0].failures)
+
+
+def seconds(work: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def measure(part: str, name: str, groups: int, epochs: int) -> dict[str, Any]:
+    """Pairs of seconds, in a process of its own."""
+    build = {"dense": dense, "convnet": convnet}[name]
+    if part == "overhead":
+        bare(build, 1)  # imports, and the first of all that is built once
+        pairs = [
+            (seconds(lambda: compared(build, epochs)), seconds(lambda: bare(build, epochs)))
+            for _ in range(groups)
+        ]
+        return {"pairs": pairs, "trials": TRIALS, "device": "CPU"}
+    import jax
+
+    from keras_initx.experiments import Sequential, Vectorized
+
+    device = jax.devices()[0]
+    count = 16 if device.platform == "cpu" else 64
+    runners = {"sequential": Sequential(progress=False), "vectorized": Vectorized(progress=False)}
+    compared(dense, 1, 1, runners["sequential"])
+    spent = seconds(lambda: compared(build, epochs, count, runners[part]))
+    return {
+        "seconds": spent,
+        "trials": count,
+        "device": "CPU" if device.platform == "cpu" else device.device_kind,
+    }
+
+
+def run(backend: str, part: str, name: str, groups: int = 1) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--part", part, "--model", name, "--groups", str(groups)]
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(told.splitlines()[-1])
+
+
+def row(
+    what: str, name: str, trials: int, pairs: list[tuple[float, float]], aim: str, short: bool
+) -> list[str]:
+    """The medians of pairs of seconds, their ratio and its range."""
+    ratios = [one / other for one, other in pairs]
+    one, other = (statistics.median(values) for values in zip(*pairs, strict=True))
+    ratio = statistics.median(ratios)
+    return [
+        *(what, name, str(trials), str(EPOCHS[name]), f"{one:.1f}", f"{other:.1f}", f"{ratio:.3g}"),
+        *(f"{min(ratios):.3g} to {max(ratios):.3g}", f"{aim}, {'missed' if short else 'met'}" if aim else ""),
+    ]
+
+
+def overhead(groups: int) -> list[list[str]]:
+    if importlib.util.find_spec("tensorflow") is None:
+        return [["overhead of `compare`", "not measured: no TensorFlow", *[""] * (len(COLUMNS) - 2)]]
+    rows = []
+    for name in EPOCHS:
+        pairs = run("tensorflow", "overhead", name, groups)["pairs"]
+        missed = statistics.median(one / other for one, other in pairs) > 1.05
+        rows.append(row("`compare` / bare loop", name, TRIALS, pairs, "at most 1.05", missed))
+        print(*rows[-1], sep=" | ", flush=True)
+    return rows
+
+
+def vectorised(groups: int) -> tuple[list[list[str]], str]:
+    rows = []
+    for name in EPOCHS:
+        pairs = []
+        for _ in range(groups if name == "dense" else 1):
+            found = [run("jax", part, name) for part in ("sequential", "vectorized")]
+            pairs.append(tuple(one["seconds"] for one in found))
+        aim = "at least 4" if name == "dense" else ""
+        missed = statistics.median(one / other for one, other in pairs) < 4
+        where = found[0]["device"]
+        rows.append(row(f"sequential / vectorised, {where}", name, found[0]["trials"], pairs, aim, missed))
+        print(*rows[-1], sep=" | ", flush=True)
+    return rows, where
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--part", choices=["overhead", "sequential", "vectorized"], help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=list(EPOCHS), default="dense", help=argparse.SUPPRESS)
+    parser.add_argument("--groups", type=int, default=3, help="of what is measured, for the median (3)")
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        epochs = options.epochs or EPOCHS[options.model]
+        print(json.dumps(measure(options.part, options.model, options.groups, epochs)))
+        return
+    import report
+
+    rows = overhead(options.groups)
+    more, device = vectorised(options.groups)
+    if device == "CPU":
+        more.append(
+            ["sequential / vectorised, GPU", "not measured: no GPU was at hand", *[""] * (len(COLUMNS) - 2)]
+        )
+    report.write(
+        "compare",
+        "A comparison against a bare loop, and all seeds at once",
+        "python benchmarks/compare.py",
+        COLUMNS,
+        [*rows, *more],
+        "Digits: 1,152 rows to train on, 285 to choose on, 360 to report on, batches of 32. `dense` has 10 "
+        "layers of 64 units, `convnet` is the image example's plain net of 20 layers. Seconds are of all "
+        f"trials, compilation included; medians of {options.groups} (the vectorised convnet: one run). The "
+        "loop builds, fits with validation after each epoch, and evaluates on the test data; `compare` also "
+        "draws all weights, diagnoses the signal and says what came of it.",
+        device="no GPU at hand" if device == "CPU" else device,
+    )
+
+
+if __name__ == "__main__":
+    main()
