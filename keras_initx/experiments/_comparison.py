@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+import os
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_initx.experiments._dashboard import write_runs
 from keras_initx.experiments._format import as_markdown, as_text, say
 from keras_initx.experiments._statistics import counts_p, holm, mean_interval, paired_p
 from keras_initx.experiments._trial import TrialResult
@@ -142,9 +144,24 @@ class Comparison:
         try:
             import pandas
         except ImportError as error:
-            raise ImportError("`to_dataframe` needs pandas: pip install pandas") from error
+            cure = "pip install 'keras-initx[dataframe]'"
+            raise ImportError(f"`to_dataframe` needs pandas: {cure}") from error
         table = [result.to_dict() for result in self.results]
         return pandas.DataFrame([{**row.pop("trial"), **row} for row in table])
+
+    def to_tensorboard(self, log_dir: str | os.PathLike[str]) -> None:
+        """Writes the trials for TensorBoard: a run each, on the pages HParams, Scalars and Time Series.
+
+        Trials that the folder holds already are written anew, others stay.
+
+        Args:
+            log_dir: A local folder, for `tensorboard --logdir`; it is made when there is none.
+
+        Raises:
+            TypeError: If it is not a path.
+            ValueError: If it cannot be written.
+        """
+        write_runs(self.results, self.metric, log_dir)
 
     def __str__(self) -> str:
         """Formats the comparison as a table."""

@@ -315,10 +315,15 @@ def test_reports_can_be_read_by_programs(comparison):
 
 
 def test_a_data_frame_has_a_row_for_each_trial(comparison):
-    pytest.importorskip("pandas")
     table = comparison.to_dataframe()
     assert len(table) == 9
     assert set(table["initializer"]) == {"initx>HeScaled", "zeros", "initx>LSUV"}
+
+
+def test_without_pandas_the_error_names_the_extra(comparison, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"needs pandas: pip install 'keras-initx\[dataframe\]'"):
+        comparison.to_dataframe()
 
 
 def scheduled():
