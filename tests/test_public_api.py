@@ -47,6 +47,7 @@ def test_promised_names():
         "cli",
         "data",
         "diagnostics",
+        "experiments",
         "plots",
         "probe",
         "recurrence",

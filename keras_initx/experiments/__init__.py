@@ -1,5 +1,6 @@
 """Which initialization is best: the same trials over seeds and learning rates, by any runner."""
 
+from keras_initx.experiments._choice import choice
 from keras_initx.experiments._compare import compare
 from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
 from keras_initx.experiments._curves import Curve
@@ -22,6 +23,7 @@ __all__ = [
     "Trial",
     "TrialResult",
     "Vectorized",
+    "choice",
     "compare",
     "run_trial",
 ]

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_initx.experiments._comparison import Comparison, summarize
+from keras_initx.experiments._comparison import Comparison
 from keras_initx.experiments._problem import FileModel, Problem, check, config_of, label_schemes
 from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._store import Store
+from keras_initx.experiments._summarize import summarize
 from keras_initx.experiments._trial import TrialResult, make_trials
 from keras_initx.experiments._vectorized import Vectorized
 

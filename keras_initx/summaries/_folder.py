@@ -8,7 +8,7 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.tensorflow_stub.io import gfile
 
-__all__ = ["SUFFIX", "check_log_dir", "last_step"]
+__all__ = ["SUFFIX", "check_log_dir", "last_step", "read_events"]
 
 SUFFIX = ".initx"  # of this package's event files
 
@@ -64,7 +64,7 @@ def last_step(log_dir: str) -> int | None:
     for name in names:
         if not name.endswith(SUFFIX):
             continue
-        for event in _events(gfile.GFile(f"{log_dir.rstrip('/')}/{name}", "rb").read()):
+        for event in read_events(gfile.GFile(f"{log_dir.rstrip('/')}/{name}", "rb").read()):
             if event.HasField("session_log"):  # a restart drops what an earlier run wrote from there on
                 steps = {step for step in steps if step < event.step}
             elif event.summary.value:
@@ -72,7 +72,7 @@ def last_step(log_dir: str) -> int | None:
     return max(steps, default=None)
 
 
-def _events(records: bytes) -> Iterator[Any]:
+def read_events(records: bytes) -> Iterator[Any]:
     """The events of a file, but for one that a kill has cut off."""
     at = 0
     while at + 12 <= len(records):

@@ -7,7 +7,7 @@ import pathlib
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,6 +16,7 @@ from tensorboard.compat.tensorflow_stub.io import gfile
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 
@@ -24,6 +25,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_initx.summaries._buckets import BINS, buckets
 from keras_initx.summaries._folder import SUFFIX, check_log_dir
+from keras_initx.summaries._hparams import experiment_of, session_parts
 
 __all__ = ["EventWriter"]
 
@@ -134,6 +136,25 @@ class EventWriter:
         metadata = layout_metadata.create_summary_metadata()
         self._summary(layout_metadata.CONFIG_SUMMARY_TAG, tensor, metadata, step=0)
 
+    def session(self, hparams: Mapping[str, str | float], succeeded: bool) -> None:
+        """Makes the folder a run of the HParams dashboard, which takes the last value of each scalar.
+
+        Args:
+            hparams: Strings and numbers by name.
+            succeeded: Whether the run ended well.
+        """
+        for part in session_parts(hparams, succeeded):
+            self._hparams(part)
+
+    def experiment(self, hparams: Iterable[Mapping[str, str | float]], metrics: Iterable[str]) -> None:
+        """Tells the HParams dashboard what its runs are made of; it is for the folder above theirs.
+
+        Args:
+            hparams: The hyperparameters of each run.
+            metrics: Tags of the scalars that it compares.
+        """
+        self._hparams(experiment_of(hparams, metrics))
+
     def flush(self) -> None:
         """Has what was written so far reach the folder."""
         self._file.flush()
@@ -170,6 +191,10 @@ class EventWriter:
         summary = summary_pb2.Summary()
         summary.value.add(tag=tag, metadata=metadata, tensor=tensor)
         self._write(event_pb2.Event(summary=summary, step=step))
+
+    def _hparams(self, part: Any) -> None:
+        tag = f"_hparams_/{part.WhichOneof('data')}"
+        self._summary(tag, hparams_metadata.NULL_TENSOR, hparams_metadata.create_summary_metadata(part), 0)
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()

@@ -15,7 +15,7 @@ import pytest
 import keras_initx as initx
 from keras_initx.experiments import Sequential, Trial, TrialResult, compare
 from keras_initx.experiments._batches import Shuffled
-from keras_initx.experiments._comparison import summarize
+from keras_initx.experiments._summarize import summarize
 
 QUIET = Sequential(progress=False)
 
@@ -329,10 +329,15 @@ def test_reports_can_be_read_by_programs(comparison):
 
 
 def test_a_data_frame_has_a_row_for_each_trial(comparison):
-    pytest.importorskip("pandas")
     table = comparison.to_dataframe()
     assert len(table) == 9
     assert set(table["initializer"]) == {"initx>HeScaled", "zeros", "initx>LSUV"}
+
+
+def test_without_pandas_the_error_names_the_extra(comparison, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"needs pandas: pip install 'keras-initx\[dataframe\]'"):
+        comparison.to_dataframe()
 
 
 def scheduled():

@@ -9,8 +9,8 @@ import pytest
 
 import keras_initx as initx
 from keras_initx.experiments import Sequential, Trial, TrialResult
-from keras_initx.experiments._comparison import summarize
 from keras_initx.experiments._statistics import mean_interval
+from keras_initx.experiments._summarize import summarize
 from keras_initx.plots import plot_curves, plot_finals, plot_rates
 
 pytest.importorskip("matplotlib")
