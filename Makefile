@@ -54,6 +54,7 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/signal_diagnose.py
 	$(BIN)/python benchmarks/signal_histograms.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/serve.py
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/gpu.py
 

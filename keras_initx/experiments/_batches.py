@@ -45,6 +45,27 @@ class Shuffled(keras.utils.PyDataset):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         return tree.map_structure(lambda leaf: leaf[chosen], self.data)
 
+    def to_fit(self, epochs: int) -> dict[str, Any]:
+        """What `fit` takes of it for so many epochs.
+
+        On TensorFlow that is a `tf.data` of the same batches: one that calls Python for each of them takes
+        longer than the steps of a small model.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return {"x": self, "shuffle": False}
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            data = tree.map_structure(tf.constant, self.data)
+        orders = tf.data.Dataset.from_generator(
+            lambda: map(self.order_of, range(epochs)), output_signature=tf.TensorSpec(self.rows, tf.int64)
+        )
+        chosen = orders.flat_map(
+            lambda order: tf.data.Dataset.from_tensor_slices(order).batch(self.batch_size)
+        )
+        batches = chosen.map(lambda rows: tree.map_structure(lambda leaf: tf.gather(leaf, rows), data))
+        return {"x": batches.prefetch(tf.data.AUTOTUNE), "steps_per_epoch": len(self), "shuffle": False}
+
     def go_to(self, epoch: int) -> None:
         """Takes the order of an epoch. Keras calls `on_epoch_end` more often than there are epochs."""
         self.order = self.order_of(epoch)

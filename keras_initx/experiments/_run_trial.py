@@ -87,9 +87,8 @@ def run_trial(
         validation = problem.data("validation")
         arrays = is_arrays(validation)
         model.fit(
-            train,
+            **(train.to_fit(trial.epochs) if isinstance(train, Shuffled) else {"x": train}),
             epochs=trial.epochs,
-            shuffle=not isinstance(train, Shuffled),
             validation_data=validation,
             validation_batch_size=problem.batch_size if arrays else None,
             callbacks=[watch, *extra],

@@ -109,6 +109,20 @@ def test_all_schemes_of_a_seed_see_the_same_batches_and_each_epoch_others():
     np.testing.assert_array_equal(np.concatenate([same[i][0] for i in range(3)]), first)
 
 
+@pytest.mark.tensorflow
+def test_tensorflow_is_given_the_same_batches_without_a_call_of_python_for_each():
+    batches = Shuffled((np.arange(10.0), {"named": np.arange(10)}), 4, seed=3)
+    given = batches.to_fit(2)
+    found = list(given["x"].as_numpy_iterator())
+    assert (len(found), given["steps_per_epoch"]) == (6, 3)
+    for epoch in range(2):
+        batches.go_to(epoch)
+        for index in range(3):
+            (x, y), (expected, named) = found[3 * epoch + index], batches[index]
+            np.testing.assert_array_equal(x, expected)
+            np.testing.assert_array_equal(y["named"], named["named"])
+
+
 def test_each_epoch_of_fit_takes_its_own_order():
     """Keras calls `on_epoch_end` a different number of times on each backend."""
     seen = []
