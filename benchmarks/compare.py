@@ -8,6 +8,7 @@ each in a process of its own: 16 seeds on a CPU, 64 on a GPU where JAX has one. 
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -21,17 +22,17 @@ from typing import Any
 
 SCHEME = "initx>HeScaled"
 LOOP = {"dense": 150, "convnet": 20}  # epochs for trials of about 10 seconds
-RUNNERS = [("dense", 30), ("dense", 150), ("convnet", 15)]  # the first has an aim
+RUNNERS = [("narrow", 30), ("dense", 30), ("dense", 150), ("convnet", 3)]
 TRIALS = 2  # of each group of the loop's
 COLUMNS = ["what", "model", "trials", "epochs", "one (s)", "other (s)", "ratio", "range", "aim"]
 
 
-def dense() -> Any:
+def dense(units: int = 64) -> Any:
     """10 layers, of which the last has an output per class."""
     import keras
 
     layers = keras.layers
-    hidden = [layers.Dense(64, "relu", kernel_initializer=SCHEME) for _ in range(9)]
+    hidden = [layers.Dense(units, "relu", kernel_initializer=SCHEME) for _ in range(9)]
     head = layers.Dense(10, "softmax", kernel_initializer=SCHEME)
     model = keras.Sequential(
         [layers.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), *hidden, head]
@@ -46,6 +47,9 @@ def convnet() -> Any:
     import image_classification
 
     return image_classification.build_model(image_classification.load_data("initx_digits"), "plain", SCHEME)
+
+
+BUILDS = {"narrow": functools.partial(dense, 32), "dense": dense, "convnet": convnet}
 
 
 def read() -> tuple[Any, Any, Any]:
@@ -98,7 +102,7 @@ def seconds(work: Callable[[], None]) -> float:
 
 def measure(part: str, name: str, groups: int, epochs: int) -> dict[str, Any]:
     """Pairs of seconds, in a process of its own."""
-    build = {"dense": dense, "convnet": convnet}[name]
+    build = BUILDS[name]
     if part == "overhead":
         bare(build, 1)  # imports, and the first of all that is built once
         pairs = [
@@ -153,14 +157,14 @@ def overhead(groups: int) -> list[list[str]]:
 
 def vectorised(groups: int) -> tuple[list[list[str]], str]:
     rows = []
-    for number, (name, epochs) in enumerate(RUNNERS):
-        pairs = []
-        for _ in range(1 if number else groups):
+    for name, epochs in RUNNERS:
+        pairs, aimed = [], name != "convnet" and epochs == 30
+        for _ in range(groups if aimed else 1):
             found = [run("jax", part, name, epochs) for part in ("sequential", "vectorized")]
             pairs.append(tuple(one["seconds"] for one in found))
         where, trials = found[0]["device"], found[0]["trials"]
         cells = row(f"sequential / vectorised, {where}", name, epochs, trials, pairs)
-        aim = "" if number else f"at least 4: {'met' if float(cells[6]) >= 4 else 'missed'}"
+        aim = f"at least 4: {'met' if float(cells[6]) >= 4 else 'missed'}" if aimed else ""
         rows.append([*cells, aim])
         print(*rows[-1], sep=" | ", flush=True)
     return rows, where
@@ -169,7 +173,7 @@ def vectorised(groups: int) -> tuple[list[list[str]], str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--part", choices=["overhead", "sequential", "vectorized"], help=argparse.SUPPRESS)
-    parser.add_argument("--model", choices=list(LOOP), default="dense", help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=list(BUILDS), default="dense", help=argparse.SUPPRESS)
     parser.add_argument("--groups", type=int, default=3, help="of what is measured, for the median (3)")
     parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -190,11 +194,14 @@ def main() -> None:
         "python benchmarks/compare.py",
         COLUMNS,
         [*rows, *more],
-        "Digits: 1,152 rows to train on, 285 to choose on, 360 to report on, batches of 32. `dense` has 10 "
-        "layers of 64 units, `convnet` is the image example's plain net of 20 layers. Seconds are of all "
-        f"trials, compilation included; medians of {options.groups}. The "
-        "loop builds, fits with validation after each epoch, and evaluates on the test data; `compare` also "
-        "draws all weights, diagnoses the signal and says what came of it.",
+        "Digits: 1,152 rows to train on, 285 to choose on, 360 to report on, batches of 32. `narrow` has 10 "
+        "layers of 32 units, `dense` of 64, `convnet` is the image example's plain net of 20 layers. Seconds "
+        f"are of all trials, compilation included; medians of {options.groups}. The loop builds, fits with "
+        "validation after each epoch, and evaluates on the test data; `compare` also draws all weights, "
+        "diagnoses the signal and says what came of it.\n\n"
+        "What vectorising saves is dispatch and compilation; arithmetic it only gathers. The steps of 16 "
+        "nets of 64 units are 115 million operations, at which two cores are busy; XLA has no fast "
+        "convolution for CPUs with other kernels for each seed, nor one inside a compiled loop.",
         device="no GPU at hand" if device == "CPU" else device,
     )
 

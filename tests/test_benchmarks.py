@@ -10,6 +10,7 @@ import pytest
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow  # which is absent in the process that it starts
 def test_the_gpu_benchmark_runs_on_a_cpu_without_tensorflow_and_calls_it_no_measurement(tmp_path):
     pytest.importorskip("jax")

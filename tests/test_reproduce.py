@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import scipy.stats
 
+pytestmark = pytest.mark.tensorflow  # once, from one of the suites
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER, PAGE = ROOT / "examples" / "reproduce", ROOT / "docs" / "reproduced.md"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "claim.py")
@@ -140,8 +141,13 @@ def test_what_cannot_be_measured_is_refused(reproduce, page, arguments):
     assert page.read_text() == TABLE
 
 
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script",  # two of them, and the others with `make test-slow`: each takes 10 seconds or so
+    [
+        name if name in ("he2015.py", "lsuv2016.py") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SCRIPTS
+    ],
+)
 def test_each_script_runs_and_leaves_the_page(script, monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(sys, "argv", [str(FOLDER / script), "--quick"])

@@ -25,7 +25,8 @@ class Vectorized:
     The step is the model's own `train_step`, an epoch is one compiled loop over its batches, and the batches
     are those of the other runners: results are theirs within what the order of sums changes. The models must
     differ in their variables alone. A trial's seconds are its share of the program's. It pays for small
-    models, whose steps cost more in dispatch than in arithmetic; the memory is that of all seeds together.
+    models, whose steps cost more in dispatch than in arithmetic, and not for convolutions on a CPU, where
+    it is slower than one trial after another; the memory is that of all seeds together.
 
     Args:
         size: How many trials are trained at once at most; None for all seeds.
