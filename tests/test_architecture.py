@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 PACKAGE = pathlib.Path(__file__).parents[1] / "keras_initx"
 
 # Rooms that each room may import at module level.

@@ -119,12 +119,14 @@ def test_what_the_parser_does_not_know_exits_with_2(capsys, arguments):
     assert "usage: initx" in capsys.readouterr().err
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 def test_stdout_of_the_module_is_the_table_alone(capsys):
     command = [sys.executable, "-m", "keras_initx", "list"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == run(capsys, "list")[1]
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 def test_module_runs_and_a_closed_pipe_is_no_error():
     command = [sys.executable, "-m", "keras_initx", "list"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -10,6 +10,7 @@ import pytest
 
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with the serve extra")
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 ROOT = pathlib.Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 FLAGS = {

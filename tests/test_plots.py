@@ -180,6 +180,7 @@ def test_what_cannot_be_drawn_is_refused(plot, argument, match):
         plot(argument)
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
     code = (
         "import sys, matplotlib, numpy as np\n"

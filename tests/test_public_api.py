@@ -75,6 +75,7 @@ def test_errors_and_docstrings_give_the_reference_of_each_scheme():
         assert [part for part in parts if part not in cls.__doc__] == [], name
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 def test_import_loads_nothing_heavy():
     code = (
         "import sys, keras; before = set(sys.modules); import keras_initx\n"
@@ -85,6 +86,7 @@ def test_import_loads_nothing_heavy():
     python(code)
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 def test_import_and_calibrate_under_jax_where_tensorflow_cannot_be_imported():
     code = (

@@ -11,6 +11,7 @@ import pytest
 from keras_initx import datasets
 from keras_initx.datasets import _pydoc_text
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 CONFIGS = sorted(_pydoc_text.CONFIGS)
 
 

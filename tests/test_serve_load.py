@@ -11,6 +11,7 @@ import threading
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 RIGHT = {0: [0.25, 0.75], 1: [0.5, 0.5]}
 
 

@@ -52,6 +52,7 @@ def plain(values):
 def run(code, *processes, backend="tensorflow", flags=""):
     """Runs the code once for each tuple of arguments, at the same time; returns what each prints last."""
     environment = os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # it compiles for longer than it computes
     command = [sys.executable, "-c", COMMON + textwrap.dedent(code)]
     if "import tensorflow" in code:  # devices are set before Keras starts
         command[2] = textwrap.dedent(code).replace("#COMMON", COMMON)
@@ -108,23 +109,34 @@ def test_mirrored_replicas_are_equal_to_each_other_and_to_one_device():
         assert_equal(replica, found["alone"])
 
 
-@needs_jax
-@pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
-def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device():
+@pytest.fixture(scope="module")
+def one_process():
+    """On one device, then on two; and on one with the rows of both processes of the next test."""
     (found,) = run(
         """
         data, alone = rows(0, 60), build()
         calibrate(alone, data)
+        union, model = rows(0, 60), build()
+        union[:20] *= 3
+        calibrate(model, union)
+        on_union = {"weights": plain(model.get_weights()), "stds": stds(model, union)}
         keras.distribution.set_distribution(keras.distribution.DataParallel())
         model = build()
         calibrate(model, data)
         devices = [plain(w.value.addressable_shards[n].data for w in model.weights) for n in range(2)]
         found = {"alone": plain(alone.get_weights()), "devices": devices, "stds": stds(model, data)}
-        print(json.dumps(found))
+        print(json.dumps(found | {"union": on_union}))
         """,
         backend="jax",
         flags="--xla_force_host_platform_device_count=2",
     )
+    return found
+
+
+@needs_jax
+@pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
+def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device(one_process):
+    found = one_process
     np.testing.assert_allclose(found["stds"], 1, rtol=1e-3)
     assert_equal(*found["devices"])
     assert_equal(found["devices"][0], found["alone"], rtol=1e-3, atol=1e-4)
@@ -132,7 +144,7 @@ def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device():
 
 @needs_jax
 @pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
-def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unused_port):
+def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unused_port, one_process):
     """Their shards differ in length and in scale: neither the mean of two stds nor one's own will do."""
     found = run(
         """
@@ -163,16 +175,7 @@ def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unus
         (1, unused_port),
         backend="jax",
     )
-    (alone,) = run(
-        """
-        union, model = rows(0, 60), build()
-        union[:20] *= 3
-        calibrate(model, union)
-        weights = plain(model.get_weights())
-        print(json.dumps({"weights": weights, "stds": stds(model, union)}))
-        """,
-        backend="jax",
-    )
+    alone = one_process["union"]
     np.testing.assert_allclose(alone["stds"], 1, rtol=1e-3)
     assert [one["samples"] for one in found] == [60, 60]
     assert_equal(found[0]["weights"], found[1]["weights"])

@@ -8,6 +8,8 @@ import scipy.stats
 
 from keras_initx.experiments._statistics import counts_p, holm, mean_interval, paired_p
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 @pytest.mark.parametrize("seeds", [3, 5, 8, 20])
 def test_the_intervals_of_few_seeds_hold_the_mean_as_often_as_they_say(seeds):

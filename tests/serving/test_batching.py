@@ -14,6 +14,8 @@ from keras_initx.serving import ServingError
 from keras_initx.serving._batching import Batcher, Limits
 from keras_initx.serving._loaded import Signature, TensorSpec
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def signature(key="double", inputs=("x",), shape=(None,), kind="float"):
     specs = {name: TensorSpec(f"{name}:0", kind, shape) for name in inputs}

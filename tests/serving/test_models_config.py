@@ -6,6 +6,8 @@ import pytest
 
 from keras_initx.serving import ModelConfig, find_models, read_batching, read_models
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def write(tmp_path, text, name="models.config"):
     path = tmp_path / name

@@ -3,6 +3,8 @@ import pytest
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._routes import Route, parse_route
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 @pytest.mark.parametrize(
     ("method", "path", "route"),

@@ -96,6 +96,7 @@ def test_a_restart_drops_what_the_interrupted_run_wrote_from_that_step_on(tmp_pa
     assert read == {0: 0, 1: 1, 2: 12, 3: 13}
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
 def test_a_killed_run_keeps_what_it_wrote(tmp_path):
     code = (
         "import os, signal; from keras_initx.summaries import EventWriter\n"
@@ -196,6 +197,7 @@ def test_a_url_that_nothing_installed_can_write_to_is_refused(wrong):
         EventWriter(3)
 
 
+@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 def test_under_jax_writer_and_callback_import_no_tensorflow(tmp_path):
     """Keras itself imports TensorFlow under its own backend."""
