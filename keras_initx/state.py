@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["check_built", "stream_seed", "transaction"]
+__all__ = ["check_built", "slotted", "stream_seed", "transaction"]
 
 
 def check_built(model: Any) -> None:
@@ -47,6 +47,20 @@ def stream_seed(seed: int, path: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{path}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def slotted(optimizer: Any) -> list[Any]:
+    """Returns the variables that a built optimizer has slots for, in the order of the slots.
+
+    They are what was trainable when the optimizer was built, whatever was frozen or unfrozen since.
+
+    >>> first, second = keras.Variable([1.0]), keras.Variable([2.0])
+    >>> optimizer = keras.optimizers.Adam()
+    >>> optimizer.build([first, second])
+    >>> [variable is second for variable in slotted(optimizer)]
+    [False, True]
+    """
+    return list(optimizer._trainable_variables)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx.state import slotted
+
 __all__ = ["update_ratios"]
 
 
@@ -21,28 +23,39 @@ def update_ratios(model: Any, variables: Sequence[Any], gradients: Sequence[Any]
         gradients: Gradients by them.
 
     Returns:
-        The root mean square of the change over that of the values; of variables that are not all zero.
+        The root mean square of the change over that of the values; of variables that are not all zero, and
+        that the optimizer has slots for where it is built.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not variables:
         return {}
     # Its step of gradients in their own scale is that of a LossScaleOptimizer, whose `apply` fails on JAX.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    # Without `copy` the new variable has the old one's handle on TensorFlow, its storage on torch.
-    copies = [keras.Variable(ops.copy(v.value), name=v.name, dtype=v.dtype) for v in variables]
+    known = slotted(optimizer) if optimizer.built else list(variables)
+    copies = {id(variable): _copy(variable) for variable in known}
     copy = type(optimizer).from_config(optimizer.get_config())
-    copy.build(copies)
+    copy.build(list(copies.values()))
     if optimizer.built:
         for new, old in zip(copy.variables, optimizer.variables, strict=True):
             new.assign(old.value)
     scale = float(copy.scale_loss(1.0))
-    copy.apply([gradient * scale for gradient in gradients], copies)
+    slopes = {id(v): gradient * scale for v, gradient in zip(variables, gradients, strict=True)}
+    # What was frozen after the optimizer was built stands still, and keeps its place beside its slots.
+    rest = {key: ops.zeros_like(value.value) for key, value in copies.items() if key not in slopes}
+    copy.apply([(slopes | rest)[key] for key in copies], list(copies.values()))
     found = {}
-    for variable, moved in zip(variables, copies, strict=True):
-        size = _rms(variable.value)
-        if size > 0:
+    for variable in variables:
+        moved, size = copies.get(id(variable)), _rms(variable.value)
+        if moved is not None and size > 0:
             found[id(variable)] = _rms(moved.value - variable.value) / size
     return found
+
+
+def _copy(variable: Any) -> Any:
+    # Without `copy` the new variable has the old one's handle on TensorFlow, its storage on torch.
+    copy = keras.Variable(ops.copy(variable.value), name=variable.name, dtype=variable.dtype)
+    copy._path = variable.path  # by which optimizers choose what they decay, or which of them steps
+    return copy
 
 
 def _rms(tensor: Any) -> float:

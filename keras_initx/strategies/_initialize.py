@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_initx.initializers import get
-from keras_initx.state import check_built, stream_seed, transaction
+from keras_initx.state import check_built, slotted, stream_seed, transaction
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
@@ -189,7 +189,7 @@ def _reset_optimizer(model: Any, update: Update) -> bool:
     if optimizer is None or not optimizer.built:
         return False
     fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(model.trainable_variables)
+    fresh.build(slotted(optimizer))
     for slot, start in zip(optimizer.variables, fresh.variables, strict=True):
         if slot.name != "learning_rate":
             update(slot, functools.partial(_value_of, start))

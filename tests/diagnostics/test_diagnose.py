@@ -147,12 +147,15 @@ def test_nothing_is_changed_but_what_is_reported():
         model.fit(images, Y, verbose=0)  # then on an optimizer with a state
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "by path"])
 def test_the_update_ratio_is_that_of_a_step(optimizer):
     made = {
         "sgd": keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5),
         "adam": keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.01, 1, 0.5)),
         "adamw": keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        "by path": keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1), {"h1/.*": keras.optimizers.SGD(1.0)})
+        ),
     }[optimizer]
     model = mlp(optimizer=made, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(X, Y, batch_size=32, verbose=0)
@@ -166,6 +169,28 @@ def test_the_update_ratio_is_that_of_a_step(optimizer):
         moved = np.array(ops.convert_to_numpy(layer.kernel.value)) - old
         ratio = np.sqrt(np.mean(moved**2) / np.mean(old**2))
         assert row.update_ratio == pytest.approx(ratio, rel=1e-3), row.path
+
+
+def test_freezing_after_a_fit_changes_no_other_layers_ratio():
+    model = mlp(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, batch_size=32, verbose=0)
+    whole = [row.update_ratio for row in initx.diagnose(model, X, Y).rows]
+    model.layers[0].trainable = False
+    first, *rest = [row.update_ratio for row in initx.diagnose(model, X, Y).rows]
+    assert first is None
+    assert rest == pytest.approx(whole[1:], rel=1e-5)
+
+
+def test_a_layer_unfrozen_after_a_fit_has_no_slots_and_no_ratio():
+    model = mlp()
+    model.layers[0].trainable = False
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, batch_size=32, verbose=0)
+    frozen = [row.update_ratio for row in initx.diagnose(model, X, Y).rows]
+    model.layers[0].trainable = True
+    first, *rest = [row.update_ratio for row in initx.diagnose(model, X, Y).rows]
+    assert first is None
+    assert rest == pytest.approx(frozen[1:], rel=1e-5)
 
 
 @pytest.mark.tensorflow

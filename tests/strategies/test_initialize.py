@@ -225,6 +225,19 @@ def test_the_optimizers_slots_start_over_and_its_learning_rate_stays(rng):
     model.fit(*data, verbose=0)
 
 
+@pytest.mark.parametrize("freeze_first", [True, False])
+def test_slots_start_over_whatever_was_frozen_or_unfrozen_since_the_optimizer_was_built(freeze_first, rng):
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(5, name="body"), layers.Dense(3, name="head")])
+    model.get_layer("body").trainable = not freeze_first
+    model.compile("adam", "mse")
+    model.fit(rng.standard_normal((8, 4)), rng.standard_normal((8, 3)), verbose=0)
+    model.get_layer("body").trainable = freeze_first
+    assert initx.initialize(model, "by_role", include="head", seed=1).optimizer_reset
+    slots = [slot for slot in model.optimizer.variables if slot.name != "learning_rate"]
+    assert len(slots) == 1 + 2 * (2 if freeze_first else 4)
+    assert not any(np.any(keras.ops.convert_to_numpy(slot)) for slot in slots)
+
+
 class Failing:
     def plan(self, sites, model=None):
         class Bad(keras.initializers.Initializer):
