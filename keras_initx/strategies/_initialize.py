@@ -36,10 +36,12 @@ def initialize(
 ) -> InitReport:
     """Draws the weights of a built model anew, in place, with the true fans of each layer.
 
-    Kernels are drawn by the initializer or strategy; biases, scales and moving statistics by their layers'
-    own initializers, so that a trained model starts over. Each variable has a stream of random numbers of its
+    Kernels are drawn by the initializer or strategy; all other weights by what their layers drew them with
+    when they were built, so that a trained model starts over. A weight of which nothing tells that stays:
+    there is a warning, and its path is in `report.kept`. Each variable has a stream of random numbers of its
     own, from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's
-    draw. The slots of a compiled model's optimizer are set back, its learning rate stays.
+    draw. Functions that draw from the global generators of Keras, NumPy or Python follow the seed, too. The
+    slots of a compiled model's optimizer are set back, its learning rate stays.
 
     >>> import keras
     >>> model = keras.Sequential([keras.layers.Input((8, 8, 64)), keras.layers.DepthwiseConv2D(3, name="dw")])

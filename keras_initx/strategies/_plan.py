@@ -1,6 +1,7 @@
 """What passes between a strategy and `initialize`: for each kernel, what draws it."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ import keras
 
 from keras_initx.fans import Layout
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
+from keras_initx.state import seeded
 from keras_initx.walk import KernelSite
 
 __all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
@@ -119,6 +121,15 @@ def _is_free(initializer: Any, site: KernelSite) -> bool:
     return own is None or (site.layout is not None and own == Layout(site.layout.kind))
 
 
+@functools.cache
+def _defaults(cls: Any) -> dict[str, Any]:
+    with seeded(0):  # Keras takes a number from Python's generator for each initializer without a seed
+        try:
+            return cls().get_config()
+        except TypeError:  # an initializer without total defaults
+            return {}
+
+
 def _short(value: Any) -> Any:
     return value["class_name"] if isinstance(value, Mapping) and "class_name" in value else value
 
@@ -137,10 +148,7 @@ def describe(initializer: Any) -> str:
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)
     name, config = type(initializer).__name__, initializer.get_config()
-    try:
-        defaults = type(initializer)().get_config()
-    except TypeError:  # an initializer without total defaults
-        defaults = {}
+    defaults = _defaults(type(initializer))
     shown = {
         key: f"{value:.4g}" if isinstance(value, float) else _short(value)
         for key, value in config.items()
