@@ -224,13 +224,9 @@ def _model_width(initializer: AxisAware, shape: Sequence[int], width: int | None
     if width is not None:
         return width
     axes, kind = initializer.split(shape), initializer.layout and initializer.layout.kind
-    if kind == "embedding":
-        return axes.size(axes.outputs) or 1
-    if (
-        len(axes.inputs) != len(axes.outputs)
-        and 1 in (len(axes.inputs), len(axes.outputs))
-        and not axes.field
-    ):
+    if kind == "embedding" or not axes.outputs:
+        return axes.size(axes.outputs or axes.field or axes.inputs) or 1
+    if not axes.field and sorted(map(len, (axes.inputs, axes.outputs))) == [1, 2]:
         # Heads have two axes, the states one; grouped keys and values have fewer outputs than that.
         return axes.size(axes.inputs if len(axes.inputs) == 1 else axes.outputs) or 1
     blocks = axes.size(axes.batch) if kind in ("conv", "depthwise") else 1  # groups and channels side by side

@@ -68,7 +68,7 @@ class InitReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as dicts, tuples and numbers."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"kept": self.kept}
 
     def __str__(self) -> str:
         """Formats the kernels as an aligned table, and counts the rest."""
