@@ -85,7 +85,7 @@ def _measure(model: Any, batch: Any) -> Stds:
     try:
         return probe.preactivation_std(model, batch)
     except (TypeError, ValueError) as error:
-        if knows_inputs(model) or probe.TRACED in str(error):
+        if knows_inputs(model) or probe.is_refusal(error):
             raise
         raise refusal(model, batch, error) from error
 
