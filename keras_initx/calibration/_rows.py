@@ -53,7 +53,7 @@ def _fault(site: KernelSite, outcome: Outcome, tolerance: float) -> str:
     if last.calls > 1 and last.error() > tolerance:
         return f"ran {last.calls} times; its scale is {last.error():.0%} off the law's{why}"
     if last.calls == 1 and last is not outcome.first and last.distance() > limit(site):
-        return f"{last.distance():.0%} off the law after {outcome.rounds} scales{why}"
+        return f"{last.distance():.0%} off the law, scaled {outcome.rounds} times{why}"
     if why:
         return f"`{outcome.reader}` reads its kernel, too: it fits its own layer alone"
     if last.idle:

@@ -56,6 +56,7 @@ def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[]
     # Beyond the size that the law is about to give it, where saturation shows, and to the other side, where
     # ReLU does; to different sizes for different units.
     sizes = np.ceil(np.log2(np.abs(measured.scale))) + 1 + np.arange(np.size(measured.scale)) % 2
+    sizes = np.where(sizes == 0, 1, sizes)  # a sign alone passes through what divides by the kernel's size
     scale, shift = -np.exp2(sizes.reshape(np.shape(measured.scale))), float(site.bias is not None)
     values = [(site.kernel, affine(site.kernel.value, to_kernel(scale, site)))]
     if site.bias is not None:
