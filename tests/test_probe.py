@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 from sampling import cases
 
-from keras_initx import probe
+from keras_initx import calibrate, diagnose, probe
 from keras_initx.walk import iter_kernels
 
 
@@ -106,3 +106,54 @@ def test_preactivation_std_measures_without_changing_anything(rng):
     assert stds["first"] == pytest.approx(first.std(), rel=1e-5)
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+class AddsInPlace(layers.Layer):
+    """Changes what its dense layer returned, in place where the backend can."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(5, "relu", name="dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        outputs = self.dense(inputs)
+        outputs += inputs
+        return outputs
+
+
+def test_what_a_layer_returned_may_be_changed_in_place(rng):
+    """Signal and gradients of a sum by hand: y = relu(x W) + x, and the loss is half of its square."""
+    model = keras.Sequential([layers.Input((5,)), AddsInPlace(name="sum")])
+    x = rng.standard_normal((16, 5)).astype("float32")
+    weight = ops.convert_to_numpy(model.layers[0].dense.kernel)
+    pre = x @ weight
+    (row,) = diagnose(
+        model, x, np.zeros((16, 5), "float32"), lambda _, outputs: ops.sum(ops.square(outputs)) / 2
+    ).rows
+    gradient = (np.maximum(pre, 0) + x) * (pre > 0)
+    assert row.preactivation_std == pytest.approx(pre.std(), rel=1e-4)
+    assert row.signal_gradient == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
+    assert row.gradient_std == pytest.approx((x.T @ gradient).std(), rel=1e-3)
+    assert probe.preactivation_std(model, x)["sum/dense"] == pytest.approx(pre.std(), rel=1e-4)
+
+
+def test_a_layout_that_the_backend_cannot_run_is_one_sentence_with_the_cure(rng):
+    """Whether it can depends on the processor, so that a layer raises what TensorFlow does."""
+
+    class Refusing(layers.Layer):
+        data_format = "channels_first"
+
+        def compute_output_spec(self, inputs, **options):
+            return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+        def call(self, inputs):
+            raise NotImplementedError("The op currently only supports the NHWC tensor format on the CPU.")
+
+    model = keras.Sequential([layers.Input((5,)), layers.Dense(3), Refusing(name="first")])
+    x = rng.standard_normal((8, 5)).astype("float32")
+    for verb in (calibrate, diagnose, probe.preactivation_std):
+        with pytest.raises(ValueError, match="`first` with data_format='channels_first'.*ONEDNN_OPTS=1"):
+            verb(model, x)

@@ -10,20 +10,13 @@ import keras
 import numpy as np
 
 from keras_initx.calibration._choice import check_law, laws, reason
-from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._gates import find_cells
-from keras_initx.calibration._measurement import Measurement
 from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
-from keras_initx.calibration._pass import calibrate_sites
 from keras_initx.calibration._processes import check_processes, together, union
-from keras_initx.calibration._report import (
-    CONSTANT,
-    TINY,
-    TOO_SMALL,
-    CalibrationReport,
-    CalibrationRow,
-    warn_of,
-)
+from keras_initx.calibration._report import CalibrationReport, CalibrationRow, warn_of
+from keras_initx.calibration._rewritten import find_rewritten
+from keras_initx.calibration._rounds import TiedError, calibrate_sites
+from keras_initx.calibration._rows import row_of
 from keras_initx.data import check_looked_up, take_pair
 from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.state import check_built, transaction
@@ -57,7 +50,9 @@ def calibrate(
     and embedding layers are covered, attention's query, key, value and output each by itself, and those that
     `walk.register` was told the pre-activations of, if they are linear on the data. A layer that
     runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
-    their pooled moments; further passes bring it within the tolerance. Each gate of an RNN, LSTM, GRU or
+    their pooled moments; further passes bring it within the tolerance. So has a kernel that several layers
+    hold. Where other code reads a kernel or makes a pre-activation, the finished model is measured. A head
+    whose bias holds a prior keeps its first predictions: its kernel alone is scaled. Each gate of an RNN, LSTM, GRU or
     ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
     In a job of several JAX processes all measure on the rows of all, and end with equal weights.
 
@@ -115,7 +110,7 @@ def calibrate(
     law = None if initializer is None else check_law(initializer)
     started = time.perf_counter()
     batch, labels = _take(model, data, samples, targets, seed)
-    chosen = laws(model, law, include, exclude, labels)
+    chosen = laws(model, law, include, exclude, labels, frozen)
     check_processes(model, seed, redraw, chosen.values())
     options: dict[str, Any] = {"training": training, "redraw": redraw, "seed": seed}
     if whole := find_model_law(chosen):
@@ -144,14 +139,29 @@ def _calibrate_layers(
     model: Any, batch: Any, chosen: dict[KernelSite, Any], frozen: bool, **options: Any
 ) -> tuple[tuple[CalibrationRow, ...], int]:
     """Calibrates by a law for each layer, and returns the rows of the report and the number of passes."""
-    cells = find_cells(model, chosen, frozen)
-    in_cells = {site for cell in cells for site in cell.sites}
-    notes = {s: reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
-    with transaction() as update, together(model):
-        measured, rounds, passes = calibrate_sites(model, batch, chosen, notes, cells, update, **options)
-    in_call_order = dict.fromkeys([*measured, *notes])
-    rows = [_row(s, notes[s], measured.get(s), rounds.get(s, 1), options["tolerance"]) for s in in_call_order]
-    return (*rows, *(row for cell in cells for row in cell.rows())), passes
+    rewritten = find_rewritten(model, batch, chosen)
+    tied: dict[KernelSite, str] = {}
+    spent = 0
+    while True:
+        cells = find_cells(model, chosen, frozen)
+        in_cells = {site for cell in cells for site in cell.sites}
+        known = rewritten.notes | tied
+        notes = {s: known.get(s) or reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
+        try:
+            with transaction() as update, together(model):
+                found, passes = calibrate_sites(
+                    model, batch, chosen, notes, cells, update, rewritten=rewritten, **options
+                )
+            break
+        except TiedError as what:
+            tied |= what.notes
+            spent += what.passes
+    in_call_order = dict.fromkeys([*found, *notes])
+    rows = [
+        row_of(s, chosen[s], notes[s], rewritten.later, found.get(s), options["tolerance"])
+        for s in in_call_order
+    ]
+    return (*rows, *(row for cell in cells for row in cell.rows())), spent + passes
 
 
 def _objective(model: Any, targets: Any, loss: Any, law: Any, seed: int | None) -> Any:
@@ -172,26 +182,3 @@ def _check(seed: Any, tolerance: Any, max_iterations: Any, **switches: Any) -> N
         raise ValueError(
             f"`max_iterations` must be an int of at least 1. Received: max_iterations={max_iterations!r}."
         )
-
-
-def _row(site: KernelSite, note: str, measured: Measurement | None, rounds: int, tolerance: float) -> Any:
-    if measured is None:
-        return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
-    if not measured.settled:
-        small = 0 < np.max(np.abs(measured.mean)) < TINY
-        note, rounds = (TOO_SMALL if small else CONSTANT), 0
-    elif measured.calls > 1 and measured.error() > tolerance:
-        note = f"ran {measured.calls} times; its scale is {measured.error():.0%} off the law's"
-    elif measured.idle:
-        note = f"{measured.idle} units are constant on this data: left as they are"
-    elif measured.unmoved:
-        note = "it has no bias to hold the law's shift: scaled alone"
-    return CalibrationRow(
-        path=site.path,
-        role=site.role,
-        std_before=None if measured.law is FILTERED else measured.std_before,
-        scale=measured.factor,
-        std_after=measured.std_after,
-        iterations=rounds,
-        note=note,
-    )

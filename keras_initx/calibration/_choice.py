@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from keras_initx.calibration._filters import takes_filters
-from keras_initx.calibration._heads import add_priors
+from keras_initx.calibration._heads import add_priors, keep_priors
 from keras_initx.calibration._report import FROZEN
 from keras_initx.initializers import LSUV, DataDependent, DataFilters, LabelPrior, ModelLaw, get, names
 from keras_initx.walk import KernelSite, iter_kernels, select
@@ -28,8 +28,14 @@ def check_law(initializer: Any) -> Any:
     return law
 
 
-def laws(model: Any, law: Any, include: Any, exclude: Any, targets: Any) -> dict[KernelSite, Any]:
+def laws(
+    model: Any, law: Any, include: Any, exclude: Any, targets: Any, frozen: bool
+) -> dict[KernelSite, Any]:
     """The law of each site that is to be calibrated."""
+    return keep_priors(model, _laws(model, law, include, exclude, targets), targets, frozen)
+
+
+def _laws(model: Any, law: Any, include: Any, exclude: Any, targets: Any) -> dict[KernelSite, Any]:
     sites = [site for site in iter_kernels(model, trace=False) if site.is_matrix]
     if include is not None or exclude is not None:
         sites = select(sites, include, exclude)

@@ -26,7 +26,7 @@ FILTERED = _Filtered()
 
 def takes_filters(site: KernelSite) -> bool:
     """Tells whether the layer multiplies its whole kernel with rows of its input."""
-    if site.taught:  # what its kernel multiplies is not known
+    if site.checked:  # what its kernel multiplies is not known
         return False
     return site.role == "dense" or (site.role == "conv" and site.layer.groups == 1)
 

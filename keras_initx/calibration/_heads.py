@@ -4,37 +4,51 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._measurement import spreads
-from keras_initx.initializers import DataDependent, LabelPrior
+from keras_initx.initializers import DataDependent, LabelPrior, PriorBias
 from keras_initx.walk import KernelSite, iter_kernels
 
-__all__ = ["add_priors", "drawing_law"]
+__all__ = ["add_priors", "drawing_law", "keep_priors", "told_of_bias"]
+
+# What LabelPrior gives the mean of a unit, by what the targets are.
+_MEANINGS = {
+    "categorical": "the mean of each unit is the log of its class' frequency among the targets",
+    "binary": "the mean of each unit is the logit of how often its target is 1",
+    "numeric": "the mean of each unit is that of its targets",
+}
 
 
 class _Towards(DataDependent):
-    """The scale of a law for the kernel, and the shift that gives each unit a known mean."""
+    """The scale of a law for the kernel, and the shift that gives each unit the mean of a prior.
+
+    Args:
+        law: The law. Of one that scales all units alike, the std is that of all of them about their means.
+        means: The mean of each unit; None for those that are measured.
+        told: What the bias holds, in words.
+        constants: Whether the means are set where the output is constant, too.
+    """
 
     per_unit = True
-    constants = True
 
-    def __init__(self, law: Any, means: np.ndarray) -> None:
+    def __init__(self, law: Any, means: np.ndarray | None, told: str, constants: bool) -> None:
         super().__init__()
-        self.law, self.means = law, means
+        self.law, self.means, self.told = law, means, told
+        self.constants = constants  # type: ignore[misc]
 
     def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
         """Returns the law's scale, 1 where nothing varies, and what is left to the means."""
         if not getattr(self.law, "per_unit", True):
-            second = np.mean(np.square(std) + np.square(mean))
-            mean_of_all = np.mean(mean)
-            std_of_all = np.sqrt(np.maximum(second - mean_of_all**2, 0.0))
-            varies = spreads(mean_of_all, std_of_all)
-            scale = self.law.rescale(float(mean_of_all), float(std_of_all))[0] if varies else 1.0
+            about = float(np.sqrt(np.mean(np.square(std))))
+            varies = spreads(float(np.sqrt(np.mean(np.square(mean)))), about)
+            scale = self.law.rescale(0.0, about)[0] if varies else 1.0
         else:
             varies = spreads(mean, std)
             scale = np.where(varies, self.law.rescale(mean, np.where(varies, std, 1.0))[0], 1.0)
-        return scale + 0.0 * std, self.means - scale * mean
+        means = mean if self.means is None else self.means
+        return scale + 0.0 * std, means - scale * mean
 
 
 def drawing_law(law: Any) -> Any:
@@ -79,12 +93,102 @@ def add_priors(
                 f"{type(chosen[site]).__name__}, which cannot be applied in one call. Call `calibrate` once "
                 "for each, with `initializer`."
             )
-        units = int(np.prod(site.bias.shape))
-        means = priors[site].means(
-            _labels(model, site, targets, heads), units, _activation(traced[id(site.kernel)])
-        )
-        chosen = chosen | {site: _Towards(chosen.get(site, FILTERED), means)}
+        labels, follows = _labels(model, site, targets, heads), _activation(traced[id(site.kernel)])
+        chosen = chosen | {site: _of_labels(priors[site], site, chosen.get(site, FILTERED), labels, follows)}
     return chosen
+
+
+def _of_labels(prior: LabelPrior, site: KernelSite, law: Any, labels: Any, follows: str) -> _Towards:
+    units = int(np.prod(site.bias.shape))
+    means = prior.means(labels, units, follows)
+    meaning = _MEANINGS[prior.form_of(labels, units, follows)]
+    return _Towards(law, means, f"LabelPrior set {_bias_of(site)}: {meaning}, {_range(means)}", True)
+
+
+def keep_priors(
+    model: Any, chosen: dict[KernelSite, Any], targets: Any, frozen: bool
+) -> dict[KernelSite, Any]:
+    """Has heads whose bias holds a prior keep their first predictions under the laws of their kernels.
+
+    Args:
+        model: The model.
+        chosen: The laws of sites' kernels.
+        targets: The labels, or None.
+        frozen: As in `calibrate`.
+    """
+    candidates = [
+        site
+        for site, law in chosen.items()
+        if isinstance(law, DataDependent)
+        and not isinstance(law, _Towards)
+        and site.bias is not None
+        and not site.obstacle
+        and (frozen or site.kernel.trainable)
+        and _holds_constants(site)
+    ]
+    if not candidates:
+        return chosen
+    traced = {id(site.kernel): site for site in iter_kernels(model)}
+    heads = [site for site in candidates if _is_prior(site) or traced[id(site.kernel)].is_output]
+    return chosen | {
+        site: _kept(model, site, chosen[site], targets, heads, _activation(traced[id(site.kernel)]))
+        for site in heads
+    }
+
+
+def _kept(
+    model: Any, site: KernelSite, law: Any, targets: Any, heads: Sequence[KernelSite], follows: str
+) -> _Towards:
+    initializer = site.layer.bias_initializer
+    if isinstance(initializer, LabelPrior) and targets is not None:
+        return _of_labels(initializer, site, law, _labels(model, site, targets, heads), follows)
+    value = _numpy(site.bias).ravel()
+    means = value if np.array_equal(value, _initial(site)) else None
+    held = (
+        type(initializer).__name__ if means is not None or _is_prior(site) else "values that were given to it"
+    )
+    stays = f"stays {_range(means)}" if means is not None else "stays what it is"
+    told = (
+        f"{_bias_of(site)} holds a prior ({held}): the mean of each unit {stays}, the kernel alone is scaled"
+    )
+    return _Towards(law, means, told, False)
+
+
+def _is_prior(site: KernelSite) -> bool:
+    return isinstance(site.layer.bias_initializer, PriorBias | LabelPrior)
+
+
+def _holds_constants(site: KernelSite) -> bool:
+    """Whether a bias holds anything, and no random numbers."""
+    initializer = getattr(site.layer, "bias_initializer", None)
+    if initializer is None or hasattr(initializer, "seed"):
+        return False
+    return bool(_numpy(site.bias).any())
+
+
+def _initial(site: KernelSite) -> np.ndarray:
+    """What the initializer of a bias fills it with."""
+    initializer, bias = site.layer.bias_initializer, site.bias
+    return ops.convert_to_numpy(ops.cast(initializer(bias.shape, bias.dtype), "float32")).ravel()
+
+
+def _numpy(variable: Any) -> np.ndarray:
+    return ops.convert_to_numpy(ops.cast(variable.value, "float32"))
+
+
+def _bias_of(site: KernelSite) -> str:
+    parent = site.path.removesuffix(f"/{site.kernel.name}")
+    return f"`{parent}/{site.bias.name}`"
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = (f"{value:.4g}" for value in (np.min(values), np.max(values)))
+    return low if low == high else f"from {low} to {high}"
+
+
+def told_of_bias(law: Any) -> str:
+    """Returns what a law makes of a bias that holds a prior; empty for all other laws."""
+    return law.told if isinstance(law, _Towards) else ""
 
 
 def _activation(site: KernelSite) -> str:

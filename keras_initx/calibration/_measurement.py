@@ -33,10 +33,13 @@ class Measurement:
         movable: Whether the layer has a bias that can hold a shift.
         rank: Axes of the output.
         start: Scale and shift from an earlier pass; None to take them from the first call that varies.
+        near: How far, relatively, what is measured may be from the law and still be left as it is.
     """
 
-    def __init__(self, law: Any, movable: bool, rank: int, start: tuple[Any, Any] | None = None) -> None:
-        self.law, self.movable, self.rank = law, movable, rank
+    def __init__(
+        self, law: Any, movable: bool, rank: int, start: tuple[Any, Any] | None = None, near: float = 0.0
+    ) -> None:
+        self.law, self.movable, self.rank, self.near = law, movable, rank, near
         self.scale: Any
         self.shift: Any
         self.scale, self.shift = start or (1.0, 0.0)
@@ -54,14 +57,17 @@ class Measurement:
         if not self.settled:
             scale, shift, varies = self.solve()
             if varies:
-                self.scale, self.shift, self.settled = scale, shift, True
+                self.settled = True
+                if not self.near or self.distance() > self.near:
+                    self.scale, self.shift = scale, shift
 
     def solve(self) -> tuple[Any, Any, bool]:
         """Returns the scale and the shift of the law for all calls so far, and whether anything varies."""
         std, varies = self._std(), self._varies()
         if not np.any(varies):
             return self.scale, self.shift, False
-        filled = np.where(varies, std, 1.0) if self.law.per_unit else std
+        # What stands for a unit that does not vary is not used, but where a law pools all of them.
+        filled = np.where(varies, std, math.sqrt(np.mean(std[varies] ** 2))) if self.law.per_unit else std
         scale, shift = self.law.rescale(self.mean, filled)
         if self.law.per_unit:  # a unit that does not vary is left alone
             scale, shift = np.where(varies, scale, 1.0), np.where(varies, shift, 0.0)
@@ -80,6 +86,17 @@ class Measurement:
     def error(self) -> float:
         """Returns how far the scale is from the law's for all calls, relatively."""
         return float(np.max(np.abs(self.scale / self.solve()[0] - 1)))
+
+    def distance(self) -> float:
+        """Returns how far what was measured is from the law, relatively: the largest of scale and shift."""
+        scale, shift, _ = self.solve()
+        size = math.sqrt(float(np.mean(self.square))) or 1.0
+        return float(max(np.max(np.abs(scale - 1)), np.max(np.abs(shift)) / size))
+
+    @property
+    def changes(self) -> bool:
+        """Whether its scale and its shift change anything."""
+        return bool(np.any(self.scale != 1) or np.any(self.shift != 0))
 
     def again(self, change: bool) -> "Measurement":
         """Returns what the next pass starts with: the same scale, or one half way to the law's for all calls.

@@ -7,6 +7,7 @@ import keras_initx.probe as probe
 from keras_initx.calibration._draw import drawn, seeded
 from keras_initx.calibration._measurement import affine, written
 from keras_initx.calibration._report import CONSTANT, FROZEN, CalibrationRow
+from keras_initx.calibration._rewritten import find_rewritten
 from keras_initx.calibration._search import make_task, search
 from keras_initx.data import knows_inputs, refusal
 from keras_initx.gradients import Objective
@@ -52,7 +53,11 @@ def calibrate_over_model(
     Returns:
         The rows of the report, and its totals by name.
     """
-    notes = {site: site.skip or ("" if site.kernel.trainable or frozen else FROZEN) for site in laws}
+    rewritten = find_rewritten(model, batch, laws).notes
+    notes = {
+        site: site.skip or rewritten.get(site, "") or ("" if site.kernel.trainable or frozen else FROZEN)
+        for site in laws
+    }
     sites = [site for site, note in notes.items() if not note]
     if not sites:
         return _rows(notes, {}, {}, {}, 0), {"forward_passes": 0}
@@ -85,7 +90,7 @@ def _measure(model: Any, batch: Any) -> Stds:
     try:
         return probe.preactivation_std(model, batch)
     except (TypeError, ValueError) as error:
-        if knows_inputs(model) or probe.TRACED in str(error):
+        if knows_inputs(model) or probe.is_refusal(error):
             raise
         raise refusal(model, batch, error) from error
 

@@ -1,7 +1,7 @@
 """The pass: each pre-activation is measured as it appears, and flows on rescaled."""
 
-import functools
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from keras import ops
 import keras_initx.probe as probe
 from keras_initx.calibration._draw import drawn, seeded
 from keras_initx.calibration._filters import FILTERED, filters_for
-from keras_initx.calibration._gates import Cell, fit
 from keras_initx.calibration._heads import drawing_law
 from keras_initx.calibration._measurement import (
     Measurement,
@@ -21,48 +20,19 @@ from keras_initx.calibration._measurement import (
     to_output,
     written,
 )
+from keras_initx.calibration._rewritten import Rewritten
 from keras_initx.calibration._taught import checker
 from keras_initx.data import knows_inputs, refusal
 from keras_initx.initializers import DataDependent, DataFilters
 from keras_initx.walk import KernelSite
 
-__all__ = ["calibrate_sites"]
+__all__ = ["Measurements", "Pass", "starter"]
 
 Measurements = dict[KernelSite, Measurement]
 Update = Callable[..., None]
 
 
-def calibrate_sites(
-    model: Any,
-    batch: Any,
-    laws: dict[KernelSite, Any],
-    notes: dict[KernelSite, str],
-    cells: list[Cell],
-    update: Update,
-    *,
-    training: bool,
-    redraw: bool,
-    tolerance: float,
-    max_iterations: int,
-    seed: int | None,
-) -> tuple[Measurements, dict[KernelSite, int], int]:
-    """Calibrates the sites without a note, and the cells; arguments as in `calibrate`.
-
-    Returns:
-        What was measured in the last pass, the number of scales that each layer that runs several times had,
-        and of passes. A registered layer that is not what it was said to be gets a note.
-    """
-    sites = [site for site, note in notes.items() if not note]
-    enter = _starter(laws, redraw, seed, update)
-    loops = _loops(cells, redraw, seed, tolerance, max_iterations, update)
-    run = functools.partial(_run, model, batch, sites, laws, enter, training, loops, checker(laws, notes))
-    measured, rounds, passes = _iterate(run, tolerance, max_iterations)
-    for site, measurement in measured.items():
-        _write(site, measurement, update)
-    return measured, rounds, passes
-
-
-def _starter(
+def starter(
     laws: dict[KernelSite, Any], redraw: bool, seed: int | None, update: Update
 ) -> Callable[[KernelSite, Any], None]:
     """Returns what gives a site its law's base or filters the first time that its layer runs."""
@@ -82,107 +52,144 @@ def _starter(
     return enter
 
 
-def _loops(
-    cells: list[Cell], redraw: bool, seed: int | None, tolerance: float, max_iterations: int, update: Update
-) -> dict[Any, tuple[list[Cell], Callable[..., None]]]:
-    """For each recurrent layer its cells, and what is to be called before it runs."""
-    by_owner: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        by_owner.setdefault(cell.owner, []).append(cell)
-    return {
-        owner: (group, fit(group, redraw, seed, tolerance, max_iterations, update))
-        for owner, group in by_owner.items()
-        if not any(cell.note for cell in group)
-    }
+@dataclasses.dataclass(eq=False)
+class Pass:
+    """What one forward pass over a model needs to know, and what it finds besides the measurements.
 
-
-def _iterate(
-    run: Callable[[Measurements], Measurements], tolerance: float, max_iterations: int
-) -> tuple[Measurements, dict[KernelSite, int], int]:
-    """Runs the model until the scales of all layers that run several times fit their pooled moments.
-
-    Returns:
-        What was measured in the last pass, the number of scales that each such layer had, and of passes.
+    Attributes:
+        model: The model.
+        batch: What it is called on.
+        laws: The law of each site.
+        notes: Why a site is left alone; empty where it is not. A site that is not what it seems gets a note.
+        enter: As `probe.run` takes it.
+        training: Whether the model runs as in training.
+        before: As `probe.run` takes it.
+        rewritten: The kernels that a training call sets.
+        readers: The name of what else reads the kernel or bias of a site; what a pass sees is added.
+        late: The sites that run after a kernel that the next training call moves.
+        near: How far, relatively, a pre-activation may be from its law and be left as it is.
     """
-    kept: Measurements = {}
-    rounds: dict[KernelSite, int] = {}
-    for passes in range(1, max_iterations + 1):
-        measured = run(kept)
-        off = [site for site, m in measured.items() if m.calls > 1 and m.settled and m.error() > tolerance]
-        if not off or passes == max_iterations:
-            break
-        kept = {site: m.again(site in off) for site, m in measured.items() if m.calls > 1}
-        rounds |= {site: rounds.get(site, 1) + 1 for site in off}
-    return measured, rounds, passes
 
+    model: Any
+    batch: Any
+    laws: dict[KernelSite, Any]
+    notes: dict[KernelSite, str]
+    enter: Callable[[KernelSite, Any], None]
+    training: bool
+    before: list[tuple[Any, Callable[..., None]]]
+    rewritten: Rewritten
+    readers: dict[KernelSite, str] = dataclasses.field(default_factory=dict)
+    late: set[KernelSite] = dataclasses.field(default_factory=set)
+    near: Callable[[KernelSite], float] = lambda _: 0.0
 
-def _run(
-    model: Any,
-    batch: Any,
-    sites: list[KernelSite],
-    laws: dict[KernelSite, Any],
-    enter: Callable[[KernelSite, Any], None],
-    training: bool,
-    loops: dict[Any, tuple[list[Cell], Callable[..., None]]],
-    check: Callable[..., bool],
-    kept: Measurements,
-) -> Measurements:
-    """Runs the model once, on the scales that are kept and on those that appear."""
-    measured: Measurements = {}
-    observe = _observer(laws, measured, kept)
-    for cells, _ in loops.values():
-        for cell in cells:
-            cell.calls = 0
-    before = [(layer, function) for layer, (_, function) in loops.items()]
-    try:
-        probe.run(model, batch, sites, observe, enter, training, before, check)
-    except (TypeError, ValueError) as error:
-        # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
-        if measured or knows_inputs(model) or probe.TRACED in str(error):
-            raise
-        raise refusal(model, batch, error) from error
-    return measured
+    def __post_init__(self) -> None:
+        # A kernel that several layers hold is measured at all of them, under the site that has its law.
+        self._owners = {
+            one: site
+            for site in self.notes
+            if not site.obstacle
+            for one in (site, *filter(self._is_linear, site.shared))
+        }
+        self._check = checker(self.laws, self.notes)
+        self._moved = False
+        moving = {id(site.layer): site.layer for site in self.rewritten.moving}
+        self.before = [*self.before, *((layer, self._move) for layer in moving.values())]
 
+    def _move(self, *_: Any, **__: Any) -> None:
+        self._moved = True
 
-def _observer(
-    laws: dict[KernelSite, Any], measured: Measurements, kept: Measurements
-) -> Callable[[KernelSite, Any], Any]:
-    """Returns what measures a pre-activation, fixes the site's scale at its first call, and rescales."""
+    def _is_linear(self, site: KernelSite) -> bool:
+        return not site.obstacle and not site.checked and site.unit_axes is not None
 
-    def observe(site: KernelSite, output: Any) -> Any:
-        law = laws[site] if isinstance(laws[site], DataDependent) else FILTERED
+    def run(self, kept: Measurements) -> Measurements:
+        """Runs the model once, on the scales that are kept and on those that appear."""
+        measured: Measurements = {}
+        self._moved = False
+
+        def observe(site: KernelSite, output: Any) -> Any:
+            return self._rescaled(site, output, measured, kept)
+
+        def enter(one: KernelSite, inputs: Any) -> None:
+            if not self.notes[self._owners[one]]:
+                self.enter(self._owners[one], inputs)
+
+        def read(one: KernelSite, reader: str) -> None:
+            if not self.notes[self._owners[one]]:
+                self.readers.setdefault(self._owners[one], reader)
+
+        held = self.rewritten.held if self.training else ()
+        try:
+            probe.run(
+                self.model,
+                self.batch,
+                list(self._owners),
+                observe,
+                enter,
+                self.training,
+                before=self.before,
+                check=self._check,
+                read=read,
+                held=held,
+            )
+        except (TypeError, ValueError) as error:
+            # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
+            if measured or knows_inputs(self.model) or probe.is_refusal(error):
+                raise
+            raise refusal(self.model, self.batch, error) from error
+        return measured
+
+    def _rescaled(self, one: KernelSite, output: Any, measured: Measurements, kept: Measurements) -> Any:
+        """Measures a pre-activation, fixes its kernel's scale at the first call that varies, and rescales."""
+        site = self._owners[one]
+        law = self._law(site)
         if law.per_unit:
-            mean, variance = probe.unit_moments(output, site.unit_axes[1])  # type: ignore[index]
+            mean, variance = probe.unit_moments(output, one.unit_axes[1])  # type: ignore[index]
         else:
             mean, variance = probe.mean_and_variance(output)  # type: ignore[assignment]
         if not np.isfinite(variance).all():
             raise ValueError(
                 f"`data` must keep every pre-activation finite. Received: mean={np.mean(mean)}, "
-                f"variance={np.mean(variance)} at `{site.path}` (kernel shape {tuple(site.kernel.shape)}). "
+                f"variance={np.mean(variance)} at `{one.path}` (kernel shape {tuple(one.kernel.shape)}). "
                 "Scale `data` or the weights down, or use float32 in place of half precision; the weights "
                 "are unchanged."
             )
         if site not in measured:
-            measured[site] = kept.get(site) or Measurement(law, site.bias is not None, len(output.shape))
+            movable = all(layer.bias is not None for layer in self._layers(site))
+            new = Measurement(law, movable, len(output.shape), near=self.near(site))
+            measured[site] = kept.get(site) or new
+        if self._moved:
+            self.late.add(site)
         measurement = measured[site]
         measurement.add(mean, variance)
-        check_scale(site.path, law, site.kernel.dtype, measurement.scale, measurement.shift)
-        scale, shift = (to_output(v, site, len(output.shape)) for v in (measurement.scale, measurement.shift))
+        check_scale(one.path, law, one.kernel.dtype, measurement.scale, measurement.shift)
+        scale, shift = (to_output(v, one, len(output.shape)) for v in (measurement.scale, measurement.shift))
         return affine(output, scale, shift)
 
-    return observe
+    def _law(self, site: KernelSite) -> Any:
+        """What becomes of a site's output: nothing where it is left alone, or has new filters."""
+        law = self.laws[site]
+        return law if isinstance(law, DataDependent) and not self.notes[site] else FILTERED
+
+    def _layers(self, site: KernelSite) -> list[KernelSite]:
+        return [one for one, owner in self._owners.items() if owner is site]
+
+    def write(self, measured: Measurements, update: Update) -> None:
+        """Multiplies the weights by what the pass found."""
+        for site, measurement in measured.items():
+            if measurement.changes:
+                _write(site, self._layers(site), measurement, update)
 
 
-def _write(site: KernelSite, measurement: Measurement, update: Update) -> None:
+def _write(site: KernelSite, layers: Sequence[KernelSite], measurement: Measurement, update: Update) -> None:
     law = measurement.law
 
     def write(variable: Any, scale: Any, shift: Any = 0.0) -> None:
         update(variable, lambda old: written(affine(old, scale, shift), site.path, law, scale), fresh=True)
 
     write(site.kernel, to_kernel(measurement.scale, site))
-    if site.bias is None:
-        return
-    scale, shift = (to_bias(v, site, measurement.rank) for v in (measurement.scale, measurement.shift))
-    # Most biases are zero and stay it; half of the updates are saved by looking.
-    if np.any(shift) or ops.convert_to_numpy(ops.copy(site.bias.value)).any():
-        write(site.bias, scale, shift)
+    biases = {id(one.bias): one for one in layers if one.bias is not None}
+    for one in biases.values():
+        scale, shift = (to_bias(v, one, measurement.rank) for v in (measurement.scale, measurement.shift))
+        # Most biases are zero and stay it; half of the updates are saved by looking.
+        if np.any(shift) or ops.convert_to_numpy(ops.copy(one.bias.value)).any():
+            write(one.bias, scale, shift)

@@ -25,9 +25,12 @@ class CalibrationRow:
         std_before: Standard deviation of the pre-activation on the batch, all earlier layers calibrated;
             None when it was not measured.
         scale: What kernel and bias were multiplied by; the geometric mean where each unit has its own.
-        std_after: Standard deviation of the calibrated pre-activation, over all calls of the layer.
+        std_after: Standard deviation of the pre-activation in the finished model, over all calls of the layer
+            and of those that hold the same kernel.
         iterations: Passes that changed the scale: 0 or 1, more for a layer that runs several times.
         note: Why the kernel was left alone or may be off target; empty when all is well.
+        bias: What the bias holds and how, where it is a head's prior and not scaled with the kernel; empty
+            elsewhere.
     """
 
     path: str
@@ -37,6 +40,7 @@ class CalibrationRow:
     std_after: float | None = None
     iterations: int = 0
     note: str = ""
+    bias: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +83,8 @@ class CalibrationReport:
         for row in self.rows:
             numbers = (row.std_before, row.scale, row.std_after)
             before, scale, after = ("-" if n is None else f"{n:.4g}" for n in numbers)
-            cells.append((row.path, row.role, before, scale, after, row.note))
+            told = "; ".join(filter(None, (row.note, row.bias)))
+            cells.append((row.path, row.role, before, scale, after, told))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells

@@ -1,4 +1,4 @@
-"""Whether layers that users registered do what they were registered with."""
+"""Whether what a layer shows is linear in its kernel, where code that is not Keras' own makes it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,9 @@ from keras_initx.walk import KernelSite
 
 __all__ = ["checker"]
 
+# How the reason begins where what is shown is not what the layer computes.
 # Of the largest entry. Factors are powers of two, so that only the sum with the shift is rounded.
+_DIFFERS = "run "
 _TOLERANCES = {"float16": 0.01, "bfloat16": 0.01}
 
 
@@ -21,13 +23,15 @@ def checker(
     laws: dict[KernelSite, Any], notes: dict[KernelSite, str]
 ) -> Callable[[KernelSite, Callable[[], Any], Callable[[], Any]], bool]:
     """Returns the `check` of `probe.run`: it looks at each site once, and notes what is wrong."""
-    checked: set[KernelSite] = set()
+    shown: dict[KernelSite, bool] = {}
 
     def check(site: KernelSite, run: Callable[[], Any], call: Callable[[], Any]) -> bool:
-        if site not in checked:
-            checked.add(site)
-            notes[site] = _fault(site, laws[site], run, call)
-        return not notes[site]
+        if site not in shown:
+            fault = "" if notes[site] else _fault(site, laws[site], run, call)
+            notes[site] = notes[site] or fault
+            # What is not linear is still what a layer computes before its activation, if it is Keras' layer.
+            shown[site] = not notes[site] or not (site.taught or fault.startswith(_DIFFERS))
+        return shown[site]
 
     return check
 
@@ -39,7 +43,8 @@ def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[]
     with keras.StatelessScope(initialize_variables=False):
         plain = call()
     if not _close(keras.tree.flatten(output), keras.tree.flatten(plain)):
-        return "run as it was registered, it does not return what its own `call` does"
+        how = "as it was registered" if site.taught else "with its activation apart"
+        return f"{_DIFFERS}{how}, it does not return what its own `call` does"
     measured = Measurement(law, site.bias is not None, len(shown[0].shape) if shown else 0)
     for tensor in shown:
         if law.per_unit:
@@ -51,6 +56,7 @@ def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[]
     # Beyond the size that the law is about to give it, where saturation shows, and to the other side, where
     # ReLU does; to different sizes for different units.
     sizes = np.ceil(np.log2(np.abs(measured.scale))) + 1 + np.arange(np.size(measured.scale)) % 2
+    sizes = np.where(sizes == 0, 1, sizes)  # a sign alone passes through what divides by the kernel's size
     scale, shift = -np.exp2(sizes.reshape(np.shape(measured.scale))), float(site.bias is not None)
     values = [(site.kernel, affine(site.kernel.value, to_kernel(scale, site)))]
     if site.bias is not None:
@@ -59,7 +65,11 @@ def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[]
         scaled, _ = run()
     if _close(scaled, [affine(t, to_output(scale, site, measured.rank), shift) for t in shown]):
         return ""
-    return "what is shown of it is not linear in its kernel and bias"
+    if site.taught:
+        return "what is shown of it is not linear in its kernel and bias"
+    return (
+        f"{type(site.layer).__name__} has a `{site.overrides}` of its own, not linear in its kernel and bias"
+    )
 
 
 def _close(found: list[Any], wanted: list[Any]) -> bool:

@@ -126,7 +126,7 @@ def _refusing(model: Any, batch: Any) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        if knows_inputs(model) or probe.TRACED in str(error):
+        if knows_inputs(model) or probe.is_refusal(error):
             raise
         raise refusal(model, batch, error) from error
 

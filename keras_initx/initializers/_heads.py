@@ -159,6 +159,16 @@ class LabelPrior(keras.initializers.Initializer):
         """Returns the constructor's arguments."""
         return {"form": self.form, "smoothing": self.smoothing}
 
+    def form_of(self, targets: np.ndarray, units: int, activation: str | None = None) -> str:
+        """Returns what the targets are taken for: `"binary"`, `"categorical"` or `"numeric"`.
+
+        Args:
+            targets: As in `means`.
+            units: As in `means`.
+            activation: As in `means`.
+        """
+        return self.form or _tell_form(np.asarray(targets), units, activation)
+
     def means(self, targets: np.ndarray, units: int, activation: str | None = None) -> np.ndarray:
         """Returns the mean that each unit's pre-activation is to have.
 
@@ -172,7 +182,7 @@ class LabelPrior(keras.initializers.Initializer):
             float64 of shape (units,).
         """
         targets = np.asarray(targets)
-        form = self.form or _tell_form(targets, units, activation)
+        form = self.form_of(targets, units, activation)
         if form == "categorical":
             counts = _count(targets, units) + self.smoothing
             return _log(counts / counts.sum())

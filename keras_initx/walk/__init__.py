@@ -3,6 +3,7 @@
 from keras_initx.walk._flow import Branch
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, trace
 from keras_initx.walk._kernels import Kernel, register
+from keras_initx.walk._obstacles import is_of_users
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._select import matches, matching, prefixes, select
 from keras_initx.walk._sites import KernelSite, iter_kernels
@@ -17,6 +18,7 @@ __all__ = [
     "Operand",
     "Weight",
     "input_specs",
+    "is_of_users",
     "iter_kernels",
     "iter_weights",
     "layer_paths",

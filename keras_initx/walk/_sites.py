@@ -9,6 +9,7 @@ from keras import layers
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
 from keras_initx.walk._kernels import Kernel, bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._trace import trace_model
 from keras_initx.walk._units import unit_axes
@@ -46,6 +47,8 @@ class KernelSite(Position):
         skip: Why the kernel is not to be drawn anew; empty when it may be.
         call: What shows the layer's pre-activations, as in `register`; None where its output is the only one.
         taught: Whether the layer's class is one that a user registered.
+        overrides: Name of what the layer's class puts in place of what Keras' `call` uses; empty for nothing.
+        shared: Sites of other layers that hold the same kernel.
         activation: What feeds the kernel, as `compute_gain` takes it; None for the model's input, for linear
             layers, normalizations and sums, and where `note` says that it is not known.
         feeds: The activation that the kernel's output goes through next; None for none before another kernel.
@@ -78,6 +81,8 @@ class KernelSite(Position):
     skip: str
     call: Callable[..., Any] | None = None
     taught: bool = False
+    overrides: str = ""
+    shared: tuple["KernelSite", ...] = ()
     attention: str = ""
     cross: bool = False
     tied: bool = False
@@ -86,6 +91,11 @@ class KernelSite(Position):
     def is_matrix(self) -> bool:
         """Whether it mixes inputs into outputs, as all kernels but scales do."""
         return self.role not in _PLAIN and len(self.kernel.shape) > 1
+
+    @property
+    def checked(self) -> bool:
+        """Whether code that is not Keras' own makes its pre-activation, which need not be linear in it."""
+        return self.taught or bool(self.overrides)
 
     @property
     def blocks(self) -> int:
@@ -117,7 +127,7 @@ def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
         The sites, in the order in which the layers run, those that the trace did not reach last; without a
         trace in the order in which Keras lists the layers.
     """
-    sites = list(_untraced(model))
+    sites = list(_once(_untraced(model)))
     if not trace:
         yield from sites
         return
@@ -179,6 +189,17 @@ def _untraced(model: Any) -> Iterator[KernelSite]:
             yield dataclasses.replace(site, attention=parent) if parent else site
 
 
+def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
+    """Each kernel once: as that of the first layer of a known class that holds it."""
+    by_kernel: dict[int, list[KernelSite]] = {}
+    for site in sites:
+        by_kernel.setdefault(id(site.kernel), []).append(site)
+    for group in by_kernel.values():
+        first = next((site for site in group if site.fans is not None), group[0])
+        others = tuple(site for site in group if site is not first)
+        yield dataclasses.replace(first, shared=others) if others else first
+
+
 def _is_attention(layer: Any) -> bool:
     """Whether a layer is Keras' attention, or a model's own with Keras' names for its four projections."""
     names = {sub.name for sub in layer._flatten_layers(include_self=False, recursive=False)}
@@ -206,12 +227,13 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
     plain = known is not None and known.role in _PLAIN
     axes = einsum_axes(layer.equation) if known and base is layers.EinsumDense else None
     layout = _layout(layer, known)
-    skip = _skip(layer)
+    skip = skip_of(layer)
     fans = None
     if known and not plain and not skip:
         input_axes, output_axes = axes or (None, None)
         fans = compute_fans(tuple(kernel.shape), input_axes, output_axes, layout)
     linear = known is not None and rule.linear
+    overrides = overridden(layer, base) if linear and base else ""
     tied = known is not None and kernel.name == "embeddings" and getattr(layer, "tie_weights", False)
     return KernelSite(
         path="/".join(filter(None, (path, kernel.name))).removesuffix("/kernel"),
@@ -224,10 +246,11 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
         layout=layout,
         unit_axes=unit_axes(layer, layout.kind if layout else known.role) if known else None,
         fans=fans,
-        obstacle="its kernel also makes the logits" if tied else _obstacle(layer, linear and base, looped),
+        obstacle=obstacle_of(layer, linear and base, rule, overrides, looped, tied),
         skip=skip,
         call=rule.call,
         taught=rule.taught,
+        overrides=overrides,
         tied=tied,
     )
 
@@ -256,29 +279,3 @@ def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> A
     only = ("initializer",) if len(layer._trainable_variables) == 1 else ()
     candidates = (getattr(layer, n, None) for n in (*names, *depthwise, *only) if n)
     return next((found for found in candidates if found), None)
-
-
-def _skip(layer: Any) -> str:
-    if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled: kernel and adapters are one weight"
-    if getattr(layer, "quantization_mode", None):
-        return "the kernel is quantized"
-    return ""
-
-
-def _obstacle(layer: Any, base: Any, looped: bool) -> str:
-    name = type(layer).__name__
-    if looped:
-        return f"{name} runs inside a recurrent loop, and is no cell that is known"
-    if not base:
-        return (
-            f"the pre-activation of {name} is not known: teach it with `linear` or `call` of "
-            "keras_initx.walk.register"
-        )
-    if type(layer).call is not base.call:
-        return f"{name} overrides {base.__name__}.call, so its output need not be linear in its kernel"
-    if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled, so the kernel is not the layer's whole weight"
-    if getattr(layer, "quantization_mode", None):
-        return "the kernel is quantized"
-    return ""

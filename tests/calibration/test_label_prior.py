@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initx as initx
-from keras_initx.initializers import LSUV, LabelPrior, MetaInit
+from keras_initx.initializers import LSUV, LabelPrior, MetaInit, PriorBias
 
 LABELS = np.repeat([0, 1, 2], [70, 20, 10])
 PRIOR = np.log(np.array([71, 21, 11]) / 103)
@@ -136,3 +136,80 @@ def test_beside_a_law_over_the_model_two_calls_are_asked_for(images):
     initx.calibrate(model, (images, LABELS), LSUV())
     initx.calibrate(model, (images, LABELS), LabelPrior())
     np.testing.assert_allclose(logits(model, images).mean(0), PRIOR, atol=1e-4)
+
+
+def detector(units=2, bias=None, kernel=0.01):
+    """Two convolutions before a head of rare classes, all drawn far too small."""
+
+    def small(seed):
+        return keras.initializers.RandomNormal(stddev=kernel, seed=seed)
+
+    convs = (layers.Conv2D(8, 3, activation="relu", kernel_initializer=small(n)) for n in range(2))
+    bias = PriorBias(0.01) if bias is None else bias
+    head = layers.Conv2D(
+        units, 1, activation="sigmoid", kernel_initializer=small(2), bias_initializer=bias, name="head"
+    )
+    return keras.Sequential([layers.Input((8, 8, 3)), *convs, head])
+
+
+def head_logits(model, x):
+    p = model.predict(x, verbose=0).astype("float64")
+    return np.log(p / (1 - p)).reshape(-1, p.shape[-1])
+
+
+@pytest.mark.parametrize("units", [1, 2])
+@pytest.mark.parametrize("bias", [None, keras.initializers.Constant(-4.59512)])
+def test_a_prior_stays_what_the_head_predicts(units, bias, rng):
+    """About the prior each unit varies as the law says, however often the model is calibrated."""
+    model, x = detector(units, bias), rng.normal(2, 1, size=(16, 8, 8, 3)).astype("float32")
+    for _ in range(2):
+        row = initx.calibrate(model, x, "initx>LSUV").rows[-1]
+        found = head_logits(model, x)
+        np.testing.assert_allclose(found.mean(0), -4.59512, atol=5e-3)
+        assert np.sqrt(found.var(0).mean()) == pytest.approx(1, rel=5e-3)
+        assert row.std_after == pytest.approx(found.std(), rel=5e-3)
+        assert row.note == ""
+        assert row.bias.startswith("`head/bias` holds a prior")
+    assert model.predict(x, verbose=0).mean() == pytest.approx(0.01, rel=1)
+
+
+def test_a_bias_that_was_given_to_a_head_keeps_the_mean_of_its_units(rng):
+    model, x = detector(bias="zeros"), rng.normal(2, 1, size=(16, 8, 8, 3)).astype("float32")
+    model.get_layer("head").bias.assign([-3.0, -5.0])
+    row = initx.calibrate(model, x, "initx>LSUV").rows[-1]
+    np.testing.assert_allclose(head_logits(model, x).mean(0), [-3, -5], atol=0.05)  # the kernel is small
+    assert "values that were given to it" in row.bias
+    assert row.bias in str(initx.calibrate(model, x, "initx>LSUV"))
+
+
+def test_random_biases_and_those_of_hidden_layers_are_scaled_with_the_kernel(images):
+    model = mlp(bias="random_normal", activation=None)
+    model.layers[0].bias.assign(np.full(8, -1.0))
+    before = [layer.get_weights()[1] for layer in model.layers]
+    report = initx.calibrate(model, images)
+    for layer, old, row in zip(model.layers, before, report.rows, strict=True):
+        np.testing.assert_allclose(layer.get_weights()[1], row.scale * old, rtol=1e-4)
+        assert row.bias == ""
+
+
+def test_the_labels_prior_outlasts_another_law(images):
+    model = mlp()
+    initx.calibrate(model, images, LabelPrior(), targets=LABELS)
+    initx.calibrate(model, (images, LABELS), LSUV())
+    np.testing.assert_allclose(logits(model, images).mean(0), PRIOR, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "targets", "meaning"),
+    [
+        (3, "softmax", LABELS, "log of its class' frequency among the targets, from -2.237 to -0.372"),
+        (1, "sigmoid", LABELS == 1, "logit of how often its target is 1, -1.35"),
+        (1, None, np.arange(100.0), "is that of its targets, 49.5"),
+    ],
+)
+def test_the_row_says_which_bias_was_set_and_to_what(units, activation, targets, meaning, images):
+    model = mlp(units, activation, kernel="zeros")
+    (row,) = initx.calibrate(model, images, targets=targets.astype("float64")).rows
+    assert row.note == ""
+    assert row.bias.startswith("LabelPrior set `head/bias`: the mean of each unit")
+    assert meaning in row.bias

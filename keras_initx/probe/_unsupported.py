@@ -1,0 +1,44 @@
+"""Models that cannot be run here, whatever the data."""
+
+from typing import Any
+
+__all__ = ["TRACED", "is_refusal", "refused_layout"]
+
+# How the errors begin. They are no class of their own: TensorFlow's graphs give back Python's alone.
+TRACED = "`model` must run eagerly"
+_LAYOUT = "`model` must be one that its backend can run here"
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tells whether an error says that a model cannot be run here, which no other data would change.
+
+    >>> is_refusal(ValueError("`data` must be finite"))
+    False
+    """
+    return TRACED in str(error) or _LAYOUT in str(error)
+
+
+def refused_layout(model: Any, error: Exception) -> ValueError | None:
+    """Returns what to raise where TensorFlow's CPU refused channels first, or None for other errors.
+
+    >>> import keras
+    >>> refused_layout(keras.Sequential([keras.layers.Dense(1)]), KeyError("x")) is None
+    True
+
+    Args:
+        model: The model that ran.
+        error: What it raised.
+    """
+    if "NHWC" not in str(error):
+        return None
+    first = [layer for layer in model._flatten_layers() if _is_channels_first(layer)]
+    where = f"`{first[0].name}` with data_format='channels_first'" if first else "channels first"
+    return ValueError(
+        f"{_LAYOUT}. Received: {where}, which TensorFlow runs on a "
+        "CPU only with oneDNN. Set TF_ENABLE_ONEDNN_OPTS=1 in the environment before TensorFlow is imported, "
+        "or build the model with data_format='channels_last'."
+    )
+
+
+def _is_channels_first(layer: Any) -> bool:
+    return getattr(layer, "data_format", None) == "channels_first"

@@ -1,0 +1,108 @@
+"""Why a kernel is left alone: code that is not Keras' own, adapters, quantization."""
+
+import functools
+import inspect
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+from keras import layers
+
+from keras_initx.walk._kernels import Rule
+
+__all__ = ["is_of_users", "obstacle_of", "overridden", "skip_of"]
+
+# Packages whose layers assign to no other layer's weights, but for wrappers.
+_KNOWN = ("keras", "keras_hub", "keras_initx")
+_PLAIN_WRAPPERS = (layers.Bidirectional, layers.TimeDistributed)
+
+
+def overridden(layer: Any, base: type) -> str:
+    """Returns the name of what a layer has in place of what the `call` of its base uses, or an empty string.
+
+    >>> class Halved(layers.Dense):
+    ...     kernel = property(lambda self: self._kernel / 2)
+    >>> overridden(Halved(3), layers.Dense), overridden(layers.Dense(3), layers.Dense)
+    ('kernel', '')
+
+    Args:
+        layer: A layer.
+        base: The class of Keras' that it derives from.
+    """
+    used = _used(base)
+    classes = type(layer).__mro__
+    for cls in classes[: classes.index(base)]:
+        if found := next((name for name in vars(cls) if name in used), ""):
+            return found
+    methods = (name for name in used if inspect.isfunction(inspect.getattr_static(base, name, None)))
+    return next((name for name in methods if name in vars(layer)), "")
+
+
+def is_of_users(layer: Any) -> bool:
+    """Tells whether a layer's `call` may do what Keras' own do not, such as assign to others' weights."""
+    package = type(layer).__module__.partition(".")[0]
+    return package not in _KNOWN or (
+        isinstance(layer, layers.Wrapper) and not isinstance(layer, _PLAIN_WRAPPERS)
+    )
+
+
+@functools.cache
+def _used(base: Any) -> frozenset[str]:
+    """Names that the `call` of a class looks up, in its own methods and properties, too."""
+    found, left = {"__call__"}, ["call"]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            member = inspect.getattr_static(base, name, None)
+            member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+            code = getattr(inspect.unwrap(member) if callable(member) else None, "__code__", None)
+            left += _names(code) if code else ()
+    return frozenset(found)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def skip_of(layer: Any) -> str:
+    """Why a layer's kernel is not to be drawn anew; empty when it may be."""
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled: kernel and adapters are one weight"
+    if getattr(layer, "quantization_mode", None):
+        return "the kernel is quantized"
+    return ""
+
+
+def obstacle_of(layer: Any, base: Any, rule: Rule, overrides: str, looped: bool, tied: bool) -> str:
+    """Why scaling a kernel and its bias does not scale the pre-activation; empty when it does.
+
+    Args:
+        layer: The layer.
+        base: The class whose pre-activations are known, or what is false where there is none.
+        rule: The rule of that class.
+        overrides: What the layer has in place of what `call` of that class uses.
+        looped: Whether it runs inside a recurrent loop.
+        tied: Whether the kernel also makes the logits.
+    """
+    name = type(layer).__name__
+    if tied:
+        return "its kernel also makes the logits"
+    if looped:
+        return f"{name} runs inside a recurrent loop, and is no cell that is known"
+    if not base:
+        return (
+            f"the pre-activation of {name} is not known: teach it with `linear` or `call` of "
+            "keras_initx.walk.register"
+        )
+    if type(layer).call is not base.call or (overrides and rule.call and not rule.taught):
+        method = overrides if type(layer).call is base.call else "call"
+        return f"{name} overrides {base.__name__}.{method}, so its output need not be linear in its kernel"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled, so the kernel is not the layer's whole weight"
+    if getattr(layer, "quantization_mode", None):
+        return "the kernel is quantized"
+    return ""
