@@ -5,4 +5,13 @@ from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._jacobian import Spectrum
 from keras_initx.diagnostics._report import KINDS, SignalError, SignalReport, SignalRow, Verdict
 
-__all__ = ["KINDS", "Duplicate", "SignalError", "SignalReport", "SignalRow", "Spectrum", "Verdict", "diagnose"]
+__all__ = [
+    "KINDS",
+    "Duplicate",
+    "SignalError",
+    "SignalReport",
+    "SignalRow",
+    "Spectrum",
+    "Verdict",
+    "diagnose",
+]

@@ -37,7 +37,7 @@ Options = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class _Cure:
-    """A call of `initialize` or `calibrate`, by its law as code; then a learning rate, where one is wanted."""
+    """A call of `initialize` or `calibrate`, by its law as code; then a learning rate, where it needs one."""
 
     law: str
     options: Options = ()
@@ -121,7 +121,7 @@ def _best(
     trials: dict[_Cure, _Trial | None],
     clean: bool = False,
 ) -> _Trial | None:
-    """The trial that removes a finding, raises no other and leaves least; of equals the first, which is small.
+    """The trial that removes a finding, raises no other and leaves least; of equals the first.
 
     Args:
         finding: What is to be removed.

@@ -52,7 +52,7 @@ class Examined:
 
     @property
     def excess(self) -> float:
-        """How far the signal is from unit size where it is farthest, beyond what does no harm: a logarithm."""
+        """Log of how far the signal is from unit size where it is farthest, beyond what does no harm."""
         sizes = [
             row.forward_gain * row.expected_std
             for row in self.rows

@@ -166,7 +166,7 @@ class SignalReport:
             max_dead: Largest fraction of dead units.
             max_saturated: Largest fraction of saturated activations.
             max_update_ratio: Largest ratio of an update to its weights.
-            max_verdicts: Most verdicts; None for any number. NaN, Inf and equal kernels break it all the same.
+            max_verdicts: Most verdicts; None for any number, but NaN, Inf and equal kernels break it still.
             allow: Kinds of verdicts that do not count, such as `("update",)`.
 
         Raises:
@@ -221,7 +221,9 @@ class SignalReport:
 def _check_kinds(allow: Any) -> set[str]:
     kinds = {allow} if isinstance(allow, str) else set(allow)
     if not kinds <= set(KINDS):
-        raise ValueError(f"`allow` must hold kinds of verdicts, of {sorted(KINDS)}. Received: allow={allow!r}.")
+        raise ValueError(
+            f"`allow` must hold kinds of verdicts, of {sorted(KINDS)}. Received: allow={allow!r}."
+        )
     return kinds
 
 

@@ -12,7 +12,9 @@ from keras_initx.diagnostics._statistics import signal
 from keras_initx.gains import second_moments
 from keras_initx.walk import KernelSite
 
-__all__ = ["row_of"]
+__all__ = ["UNREACHED", "row_of"]
+
+UNREACHED = "the data never reached it"
 
 
 def row_of(
@@ -73,7 +75,7 @@ def _gradient_std(gradient: Any) -> float | None:
 
 def _note(site: KernelSite, reading: Reading, zero: bool) -> str:
     if reading.signal is None:
-        return site.obstacle or "the data never reached it"
+        return site.obstacle or UNREACHED
     return "all zero" if zero else site.note
 
 

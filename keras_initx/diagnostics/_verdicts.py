@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._report import KINDS, SignalRow
+from keras_initx.diagnostics._rows import UNREACHED
 from keras_initx.diagnostics._updates import Step
 from keras_initx.fans import compute_fans
 from keras_initx.walk import KernelSite
@@ -97,7 +98,9 @@ def _of_row(site: KernelSite, row: SignalRow, pairs: Pairs) -> Iterator[Finding]
         return
     found: list[tuple[str, float, str]] = []
     if row.weight_std == 0 and row.units and row.units > 1 and row.preactivation_std:
-        found.append(("symmetry", 1.0, f"all entries are equal: its {row.units} units stay equal in training"))
+        found.append(
+            ("symmetry", 1.0, f"all entries are equal: its {row.units} units stay equal in training")
+        )
     ratio = _variance_ratio(site, row, pairs)
     if ratio:
         size, word = (ratio, "large") if ratio > 1 else (1 / ratio, "small")
@@ -169,9 +172,7 @@ def _fan_note(site: KernelSite, row: SignalRow) -> str:
     )
 
 
-def _of_model(
-    pairs: Pairs, forward_gain: float | None, backward_gain: float | None
-) -> Iterator[Finding]:
+def _of_model(pairs: Pairs, forward_gain: float | None, backward_gain: float | None) -> Iterator[Finding]:
     """What is wrong from end to end. A normalization on the way makes the sizes before it harmless."""
     if any(row.normalized for _, row in pairs):
         return
@@ -197,7 +198,8 @@ def _of_gradients(rows: Sequence[SignalRow]) -> Iterator[Finding]:
     """Kernels that no gradient reaches; behind a kernel of zeros that itself is moved one will in a step."""
     if any(row.weight_std == 0 and row.gradient_std for row in rows):
         return
-    none = [row.path for row in rows if row.gradient_std == 0 and not row.in_branch]
+    reached = [row for row in rows if row.note != UNREACHED and not row.in_branch]
+    none = [row.path for row in reached if row.gradient_std == 0]
     if none:
         others = f", nor {len(none) - 1} more" if len(none) > 1 else ""
         yield Finding(none[0], "no_gradient", f"no gradient reaches it{others}", 1.0, tuple(none))

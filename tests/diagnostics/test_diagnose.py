@@ -55,9 +55,10 @@ def test_each_number_is_that_of_numpy():
     inputs, outputs, slopes, entering = numpy_pass(model, X, Y)
     square, slope = second_moments("tanh")
     for number, row in enumerate(report.rows):
-        kernel, _ = model.layers[number].get_weights()
+        kernel, bias = model.layers[number].get_weights()
         z, active = outputs[number], np.tanh(outputs[number]) if number < 3 else outputs[number]
-        unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+        own = z if number < 3 else z - bias  # a head's bias may be a prior
+        unit = own / np.linalg.norm(own, axis=1, keepdims=True)
         cosines = (unit @ unit.T)[~np.eye(32, dtype=bool)]
         feeding, derivative = (1.0, 1.0) if number == 0 else (square, slope)
         expected = np.sqrt(np.mean(inputs[number] ** 2) / feeding)
@@ -65,7 +66,7 @@ def test_each_number_is_that_of_numpy():
         wanted = {
             "preactivation_std": z.std(),
             "expected_std": expected,
-            "forward_gain": np.sqrt(np.mean(z**2)) / expected,
+            "forward_gain": np.sqrt(np.mean(own**2)) / expected,
             "kernel_gain": np.sqrt(kernel.shape[0] * np.mean(kernel**2) * feeding),
             "backward_gain": back,
             "activation_mean": active.mean(),
@@ -82,7 +83,8 @@ def test_each_number_is_that_of_numpy():
             ), name
     first, head = np.linalg.norm(entering[0]), np.linalg.norm(slopes[-1])
     assert report.backward_gain == pytest.approx(first / head, rel=1e-4)
-    assert report.forward_gain == pytest.approx(np.sqrt(np.mean(outputs[-1] ** 2) / np.mean(X**2)), rel=1e-4)
+    left = outputs[-1] - model.layers[-1].get_weights()[1]
+    assert report.forward_gain == pytest.approx(np.sqrt(np.mean(left**2) / np.mean(X**2)), rel=1e-4)
     log_odds = outputs[-1] - np.log(np.exp(outputs[-1]).sum(1, keepdims=True))
     assert report.loss == pytest.approx(-np.mean(log_odds[np.arange(32), Y]), rel=1e-5)
 
@@ -166,6 +168,35 @@ def test_the_update_ratio_is_that_of_a_step(optimizer):
         moved = np.array(ops.convert_to_numpy(layer.kernel.value)) - old
         ratio = np.sqrt(np.mean(moved**2) / np.mean(old**2))
         assert row.update_ratio == pytest.approx(ratio, rel=1e-3), row.path
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.1, 2.0])
+def test_what_a_step_keeps_is_what_training_shows(rate):
+    """Dropout draws the same mask before the step and after it."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = keras.Sequential(
+        [
+            layers.Input((16,)),
+            layers.Dense(32, "tanh", name="h"),
+            layers.Dropout(0.5, seed=1),
+            layers.Dense(4),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(rate), loss)
+    report = initx.diagnose(model, X, Y)
+    # The step of SGD moves each weight by -rate times its gradient, which promises rate |g|^2.
+    old, masks = model.get_weights(), model.layers[1].seed_generator.get_config()
+    start = initx.diagnose(model, X, Y).loss
+    model.fit(X, Y, batch_size=32, verbose=0)
+    square = sum(np.sum((one - other) ** 2) for one, other in zip(old, model.get_weights(), strict=True))
+    model.layers[1].seed_generator.state.assign(keras.random.SeedGenerator(masks["seed"]).state.value)
+    end = initx.diagnose(model, X, Y).loss
+    assert report.step_kept == pytest.approx((start - end) / (square / rate), rel=1e-2, abs=1e-2)
+
+
+def test_a_step_says_nothing_of_the_loss_without_targets_or_optimizer():
+    assert initx.diagnose(mlp(optimizer="sgd", loss="mse"), X).step_kept is None
+    assert initx.diagnose(mlp(), X, Y, keras.losses.SparseCategoricalCrossentropy(True)).step_kept is None
 
 
 @pytest.mark.tensorflow
