@@ -4,9 +4,10 @@ import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_initx.calibration import calibrate
@@ -14,6 +15,7 @@ from keras_initx.diagnostics._exam import Exam, Examined
 from keras_initx.diagnostics._report import Verdict
 from keras_initx.diagnostics._updates import current_rate
 from keras_initx.diagnostics._verdicts import Finding
+from keras_initx.gradients import to_numpy
 from keras_initx.initializers import LSUV
 from keras_initx.strategies import initialize
 from keras_initx.walk import KernelSite
@@ -78,13 +80,14 @@ def name_cures(exam: Exam, found: Examined, seed: int, tried: bool) -> tuple[Ver
     trials: dict[_Cure, _Trial | None] = {}
     others = [finding for finding in found.findings if finding.kind != "update"]
     known = {finding.key for finding in found.findings}
+    priors = _priors(exam.sites, others)
     with _put_back(exam.model) if tried and others else contextlib.nullcontext() as put_back:
         for finding in others if tried else ():
             if _best(finding, known, trials, clean=True):
                 continue
             for cure in _candidates(finding, others, exam.sites, seed):
                 if cure not in trials and len(trials) < _TRIES:
-                    trials[cure] = _try(cure, exam, known, put_back)
+                    trials[cure] = _try(cure, exam, known, priors, put_back)
                 if _best(finding, known, trials, clean=True):
                     break
     return tuple(
@@ -143,8 +146,7 @@ def _candidates(
     scopes = dict.fromkeys((finding.paths, alike))
     for paths in [*(paths for paths in scopes if 0 < len(paths) <= _NAMED), ()]:
         scope = _scope(paths, sites)
-        kept = _kept_biases(paths, sites)
-        draws = (*scope, *kept, ("seed", seed))
+        draws = (*scope, *_kept(paths, _priors(sites, others)), ("seed", seed))
         if finding.kind == "duplicate" and paths:
             yield _Cure("None", (*scope, ("seed", seed + 1)))  # the seed that made them equal may be this one
         yield _Cure('"by_role"', draws)
@@ -169,23 +171,34 @@ def _scope(paths: Sequence[str], sites: Sequence[KernelSite]) -> Options:
     return (include, ("frozen", True)) if frozen else (include,)
 
 
-def _kept_biases(paths: Sequence[str], sites: Sequence[KernelSite]) -> Options:
-    """Biases of heads that hold something, as a prior does, and that a draw would set back."""
-    held = tuple(
-        f"{site.path}/{site.bias.name}"
+def _priors(sites: Sequence[KernelSite], findings: Sequence[Finding]) -> dict[str, Any]:
+    """Biases of heads that hold something, as a prior does, unless they are at fault themselves."""
+    faulty = {finding.path for finding in findings if finding.kind in ("dead", "nonfinite")}
+    values = {
+        f"{site.path}/{site.bias.name}": to_numpy(ops.convert_to_tensor(site.bias.value))
         for site in sites
-        if site.is_output and site.bias is not None and (not paths or site.path in paths)
-        if bool(ops.any(ops.convert_to_tensor(site.bias.value) != 0))
-    )
+        if site.is_output and site.bias is not None and site.path not in faulty
+    }
+    return {path: value for path, value in values.items() if np.any(value != 0)}
+
+
+def _kept(paths: Sequence[str], priors: Iterable[str]) -> Options:
+    """Keeps a draw of these kernels, or of all, from setting priors back."""
+    held = tuple(prior for prior in priors if not paths or prior.rpartition("/")[0] in paths)
     return (("exclude", held[0] if len(held) == 1 else held),) if held else ()
 
 
-def _try(cure: _Cure, exam: Exam, known: set[tuple[str, str]], put_back: Any) -> _Trial | None:
+def _try(
+    cure: _Cure, exam: Exam, known: set[tuple[str, str]], priors: dict[str, Any], put_back: Any
+) -> _Trial | None:
     """Applies a cure, examines the model and takes the cure back; None if it cannot be applied."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cure.apply(exam.model, exam.batch)
+        now = _priors(exam.sites, ())
+        if any(path not in now or not np.allclose(now[path], old, 0.1) for path, old in priors.items()):
+            return None  # it would undo a prior
         after = exam.run()
         left = frozenset(finding.key for finding in after.findings)
         if rises := {key for key in left - known if key[0] == "update"}:
