@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -33,7 +34,7 @@ _LAWS: dict[str, Callable[[], Any]] = {
     '"initx>WithinLayer"': lambda: "initx>WithinLayer",
     _CENTERED: lambda: LSUV(remove_mean=True),
 }
-_UNKNOWN_RATE = "  # LSUV's unit signal often wants a smaller learning rate: diagnose again with targets"
+_UNKNOWN_RATE = "  # a deep net then wants a smaller learning rate"
 Options = tuple[tuple[str, Any], ...]
 
 
@@ -75,9 +76,10 @@ def name_cures(exam: Exam, found: Examined, seed: int, tried: bool) -> tuple[Ver
         exam: What the model is examined on.
         found: What that found.
         seed: Seed of what cures draw.
-        tried: Whether to try cures, or to name the first that would be.
+        tried: Whether to try cures, or to name the first that would be; several processes try none.
     """
     trials: dict[_Cure, _Trial | None] = {}
+    tried = tried and not _several()
     others = [finding for finding in found.findings if finding.kind != "update"]
     known = {finding.key for finding in found.findings}
     priors = _priors(exam.sites, others)
@@ -95,6 +97,15 @@ def name_cures(exam: Exam, found: Examined, seed: int, tried: bool) -> tuple[Ver
         for finding in found.findings
         for cure in [_cure_of(finding, others, exam, found, seed, known, trials if tried else None)]
     )
+
+
+def _several() -> bool:
+    """Whether several processes train the model: `calibrate` waits for all of them, and one may diagnose."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.process_count() > 1
 
 
 def _cure_of(
@@ -206,9 +217,10 @@ def _try(
             if rate is not None:
                 cure, left = dataclasses.replace(cure, rate=rate), left - rises
         elif after.step is None or after.step.kept is None:
-            cure = dataclasses.replace(cure, note="" if cure.draws or cure.options else _UNKNOWN_RATE)
+            whole = not cure.draws and "include" not in dict(cure.options)
+            cure = dataclasses.replace(cure, note=_UNKNOWN_RATE if whole else "")
         return _Trial(cure, left, after.excess)
-    except (TypeError, ValueError):
+    except Exception:  # whatever it is, the model was not cured
         return None
     finally:
         put_back()
