@@ -58,7 +58,7 @@ def test_a_report_without_faults_passes(report):
 
 
 def stalled():
-    """Glorot's law on ReLU: each layer halves the variance, and none breaks a limit by itself."""
+    """Glorot's law on ReLU: each layer halves the variance, which is no fault of any one."""
     model = keras.Sequential([layers.Input((8,)), *(layers.Dense(64, "relu") for _ in range(30))])
     initx.initialize(model, "glorot_normal", seed=0)
     return initx.diagnose(model, X, seed=0, try_cures=False)
@@ -67,15 +67,15 @@ def stalled():
 def test_a_verdict_fails_the_check_unless_it_is_allowed():
     report = stalled()
     assert [verdict.kind for verdict in report.verdicts] == ["forward", "backward"]
-    with pytest.raises(SignalError, match="the signal shrinks by") as caught:
+    with pytest.raises(SignalError, match="the signal shrinks by"):
         report.check()
+    with pytest.raises(SignalError, match="the gradient shrinks by") as caught:
+        report.check(max_gain=None, allow="forward")
     assert caught.value.rows == ()
-    with pytest.raises(SignalError, match="the gradient shrinks by"):
-        report.check(allow="forward")
     with pytest.raises(SignalError, match="max_verdicts=1"):
-        report.check(max_verdicts=1)
+        report.check(max_gain=None, max_verdicts=1)
     for allowed in ({"allow": ("backward", "forward")}, {"max_verdicts": 2}, {"max_verdicts": None}):
-        report.check(**allowed)
+        report.check(max_gain=None, **allowed)
     with pytest.raises(
         ValueError, match=r"`allow` must hold kinds of verdicts, of \['backward', .*allow='small'"
     ):
@@ -98,7 +98,8 @@ def test_no_verdicts_promises_nothing_of_the_learning_rate(report):
     initx.initialize(model, "by_role", seed=1)
     model.compile(keras.optimizers.SGD(1e-3), "mse")
     *_, totals, last = str(initx.diagnose(model, X, np.ones((16, 8)), seed=0)).splitlines()
-    assert "a step keeps 9" in totals  # nearly all, at so small a rate
+    kept = int(totals.split("a step keeps ")[1].split("%")[0])
+    assert 90 <= kept <= 101  # nearly all, at so small a rate
     assert last == "no verdicts; of the learning rate the first step alone is known"
 
 
