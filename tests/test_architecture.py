@@ -25,7 +25,10 @@ ALLOWED = {
     "recurrence": set(),
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
-    "diagnostics": {"data", "fans", "gains", "gradients", "probe", "recurrence", "state", "walk"},
+    "diagnostics": {
+        *("calibration", "data", "fans", "gains", "gradients", "initializers", "probe", "recurrence"),
+        *("state", "strategies", "walk"),
+    },
     "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
     "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries"},
     "saved_model": {"data", "gains", "initializers", "walk"},

@@ -303,7 +303,7 @@ def test_diagnose_prints_the_report(capsys, dense):
     status, table, error = run(capsys, "diagnose", "model.keras", "--seed", "1", "--samples", "32", "--check")
     assert (status, error) == (0, "")
     assert "3 kernels on 32 rows" in table
-    assert table.endswith("no verdicts\n")
+    assert "\nno verdicts; nothing is known of the learning rate" in table
 
 
 def test_diagnose_on_data_with_targets_and_jacobian_as_json_and_picture(capsys, dense, rng):
@@ -345,8 +345,25 @@ def test_diagnose_fails_a_check_and_still_prints_valid_json(capsys, dense, limit
 def test_diagnose_leaves_out_a_limit_that_is_none(capsys, dense):
     dense.layers[1].kernel.assign(dense.layers[1].kernel * 100)
     dense.save("large.keras")
-    assert run(capsys, "diagnose", "large.keras", "--check", "max_gain=2")[0] == 1
-    assert run(capsys, "diagnose", "large.keras", "--check", "max_gain=none")[0] == 0
+    quick = ("diagnose", "large.keras", "--no-cures", "--check")
+    assert run(capsys, *quick, "max_gain=2,max_verdicts=none")[0] == 1
+    assert run(capsys, *quick, "max_gain=none,max_verdicts=none")[0] == 0
+
+
+def test_diagnose_fails_a_check_where_there_is_a_verdict_unless_it_is_allowed(capsys, tmp_path, monkeypatch):
+    """Glorot's law on ReLU: each layer halves the variance, and the signal is gone at the end."""
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.layers.Input((64,)), *(keras.layers.Dense(64, "relu") for _ in range(24))]
+    model = keras.Sequential(layers)
+    initialize(model, "glorot_normal", seed=1)
+    model.save("stalled.keras")
+    quick = ("diagnose", "stalled.keras", "--no-cures", "--seed", "1", "--check", "max_gain=none")
+    status, out, error = run(capsys, *quick)
+    assert status == 1
+    assert "the signal shrinks by" in out
+    assert "the signal shrinks by" in error
+    assert run(capsys, *quick, "--allow", "forward")[0] == 1
+    assert run(capsys, *quick, "--allow", "forward", "--allow", "backward")[0] == 0
 
 
 def test_diagnose_builds_a_model_by_name_without_weights(capsys, tmp_path, monkeypatch):
@@ -398,6 +415,8 @@ def test_diagnose_builds_resnet(capsys):
         ({"--check": "max_gain=two"}, "`--check` must be limits and numbers"),
         ({"--check": "max_gain=0.5"}, "`max_gain` must be at least 1"),
         ({"--check": "max_dead=-1"}, "`max_dead` must be"),
+        ({"--check": "", "--allow": "small"}, "`--allow` must be a kind of verdict"),
+        ({"--allow": "dead"}, "Received: dead without --check"),
         ({"--plot": "signal.doc"}, "`--plot` must be a file"),
         ({"--plot": "missing/signal.png"}, "`--plot` must be a file in a folder"),
     ],

@@ -50,10 +50,12 @@ class SignalMonitor(Stepped):
         targets: As in `keras_initx.diagnose`.
         loss: As in `keras_initx.diagnose`.
         every: `"epoch"`, or a number of batches.
-        limits: What `SignalReport.check` takes, such as `{"max_gain": 3.0}`; None for no limits.
+        limits: What `SignalReport.check` takes, such as `{"max_gain": 3.0}`, by which any verdict breaks
+            unless `allow` or `max_verdicts` says otherwise; None for no limits.
         on_break: What happens when a limit breaks: `"warn"`, or `"stop"`, which ends the training, too.
         images: Whether to draw the images, for which matplotlib is needed; None for where it is installed.
-        options: What else `keras_initx.diagnose` takes, such as `samples`; `seed` is 0 unless given.
+        options: What else `keras_initx.diagnose` takes, such as `samples`; `seed` is 0 and `try_cures` False
+            unless given.
 
     Attributes:
         reports: The reports by step.
@@ -89,7 +91,8 @@ class SignalMonitor(Stepped):
         _check_limits(limits)
         self._limits, self._on_break = limits, on_break
         self._images = drawable if images is None else images
-        self._arguments = {"data": data, "targets": targets, "loss": loss, "seed": 0} | options
+        given = {"data": data, "targets": targets, "loss": loss, "seed": 0, "try_cures": False}
+        self._arguments = given | options
         self.reports: dict[int, SignalReport] = {}
 
     def _prepare(self, again: bool) -> None:

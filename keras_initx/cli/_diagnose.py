@@ -41,7 +41,14 @@ def add_diagnose(verbs: Any, read: Callable[[str, str], Any]) -> None:
         nargs="?",
         const="",
         metavar="LIMIT=NUMBER",
-        help="exit with 1 if a row breaks a limit, such as max_gain=2,max_dead=0.5; alone for the usual ones",
+        help="exit with 1 if there is a verdict or a row breaks a limit, such as max_gain=2,max_dead=0.5; "
+        "alone for the usual limits",
+    )
+    verb.add_argument(
+        "--allow", action="append", metavar="KIND", help="a kind of verdict that --check lets pass"
+    )
+    verb.add_argument(
+        "--no-cures", dest="try_cures", action="store_false", help="name cures without trying them"
     )
     verb.add_argument("--json", action="store_true", help="for a program to read")
 
@@ -50,16 +57,18 @@ def _diagnose(options: argparse.Namespace, read: Callable[[str, str], Any]) -> A
     from keras_initx.diagnostics import SignalError, diagnose
 
     limits = None if options.check is None else _limits(options.check)
+    if options.allow:
+        _check_allowed(options.allow, limits)
     if options.plot:
         _check_plot(options.plot)
-    given = {name: getattr(options, name) for name in ("loss", "samples", "seed", "jacobian")}
+    given = {name: getattr(options, name) for name in ("loss", "samples", "seed", "jacobian", "try_cures")}
     given["targets"] = options.targets and read(options.targets, "--targets")
     data = options.data and read(options.data, "--data")
     model = load_model(options.model, parse_shape(options.input_shape, "--input-shape"))
     report = diagnose(model, data, **given)
     if limits is not None:
         try:
-            report.check(**limits)
+            report.check(**limits, allow=options.allow or ())
         except SignalError as error:
             options.broken = str(error)
     if options.plot:
@@ -83,6 +92,17 @@ def _limits(texts: list[str]) -> dict[str, Any]:
                 "Write max_gain=2,max_dead=0.5."
             ) from None
     return found
+
+
+def _check_allowed(kinds: list[str], limits: dict[str, Any] | None) -> None:
+    """Says before a long run that nothing is checked, or that there is no such kind."""
+    from keras_initx.diagnostics import KINDS
+
+    if limits is None or not set(kinds) <= set(KINDS):
+        raise ValueError(
+            f"`--allow` must be a kind of verdict beside --check, of {', '.join(sorted(KINDS))}. "
+            f"Received: {', '.join(kinds)}{'' if limits is not None else ' without --check'}."
+        )
 
 
 def _check_plot(path: str) -> None:

@@ -3,6 +3,15 @@
 from keras_initx.diagnostics._diagnose import diagnose
 from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._jacobian import Spectrum
-from keras_initx.diagnostics._report import SignalError, SignalReport, SignalRow, Verdict
+from keras_initx.diagnostics._report import KINDS, SignalError, SignalReport, SignalRow, Verdict
 
-__all__ = ["Duplicate", "SignalError", "SignalReport", "SignalRow", "Spectrum", "Verdict", "diagnose"]
+__all__ = [
+    "KINDS",
+    "Duplicate",
+    "SignalError",
+    "SignalReport",
+    "SignalRow",
+    "Spectrum",
+    "Verdict",
+    "diagnose",
+]

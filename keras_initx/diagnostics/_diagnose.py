@@ -1,27 +1,22 @@
 """A report on the signal of a model, forward and backward, before the first step."""
 
 import contextlib
-import math
 import numbers
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from keras import tree
 
 import keras_initx.probe as probe
 from keras_initx.data import check_looked_up, knows_inputs, refusal, take_pair
-from keras_initx.diagnostics._duplicates import find_duplicates
+from keras_initx.diagnostics._cures import name_cures
+from keras_initx.diagnostics._exam import Exam
 from keras_initx.diagnostics._jacobian import spectrum_of
-from keras_initx.diagnostics._measure import Reading, gate_readings, measure
 from keras_initx.diagnostics._report import SignalReport
-from keras_initx.diagnostics._rows import row_of
-from keras_initx.diagnostics._updates import update_ratios
-from keras_initx.diagnostics._verdicts import verdicts_of
 from keras_initx.gradients import choose_loss
 from keras_initx.state import check_built
-from keras_initx.walk import KernelSite, input_specs, iter_kernels
+from keras_initx.walk import input_specs, iter_kernels
 
 __all__ = ["diagnose"]
 
@@ -35,12 +30,17 @@ def diagnose(
     samples: int = 64,
     training: bool = True,
     jacobian: bool = False,
+    try_cures: bool = True,
     seed: int | None = None,
 ) -> SignalReport:
     """Reports what a model makes of the signal and of the gradients before the first step.
 
     The model runs forward and backward once, as in training, and is left as it was: weights, moving
     statistics, seeds and the optimizer. `print(report)` shows a row per kernel and the verdicts.
+
+    Each verdict names its cure as code over `initx`, `model` and `data`. It was tried: the model is changed
+    by it, examined again, and put back. Of the cures that remove the verdict and raise no other, the verdict
+    names the one after which least is left to complain of.
 
     Law: a kernel with variance gain^2 / fan_in, of its true fan and with the gain of the activation that
     feeds it, gives pre-activations of the size that the row expects; `forward_gain` is the measured over the
@@ -67,7 +67,11 @@ def diagnose(
             with dropout.
         jacobian: Whether to compute the singular values of the outputs' Jacobian by the inputs, too, at the
             first row and in inference mode.
-        seed: Seed of what is drawn: input, the linear function, directions for the Jacobian.
+        try_cures: Whether to try cures where there are verdicts. That takes a run forward and backward for
+            each of at most eight cures, and a copy of all weights. Without it a verdict names the cure that
+            would be tried first.
+        seed: Seed of what is drawn: input, the linear function, directions for the Jacobian, and what a cure
+            draws (0 if None).
 
     Returns:
         A report with one row per kernel, in the order in which the layers run.
@@ -93,30 +97,24 @@ def diagnose(
     labels = tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels)
     objective = choose_loss(model, labels, loss, "diagnose", needed=False, seed=seed)
     sites = [site for site in iter_kernels(model) if site.is_matrix]
-    shown = [site for site in sites if not site.obstacle]
+    exam = Exam(model, batch, labels, objective, sites, training)
     with _refusing(model, batch):
-        value, readings, variables, gradients = measure(model, batch, labels, objective, shown, training)
-        readings |= gate_readings(model, batch, sites)
-    moves = update_ratios(model, variables, gradients)
-    slopes = {id(v): gradient for v, gradient in zip(variables, gradients, strict=True)}
-    rows = [row_of(site, readings.get(site, Reading()), slopes, moves) for site in sites]
-    pairs = list(zip(sites, rows, strict=True))
-    forward, backward = _end_to_end(sites, readings)
-    duplicates = find_duplicates(sites)
-    heads = [site for site in shown if site.is_output]
+        found = exam.run()
+    heads = [site for site in sites if site.is_output and not site.obstacle]
     spectrum = spectrum_of(model, batch, heads, seed) if jacobian else None
     return SignalReport(
-        rows=tuple(rows),
-        verdicts=verdicts_of(pairs, forward, backward, _agreement(sites, readings), duplicates),
-        loss=value,
+        rows=found.rows,
+        verdicts=name_cures(exam, found, 0 if seed is None else int(seed), try_cures),
+        loss=found.loss,
         loss_name="random projection" if labels is None else "compiled" if loss is None else "given",
         samples=count,
-        forward_gain=forward,
-        backward_gain=backward,
-        chi_1=_geometric_mean([row.chi for row in rows if row.chi and not row.normalized]),
-        duplicates=duplicates,
+        forward_gain=found.forward_gain,
+        backward_gain=found.backward_gain,
+        chi_1=found.chi_1,
+        duplicates=found.duplicates,
         jacobian=spectrum,
         seconds=time.perf_counter() - started,
+        step_kept=None if found.step is None else found.step.kept,
     )
 
 
@@ -129,41 +127,3 @@ def _refusing(model: Any, batch: Any) -> Iterator[None]:
         if knows_inputs(model) or probe.is_refusal(error):
             raise
         raise refusal(model, batch, error) from error
-
-
-def _end_to_end(
-    sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]
-) -> tuple[float | None, float | None]:
-    """Gains from what reaches the first kernels, or leaves embeddings, to the heads."""
-    first = [readings[site] for site in sites if site.depth == 0 and site in readings]
-    heads = [readings[site] for site in sites if site.is_output and site in readings]
-    ways_in = [(r.input_square, r.input_gradient) if r.input_square else _leaving(r) for r in first]
-    ways_out = [_leaving(reading) for reading in heads]
-    (square, length), (last_square, last_length) = _together(ways_in), _together(ways_out)
-    return (
-        math.sqrt(last_square / square) if square and last_square is not None else None,
-        length / last_length if last_length and length is not None else None,
-    )
-
-
-def _agreement(sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]) -> float | None:
-    """Mean cosine between two rows as they enter; None where they are integers."""
-    found = [readings[site].input_agreement for site in sites if site in readings]
-    return min((value for value in found if value is not None), default=None)
-
-
-def _leaving(reading: Reading) -> tuple[float | None, float | None]:
-    return (reading.signal[1] if reading.signal else None), reading.gradient
-
-
-def _together(ways: list[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
-    """The mean of the second moments and the length of all gradients; None if any is not known."""
-    squares = [square for square, _ in ways if square is not None]
-    lengths = [length for _, length in ways if length is not None]
-    if not ways or len(squares) < len(ways) or len(lengths) < len(ways):
-        return None, None
-    return sum(squares) / len(squares), math.hypot(*lengths)
-
-
-def _geometric_mean(values: Sequence[float]) -> float | None:
-    return math.exp(float(np.mean(np.log(values)))) if values else None

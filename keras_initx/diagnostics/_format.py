@@ -96,12 +96,15 @@ def _totals(report: "SignalReport") -> list[str]:
     gains = {"forward gain": report.forward_gain, "backward gain": report.backward_gain}
     known = {name: value for name, value in (gains | {"chi_1": report.chi_1}).items() if value is not None}
     numbers = [f"{name} {value:.3g}" for name, value in known.items()]
+    kept = report.step_kept
+    step = [] if kept is None else [f"a step keeps {kept:.0%} of what its gradient promises"]
     lines = [
         ", ".join(
             [
                 f"{len(report.rows)} kernels on {report.samples} rows",
                 *numbers,
                 f"loss {report.loss:.4g} ({report.loss_name})",
+                *step,
                 f"{report.seconds:.2f} s",
             ]
         )
@@ -113,5 +116,12 @@ def _totals(report: "SignalReport") -> list[str]:
             f"{spectrum.largest:.4g}, root mean square {math.sqrt(spectrum.mean_square):.4g}"
         )
     count = len(report.verdicts)
-    lines.append(f"{count} verdict{'s' if count > 1 else ''}" if count else "no verdicts")
+    lines.append(f"{count} verdict{'s' if count > 1 else ''}" if count else f"no verdicts{_untold(report)}")
     return lines
+
+
+def _untold(report: "SignalReport") -> str:
+    """What a report without verdicts does not promise."""
+    if report.step_kept is None:
+        return "; nothing is known of the learning rate without targets and a compiled optimizer"
+    return "; of the learning rate the first step alone is known"

@@ -15,7 +15,7 @@ from keras_initx.gradients import Objective, to_numpy, value_and_gradients
 from keras_initx.recurrence import fit_cells, obstacle
 from keras_initx.walk import KernelSite
 
-__all__ = ["Reading", "gate_readings", "measure"]
+__all__ = ["Reading", "gate_readings", "loss_at", "measure"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Reading:
         input_square: Second moment of what reaches it, None where that is integers.
         input_agreement: Mean cosine between two rows of what reaches a first kernel.
         signal: Mean, second moment and non-finite fraction of its pre-activation.
-        agreement: Mean cosine between the pre-activations of two rows.
+        own: The same of a head's pre-activation without its bias, which may be a prior; None for others.
+        agreement: Mean cosine between the pre-activations of two rows, of a head's without its bias.
         activation: Mean, second moment and non-finite fraction of its activation.
         dead: Fraction of units whose activation is 0 on all rows.
         saturated: Fraction of its activation near a bound.
@@ -37,6 +38,7 @@ class Reading:
     input_square: float | None = None
     input_agreement: float | None = None
     signal: tuple[float, ...] | None = None
+    own: tuple[float, ...] | None = None
     agreement: float | None = None
     activation: tuple[float, ...] | None = None
     dead: float | None = None
@@ -67,10 +69,7 @@ def measure(
         The loss, what was read of each site, the trainable variables, and the gradients by them.
     """
     variables = list(model.trainable_variables)
-    batch, targets = (
-        tree.map_structure(lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), part)
-        for part in (batch, targets)
-    )
+    batch, targets = _tensors(batch), _tensors(targets)
 
     def loss(values: Sequence[Any]) -> Any:
         pass_ = _Pass(sites, values[len(variables) :])
@@ -100,6 +99,27 @@ def measure(
     return float(to_numpy(value)), readings, variables, gradients[: len(variables)]
 
 
+def loss_at(model: Any, batch: Any, targets: Any, objective: Objective, training: bool, values: Any) -> float:
+    """Returns the loss where the trainable variables have these values; random masks are `measure`'s.
+
+    Args:
+        model: As in `measure`.
+        batch: As in `measure`.
+        targets: As in `measure`.
+        objective: As in `measure`.
+        training: As in `measure`.
+        values: Tensors.
+    """
+    batch, targets = _tensors(batch), _tensors(targets)
+    with keras.StatelessScope(list(zip(model.trainable_variables, values, strict=True))):
+        outputs = probe.run(model, batch, [], lambda _, output: output, training=training)
+        return float(to_numpy(ops.cast(objective(batch, targets, outputs), "float32")))
+
+
+def _tensors(structure: Any) -> Any:
+    return tree.map_structure(lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), structure)
+
+
 class _Pass:
     """What is called as a model runs, and the tensors that it has read: by site, by name, one per call."""
 
@@ -123,7 +143,12 @@ class _Pass:
 
     def observe(self, site: KernelSite, output: Any) -> Any:
         self._add(site, "signal", signal(output))
-        self._add(site, "agreement", agreement(output))
+        own = _without_bias(site, output) if site.is_output else output
+        self._add(site, "agreement", agreement(own))
+        if site.is_output:
+            self._add(site, "own", signal(own))
+            if site.feeds is not None:
+                self._add(site, "saturated", saturated_fraction(_activate(site.feeds, own), site.feeds))
         if site.feeds is None or not (site.feeds_layer or site.feeds_normalized):
             active = output if site.feeds is None else _activate(site.feeds, output)
             self._activated(site, active)
@@ -143,7 +168,20 @@ class _Pass:
         self._add(site, "activation", signal(output))
         if site.feeds is not None and site.unit_axes is not None:
             self._add(site, "dead", dead_fraction(output, site.unit_axes[1]))
-            self._add(site, "saturated", saturated_fraction(output, site.feeds))
+            if not site.is_output:
+                self._add(site, "saturated", saturated_fraction(output, site.feeds))
+
+
+def _without_bias(site: KernelSite, output: Any) -> Any:
+    """A head's pre-activation by its kernel alone: what its bias adds, a prior, is the same for all rows."""
+    if site.bias is None or site.unit_axes is None:
+        return output
+    axes = {axis % len(output.shape) for axis in site.unit_axes[1]}
+    shape = [size if axis in axes else 1 for axis, size in enumerate(output.shape)]
+    if math.prod(shape) != math.prod(site.bias.shape):
+        return output
+    bias = ops.reshape(ops.cast(ops.convert_to_tensor(site.bias.value), output.dtype), shape)
+    return ops.stop_gradient(output) - ops.stop_gradient(bias)
 
 
 def _activate(activation: Any, output: Any) -> Any:
@@ -156,12 +194,16 @@ def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient
     def number(name: str) -> float | None:
         return float(mean[name]) if name in mean else None
 
+    def moments(name: str) -> tuple[float, ...] | None:
+        return tuple(map(float, mean[name])) if name in mean else None
+
     return Reading(
         input_square=number("inputs"),
         input_agreement=number("input_agreement"),
-        signal=tuple(map(float, mean["signal"])) if "signal" in mean else None,
+        signal=moments("signal"),
+        own=moments("own"),
         agreement=number("agreement"),
-        activation=tuple(map(float, mean["activation"])) if "activation" in mean else None,
+        activation=moments("activation"),
         dead=number("dead"),
         saturated=number("saturated"),
         input_gradient=input_gradient if "inputs" in mean else None,

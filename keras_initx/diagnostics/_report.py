@@ -3,13 +3,20 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._format import as_html, as_rich, as_text
 from keras_initx.diagnostics._jacobian import Spectrum
 
-__all__ = ["SignalError", "SignalReport", "SignalRow", "Verdict"]
+__all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
+
+# Of verdicts: what matters most first.
+KINDS = (
+    *("nonfinite", "symmetry", "duplicate", "forward", "backward", "variance", "saturated", "dead"),
+    *("collapse", "no_gradient", "update"),
+)
 
 
 class SignalError(ValueError):
@@ -24,12 +31,15 @@ class SignalError(ValueError):
 class SignalRow:
     """What one kernel makes of the signal; None for what does not apply or was not seen.
 
+    A head's bias may be a prior: `forward_gain`, `saturated` and `correlation` of a head leave it out.
+
     Attributes:
         path: Path of the kernel within the model.
         role: Role of the kernel, as in `keras_initx.walk`.
         units: Number of its outputs: channels, features.
         expected_std: What a kernel of variance gain^2 / fan_in, with its true fan and the gain of the
-            activation that feeds it, would make of what reaches it: a root mean square.
+            activation that feeds it, would make of what reaches it: a root mean square. 1 for an embedding
+            that does not make the logits, too.
         preactivation_std: Standard deviation of its pre-activation over rows, positions and units.
         forward_gain: Root mean square of the pre-activation over `expected_std`.
         kernel_gain: The same by the kernel alone: sqrt(fan_in E[w^2]) over the gain.
@@ -87,7 +97,7 @@ class Verdict:
         kind: `nonfinite`, `symmetry`, `duplicate`, `variance`, `dead`, `saturated`, `forward`, `backward`,
             `collapse`, `no_gradient` or `update`.
         message: What is wrong, in a sentence.
-        cure: What to do, as code or in words.
+        cure: What to do, as code over `initx`, `model` and `data`; a comment where no cure is known.
     """
 
     path: str
@@ -116,7 +126,10 @@ class SignalReport:
         chi_1: Geometric mean of the rows' chi, those before a normalization left out; None if there is none.
         duplicates: Pairs of kernels that are equal, or perfectly correlated.
         jacobian: Singular values of outputs by inputs, where they were asked for.
-        seconds: Seconds spent.
+        seconds: Seconds spent, cures included.
+        step_kept: By how much one step of the compiled optimizer lowers the loss on the batch, over what its
+            gradient promises: 1 for a tiny step, below 0 where the loss rises; None without targets or
+            optimizer.
     """
 
     rows: tuple[SignalRow, ...]
@@ -130,6 +143,7 @@ class SignalReport:
     duplicates: tuple[Duplicate, ...]
     jacobian: Spectrum | None
     seconds: float
+    step_kept: float | None = None
 
     def check(
         self,
@@ -138,9 +152,10 @@ class SignalReport:
         max_dead: float | None = 0.5,
         max_saturated: float | None = 0.5,
         max_update_ratio: float | None = None,
-        max_verdicts: int | None = None,
+        max_verdicts: int | None = 0,
+        allow: Sequence[str] = (),
     ) -> None:
-        """Raises SignalError when a row breaks a limit; NaN, Inf and equal kernels break any.
+        """Raises SignalError when a row breaks a limit, or there is a verdict that is not allowed.
 
         Gains of kernels before a normalization are not looked at, and those within a residual branch may be
         small. The output of few units is large or small by chance: limits of gains are widened by three
@@ -151,11 +166,12 @@ class SignalReport:
             max_dead: Largest fraction of dead units.
             max_saturated: Largest fraction of saturated activations.
             max_update_ratio: Largest ratio of an update to its weights.
-            max_verdicts: Most verdicts.
+            max_verdicts: Most verdicts; None for any number, but NaN, Inf and equal kernels break it still.
+            allow: Kinds of verdicts that do not count, such as `("update",)`.
 
         Raises:
             SignalError: With the rows that break a limit.
-            ValueError: If a limit is not a positive number.
+            ValueError: If a limit is not a positive number, or there is no such kind.
         """
         limits = {
             "max_gain": max_gain,
@@ -169,11 +185,14 @@ class SignalReport:
                 raise ValueError(f"`{name}` must be None or a number of at least 0. Received: {limit!r}.")
         if max_gain is not None and max_gain < 1:
             raise ValueError(f"`max_gain` must be at least 1. Received: max_gain={max_gain!r}.")
-        broken = {row: found for row in self.rows if (found := _broken(row, limits))}
+        allowed = _check_kinds(allow)
+        broken = {row: found for row in self.rows if (found := _broken(row, limits, allowed))}
         lines = [f"{row.path}: {'; '.join(found)}" for row, found in broken.items()]
-        lines += [f"{d.path} and {d.other}: perfectly correlated" for d in self.duplicates]
-        if max_verdicts is not None and len(self.verdicts) > max_verdicts:
-            lines += map(str, self.verdicts)
+        if "duplicate" not in allowed:
+            lines += [f"{d.path} and {d.other}: perfectly correlated" for d in self.duplicates]
+        verdicts = [str(verdict) for verdict in self.verdicts if verdict.kind not in allowed]
+        if max_verdicts is not None and len(verdicts) > max_verdicts:
+            lines += verdicts
         if lines:
             given = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
             raise SignalError("\n".join([f"the signal breaks a limit ({given}):", *lines]), tuple(broken))
@@ -199,8 +218,18 @@ class SignalReport:
         return as_html(self)
 
 
-def _broken(row: SignalRow, limits: dict[str, Any]) -> list[str]:
-    found = [f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"] if row.nonfinite else []
+def _check_kinds(allow: Any) -> set[str]:
+    kinds = {allow} if isinstance(allow, str) else set(allow)
+    if not kinds <= set(KINDS):
+        raise ValueError(
+            f"`allow` must hold kinds of verdicts, of {sorted(KINDS)}. Received: allow={allow!r}."
+        )
+    return kinds
+
+
+def _broken(row: SignalRow, limits: dict[str, Any], allowed: set[str]) -> list[str]:
+    bad = row.nonfinite and "nonfinite" not in allowed
+    found = [f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"] if bad else []
     gain = limits["max_gain"]
     if gain is not None and not row.normalized:
         spread = 3 / math.sqrt(2 * (row.units or 1))

@@ -12,7 +12,9 @@ from keras_initx.diagnostics._statistics import signal
 from keras_initx.gains import second_moments
 from keras_initx.walk import KernelSite
 
-__all__ = ["row_of"]
+__all__ = ["UNREACHED", "row_of"]
+
+UNREACHED = "the data never reached it"
 
 
 def row_of(
@@ -29,6 +31,7 @@ def row_of(
     mean, square, nonfinite = reading.signal or (None, None, 0.0)
     active_mean, active_square, active_nonfinite = reading.activation or (None, None, 0.0)
     weight_std, weight_square, weight_nonfinite = _of_weights(site.kernel.value)
+    own_square = (reading.own or reading.signal or (None, None))[1]
     expected = _expected(site, reading)
     std = _spread(mean, square)
     slope = _slope(site.feeds, std) if not site.feeds_normalized else None
@@ -42,7 +45,7 @@ def row_of(
         else None,
         expected_std=expected,
         preactivation_std=std,
-        forward_gain=None if zero or not expected or square is None else math.sqrt(square) / expected,
+        forward_gain=None if zero or not expected or own_square is None else math.sqrt(own_square) / expected,
         kernel_gain=None if zero or fan_in is None else _kernel_gain(site, fan_in * weight_square),
         backward_gain=None if zero else _backward(site, reading),
         signal_gradient=reading.gradient,
@@ -70,18 +73,16 @@ def _gradient_std(gradient: Any) -> float | None:
     return _spread(mean, square)
 
 
-def _units(site: KernelSite) -> int | None:
-    return math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0]) if site.unit_axes else None
-
-
 def _note(site: KernelSite, reading: Reading, zero: bool) -> str:
     if reading.signal is None:
-        return site.obstacle or "the data never reached it"
+        return site.obstacle or UNREACHED
     return "all zero" if zero else site.note
 
 
 def _expected(site: KernelSite, reading: Reading) -> float | None:
-    """Size of the pre-activation under the law, on what reaches the kernel."""
+    """Size of the pre-activation under the law, on what reaches the kernel; of a looked-up row, 1."""
+    if site.role == "embedding" and site.fans is not None and not site.tied:
+        return 1.0
     moments = _moments(site.activation)
     if reading.input_square is None or site.fans is None or site.note or moments is None or not moments[0]:
         return None

@@ -1,36 +1,66 @@
-"""What one step of the compiled optimizer would do to the weights."""
+"""What one step of the compiled optimizer would do to the weights, and to the loss."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx.gradients import to_numpy
 from keras_initx.state import slotted
 
-__all__ = ["update_ratios"]
+__all__ = ["Step", "current_rate", "take_step"]
+
+_TELLS = 1e-4  # of the loss: a smaller promise is lost in float32
 
 
-def update_ratios(model: Any, variables: Sequence[Any], gradients: Sequence[Any]) -> dict[int, float]:
-    """Returns how far one step moves each variable, relative to its size, by the variable's id.
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step of an optimizer.
 
-    The step is taken on copies by a copy of the optimizer, in its present state.
+    Attributes:
+        ratios: Root mean square of the change of each variable over that of its values, by the variable's id;
+            of variables that are not all zero.
+        promise: By how much the loss would fall if it were as linear as its gradient says.
+        fall: By how much it falls; None where that was not measured.
+    """
+
+    ratios: dict[int, float]
+    promise: float
+    fall: Any = None
+
+    @property
+    def kept(self) -> float | None:
+        """What is kept of the promise: 1 for a tiny step, below 0 where the loss rises."""
+        return None if self.fall is None else self.fall / self.promise
+
+
+def take_step(
+    model: Any,
+    variables: Sequence[Any],
+    gradients: Sequence[Any],
+    loss: float,
+    loss_at: Callable[[Sequence[Any]], float] | None = None,
+    rate: float | None = None,
+) -> Step | None:
+    """Takes a step on copies, by a copy of the optimizer in its present state.
 
     Args:
-        model: A Keras model; without an optimizer there are no ratios.
+        model: A Keras model; without an optimizer there is no step.
         variables: Its trainable variables.
         gradients: Gradients by them.
+        loss: The loss before the step.
+        loss_at: From values of the variables to the loss; None to leave the loss after the step unmeasured.
+        rate: Learning rate of the step; None for the optimizer's own.
 
     Returns:
-        The root mean square of the change over that of the values; of variables that are not all zero, and
-        that the optimizer has slots for where it is built.
+        The step; of the variables that the optimizer has slots for, where it is built.
     """
-    optimizer = getattr(model, "optimizer", None)
+    optimizer = _inner(model)
     if optimizer is None or not variables:
-        return {}
-    # Its step of gradients in their own scale is that of a LossScaleOptimizer, whose `apply` fails on JAX.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        return None
     known = slotted(optimizer) if optimizer.built else list(variables)
     copies = {id(variable): _copy(variable) for variable in known}
     copy = type(optimizer).from_config(optimizer.get_config())
@@ -38,17 +68,46 @@ def update_ratios(model: Any, variables: Sequence[Any], gradients: Sequence[Any]
     if optimizer.built:
         for new, old in zip(copy.variables, optimizer.variables, strict=True):
             new.assign(old.value)
+    if rate is not None:
+        copy.learning_rate = rate if _is_number(copy) else lambda: rate
     scale = float(copy.scale_loss(1.0))
     slopes = {id(v): gradient * scale for v, gradient in zip(variables, gradients, strict=True)}
     # What was frozen after the optimizer was built stands still, and keeps its place beside its slots.
     rest = {key: ops.zeros_like(value.value) for key, value in copies.items() if key not in slopes}
     copy.apply([(slopes | rest)[key] for key in copies], list(copies.values()))
-    found = {}
-    for variable in variables:
-        moved, size = copies.get(id(variable)), _rms(variable.value)
-        if moved is not None and size > 0:
-            found[id(variable)] = _rms(moved.value - variable.value) / size
-    return found
+    ratios, promise = {}, 0.0
+    for variable, gradient in zip(variables, gradients, strict=True):
+        if (moved := copies.get(id(variable))) is None:
+            continue
+        change = ops.subtract(_plain(moved), _plain(variable))
+        promise -= float(to_numpy(ops.sum(change * ops.cast(ops.stop_gradient(gradient), "float32"))))
+        size = _rms(_plain(variable))
+        if size > 0:
+            ratios[id(variable)] = _rms(change) / size
+    if loss_at is None or not promise > _TELLS * abs(loss):
+        return Step(ratios, promise)
+    after = [ops.convert_to_tensor(copies.get(id(variable), variable).value) for variable in variables]
+    return Step(ratios, promise, loss - loss_at(after))
+
+
+def current_rate(model: Any) -> tuple[float, bool]:
+    """Returns the learning rate of the next step, and whether it is a number that can be set."""
+    optimizer = _inner(model)
+    return float(to_numpy(ops.convert_to_tensor(optimizer.learning_rate))), _is_number(optimizer)
+
+
+def _inner(model: Any) -> Any:
+    """The optimizer whose step is taken: a LossScaleOptimizer's `apply` fails on JAX."""
+    optimizer = getattr(model, "optimizer", None)
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _is_number(optimizer: Any) -> bool:
+    return isinstance(optimizer.get_config()["learning_rate"], float)
+
+
+def _plain(variable: Any) -> Any:
+    return ops.cast(ops.stop_gradient(ops.convert_to_tensor(variable.value)), "float32")
 
 
 def _copy(variable: Any) -> Any:
@@ -59,5 +118,4 @@ def _copy(variable: Any) -> Any:
 
 
 def _rms(tensor: Any) -> float:
-    square = ops.mean(ops.square(ops.cast(ops.stop_gradient(tensor), "float32")))
-    return float(np.sqrt(ops.convert_to_numpy(square)))
+    return float(np.sqrt(to_numpy(ops.mean(ops.square(tensor)))))

@@ -55,9 +55,10 @@ def test_each_number_is_that_of_numpy():
     inputs, outputs, slopes, entering = numpy_pass(model, X, Y)
     square, slope = second_moments("tanh")
     for number, row in enumerate(report.rows):
-        kernel, _ = model.layers[number].get_weights()
+        kernel, bias = model.layers[number].get_weights()
         z, active = outputs[number], np.tanh(outputs[number]) if number < 3 else outputs[number]
-        unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+        own = z if number < 3 else z - bias  # a head's bias may be a prior
+        unit = own / np.linalg.norm(own, axis=1, keepdims=True)
         cosines = (unit @ unit.T)[~np.eye(32, dtype=bool)]
         feeding, derivative = (1.0, 1.0) if number == 0 else (square, slope)
         expected = np.sqrt(np.mean(inputs[number] ** 2) / feeding)
@@ -65,7 +66,7 @@ def test_each_number_is_that_of_numpy():
         wanted = {
             "preactivation_std": z.std(),
             "expected_std": expected,
-            "forward_gain": np.sqrt(np.mean(z**2)) / expected,
+            "forward_gain": np.sqrt(np.mean(own**2)) / expected,
             "kernel_gain": np.sqrt(kernel.shape[0] * np.mean(kernel**2) * feeding),
             "backward_gain": back,
             "activation_mean": active.mean(),
@@ -82,7 +83,8 @@ def test_each_number_is_that_of_numpy():
             ), name
     first, head = np.linalg.norm(entering[0]), np.linalg.norm(slopes[-1])
     assert report.backward_gain == pytest.approx(first / head, rel=1e-4)
-    assert report.forward_gain == pytest.approx(np.sqrt(np.mean(outputs[-1] ** 2) / np.mean(X**2)), rel=1e-4)
+    left = outputs[-1] - model.layers[-1].get_weights()[1]
+    assert report.forward_gain == pytest.approx(np.sqrt(np.mean(left**2) / np.mean(X**2)), rel=1e-4)
     log_odds = outputs[-1] - np.log(np.exp(outputs[-1]).sum(1, keepdims=True))
     assert report.loss == pytest.approx(-np.mean(log_odds[np.arange(32), Y]), rel=1e-5)
 
@@ -191,6 +193,32 @@ def test_a_layer_unfrozen_after_a_fit_has_no_slots_and_no_ratio():
     first, *rest = [row.update_ratio for row in initx.diagnose(model, X, Y).rows]
     assert first is None
     assert rest == pytest.approx(frozen[1:], rel=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.1, 4.0])
+def test_what_a_step_keeps_is_what_training_shows(rate):
+    model = mlp(optimizer=keras.optimizers.SGD(rate), loss=keras.losses.SparseCategoricalCrossentropy(True))
+    report = initx.diagnose(model, X, Y)
+    old = model.get_weights()
+    model.fit(X, Y, batch_size=32, verbose=0)
+    # SGD moves each weight by -rate times its gradient, which promises rate |g|^2.
+    square = sum(np.sum((one - other) ** 2) for one, other in zip(old, model.get_weights(), strict=True))
+    fall = report.loss - initx.diagnose(model, X, Y).loss
+    assert report.step_kept == pytest.approx(fall / (square / rate), rel=1e-2, abs=1e-2)
+
+
+def test_the_loss_after_a_step_is_taken_with_the_masks_of_before():
+    """At a tiny rate all of the promise is kept; other masks would make other losses."""
+    model = keras.Sequential(
+        [layers.Input((16,)), layers.Dense(32, "tanh"), layers.Dropout(0.5), layers.Dense(4)]
+    )
+    model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(True))
+    assert initx.diagnose(model, X, Y).step_kept == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_step_says_nothing_of_the_loss_without_targets_or_optimizer():
+    assert initx.diagnose(mlp(optimizer="sgd", loss="mse"), X).step_kept is None
+    assert initx.diagnose(mlp(), X, Y, keras.losses.SparseCategoricalCrossentropy(True)).step_kept is None
 
 
 @pytest.mark.tensorflow

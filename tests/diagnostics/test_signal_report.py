@@ -57,6 +57,52 @@ def test_a_report_without_faults_passes(report):
     report.check(max_verdicts=0)
 
 
+def stalled():
+    """Glorot's law on ReLU: each layer halves the variance, which is no fault of any one."""
+    model = keras.Sequential([layers.Input((8,)), *(layers.Dense(64, "relu") for _ in range(30))])
+    initx.initialize(model, "glorot_normal", seed=0)
+    return initx.diagnose(model, X, seed=0, try_cures=False)
+
+
+def test_a_verdict_fails_the_check_unless_it_is_allowed():
+    report = stalled()
+    assert [verdict.kind for verdict in report.verdicts] == ["forward", "backward"]
+    with pytest.raises(SignalError, match="the signal shrinks by"):
+        report.check()
+    with pytest.raises(SignalError, match="the gradient shrinks by") as caught:
+        report.check(max_gain=None, allow="forward")
+    assert caught.value.rows == ()
+    with pytest.raises(SignalError, match="max_verdicts=1"):
+        report.check(max_gain=None, max_verdicts=1)
+    for allowed in ({"allow": ("backward", "forward")}, {"max_verdicts": 2}, {"max_verdicts": None}):
+        report.check(max_gain=None, **allowed)
+    with pytest.raises(
+        ValueError, match=r"`allow` must hold kinds of verdicts, of \['backward', .*allow='small'"
+    ):
+        report.check(allow="small")
+
+
+def test_equal_kernels_break_any_limit_unless_they_are_allowed():
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(8), layers.Dense(8)])
+    initx.initialize(model, "by_role", seed=1)
+    model.layers[1].kernel.assign(model.layers[0].kernel.value)
+    report = initx.diagnose(model, X, seed=0)
+    with pytest.raises(SignalError, match="perfectly correlated"):
+        report.check(max_gain=None, max_verdicts=None)
+    report.check(max_gain=None, allow="duplicate")
+
+
+def test_no_verdicts_promises_nothing_of_the_learning_rate(report):
+    assert str(report).splitlines()[-1].startswith("no verdicts; nothing is known of the learning rate")
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(8, "relu"), layers.Dense(8)])
+    initx.initialize(model, "by_role", seed=1)
+    model.compile(keras.optimizers.SGD(1e-3), "mse")
+    *_, totals, last = str(initx.diagnose(model, X, np.ones((16, 8)), seed=0)).splitlines()
+    kept = int(totals.split("a step keeps ")[1].split("%")[0])
+    assert 90 <= kept <= 101  # nearly all, at so small a rate
+    assert last == "no verdicts; of the learning rate the first step alone is known"
+
+
 def test_limits_that_are_broken_name_the_rows():
     model = keras.Sequential([layers.Input((8,)), *(layers.Dense(64, name=f"h{n}") for n in range(3))])
     initx.initialize(model, "by_role", seed=1)
@@ -65,5 +111,6 @@ def test_limits_that_are_broken_name_the_rows():
     with pytest.raises(SignalError, match="h1: forward_gain") as caught:
         report.check(max_gain=2.0)
     assert [row.path for row in caught.value.rows] == ["h1"]
+    # Four times too large is no verdict by itself: sixteen is.
     report.check(max_gain=8.0)
     report.check(max_gain=None)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from model_table import APPLICATIONS, application, light_elsewhere
+from model_table import APPLICATIONS, application, backbone, light_elsewhere
 
 import keras_initx as initx
 
@@ -206,3 +206,138 @@ def test_a_model_of_zeros_gets_no_gradient():
     verdict = only(initx.diagnose(model, X, seed=0))
     assert (verdict.path, verdict.kind) == ("a", "no_gradient")
     assert verdict.message.endswith("nor 1 more")
+
+
+def tokens(norm):
+    x = inputs = layers.Input((12,), dtype="int32")
+    x = layers.Embedding(64, 32, name="words")(x)
+    if norm:
+        x = layers.LayerNormalization()(x)
+    for _ in range(3):
+        x = layers.Conv1D(32, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
+    return keras.Model(inputs, layers.Dense(8)(layers.GlobalAveragePooling1D()(x)))
+
+
+def test_a_table_that_starts_small_is_told_where_no_normalization_follows():
+    """Keras draws tables uniformly from -0.05 to 0.05: variance 1 / 1200."""
+    verdict = only(initx.diagnose(tokens(norm=False), seed=0))
+    assert (verdict.kind, verdict.path) == ("variance", "words/embeddings")
+    times = float(verdict.message.split("variance ")[1].split(" times")[0])
+    # 64 words of 32 entries each: the second moment of uniform ones has the relative error sqrt(0.8 / 2048),
+    # and some words are drawn more often than others.
+    assert times == pytest.approx(1200, rel=0.15)
+    assert initx.diagnose(tokens(norm=True), seed=0).verdicts == ()
+
+
+def test_a_small_table_that_is_added_to_a_large_one_is_harmless():
+    inputs = layers.Input((12,), dtype="int32")
+    tables = [layers.Embedding(64, 32, name=name) for name in ("words", "places")]
+    model = keras.Model(inputs, layers.Dense(8)(layers.add([table(inputs) for table in tables])))
+    initx.initialize(model, "by_role", seed=0)
+    places = model.get_layer("places").embeddings
+    places.assign(0.02 * places.value)
+    assert initx.diagnose(model, seed=0).verdicts == ()
+    words = model.get_layer("words").embeddings
+    words.assign(0.02 * words.value)
+    found = {verdict.path for verdict in initx.diagnose(model, seed=0).verdicts}
+    assert found == {"words/embeddings", "places/embeddings"}
+
+
+@pytest.mark.parametrize("name", ["Bert", "GPT2", "T5", "Whisper", "ViT"])
+@pytest.mark.tensorflow
+def test_small_tables_of_transformers_are_harmless(name):
+    assert initx.diagnose(backbone(name), seed=0, samples=8).verdicts == ()
+
+
+@pytest.mark.parametrize("stddev", [0.01, 0.02])
+def test_fans_are_blamed_only_for_the_size_that_they_give(stddev):
+    """A standard deviation that someone chose is no law of a wrong fan, which is 1 / 24, say, here."""
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 64)),
+            layers.DepthwiseConv2D(3, name="dw"),
+            layers.Conv2D(64, 1, kernel_initializer="lecun_normal"),
+        ]
+    )
+    model.get_layer("dw").kernel.assign(stddev * np.random.default_rng(1).normal(size=(3, 3, 64, 1)))
+    verdict = only(initx.diagnose(model, IMAGES, seed=0))
+    assert (verdict.kind, verdict.path) == ("variance", "dw")
+    assert "fans" not in verdict.message
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_a_prior_of_a_head_is_no_fault(activation):
+    model = net()
+    head = model.get_layer("head")
+    head.activation = keras.activations.get(activation)
+    head.kernel.assign(0.01 / 0.25 * head.kernel.value)
+    head.bias.assign(np.full(8, -4.6))  # p = 0.01
+    report = initx.diagnose(model, X, seed=0)
+    assert report.verdicts == ()
+    report.check(max_gain=None)
+
+
+def test_a_head_that_its_kernel_saturates_is_a_fault():
+    model = net()
+    head = model.get_layer("head")
+    head.activation = keras.activations.sigmoid
+    head.kernel.assign(20 * head.kernel.value)
+    assert "saturated" in {verdict.kind for verdict in initx.diagnose(model, X, seed=0).verdicts}
+
+
+def transformer(alpha=None, cross=False, norm=True, width=32):
+    """Pre-norm, post-norm where there is an alpha; with tokens, a head, and a memory to look at or none."""
+    normal = layers.LayerNormalization if norm else lambda: lambda x: x
+    ids, memory = layers.Input((8,), dtype="int32"), layers.Input((6, width))
+    x = layers.Embedding(50, width, name="tokens")(ids)
+    for number in range(2):
+        for part in ("self", "cross", "mlp") if cross else ("self", "mlp"):
+            y = x if alpha else normal()(x)
+            if part == "mlp":
+                y = layers.Dense(width)(layers.Dense(64, "gelu")(y))
+            else:
+                y = layers.MultiHeadAttention(4, 8, name=f"{part}{number}")(
+                    y, memory if part == "cross" else y
+                )
+            x = normal()(alpha * x + y) if alpha else x + y
+    inputs = [ids, memory] if cross else ids
+    return keras.Model(inputs, layers.Dense(10, name="head")(normal()(x)))
+
+
+def residual(scales=False):
+    x = inputs = layers.Input((32,))
+    for _ in range(4):
+        branch = layers.Dense(32)(layers.Dense(32, "relu")(x))
+        x = layers.add([x, initx.layers.ResidualScale()(branch) if scales else branch])
+    return keras.Model(inputs, layers.Dense(8)(x))
+
+
+# Each strategy on models that it is made for.
+MADE_FOR = {
+    "AutoInit": (net, residual, transformer),
+    "by_role": (net, residual, transformer),
+    "DeepNorm": (lambda: transformer(alpha=4**0.25), lambda: transformer(alpha=6**0.25, cross=True)),
+    "Fixup": (residual,),
+    "GPT2Residual": (transformer, lambda: transformer(cross=True)),
+    "Mimetic": (transformer,),
+    "MuP": (lambda: transformer(width=64),),
+    "ReZero": (lambda: residual(scales=True),),
+    "SkipInit": (lambda: residual(scales=True),),
+    "TFixup": (lambda: transformer(norm=False), lambda: transformer(norm=False, cross=True)),
+    "ZeroHead": (net, transformer),
+    "ZeroResidual": (residual, transformer),
+}
+
+
+def test_a_model_is_named_for_each_strategy():
+    assert set(MADE_FOR) >= set(initx.strategies.STRATEGIES)
+
+
+@pytest.mark.parametrize("strategy", MADE_FOR)
+def test_what_a_strategy_means_to_do_is_no_fault(strategy):
+    scheme = initx.strategies.MuP(base=transformer()) if strategy == "MuP" else strategy
+    for build in MADE_FOR[strategy]:
+        model = build()
+        initx.initialize(model, scheme, seed=0)
+        report = initx.diagnose(model, seed=0, samples=32)
+        assert [str(verdict) for verdict in report.verdicts] == []

@@ -1,0 +1,142 @@
+"""One examination of a model: its rows, its gains, and what is wrong."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_initx.diagnostics._duplicates import Duplicate, find_duplicates
+from keras_initx.diagnostics._measure import Reading, gate_readings, loss_at, measure
+from keras_initx.diagnostics._report import SignalRow
+from keras_initx.diagnostics._rows import row_of
+from keras_initx.diagnostics._updates import Step, take_step
+from keras_initx.diagnostics._verdicts import SIZE, Finding, findings_of
+from keras_initx.gradients import Objective
+from keras_initx.walk import KernelSite
+
+__all__ = ["Exam", "Examined"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """What one examination found; the attributes are the report's.
+
+    Attributes:
+        rows: Rows by kernel.
+        findings: What is wrong.
+        loss: The loss.
+        forward_gain: The model's.
+        backward_gain: The model's.
+        duplicates: Kernels that are copies.
+        step: One step of the optimizer, or None.
+        gradients: Gradients by the trainable variables.
+    """
+
+    rows: tuple[SignalRow, ...]
+    findings: tuple[Finding, ...]
+    loss: float
+    forward_gain: float | None
+    backward_gain: float | None
+    duplicates: tuple[Duplicate, ...]
+    step: Step | None
+    gradients: list[Any]
+
+    @property
+    def chi_1(self) -> float | None:
+        """Geometric mean of the rows' chi."""
+        values = [row.chi for row in self.rows if row.chi and not row.normalized]
+        return math.exp(float(np.mean(np.log(values)))) if values else None
+
+    @property
+    def excess(self) -> float:
+        """Log of how far the signal is from unit size where it is farthest, beyond what does no harm."""
+        sizes = [
+            row.forward_gain * row.expected_std
+            for row in self.rows
+            if row.forward_gain is not None and row.expected_std and not (row.normalized or row.in_branch)
+        ]
+        if not all(0 < size < math.inf for size in sizes):
+            return math.inf
+        return max((max(abs(math.log(size)) - math.log(SIZE), 0.0) for size in sizes), default=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exam:
+    """What a model is examined on, so that it can be done again.
+
+    Attributes:
+        model: A built Keras model.
+        batch: Its inputs.
+        targets: Labels, or None.
+        objective: The loss, as `choose_loss` returns it.
+        sites: Its kernels.
+        training: Whether it runs as in training.
+    """
+
+    model: Any
+    batch: Any
+    targets: Any
+    objective: Objective
+    sites: Sequence[KernelSite]
+    training: bool
+
+    def run(self) -> Examined:
+        """Examines the model as it is, and leaves it so."""
+        shown = [site for site in self.sites if not site.obstacle]
+        value, readings, variables, gradients = measure(
+            self.model, self.batch, self.targets, self.objective, shown, self.training
+        )
+        readings |= gate_readings(self.model, self.batch, self.sites)
+        step = self.step(value, gradients)
+        moves = step.ratios if step else {}
+        slopes = {id(v): gradient for v, gradient in zip(variables, gradients, strict=True)}
+        rows = [row_of(site, readings.get(site, Reading()), slopes, moves) for site in self.sites]
+        forward, backward = _end_to_end(self.sites, readings)
+        duplicates = find_duplicates(self.sites)
+        pairs = list(zip(self.sites, rows, strict=True))
+        findings = findings_of(pairs, forward, backward, _agreement(self.sites, readings), duplicates, step)
+        return Examined(tuple(rows), findings, value, forward, backward, duplicates, step, gradients)
+
+    def step(self, loss: float, gradients: Sequence[Any], rate: float | None = None) -> Step | None:
+        """Takes a step of the optimizer on copies; without targets the loss after it means nothing."""
+        given = (self.model, self.batch, self.targets, self.objective, self.training)
+        measured = None if self.targets is None else functools.partial(loss_at, *given)
+        return take_step(self.model, self.model.trainable_variables, gradients, loss, measured, rate)
+
+
+def _end_to_end(
+    sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]
+) -> tuple[float | None, float | None]:
+    """Gains from what reaches the first kernels, or leaves embeddings, to the heads."""
+    first = [readings[site] for site in sites if site.depth == 0 and site in readings]
+    heads = [readings[site] for site in sites if site.is_output and site in readings]
+    ways_in = [(r.input_square, r.input_gradient) if r.input_square else _leaving(r) for r in first]
+    ways_out = [_leaving(reading) for reading in heads]
+    (square, length), (last_square, last_length) = _together(ways_in), _together(ways_out)
+    return (
+        math.sqrt(last_square / square) if square and last_square is not None else None,
+        length / last_length if last_length and length is not None else None,
+    )
+
+
+def _agreement(sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]) -> float | None:
+    """Mean cosine between two rows as they enter; None where they are integers."""
+    found = [readings[site].input_agreement for site in sites if site in readings]
+    return min((value for value in found if value is not None), default=None)
+
+
+def _leaving(reading: Reading) -> tuple[float | None, float | None]:
+    moments = reading.own or reading.signal
+    return (moments[1] if moments else None), reading.gradient
+
+
+def _together(ways: list[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
+    """The mean of the second moments and the length of all gradients; None if any is not known."""
+    squares = [square for square, _ in ways if square is not None]
+    lengths = [length for _, length in ways if length is not None]
+    if not ways or len(squares) < len(ways) or len(lengths) < len(ways):
+        return None, None
+    return sum(squares) / len(squares), math.hypot(*lengths)
