@@ -1,19 +1,24 @@
 """Which initialization is best for a model: a race over seeds and learning rates."""
 
+import dataclasses
 import math
 import numbers
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.experiments._check import check
 from keras_initx.experiments._comparison import Comparison
-from keras_initx.experiments._problem import FileModel, Problem, check, config_of, label_schemes
+from keras_initx.experiments._identity import identify
+from keras_initx.experiments._problem import FileModel, Problem, label_schemes
 from keras_initx.experiments._ray import Ray
+from keras_initx.experiments._reading import as_source
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._store import Store
 from keras_initx.experiments._summarize import summarize
@@ -115,13 +120,17 @@ def compare(
     rates = _check_rates(learning_rates)
     runner = _as_runner(runner)
     trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, _positive("epochs", epochs))
-    model = check(problem, rates)
-    configs = {label: config_of(scheme) for label, scheme in problem.schemes.items()}
-    kept = None if store is None else Store(store, problem.fingerprint(model), configs)
-    del model
-    found = {result.trial: result for result in (kept.read(trials) if kept else [])}
+    checked = check(problem, rates)
+    problem = dataclasses.replace(problem, batches=checked.batches)
+    for note in dict.fromkeys(note for notes in checked.notes.values() for note in notes):
+        warnings.warn(note, stacklevel=2)
+    kept = None if store is None else _open_store(store, problem, checked.model)
+    notes = checked.notes
+    del checked  # and its model
+    found = {result.trial: result for result in (kept.open(trials) if kept else [])}
 
     def keep(result: TrialResult) -> None:
+        result = dataclasses.replace(result, notes=(*notes[result.trial.initializer], *result.notes))
         found[result.trial] = result
         if kept:
             kept.write(result)
@@ -130,6 +139,11 @@ def compare(
         runner.run(problem, left, keep)
     reported = "validation" if test is None else "test"
     return summarize([found[trial] for trial in trials], problem.metric, problem.minimize, reported)
+
+
+def _open_store(store: str | os.PathLike[str], problem: Problem, model: Any) -> Store:
+    schemes = {label: identify(scheme, label) for label, scheme in problem.schemes.items()}
+    return Store(store, problem.fingerprint(model), schemes)
 
 
 def _as_build(build_fn: Any) -> Callable[[], Any]:
@@ -159,7 +173,12 @@ def _as_data(name: str, data: Any) -> Any:
             shapes = [leaf.shape for leaf in tree.flatten(arrays)]
             raise ValueError(f"`{name}` must hold as many rows in each array. Received: shapes {shapes}.")
         return arrays
-    return data
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"`{name}` must be data that each trial can read from their start. Received: "
+            f"{type(data).__name__}, which ends with the first. Pass the function that makes it."
+        )
+    return as_source(data)
 
 
 def _as_runner(runner: Any) -> Runner:
