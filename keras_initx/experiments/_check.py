@@ -47,16 +47,18 @@ def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
     _check_model(model, rates)
     names = [name for name in ("train", "validation", "test") if getattr(problem, name) is not None]
     batches: dict[str, int] = {}
+    varied = False
     for name in names:
         data = problem.data(name)
         if is_read_once(data):
             batches[name] = _count(problem, data, name)
             data = problem.data(name)
         _try(problem, model, data, name)
-    shared = not is_arrays(problem.data("train")) and varies(lambda: problem.open("train"))
+        if name == "train" and not is_arrays(data):
+            varied = varies(lambda: problem.open("train", 0))
     kept = _kept(problem, model)
     notes = {
-        label: (*([_VARIES] if shared else []), *([_tell(kept[label])] if kept[label] else []))
+        label: (*([_VARIES] if varied else []), *([_tell(kept[label])] if kept[label] else []))
         for label in problem.schemes
     }
     return Checked(model, batches, notes)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from keras_initx.calibration import CalibrationReport, calibrate_drawn
 from keras_initx.data import reason_of, take_pair
 from keras_initx.diagnostics import diagnose
+from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
 from keras_initx.initializers import LabelPrior
@@ -21,6 +22,7 @@ class Prepared(NamedTuple):
     """A model ready for its first step."""
 
     model: Any
+    train: Any  # the training data, where they are arrays; others are opened again for `fit`
     signal: dict[str, Any] | None
     notes: tuple[str, ...]
 
@@ -31,10 +33,12 @@ def prepare(problem: Problem, trial: Trial) -> Prepared:
     if trial.learning_rate is not None:
         model.optimizer.learning_rate = trial.learning_rate
     drew = draw(model, problem.schemes[trial.initializer], trial.seed)
-    sample, targets = take_pair(model, problem.data("train"), rows_to_try(model, _SAMPLES))
+    train = problem.data("train", trial.seed)
+    sample, targets = take_pair(model, train, rows_to_try(model, _SAMPLES))
     reports = calibrate_drawn(model, sample, drew, targets=targets, seed=trial.seed)
     signal, notes = _diagnose(model, sample, targets)
-    return Prepared(model, signal, (*_unapplied(reports), *notes))
+    arrays = train if is_arrays(train) else None
+    return Prepared(model, arrays, signal, (*_unapplied(reports), *notes))
 
 
 def draw(model: Any, scheme: Any, seed: int) -> Any:

@@ -16,7 +16,7 @@ from keras import tree
 
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._identity import identity_of
-from keras_initx.experiments._reading import Counted, is_read_once
+from keras_initx.experiments._reading import Counted, is_read_once, seed_all
 from keras_initx.strategies import describe, resolve
 
 __all__ = ["FileModel", "Problem", "build_model", "fixed_rows", "label_schemes", "rows_to_try"]
@@ -52,14 +52,27 @@ class Problem:
     callbacks: Callable[[Any], list[Any]] | None
     batches: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def data(self, name: str) -> Any:
-        """Returns the training, validation or test data, of which a function is called."""
-        found = getattr(self, name)
-        return found() if callable(found) and not hasattr(found, "__getitem__") else found
+    def data(self, name: str, seed: int | None = None) -> Any:
+        """Returns the training, validation or test data, of which a function is called.
 
-    def open(self, name: str) -> Any:
-        """Returns the training, validation or test data as `fit` takes them, for any number of epochs."""
-        data = self.data(name)
+        Args:
+            name: Which data.
+            seed: What to seed all random generators with before; None to leave them as they are.
+        """
+        if seed is not None:  # what was drawn and read before has no part in the order of the data
+            seed_all(seed)
+        found = getattr(self, name)
+        makes = isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__"))
+        return found() if makes else found
+
+    def open(self, name: str, seed: int) -> Any:
+        """Returns the training, validation or test data as `fit` takes them, for any number of epochs.
+
+        Args:
+            name: Which data.
+            seed: As in `data`.
+        """
+        data = self.data(name, seed)
         if not is_read_once(data):
             return data
         return Counted(lambda: self.data(name), self.batches.get(name))

@@ -42,10 +42,9 @@ def run_trial(
     try:
         ready = prepare(problem, trial)
         extra = problem.callbacks(trial) if problem.callbacks else []
-        validation = problem.open("validation")
+        validation = problem.open("validation", trial.seed)
         arrays = is_arrays(validation)
-        train = _open_train(problem, trial)
-        watch.train = train
+        watch.train = train = _open_train(problem, trial, ready.train)
         ready.model.fit(
             **_to_fit(train, trial),
             epochs=trial.epochs,
@@ -54,18 +53,18 @@ def run_trial(
             callbacks=[watch, *extra],
             verbose=0,
         )
-        test = _test(problem, ready.model) if watch.finite and problem.test is not None else None
+        test = _test(problem, trial, ready.model) if watch.finite and problem.test is not None else None
     except Exception as error:
         failure = f"{type(error).__name__}: {reason_of(error)}"
         return TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
     return dataclasses.replace(so_far(test), stopped=watch.stopped)
 
 
-def _open_train(problem: Problem, trial: Trial) -> Any:
-    """The training data at their start: what was drawn and read before has no part in their order."""
+def _open_train(problem: Problem, trial: Trial, arrays: Any) -> Any:
+    if arrays is None:
+        return problem.open("train", trial.seed)
     seed_all(trial.seed)
-    train = problem.open("train")
-    return Shuffled(train, problem.batch_size, trial.seed) if is_arrays(train) else train
+    return Shuffled(arrays, problem.batch_size, trial.seed)
 
 
 def _to_fit(train: Any, trial: Trial) -> dict[str, Any]:
@@ -74,8 +73,8 @@ def _to_fit(train: Any, trial: Trial) -> dict[str, Any]:
     return {"x": train, "shuffle": False} if isinstance(train, Counted) else {"x": train}
 
 
-def _test(problem: Problem, model: Any) -> float:
-    test = problem.open("test")
+def _test(problem: Problem, trial: Trial, model: Any) -> float:
+    test = problem.open("test", trial.seed)
     if not is_arrays(test):
         logs = model.evaluate(test, verbose=0, return_dict=True)
     else:

@@ -169,7 +169,7 @@ def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResu
             yield TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
             continue
         ready.append((trial, _state_of(found.model)))
-        prepared.append(found._replace(model=None))
+        prepared.append(found._replace(model=None, train=None))
     if not ready:
         return
     members, states = zip(*ready, strict=True)

@@ -46,10 +46,9 @@ def starts(schemes, build_fn=build):
     return runner, {result.trial.initializer: result for result in found.results}
 
 
-def by_hand(initializer, *laws, build_fn=build):
+def by_hand(problem, initializer, *laws):
     """The weights of the model that a user initializes and calibrates without `compare`."""
-    runner, _ = starts({"as built": None}, build_fn)
-    model = build_model(runner.problem, 3)
+    model = build_model(problem, 3)
     initx.initialize(model, initializer, seed=3)
     drawn = model.get_weights()
     for law in laws:
@@ -76,7 +75,7 @@ def apart(one, other):
 def test_what_needs_data_is_told_by_one_function():
     assert len(LAWS) >= 9
     assert [name for name in initx.initializers.names() if is_law(initx.initializers.get(name))] == LAWS
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="must be a data-dependent law") as refused:
         initx.calibrate(build(), DATA, "he_normal")
     assert all(f"'{name}'" in str(refused.value) for name in LAWS)
 
@@ -85,7 +84,7 @@ def test_every_registered_law_is_applied_to_the_model_of_a_trial():
     runner, results = starts({name: short(name) for name in LAWS})
     for name in LAWS:
         base = None if name == "initx>LabelPrior" else short(name)
-        wanted, drawn = by_hand(base, short(name))
+        wanted, drawn = by_hand(runner.problem, base, short(name))
         assert_equal(runner.weights[name], wanted)
         assert apart(runner.weights[name], drawn) > 1e-3, name
         assert not results[name].notes
@@ -119,13 +118,18 @@ def test_laws_that_a_strategy_or_a_layer_names_are_applied_and_no_others():
         return build(LSUV(), LabelPrior())
 
     runner, results = starts(
-        {"own": None, "he": "he_normal", "mixed": Mixed(), "filters": {"class_name": "initx>PCAFilters"}},
+        {
+            "own": None,
+            "he": "he_normal",
+            "mixed": Mixed(),
+            "filters": {"class_name": "initx>PCAFilters", "config": {}},
+        },
         with_laws,
     )
-    own, drawn = by_hand(None, None, build_fn=with_laws)
+    own, drawn = by_hand(runner.problem, None, None)
     assert_equal(runner.weights["own"], own)
     assert apart(own, drawn) > 1e-3
-    he, drawn = by_hand("he_normal", build_fn=with_laws)
+    he, drawn = by_hand(runner.problem, "he_normal")
     assert_equal(runner.weights["he"][:5], he[:5])  # kernels are those of the scheme, uncalibrated
     assert not drawn[5].any()
     assert runner.weights["he"][5].any()  # the bias is the layer's own, with its prior
@@ -147,7 +151,7 @@ def test_a_kernel_that_a_law_cannot_be_applied_to_is_told():
     data = np.arange(192).reshape(32, 6) % 9, np.zeros((32, 2), "float32")
     found = compare(looked_up, ["initx>PCAFilters"], data, data, seeds=1, runner=Starts())
     (note,) = found.results[0].notes
-    assert note.startswith("not calibrated: words (filters are for dense layers")
+    assert note.startswith("not calibrated: words/embeddings (filters are for dense layers")
     assert f"Note: {note}" in str(found)
     assert note in found.to_markdown()
 
