@@ -143,19 +143,25 @@ def _kept(problem: Problem, model: Any) -> dict[str, list[str]]:
     left: dict[str, list[int]] = {}
     for label, scheme in problem.schemes.items():
         for weight, value in zip(weights, built, strict=True):
-            weight.assign(value + np.asarray(_SHIFT, value.dtype))
-        moved = [ops.convert_to_numpy(ops.copy(weight.value)) for weight in weights]
+            weight.assign(_moved(value))
         try:
             draw(model, scheme, 0)
         except ValueError as error:
             raise ValueError(f"`initializers`: {label!r} does not fit the model. {error}") from error
-        now = [ops.convert_to_numpy(weight.value) for weight in weights]
-        left[label] = [number for number, value in enumerate(now) if np.array_equal(value, moved[number])]
+        left[label] = [
+            number
+            for number, (weight, value) in enumerate(zip(weights, built, strict=True))
+            if np.array_equal(ops.convert_to_numpy(weight.value), _moved(value))
+        ]
     fixed = _same_when_built_again(problem, built) if any(left.values()) else set()
     return {
         label: [weights[number].path for number in numbers if number in fixed]
         for label, numbers in left.items()
     }
+
+
+def _moved(value: np.ndarray) -> np.ndarray:
+    return value + np.asarray(_SHIFT, value.dtype)
 
 
 def _same_when_built_again(problem: Problem, built: Sequence[np.ndarray]) -> set[int]:
@@ -177,6 +183,6 @@ def _tell(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return (
         f"{', '.join(paths[:3])}{more}: not drawn anew, as nothing tells the initial values. Every trial "
-        "starts from the values that `build_fn` gives. If they were trained, the figures are not those of "
-        "the initializer. Pass a function that builds the model untrained."
+        "starts from the values that the model is built with. If they were trained, the figures are not "
+        "those of the initializer: pass a model that was not trained."
     )

@@ -64,7 +64,7 @@ def test_weights_that_start_trained_are_told_before_the_first_trial_and_in_the_t
     printed = str(found)
     assert printed.count("own/mixing: not drawn anew") == 1
     assert "Note: " in printed
-    assert "Pass a function that builds the model untrained" in printed
+    assert "pass a model that was not trained" in printed
 
 
 @pytest.mark.filterwarnings("error:.*not drawn anew")
