@@ -15,7 +15,7 @@ from keras_initx.experiments._reading import is_read_once, varies
 
 __all__ = ["Checked", "check"]
 
-_SHIFT = 0.7071  # no initial value of a weight, nor the distance of two
+_SHIFT = 0.7071  # no weight is drawn at this distance from where it was
 _VARIES = (
     "`train` brings other batches each time it is read, so the trials of a seed do not see the same. Pass a "
     "function that makes the data; it is called for each trial, with the random generators at its seed."
@@ -86,7 +86,7 @@ def _count(problem: Problem, data: Any, name: str) -> int:
     if data is problem.data(name) and iter(data) is data:
         raise ValueError(
             f"`{name}` must be data that each trial can read from their start. Received: a function that "
-            f"returns the same {type(data).__name__} each time, which ends once. Have it make a new one."
+            f"returns the same {type(data).__name__} each time. Have it make a new one for each call."
         )
     return sum(1 for _ in data)
 
@@ -135,8 +135,8 @@ def _try_sizes(problem: Problem, model: Any, data: Any, name: str) -> None:
 def _kept(problem: Problem, model: Any) -> dict[str, list[str]]:
     """By label, the paths of trained weights that all trials take from the model as it was built.
 
-    `initialize` is not asked: what it leaves shows where all weights were moved before. What is left and has
-    the same values in two builds, not all equal, was not drawn for this model; it may have been trained.
+    All weights are moved before they are drawn: what still has its moved value was left as it is. Such a
+    weight may have been trained if it has the same values in two builds, and not one number throughout.
     """
     weights = [v for v in model.trainable_variables if keras.backend.is_float_dtype(v.dtype)]
     built = [ops.convert_to_numpy(ops.copy(weight.value)) for weight in weights]
@@ -176,7 +176,9 @@ def _same_when_built_again(problem: Problem, built: Sequence[np.ndarray]) -> set
 
 def _is_plain(value: np.ndarray) -> bool:
     """Whether a value looks untrained: one number throughout, and 0 or 1 where it is a scalar."""
-    return bool((value == value.flat[0]).all()) and (value.size > 1 or value.flat[0] in (0, 1))
+    if value.size < 2:
+        return all(number in (0, 1) for number in value.flat)
+    return bool((value == value.flat[0]).all())
 
 
 def _tell(paths: Sequence[str]) -> str:
