@@ -118,7 +118,10 @@ def varies(open_data: Callable[[], Any]) -> bool:
     first, second = (_first_batches(open_data) for _ in range(2))
     if len(first) != len(second):
         return True
-    return not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+    return not all(
+        np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        for one, other in zip(first, second, strict=True)
+    )
 
 
 def _first_batches(open_data: Callable[[], Any]) -> list[Any]:

@@ -172,6 +172,7 @@ def test_two_readings_of_one_seed_are_compared():
     assert not varies(Permuted)
     assert not varies(Batches)
     assert varies(lambda: (np.random.normal(size=3) for _ in range(3)))  # noqa: NPY002
+    assert not varies(lambda: iter([(np.array([np.nan]), np.array(["text"]))]))
     rng = np.random.default_rng(0)
     assert varies(lambda: iter(rng.normal(size=(3, 3))))
 
