@@ -1,23 +1,28 @@
 """Which initialization is best for a model: a race over seeds and learning rates."""
 
+import dataclasses
 import math
 import numbers
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.experiments._check import check
 from keras_initx.experiments._comparison import Comparison
-from keras_initx.experiments._problem import FileModel, Problem, check, config_of, label_schemes
+from keras_initx.experiments._identity import identify
+from keras_initx.experiments._problem import FileModel, Problem, label_schemes
 from keras_initx.experiments._ray import Ray
+from keras_initx.experiments._reading import as_source
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._store import Store
 from keras_initx.experiments._summarize import summarize
-from keras_initx.experiments._trial import TrialResult, make_trials
+from keras_initx.experiments._trial import Trial, TrialResult, make_trials
 from keras_initx.experiments._vectorized import Vectorized
 
 __all__ = ["compare"]
@@ -46,8 +51,9 @@ def compare(
     """Trains a model from each initializer, over seeds and learning rates, and says which one is best.
 
     All trials of a seed see the same batches in the same order, on every backend and with every runner. Each
-    draws all weights by its initializer, calibrates them on training data if that is what the initializer
-    asks for, diagnoses the signal, and trains. A trial that diverges or raises is counted, not averaged.
+    draws all weights by its initializer, calibrates them on training data where the initializer, its plan or
+    a layer names a law that needs data, diagnoses the signal, and trains. A trial that diverges or raises is
+    counted, not averaged. What cannot be so, such as weights that start trained, is a note in the results.
 
     For each initializer the learning rate is the one with the fewest lost trials and then the best mean on
     the validation data; the figures at that rate are those on the test data, if there are any. Means have
@@ -72,7 +78,8 @@ def compare(
         initializers: Names, configs or objects of initializers, or strategies, and None for the model as it
             is built; or a dict of label and one of these.
         train: A pair (x, y) of arrays, or a triple with sample weights; or what else `fit` takes; or a
-            function without arguments that returns it.
+            function without arguments that returns it, which is called with the random generators at the
+            trial's seed, and for each epoch if it returns an iterator.
         validation: The same, to choose learning rates on.
         seeds: How many (0, 1, 2, ...), or which.
         learning_rates: What to try; None for the one that the model was compiled with.
@@ -93,8 +100,10 @@ def compare(
         A comparison with one row per initializer, the differences and a recommendation.
 
     Raises:
-        ValueError: If an argument is not understood, the model is not compiled, the data do not fit it, or
-            the store holds another comparison. Nothing was trained then.
+        ValueError: If an argument is not understood, the model is not compiled, the data do not fit it or
+            can be read only once, or the store holds another comparison, a file that no comparison wrote, or
+            would have to identify what it cannot. Nothing was trained then. Also, later, if the store has no
+            more room.
 
     Reference:
         Hesterberg, "What Teachers Should Know About the Bootstrap", 2015; Holm, "A Simple Sequentially
@@ -115,21 +124,41 @@ def compare(
     rates = _check_rates(learning_rates)
     runner = _as_runner(runner)
     trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, _positive("epochs", epochs))
-    model = check(problem, rates)
-    configs = {label: config_of(scheme) for label, scheme in problem.schemes.items()}
-    kept = None if store is None else Store(store, problem.fingerprint(model), configs)
+    model, batches, notes = check(problem, rates)
+    problem = dataclasses.replace(problem, batches=batches)
+    kept = None if store is None else _open_store(store, problem, model)
     del model
-    found = {result.trial: result for result in (kept.read(trials) if kept else [])}
+    results = _make(runner, problem, trials, notes, kept)
+    reported = "validation" if test is None else "test"
+    return summarize(results, problem.metric, problem.minimize, reported)
+
+
+def _make(
+    runner: Runner,
+    problem: Problem,
+    trials: Sequence[Trial],
+    notes: Mapping[str, tuple[str, ...]],
+    kept: Store | None,
+) -> list[TrialResult]:
+    """Makes the trials that the store does not have, and returns the results of all."""
+    for note in dict.fromkeys(note for told in notes.values() for note in told):
+        warnings.warn(note, stacklevel=3)
+    found = {result.trial: result for result in (kept.open(trials) if kept else [])}
 
     def keep(result: TrialResult) -> None:
+        result = dataclasses.replace(result, notes=(*notes[result.trial.initializer], *result.notes))
         found[result.trial] = result
         if kept:
             kept.write(result)
 
     if left := [trial for trial in trials if trial not in found]:
         runner.run(problem, left, keep)
-    reported = "validation" if test is None else "test"
-    return summarize([found[trial] for trial in trials], problem.metric, problem.minimize, reported)
+    return [found[trial] for trial in trials]
+
+
+def _open_store(store: str | os.PathLike[str], problem: Problem, model: Any) -> Store:
+    schemes = {label: identify(scheme, label) for label, scheme in problem.schemes.items()}
+    return Store(store, problem.fingerprint(model), schemes)
 
 
 def _as_build(build_fn: Any) -> Callable[[], Any]:
@@ -159,7 +188,12 @@ def _as_data(name: str, data: Any) -> Any:
             shapes = [leaf.shape for leaf in tree.flatten(arrays)]
             raise ValueError(f"`{name}` must hold as many rows in each array. Received: shapes {shapes}.")
         return arrays
-    return data
+    if isinstance(data, Iterator):
+        raise ValueError(
+            f"`{name}` must be data that each trial can read from their start. Received: "
+            f"{type(data).__name__}, which ends with the first. Pass the function that makes it."
+        )
+    return as_source(data)
 
 
 def _as_runner(runner: Any) -> Runner:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_initx.experiments._notes import notes_of
+
 if TYPE_CHECKING:
     from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
 
@@ -22,7 +24,7 @@ def as_text(comparison: "Comparison") -> str:
         for cells in table
     ]
     reasons = [f"{row.initializer} failed: {reason}" for row in comparison.grid for reason in row.failures]
-    return "\n".join([*lines, "", *reasons, comparison.summary])
+    return "\n".join([*lines, "", *reasons, *notes_of(comparison.results), comparison.summary])
 
 
 def as_markdown(comparison: "Comparison") -> str:
@@ -31,10 +33,8 @@ def as_markdown(comparison: "Comparison") -> str:
     if len(comparison.grid) > len(comparison.rows):
         parts.append("All learning rates:\n\n" + _table(comparison, comparison.grid))
     reasons = [f"{row.initializer} failed: {reason}" for row in comparison.grid for reason in row.failures]
-    return (
-        "\n\n".join([*parts, "\n".join(f"- {line}" for line in [*reasons, *comparison.summary.split("\n")])])
-        + "\n"
-    )
+    lines = [*reasons, *notes_of(comparison.results), *comparison.summary.split("\n")]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in lines)]) + "\n"
 
 
 def say(difference: "Difference", rows: Sequence["SchemeRow"]) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_initx.data import reason_of, take_pair
-from keras_initx.experiments._batches import is_arrays, rows_of
-from keras_initx.strategies import describe, initialize, resolve
+from keras_initx.experiments._batches import is_arrays
+from keras_initx.experiments._identity import identity_of
+from keras_initx.experiments._reading import Counted, is_read_once, seed_all
+from keras_initx.strategies import describe, resolve
 
-__all__ = ["FileModel", "Problem", "build_model", "check", "config_of", "label_schemes"]
+__all__ = ["FileModel", "Problem", "build_model", "fixed_rows", "label_schemes", "rows_to_try"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Problem:
         target: What counts as reached; or None.
         batch_size: Rows of a batch of arrays.
         callbacks: Returns fresh Keras callbacks for a trial; or None.
+        batches: How many batches the data of a name have that are an iterator.
     """
 
     build: Callable[[], Any]
@@ -48,11 +50,32 @@ class Problem:
     target: float | None
     batch_size: int
     callbacks: Callable[[Any], list[Any]] | None
+    batches: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def data(self, name: str) -> Any:
-        """Returns the training, validation or test data, of which a function is called."""
+    def data(self, name: str, seed: int | None = None) -> Any:
+        """Returns the training, validation or test data, of which a function is called.
+
+        Args:
+            name: Which data.
+            seed: What to seed all random generators with before; None to leave them as they are.
+        """
+        if seed is not None:  # what was drawn and read before has no part in the order of the data
+            seed_all(seed)
         found = getattr(self, name)
-        return found() if callable(found) and not hasattr(found, "__getitem__") else found
+        makes = isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__"))
+        return found() if makes else found
+
+    def open(self, name: str, seed: int) -> Any:
+        """Returns the training, validation or test data as `fit` takes them, for any number of epochs.
+
+        Args:
+            name: Which data.
+            seed: As in `data`.
+        """
+        data = self.data(name, seed)
+        if not is_read_once(data):
+            return data
+        return Counted(lambda: self.data(name), self.batches.get(name))
 
     def fingerprint(self, model: Any) -> str:
         """Tells comparisons apart whose results must not be mixed, by what can be told of them.
@@ -64,8 +87,9 @@ class Problem:
             layers = model.get_config()
         except NotImplementedError:  # a subclassed model
             layers = [(weight.path, weight.shape) for weight in model.weights]
-        told = [layers, model.get_compile_config(), self.metric, self.target, self.batch_size]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+        settings = [self.metric, self.minimize, self.target, self.batch_size]
+        told = identity_of([layers, model.get_compile_config(), settings], "build_fn")
+        digest = hashlib.sha256(json.dumps(told).encode())
         for name in ("train", "validation", "test"):
             data = getattr(self, name)
             for leaf in tree.flatten(data) if is_arrays(data) else []:
@@ -116,6 +140,17 @@ def build_model(problem: Problem, seed: int) -> Any:
         global_state.set_global_attribute(key, before)
 
 
+def fixed_rows(model: Any) -> int | None:
+    """Returns the rows of a batch that a model was built for, or None where any number fits."""
+    inputs = tree.flatten(getattr(model, "inputs", None) or [])
+    return next((tensor.shape[0] for tensor in inputs if tensor.shape[0] is not None), None)
+
+
+def rows_to_try(model: Any, wanted: int) -> int:
+    """Returns how many rows to call a model on: those that it was built for, else as many as wanted."""
+    return fixed_rows(model) or wanted
+
+
 def label_schemes(initializers: Any) -> dict[str, Any]:
     """Returns initializers and strategies by label, or says in a ValueError what is wrong with them."""
     if isinstance(initializers, str) or not isinstance(initializers, Mapping | Sequence) or not initializers:
@@ -140,62 +175,3 @@ def _label(scheme: Any) -> str:
     if scheme is None:
         return "as built"
     return scheme if isinstance(scheme, str) else describe(resolve(scheme))
-
-
-def config_of(scheme: Any) -> Any:
-    """What a scheme is, in full, so that two of one label can be told apart."""
-    if isinstance(scheme, keras.initializers.Initializer):
-        return json.loads(json.dumps(keras.initializers.serialize(scheme), sort_keys=True, default=str))
-    return repr(scheme)
-
-
-def check(problem: Problem, rates: Sequence[float | None]) -> Any:
-    """Tries on a model of its own what all trials will do once, and returns the model.
-
-    Raises:
-        ValueError: If the model is not compiled, its learning rate cannot be set, the data do not fit it, it
-            has no such metric, or an initializer does not fit it.
-    """
-    model = build_model(problem, 0)
-    if not isinstance(model, keras.Model) or not getattr(model, "compiled", False):
-        received = f"{type(model).__name__}, compiled={getattr(model, 'compiled', False)}"
-        raise ValueError(
-            f"`build_fn` must return a compiled Keras model. Received: {received}. Call `model.compile(...)` "
-            "in it."
-        )
-    schedule = isinstance(
-        getattr(model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    )
-    if schedule and rates != [None]:
-        raise ValueError(
-            "`learning_rates` needs an optimizer with a constant learning rate. Received: a model with a "
-            "schedule. Compile with a number, or leave `learning_rates` out."
-        )
-    for name in ("train", "validation", "test"):
-        if (data := problem.data(name)) is not None:
-            _try(problem, model, data, name)
-    for label, scheme in problem.schemes.items():
-        try:
-            initialize(model, scheme, seed=0)
-        except ValueError as error:
-            raise ValueError(f"`initializers`: {label!r} does not fit the model. {error}") from error
-    return model
-
-
-def _try(problem: Problem, model: Any, data: Any, name: str) -> None:
-    try:
-        x, y = take_pair(model, data, 2)
-    except ValueError as error:
-        raise ValueError(f"`{name}`: {error}") from error
-    if y is None:
-        raise ValueError(f"`{name}` must bring targets. Received: {type(data).__name__}. Pass a pair (x, y).")
-    rows = rows_of(x)
-    try:
-        logs = model.test_on_batch(x, tree.map_structure(lambda leaf: leaf[:rows], y), return_dict=True)
-    except Exception as error:
-        raise ValueError(f"`{name}` cannot be evaluated on: {reason_of(error)}") from error
-    if problem.metric not in logs:
-        raise ValueError(
-            f"`metric` must be one of {sorted(logs)}. Received: metric={problem.metric!r}. Name it in "
-            "`compile(metrics=...)`."
-        )

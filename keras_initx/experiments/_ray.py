@@ -108,6 +108,8 @@ class Ray:
                 **options,
             )
         except tune.TuneError as error:
+            if keeper.unkept:
+                raise keeper.unkept from error
             if keeper.broken:
                 raise ValueError(
                     "The model's function and the data must be such that Ray's processes can load them. "

@@ -3,61 +3,20 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
+import numpy as np
 
-from keras_initx.calibration import calibrate
-from keras_initx.data import reason_of, take_pair
-from keras_initx.diagnostics import diagnose
+from keras_initx.data import reason_of
 from keras_initx.experiments._batches import Shuffled, is_arrays
-from keras_initx.experiments._problem import Problem, build_model
+from keras_initx.experiments._prepare import Prepared, prepare
+from keras_initx.experiments._problem import Problem
+from keras_initx.experiments._reading import Counted, seed_all
 from keras_initx.experiments._trial import Trial, TrialResult
-from keras_initx.initializers import DataDependent
-from keras_initx.strategies import initialize
 
-__all__ = ["Prepared", "is_finite", "prepare", "result_of", "run_trial"]
-
-SAMPLES = 256  # rows of training data that a data-dependent law and the diagnosis see
-
-
-class Prepared(NamedTuple):
-    """A model ready for its first step."""
-
-    model: Any
-    train: Any  # what `fit` takes
-    signal: dict[str, Any] | None
-
-
-def prepare(problem: Problem, trial: Trial) -> Prepared:
-    """Builds, initializes, calibrates and diagnoses the model of a trial."""
-    train = problem.data("train")
-    model = build_model(problem, trial.seed)
-    if trial.learning_rate is not None:
-        model.optimizer.learning_rate = trial.learning_rate
-    scheme = problem.schemes[trial.initializer]
-    initialize(model, scheme, seed=trial.seed)
-    sample, targets = take_pair(model, train, SAMPLES)
-    if isinstance(scheme, DataDependent):
-        calibrate(model, sample, scheme, targets=targets, seed=trial.seed)
-    signal = _diagnose(model, sample, targets)
-    if is_arrays(train):
-        train = Shuffled(train, problem.batch_size, trial.seed)
-    return Prepared(model, train, signal)
-
-
-def _diagnose(model: Any, sample: Any, targets: Any) -> dict[str, Any] | None:
-    try:
-        report = diagnose(model, sample, targets, seed=0, try_cures=False)
-    except (ValueError, NotImplementedError):  # a loss or a layer that only `fit` understands
-        return None
-    return {
-        "forward_gain": report.forward_gain,
-        "backward_gain": report.backward_gain,
-        "loss": report.loss,
-        "verdicts": sorted({verdict.kind for verdict in report.verdicts}),
-    }
+__all__ = ["is_finite", "numbers_of", "result_of", "run_trial"]
 
 
 def run_trial(
@@ -77,32 +36,45 @@ def run_trial(
 
     def so_far(test: float | None = None) -> TrialResult:
         total = time.perf_counter() - started
-        return result_of(problem, trial, watch.logs, watch.seconds, test, signal, total)
+        return result_of(problem, trial, watch.logs, watch.seconds, test, ready, total)
 
     watch = _Watch(problem, report and (lambda: report(so_far())))
     try:
-        model, train, signal = prepare(problem, trial)
-        watch.train = train
+        ready = prepare(problem, trial)
         extra = problem.callbacks(trial) if problem.callbacks else []
-        validation = problem.data("validation")
+        validation = problem.open("validation", trial.seed)
         arrays = is_arrays(validation)
-        model.fit(
-            **(train.to_fit(trial.epochs) if isinstance(train, Shuffled) else {"x": train}),
+        watch.train = train = _open_train(problem, trial, ready.train)
+        ready.model.fit(
+            **_to_fit(train, trial),
             epochs=trial.epochs,
             validation_data=validation,
             validation_batch_size=problem.batch_size if arrays else None,
             callbacks=[watch, *extra],
             verbose=0,
         )
-        test = _test(problem, model) if watch.finite and problem.test is not None else None
+        test = _test(problem, trial, ready.model) if watch.finite and problem.test is not None else None
     except Exception as error:
         failure = f"{type(error).__name__}: {reason_of(error)}"
         return TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
     return dataclasses.replace(so_far(test), stopped=watch.stopped)
 
 
-def _test(problem: Problem, model: Any) -> float:
-    test = problem.data("test")
+def _open_train(problem: Problem, trial: Trial, arrays: Any) -> Any:
+    if arrays is None:
+        return problem.open("train", trial.seed)
+    seed_all(trial.seed)
+    return Shuffled(arrays, problem.batch_size, trial.seed)
+
+
+def _to_fit(train: Any, trial: Trial) -> dict[str, Any]:
+    if isinstance(train, Shuffled):
+        return train.to_fit(trial.epochs)
+    return {"x": train, "shuffle": False} if isinstance(train, Counted) else {"x": train}
+
+
+def _test(problem: Problem, trial: Trial, model: Any) -> float:
+    test = problem.open("test", trial.seed)
     if not is_arrays(test):
         logs = model.evaluate(test, verbose=0, return_dict=True)
     else:
@@ -117,7 +89,7 @@ def result_of(
     logs: list[dict[str, float]],
     seconds: list[float],
     test: float | None,
-    signal: dict[str, Any] | None,
+    ready: Prepared,
     total: float,
 ) -> TrialResult:
     """The result of a run from the logs of its epochs, and the seconds of training at the end of each."""
@@ -134,14 +106,27 @@ def result_of(
         epochs_to_target=reached[0] + 1 if reached else None,
         seconds_to_target=seconds[reached[0]] if reached else None,
         diverged=diverged,
-        signal=signal,
+        signal=ready.signal,
         seconds=total,
+        notes=ready.notes,
     )
 
 
 def is_finite(logs: dict[str, float], problem: Problem) -> bool:
     """Whether the losses and the metric of an epoch are numbers."""
     return all(math.isfinite(logs[name]) for name in ("loss", "val_loss", f"val_{problem.metric}"))
+
+
+def numbers_of(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Logs as numbers. One that holds several numbers, as F1 by class, is a log for each: `f1_score[0]`."""
+    found = {}
+    for name, value in logs.items():
+        array = np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+        if array.ndim == 0:
+            found[name] = float(array)
+        else:
+            found |= {f"{name}[{index}]": float(number) for index, number in enumerate(array.ravel())}
+    return found
 
 
 def _reaches(value: float, problem: Problem) -> bool:
@@ -169,7 +154,7 @@ class _Watch(keras.callbacks.Callback):
             self.train.go_to(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        found = {name: float(value) for name, value in (logs or {}).items()}
+        found = numbers_of(logs or {})
         self.logs.append(found)
         self.seconds.append(time.perf_counter() - self.started)
         self.finite = is_finite(found, self.problem)

@@ -56,6 +56,8 @@ class TrialResult:
         signal: What `diagnose` found before the first step: `forward_gain`, `backward_gain`, `loss`, and the
             kinds of its `verdicts`; None where it could not be diagnosed.
         seconds: Seconds of the whole trial.
+        notes: What a reader of the figures should know: why it was not diagnosed, kernels that no law was
+            applied to, weights that were not drawn anew, data of another order.
     """
 
     trial: Trial
@@ -70,6 +72,7 @@ class TrialResult:
     failure: str = ""
     signal: Mapping[str, Any] | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def ended_well(self) -> bool:
@@ -87,7 +90,8 @@ class TrialResult:
         Args:
             found: What `to_dict` returned, also by way of JSON.
         """
-        return cls(**{**found, "trial": Trial(**found["trial"])})
+        notes = tuple(found.get("notes", ()))
+        return cls(**{**found, "trial": Trial(**found["trial"]), "notes": notes})
 
 
 def make_trials(

@@ -133,6 +133,7 @@ class _Keeper:
         self.trials, self.keep, self.progress = trials, keep, progress
         self.ended: set[int] = set()
         self.broken = ""
+        self.unkept: Exception | None = None  # what `keep` raised
         self._so_far: dict[int, TrialResult] = {}
         self._started: dict[int, float] = {}
         self._actors: dict[int, str] = {}  # of the trials that run
@@ -192,7 +193,11 @@ class _Keeper:
         self.ended.add(number)
         self._so_far.pop(number, None)
         self._actors.pop(number, None)
-        self.keep(result)
+        try:
+            self.keep(result)
+        except Exception as error:
+            self.unkept = error
+            raise
         self.progress.step()
 
 

@@ -11,8 +11,9 @@ from keras import tree
 
 from keras_initx.data import reason_of
 from keras_initx.experiments._batches import Shuffled, is_arrays, rows_of
-from keras_initx.experiments._problem import Problem, build_model
-from keras_initx.experiments._run_trial import is_finite, prepare, result_of
+from keras_initx.experiments._prepare import prepare
+from keras_initx.experiments._problem import Problem, build_model, rows_to_try
+from keras_initx.experiments._run_trial import is_finite, numbers_of, result_of
 from keras_initx.experiments._sequential import Progress
 from keras_initx.experiments._trial import Trial, TrialResult
 
@@ -99,8 +100,9 @@ class _Program:
         self.model = build_model(problem, 0)  # only its functions are used, on the values of others
         data = {name: problem.data(name) for name in ("train", "validation", "test")}
         self.data = {name: jax.device_put(arrays) for name, arrays in data.items() if arrays is not None}
+        rows = rows_to_try(self.model, 1)
         self.model.test_on_batch(
-            *tree.map_structure(lambda leaf: leaf[:1], data["train"])
+            *tree.map_structure(lambda leaf: leaf[:rows], data["train"])
         )  # makes the metrics
         self.model.reset_metrics()
         self.metrics = [variable.value for variable in self.model.metrics_variables]
@@ -158,16 +160,16 @@ class _Program:
 def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResult]:
     """Trains trials that differ in their seeds alone."""
     started = time.perf_counter()
-    problem, ready, signals = program.problem, [], []
+    problem, ready, prepared = program.problem, [], []
     for trial in trials:
         try:
-            model, _, signal = prepare(problem, trial)
+            found = prepare(problem, trial)
         except Exception as error:
             failure = f"{type(error).__name__}: {reason_of(error)}"
             yield TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
             continue
-        ready.append((trial, _state_of(model)))
-        signals.append(signal)
+        ready.append((trial, _state_of(found.model)))
+        prepared.append(found._replace(model=None, train=None))
     if not ready:
         return
     members, states = zip(*ready, strict=True)
@@ -175,11 +177,11 @@ def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResu
     logs, waited, tests = _fit(program, members, _stack(states))
     waited = [(moment - train) / len(members) for moment in waited]
     seconds = (time.perf_counter() - started) / len(trials)
-    for number, (trial, signal) in enumerate(zip(members, signals, strict=True)):
-        own = [{name: float(values[number]) for name, values in epoch.items()} for epoch in logs]
-        ended = next((e for e, found in enumerate(own) if not is_finite(found, problem)), len(own) - 1) + 1
+    for number, (trial, found) in enumerate(zip(members, prepared, strict=True)):
+        own = [numbers_of({name: values[number] for name, values in epoch.items()}) for epoch in logs]
+        ended = next((e for e, epoch in enumerate(own) if not is_finite(epoch, problem)), len(own) - 1) + 1
         test = float(tests[number]) if tests is not None and ended == len(own) else None
-        yield result_of(problem, trial, own[:ended], waited, test, signal, seconds)
+        yield result_of(problem, trial, own[:ended], waited, test, found, seconds)
 
 
 def _fit(

@@ -1,0 +1,190 @@
+"""What all trials will do, tried once on models of its own before any of them starts."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_initx.data import reason_of, take_pair
+from keras_initx.experiments._batches import is_arrays, rows_of
+from keras_initx.experiments._prepare import draw
+from keras_initx.experiments._problem import Problem, build_model, fixed_rows, rows_to_try
+from keras_initx.experiments._reading import is_read_once, varies
+
+__all__ = ["Checked", "check"]
+
+_SHIFT = 0.7071  # no weight is drawn at this distance from where it was
+_VARIES = (
+    "`train` brings other batches each time it is read, so the trials of a seed do not see the same. Pass a "
+    "function that makes the data; it is called for each trial, with the random generators at its seed."
+)
+
+
+class Checked(NamedTuple):
+    """What was found of a problem.
+
+    Attributes:
+        model: A model that `build` returned.
+        batches: How many batches the data of a name have that are an iterator.
+        notes: By label of an initializer, what to tell of its trials.
+    """
+
+    model: Any
+    batches: dict[str, int]
+    notes: dict[str, tuple[str, ...]]
+
+
+def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
+    """Tries what all trials will do.
+
+    Raises:
+        ValueError: If the model is not compiled, its learning rate cannot be set, the data do not fit it or
+            cannot be read again, it has no such metric, or an initializer does not fit it.
+    """
+    model = build_model(problem, 0)
+    _check_model(model, rates)
+    names = [name for name in ("train", "validation", "test") if getattr(problem, name) is not None]
+    batches: dict[str, int] = {}
+    varied = False
+    for name in names:
+        data = problem.data(name)
+        if is_read_once(data):
+            batches[name] = _count(problem, data, name)
+            data = problem.data(name)
+        _try(problem, model, data, name)
+        if name == "train" and not is_arrays(data):
+            varied = varies(lambda: problem.open("train", 0))
+    kept = _kept(problem, model)
+    notes = {
+        label: (*([_VARIES] if varied else []), *([_tell(kept[label])] if kept[label] else []))
+        for label in problem.schemes
+    }
+    return Checked(model, batches, notes)
+
+
+def _check_model(model: Any, rates: Sequence[float | None]) -> None:
+    if not isinstance(model, keras.Model) or not getattr(model, "compiled", False):
+        received = f"{type(model).__name__}, compiled={getattr(model, 'compiled', False)}"
+        raise ValueError(
+            f"`build_fn` must return a compiled Keras model. Received: {received}. Call `model.compile(...)` "
+            "in it."
+        )
+    schedule = isinstance(
+        getattr(model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
+    )
+    if schedule and rates != [None]:
+        raise ValueError(
+            "`learning_rates` needs an optimizer with a constant learning rate. Received: a model with a "
+            "schedule. Compile with a number, or leave `learning_rates` out."
+        )
+
+
+def _count(problem: Problem, data: Any, name: str) -> int:
+    """Reads an iterator to its end."""
+    if data is problem.data(name) and iter(data) is data:
+        raise ValueError(
+            f"`{name}` must be data that each trial can read from their start. Received: a function that "
+            f"returns the same {type(data).__name__} each time. Have it make a new one for each call."
+        )
+    return sum(1 for _ in data)
+
+
+def _try(problem: Problem, model: Any, data: Any, name: str) -> None:
+    try:
+        x, y = take_pair(model, data, rows_to_try(model, 2))
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from error
+    if y is None:
+        raise ValueError(f"`{name}` must bring targets. Received: {type(data).__name__}. Pass a pair (x, y).")
+    rows = rows_of(x)
+    try:
+        logs = model.test_on_batch(x, tree.map_structure(lambda leaf: leaf[:rows], y), return_dict=True)
+    except Exception as error:
+        raise ValueError(f"`{name}` cannot be evaluated on: {reason_of(error)}") from error
+    if problem.metric not in logs:
+        raise ValueError(
+            f"`metric` must be one of {sorted(logs)}. Received: metric={problem.metric!r}. Name it in "
+            "`compile(metrics=...)`."
+        )
+    if size := np.size(logs[problem.metric]) if np.ndim(logs[problem.metric]) else 0:
+        raise ValueError(
+            f"`metric` must be one number. Received: metric={problem.metric!r}, which is {size} numbers. "
+            "Compile with its mean, as `keras.metrics.F1Score(average='macro')`."
+        )
+    if is_arrays(data) and fixed_rows(model):
+        _try_sizes(problem, model, data, name)
+
+
+def _try_sizes(problem: Problem, model: Any, data: Any, name: str) -> None:
+    """Evaluates a model that was built for batches of one size on those sizes that it will be given."""
+    size, rows = fixed_rows(model), rows_of(data)
+    for given in sorted({min(problem.batch_size, rows), rows % problem.batch_size} - {0, size}):
+        try:
+            model.test_on_batch(*tree.map_structure(lambda leaf, given=given: leaf[:given], data))
+        except Exception as error:
+            raise ValueError(
+                f"`batch_size` must be {size}, which the model was built for, and `{name}` must hold a "
+                f"multiple of {size} rows. Received: batch_size={problem.batch_size}, {rows} rows; a batch "
+                f"of {given} raised {type(error).__name__}. Pass batch_size={size}, and the first "
+                f"{rows - rows % (size or 1)} rows."
+            ) from error
+
+
+def _kept(problem: Problem, model: Any) -> dict[str, list[str]]:
+    """By label, the paths of trained weights that all trials take from the model as it was built.
+
+    All weights are moved before they are drawn: what still has its moved value was left as it is. Such a
+    weight may have been trained if it has the same values in two builds, and not one number throughout.
+    """
+    weights = [v for v in model.trainable_variables if keras.backend.is_float_dtype(v.dtype)]
+    built = [ops.convert_to_numpy(ops.copy(weight.value)) for weight in weights]
+    left: dict[str, list[int]] = {}
+    for label, scheme in problem.schemes.items():
+        for weight, value in zip(weights, built, strict=True):
+            weight.assign(_moved(value))
+        try:
+            draw(model, scheme, 0)
+        except ValueError as error:
+            raise ValueError(f"`initializers`: {label!r} does not fit the model. {error}") from error
+        left[label] = [
+            number
+            for number, (weight, value) in enumerate(zip(weights, built, strict=True))
+            if np.array_equal(ops.convert_to_numpy(weight.value), _moved(value))
+        ]
+    fixed = _same_when_built_again(problem, built) if any(left.values()) else set()
+    return {
+        label: [weights[number].path for number in numbers if number in fixed]
+        for label, numbers in left.items()
+    }
+
+
+def _moved(value: np.ndarray) -> np.ndarray:
+    return value + np.asarray(_SHIFT, value.dtype)
+
+
+def _same_when_built_again(problem: Problem, built: Sequence[np.ndarray]) -> set[int]:
+    other = build_model(problem, 1)
+    again = [v for v in other.trainable_variables if keras.backend.is_float_dtype(v.dtype)]
+    return {
+        number
+        for number, (value, weight) in enumerate(zip(built, again, strict=False))
+        if not _is_plain(value) and np.array_equal(value, ops.convert_to_numpy(weight.value))
+    }
+
+
+def _is_plain(value: np.ndarray) -> bool:
+    """Whether a value looks untrained: one number throughout, and 0 or 1 where it is a scalar."""
+    if value.size < 2:
+        return all(number in (0, 1) for number in value.flat)
+    return bool((value == value.flat[0]).all())
+
+
+def _tell(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return (
+        f"{', '.join(paths[:3])}{more}: not drawn anew, as nothing tells the initial values. Every trial "
+        "starts from the values that the model is built with. If they were trained, the figures are not "
+        "those of the initializer: pass a model that was not trained."
+    )
