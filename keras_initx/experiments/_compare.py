@@ -1,5 +1,6 @@
 """Which initialization is best for a model: a race over seeds and learning rates."""
 
+import dataclasses
 import math
 import numbers
 import os
@@ -11,7 +12,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.experiments._chance import best_constant
 from keras_initx.experiments._comparison import Comparison
+from keras_initx.experiments._metrics import check_mode, fact_of, is_less_better, logged_by
 from keras_initx.experiments._problem import FileModel, Problem, check, config_of, label_schemes
 from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._sequential import Runner, Sequential
@@ -100,6 +103,7 @@ def compare(
         Hesterberg, "What Teachers Should Know About the Bootstrap", 2015; Holm, "A Simple Sequentially
         Rejective Multiple Test Procedure", 1979.
     """
+    check_mode(metric, mode)
     problem = Problem(
         _as_build(build_fn),
         label_schemes(initializers),
@@ -107,7 +111,7 @@ def compare(
         _as_data("validation", validation),
         None if test is None else _as_data("test", test),
         metric.removeprefix("val_"),
-        _minimize(metric, mode),
+        mode == "min",
         target,
         _positive("batch_size", batch_size),
         callbacks,
@@ -116,6 +120,11 @@ def compare(
     runner = _as_runner(runner)
     trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, _positive("epochs", epochs))
     model = check(problem, rates)
+    logged = logged_by(model)
+    facts = {name: fact_of(found) for name, found in logged.items()}
+    problem = dataclasses.replace(problem, minimize=is_less_better(problem.metric, mode, facts))
+    reported = "validation" if test is None else "test"
+    chance = _chance(problem, model, logged, reported)
     configs = {label: config_of(scheme) for label, scheme in problem.schemes.items()}
     kept = None if store is None else Store(store, problem.fingerprint(model), configs)
     del model
@@ -128,8 +137,14 @@ def compare(
 
     if left := [trial for trial in trials if trial not in found]:
         runner.run(problem, left, keep)
-    reported = "validation" if test is None else "test"
-    return summarize([found[trial] for trial in trials], problem.metric, problem.minimize, reported)
+    bounds = {name: (fact.lower, fact.upper) for name, fact in facts.items()}
+    results = [found[trial] for trial in trials]
+    return summarize(results, problem.metric, problem.minimize, reported, bounds, chance)
+
+
+def _chance(problem: Problem, model: Any, logged: Mapping[str, Any], reported: str) -> float | None:
+    data, found = problem.data(reported), logged.get(problem.metric)
+    return found and best_constant(model, found, data, problem.batch_size, problem.minimize)
 
 
 def _as_build(build_fn: Any) -> Callable[[], Any]:
@@ -171,15 +186,6 @@ def _as_runner(runner: Any) -> Runner:
             f"Received: runner={runner!r}."
         )
     return runner
-
-
-def _minimize(metric: Any, mode: Any) -> bool:
-    if not isinstance(metric, str) or not metric:
-        raise ValueError(f"`metric` must be the name of a metric. Received: metric={metric!r}.")
-    if mode not in ("auto", "max", "min"):
-        raise ValueError(f"`mode` must be one of ['auto', 'max', 'min']. Received: mode={mode!r}.")
-    words = ("loss", "error", "mse", "mae", "mape", "crossentropy", "perplexity")
-    return mode == "min" or (mode == "auto" and any(word in metric.lower() for word in words))
 
 
 def _check_seeds(seeds: Any) -> list[int]:
