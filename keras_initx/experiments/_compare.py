@@ -52,10 +52,14 @@ def compare(
     draws all weights by its initializer, calibrates them on training data if that is what the initializer
     asks for, diagnoses the signal, and trains. A trial that diverges or raises is counted, not averaged.
 
-    For each initializer the learning rate is the one with the fewest lost trials and then the best mean on
-    the validation data; the figures at that rate are those on the test data, if there are any. Means have
-    95 % intervals, Student's below 8 seeds and the bootstrap's from there on; pairs of initializers have
-    Student's paired test over the seeds, corrected by Holm for the number of pairs.
+    For each initializer the learning rate is the one with the best mean on the validation data, on the seeds
+    that ended well at all rates; one at which half of the seeds diverge is not chosen if there is another.
+    The figures at that rate are those on the test data, if there are any. Means have 95 % intervals that keep
+    to what the metric can be.
+
+    Pairs of initializers have Student's paired test on the seeds on which both ended well, and Fisher's test
+    of how many seeds did not diverge, all corrected by Holm. What is recommended has the best mean and beats
+    all others. Divergence speaks against an initializer; an exception, such as memory that ran out, does not.
 
     The global random state of Python, NumPy and the backend is set by the trials.
 
@@ -81,8 +85,8 @@ def compare(
         learning_rates: What to try; None for the one that the model was compiled with.
         epochs: Epochs of each trial.
         metric: Name of a metric that the model was compiled with, or `"loss"`.
-        mode: Whether less of the metric is better: `"min"`, `"max"`, or `"auto"`, which takes `"min"` for
-            names of losses and errors.
+        mode: Whether less of the metric is better: `"min"`, `"max"`, or `"auto"` for what Keras knows of the
+            metric's class. Of a function or class of your own it knows nothing: name the mode.
         target: A value of the metric; the rows tell how long it takes to reach it.
         test: Data to report on and to choose nothing on; None to report on the validation data.
         batch_size: Rows of a batch, where the data are arrays.
@@ -96,7 +100,7 @@ def compare(
         A comparison with one row per initializer, the differences and a recommendation.
 
     Raises:
-        ValueError: If an argument is not understood, the model is not compiled, the data do not fit it, or
+        ValueError: If an argument is not understood, nobody knows the metric's direction, the model is not compiled, the data do not fit it, or
             the store holds another comparison. Nothing was trained then.
 
     Reference:
@@ -120,7 +124,7 @@ def compare(
     runner = _as_runner(runner)
     trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, _positive("epochs", epochs))
     model = check(problem, rates)
-    logged = logged_by(model)
+    logged = logged_by(model, problem.metric)
     facts = {name: fact_of(found) for name, found in logged.items()}
     problem = dataclasses.replace(problem, minimize=is_less_better(problem.metric, mode, facts))
     reported = "validation" if test is None else "test"

@@ -86,13 +86,15 @@ def is_less_better(metric: str, mode: str, facts: Mapping[str, Fact]) -> bool:
     return direction == "min"
 
 
-def logged_by(model: Any) -> dict[str, Any]:
+def logged_by(model: Any, metric: str = "loss") -> dict[str, Any]:
     """Returns what computes each log of a compiled model that has been evaluated: a metric, or a loss.
 
     Names decide nothing: users choose them, and Keras adds the outputs' names.
 
     Args:
         model: The model.
+        metric: The log that a comparison is about. One number of several, `f1_score[0]`, is what the metric
+            `f1_score` is.
 
     Returns:
         By the log's name a Keras metric; for the loss and the losses of single outputs, the losses that the
@@ -101,16 +103,17 @@ def logged_by(model: Any) -> dict[str, Any]:
     compiled = getattr(model, "_compile_loss", None)
     losses = list(getattr(compiled, "metrics", ()))
     found: dict[str, Any] = {}
-    for metric in model.metrics:
-        if any(metric is tracker for tracker in losses):
-            found[metric.name] = _Losses(model)
-        elif isinstance(getattr(metric, "metrics", None), list):
-            found |= _named(metric)
+    for one in model.metrics:
+        if any(one is tracker for tracker in losses):
+            found[one.name] = _Losses(model)
+        elif isinstance(getattr(one, "metrics", None), list):
+            found |= _named(one)
         else:
-            found[metric.name] = metric
+            found[one.name] = one
     if not isinstance(found.get("loss"), keras.Metric) or type(found["loss"]) is keras.metrics.Mean:
         found["loss"] = _Losses(model)  # Keras' own tracker, or that of a model with a step of its own
-    return found
+    whole = metric.partition("[")[0]
+    return found if metric in found or whole not in found else {**found, metric: found[whole]}
 
 
 class _Losses(NamedTuple):
