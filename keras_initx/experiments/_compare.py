@@ -100,8 +100,8 @@ def compare(
         A comparison with one row per initializer, the differences and a recommendation.
 
     Raises:
-        ValueError: If an argument is not understood, nobody knows the metric's direction, the model is not compiled, the data do not fit it, or
-            the store holds another comparison. Nothing was trained then.
+        ValueError: If an argument is not understood, nobody knows the metric's direction, the model is not
+            compiled, the data do not fit it, or the store holds another comparison. Nothing was trained then.
 
     Reference:
         Hesterberg, "What Teachers Should Know About the Bootstrap", 2015; Holm, "A Simple Sequentially

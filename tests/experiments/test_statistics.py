@@ -114,7 +114,7 @@ def test_near_a_bound_the_interval_holds_the_mean_more_often_than_students():
 @pytest.mark.slow
 @pytest.mark.parametrize("case", NEAR_BOUNDS)
 def test_coverage_near_bounds(case):
-    """At most 3 of 100 short of what it says, and 1 of 100 above, from 2 seeds to 20; Student's lack up to 7."""
+    """Of 2 to 20 seeds at most 3 of 100 short of what it says; Student's lack up to 7."""
     repeats = 3000
     noise = 4 * math.sqrt(0.95 * 0.05 / repeats)
     for seeds in (2, 3, 5, 8, 20):

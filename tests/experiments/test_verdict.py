@@ -197,7 +197,7 @@ def check_words(found):
             rf"(\d+) of (\d+) \(p (<|=) {NUMBER}\)\.",
             line,
         ):
-            first, verb, second, *counts, _, p = match.groups()
+            _, verb, _, *counts, _, p = match.groups()
             ended, judged, other, of_other = map(int, counts)
             assert ended / judged >= other / of_other
             assert ("more often" in verb) == (float(p) < 0.05)
