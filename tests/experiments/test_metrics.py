@@ -19,15 +19,15 @@ def names(text):
 
 
 METRICS = {
-    "max": names("""AUC Accuracy BinaryAccuracy BinaryIoU CategoricalAccuracy ConcordanceCorrelation CosineSimilarity
-        F1Score FBetaScore IoU MeanIoU OneHotIoU OneHotMeanIoU PearsonCorrelation Precision
+    "max": names("""AUC Accuracy BinaryAccuracy BinaryIoU CategoricalAccuracy ConcordanceCorrelation
+        CosineSimilarity F1Score FBetaScore IoU MeanIoU OneHotIoU OneHotMeanIoU PearsonCorrelation Precision
         PrecisionAtRecall R2Score Recall RecallAtPrecision SensitivityAtSpecificity
         SparseCategoricalAccuracy SparseTopKCategoricalAccuracy SpecificityAtSensitivity
         TopKCategoricalAccuracy TrueNegatives TruePositives binary_accuracy categorical_accuracy
         concordance_correlation pearson_correlation sparse_categorical_accuracy
         sparse_top_k_categorical_accuracy top_k_categorical_accuracy"""),
-    "min": names("""BinaryCrossentropy CategoricalCrossentropy CategoricalHinge FalseNegatives FalsePositives Hinge
-        KLDivergence LogCoshError MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
+    "min": names("""BinaryCrossentropy CategoricalCrossentropy CategoricalHinge FalseNegatives FalsePositives
+        Hinge KLDivergence LogCoshError MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
         MeanSquaredLogarithmicError Poisson RootMeanSquaredError SparseCategoricalCrossentropy
         SquaredHinge binary_crossentropy binary_focal_crossentropy categorical_crossentropy
         categorical_focal_crossentropy categorical_hinge hinge huber kl_divergence log_cosh
@@ -36,7 +36,8 @@ METRICS = {
     None: names("""Mean MeanMetricWrapper Metric Sum"""),
 }
 LOSSES = {
-    "min": names("""BinaryCrossentropy BinaryFocalCrossentropy CTC CategoricalCrossentropy CategoricalFocalCrossentropy
+    "min": names("""BinaryCrossentropy BinaryFocalCrossentropy CTC CategoricalCrossentropy
+        CategoricalFocalCrossentropy
         CategoricalGeneralizedCrossEntropy CategoricalHinge Circle CosineSimilarity Dice Hinge Huber
         KLDivergence LogCosh Loss MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredError
         MeanSquaredLogarithmicError Poisson SparseCategoricalCrossentropy SquaredHinge Tversky

@@ -186,7 +186,7 @@ def check_words(found):
     told = 0
     for line in found.summary.splitlines():
         if match := re.fullmatch(rf"(\w) (beats|against) (\w)(?: may be noise)?: {SIZE}\.", line):
-            first, verb, second, mean, low, high, _, p, seeds = match.groups()
+            _, verb, _, mean, low, high, _, p, seeds = match.groups()
             mean, low, high, p = map(float, (mean, low, high, p))
             assert low <= mean <= high
             assert sign * mean >= 0
