@@ -39,7 +39,12 @@ def add_compare(verbs: Any) -> None:
     add("--learning-rates", help="numbers with commas between (the one that the model was compiled with)")
     add("--epochs", type=int, default=10, help="of each trial (10)")
     add("--metric", default="loss", help="a metric that the model was compiled with (loss)")
-    add("--mode", choices=["auto", "max", "min"], default="auto", help="whether less of it is better")
+    add(
+        "--mode",
+        choices=["auto", "max", "min"],
+        default="auto",
+        help="max: more of the metric is better; min: less (what Keras knows of it)",
+    )
     add("--target", type=float, help="a value of the metric: how long it takes is told")
     add("--batch-size", type=int, default=32, help="rows of a batch (32)")
     add("--runner", choices=_RUNNERS, default="sequential", help="what makes the trials (sequential)")

@@ -13,9 +13,11 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.experiments._chance import best_constant
 from keras_initx.experiments._check import check
 from keras_initx.experiments._comparison import Comparison
 from keras_initx.experiments._identity import identify
+from keras_initx.experiments._metrics import check_mode, fact_of, is_less_better, logged_by
 from keras_initx.experiments._problem import FileModel, Problem, label_schemes
 from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._reading import as_source
@@ -55,10 +57,14 @@ def compare(
     a layer names a law that needs data, diagnoses the signal, and trains. A trial that diverges or raises is
     counted, not averaged. What cannot be so, such as weights that start trained, is a note in the results.
 
-    For each initializer the learning rate is the one with the fewest lost trials and then the best mean on
-    the validation data; the figures at that rate are those on the test data, if there are any. Means have
-    95 % intervals, Student's below 8 seeds and the bootstrap's from there on; pairs of initializers have
-    Student's paired test over the seeds, corrected by Holm for the number of pairs.
+    For each initializer the learning rate is the one with the best mean on the validation data, on the seeds
+    that ended well at all rates; one at which half of the seeds diverge is not chosen if there is another.
+    The figures at that rate are those on the test data, if there are any. Means have 95 % intervals that keep
+    to what the metric can be.
+
+    Pairs of initializers have Student's paired test on the seeds on which both ended well, and Fisher's test
+    of how many seeds did not diverge, all corrected by Holm. What is recommended has the best mean and beats
+    all others. Divergence speaks against an initializer; an exception, such as memory that ran out, does not.
 
     The global random state of Python, NumPy and the backend is set by the trials.
 
@@ -85,8 +91,8 @@ def compare(
         learning_rates: What to try; None for the one that the model was compiled with.
         epochs: Epochs of each trial.
         metric: Name of a metric that the model was compiled with, or `"loss"`.
-        mode: Whether less of the metric is better: `"min"`, `"max"`, or `"auto"`, which takes `"min"` for
-            names of losses and errors.
+        mode: Whether less of the metric is better: `"min"`, `"max"`, or `"auto"` for what Keras knows of the
+            metric's class. Of a function or class of your own it knows nothing: name the mode.
         target: A value of the metric; the rows tell how long it takes to reach it.
         test: Data to report on and to choose nothing on; None to report on the validation data.
         batch_size: Rows of a batch, where the data are arrays.
@@ -100,15 +106,16 @@ def compare(
         A comparison with one row per initializer, the differences and a recommendation.
 
     Raises:
-        ValueError: If an argument is not understood, the model is not compiled, the data do not fit it or
-            can be read only once, or the store holds another comparison, a file that no comparison wrote, or
-            would have to identify what it cannot. Nothing was trained then. Also, later, if the store has no
-            more room.
+        ValueError: If an argument is not understood, nobody knows the metric's direction, the model is not
+            compiled, the data do not fit it or can be read only once, or the store holds another comparison, a
+            file that no comparison wrote, or would have to identify what it cannot. Nothing was trained then.
+            Also, later, if the store has no more room.
 
     Reference:
         Hesterberg, "What Teachers Should Know About the Bootstrap", 2015; Holm, "A Simple Sequentially
         Rejective Multiple Test Procedure", 1979.
     """
+    check_mode(metric, mode)
     problem = Problem(
         _as_build(build_fn),
         label_schemes(initializers),
@@ -116,7 +123,7 @@ def compare(
         _as_data("validation", validation),
         None if test is None else _as_data("test", test),
         metric.removeprefix("val_"),
-        _minimize(metric, mode),
+        mode == "min",
         target,
         _positive("batch_size", batch_size),
         callbacks,
@@ -125,12 +132,17 @@ def compare(
     runner = _as_runner(runner)
     trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, _positive("epochs", epochs))
     model, batches, notes = check(problem, rates)
-    problem = dataclasses.replace(problem, batches=batches)
+    logged = logged_by(model, problem.metric)
+    facts = {name: fact_of(found) for name, found in logged.items()}
+    minimize = is_less_better(problem.metric, mode, facts)
+    problem = dataclasses.replace(problem, batches=batches, minimize=minimize)
+    reported = "validation" if test is None else "test"
+    chance = _chance(problem, model, logged, reported)
     kept = None if store is None else _open_store(store, problem, model)
     del model
     results = _make(runner, problem, trials, notes, kept)
-    reported = "validation" if test is None else "test"
-    return summarize(results, problem.metric, problem.minimize, reported)
+    bounds = {name: (fact.lower, fact.upper) for name, fact in facts.items()}
+    return summarize(results, problem.metric, minimize, reported, bounds, chance)
 
 
 def _make(
@@ -159,6 +171,11 @@ def _make(
 def _open_store(store: str | os.PathLike[str], problem: Problem, model: Any) -> Store:
     schemes = {label: identify(scheme, label) for label, scheme in problem.schemes.items()}
     return Store(store, problem.fingerprint(model), schemes)
+
+
+def _chance(problem: Problem, model: Any, logged: Mapping[str, Any], reported: str) -> float | None:
+    data, found = problem.data(reported), logged.get(problem.metric)
+    return found and best_constant(model, found, data, problem.batch_size, problem.minimize)
 
 
 def _as_build(build_fn: Any) -> Callable[[], Any]:
@@ -205,15 +222,6 @@ def _as_runner(runner: Any) -> Runner:
             f"Received: runner={runner!r}."
         )
     return runner
-
-
-def _minimize(metric: Any, mode: Any) -> bool:
-    if not isinstance(metric, str) or not metric:
-        raise ValueError(f"`metric` must be the name of a metric. Received: metric={metric!r}.")
-    if mode not in ("auto", "max", "min"):
-        raise ValueError(f"`mode` must be one of ['auto', 'max', 'min']. Received: mode={mode!r}.")
-    words = ("loss", "error", "mse", "mae", "mape", "crossentropy", "perplexity")
-    return mode == "min" or (mode == "auto" and any(word in metric.lower() for word in words))
 
 
 def _check_seeds(seeds: Any) -> list[int]:

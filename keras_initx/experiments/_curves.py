@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keras_initx.experiments._statistics import Interval, mean_interval
+from keras_initx.experiments._statistics import Bounds, Interval, mean_interval
 
 if TYPE_CHECKING:
     from keras_initx.experiments._comparison import Comparison
@@ -40,6 +40,7 @@ def curves_of(comparison: "Comparison", name: str | None) -> dict[str, Curve]:
     name = default if name is None else name
     if name not in allowed:
         raise ValueError(f"`name` must be one of {allowed}. Received: name={name!r}.")
+    bounds = comparison.bounds.get(name.removeprefix("val_"), (None, None))
     curves = {}
     for row in comparison.rows:
         chosen = (row.initializer, row.learning_rate)
@@ -51,22 +52,24 @@ def curves_of(comparison: "Comparison", name: str | None) -> dict[str, Curve]:
         curves[row.initializer] = _curve(
             {result.trial.seed: tuple(result.curves[name]) for result in results if result.ended_well},
             {result.trial.seed: _finite(result.curves[name]) for result in results if not result.ended_well},
+            bounds,
         )
     return curves
 
 
-def _curve(values: dict[int, tuple[float, ...]], lost: dict[int, tuple[float, ...]]) -> Curve:
+def _curve(values: dict[int, tuple[float, ...]], lost: dict[int, tuple[float, ...]], bounds: Bounds) -> Curve:
     longest = max(map(len, values.values()), default=0)
     spreads = [
-        _interval([found[min(epoch, len(found) - 1)] for found in values.values()])
+        _interval([found[min(epoch, len(found) - 1)] for found in values.values()], bounds)
         for epoch in range(longest)
     ]
     mean, low, high = zip(*spreads, strict=True) if spreads else ((), (), ())
     return Curve(mean, low, high, values, lost)
 
 
-def _interval(values: list[float]) -> Interval:
-    return mean_interval(values) if all(map(math.isfinite, values)) else Interval(*[math.nan] * 3)
+def _interval(values: list[float], bounds: Bounds) -> Interval:
+    finite = all(map(math.isfinite, values))
+    return mean_interval(values, bounds=bounds) if finite else Interval(*[math.nan] * 3)
 
 
 def _finite(values: Sequence[float]) -> tuple[float, ...]:

@@ -1,59 +1,109 @@
-"""The conclusions from the results of all trials: best learning rates, differences, a recommendation."""
+"""The conclusions from the results of all trials, from rows to the recommendation."""
 
-import itertools
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
-from keras_initx.experiments._format import say
-from keras_initx.experiments._statistics import counts_p, holm, mean_interval, paired_p
+from keras_initx.experiments._comparison import Comparison, SchemeRow
+from keras_initx.experiments._differences import differences_of
+from keras_initx.experiments._statistics import Bounds, mean_interval
 from keras_initx.experiments._trial import TrialResult
+from keras_initx.experiments._verdict import conclude
 
 __all__ = ["summarize"]
 
-_LEVEL = 0.05  # of the tests, after correction
+_CLOSE = 1e-5  # of a metric: the same computed in two ways
 
 
-def summarize(results: Sequence[TrialResult], metric: str, minimize: bool, reported: str) -> Comparison:
-    """Draws the conclusions from the results of all trials."""
-    key = lambda result: (result.trial.initializer, result.trial.learning_rate)  # noqa: E731
-    order = list(dict.fromkeys(key(result) for result in results))
-    grid = [_row([result for result in results if key(result) == pair], reported) for pair in order]
-    sign = -1.0 if minimize else 1.0
+def summarize(
+    results: Sequence[TrialResult],
+    metric: str,
+    minimize: bool,
+    reported: str,
+    bounds: Mapping[str, Bounds] | None = None,
+    chance: float | None = None,
+) -> Comparison:
+    """Draws the conclusions from the results of all trials.
 
-    def quality(row: SchemeRow, value: str) -> tuple[float, ...]:
-        found = getattr(row, value)
-        return (row.lost, -sign * found) if found is not None else (row.seeds + 1, 0.0)
-
-    labels = dict.fromkeys(row.initializer for row in grid)
+    Args:
+        results: All of them.
+        metric: The metric.
+        minimize: Whether less of it is better.
+        reported: `test` or `validation`.
+        bounds: Of each log what it cannot be below and above, where that is known.
+        chance: The metric of the best prediction that is the same for all rows; None if it is not known.
+    """
+    known = dict(bounds or {})
+    groups: dict[tuple[str, float | None], list[TrialResult]] = {}
+    for result in results:
+        groups.setdefault((result.trial.initializer, result.trial.learning_rate), []).append(result)
+    own = known.get(metric, (None, None))
+    grid = {key: _row(found, reported, minimize, own, chance) for key, found in groups.items()}
+    labels = dict.fromkeys(label for label, _ in groups)
     best = [
-        min((row for row in grid if row.initializer == label), key=lambda row: quality(row, "validation"))
+        _at_best_rate([(grid[key], found) for key, found in groups.items() if key[0] == label], minimize)
         for label in labels
     ]
-    best.sort(key=lambda row: quality(row, "mean"))
-    differences = _differences(best)
-    recommendation, summary = _conclude(best, differences, len({row.learning_rate for row in grid}), reported)
-    return Comparison(
-        tuple(best),
-        tuple(grid),
-        differences,
-        summary,
-        recommendation,
-        metric,
-        minimize,
-        reported,
-        tuple(results),
+    best.sort(key=lambda row: _rank(row.mean, row, minimize))
+    differences = differences_of(best, minimize, own)
+    found = Comparison(
+        rows=tuple(best),
+        grid=tuple(grid.values()),
+        differences=differences,
+        summary="",
+        recommendation=None,
+        metric=metric,
+        minimize=minimize,
+        reported=reported,
+        results=tuple(results),
+        bounds=known,
+        chance=chance,
     )
+    return conclude(found)
 
 
-def _row(results: list[TrialResult], reported: str) -> SchemeRow:
+def _rank(value: float | None, row: SchemeRow, minimize: bool) -> tuple[float, ...]:
+    """The best value first. What was lost decides among equal values, and among those without a value."""
+    quality = math.inf if value is None else value if minimize else -value
+    return (quality, row.judged - row.ended, row.failed)
+
+
+def _at_best_rate(rows: Sequence[tuple[SchemeRow, list[TrialResult]]], minimize: bool) -> SchemeRow:
+    """The row whose validation values are the best on average, on the seeds that ended well at all rates.
+
+    A rate at which as many seeds diverge as end well is out, unless all are. What failed by an exception
+    says nothing about a rate.
+    """
+    usable = [pair for pair in rows if pair[0].ended > pair[0].diverged]
+    usable = usable or [pair for pair in rows if pair[0].ended] or list(rows)
+    finals = [
+        {
+            result.trial.seed: result.final
+            for result in found
+            if result.ended_well and result.final is not None
+        }
+        for _, found in usable
+    ]
+    shared = set.intersection(*map(set, finals))
+
+    def quality(place: int) -> tuple[float, ...]:
+        values = [value for seed, value in finals[place].items() if seed in shared or not shared]
+        return _rank(statistics.fmean(values) if values else None, usable[place][0], minimize)
+
+    return usable[min(range(len(usable)), key=quality)][0]
+
+
+def _row(
+    results: list[TrialResult], reported: str, minimize: bool, bounds: Bounds, chance: float | None
+) -> SchemeRow:
     well = [result for result in results if result.ended_well]
     values = {
         result.trial.seed: value
         for result in well
-        if (value := result.test if reported == "test" else result.final) is not None
+        if (value := result.test if reported == "test" else result.final) is not None and math.isfinite(value)
     }
-    spread = mean_interval(list(values.values())) if values else None
+    numbers = list(values.values())
+    spread = mean_interval(numbers, bounds=bounds) if values else None
     finals = [result.final for result in well if result.final is not None]
     epochs = [found for result in results if (found := result.epochs_to_target) is not None]
     waited = [spent for result in results if (spent := result.seconds_to_target) is not None]
@@ -64,12 +114,15 @@ def _row(results: list[TrialResult], reported: str) -> SchemeRow:
         learning_rate=results[0].trial.learning_rate,
         seeds=len(results),
         mean=spread.mean if spread else None,
+        std=statistics.stdev(numbers) if len(numbers) > 1 else None,
         low=spread.low if spread else None,
         high=spread.high if spread else None,
-        validation=statistics.mean(finals) if finals else None,
-        diverged=sum(result.diverged for result in results),
-        stopped=sum(result.stopped for result in results),
-        failed=sum(bool(result.failure) for result in results),
+        validation=statistics.fmean(finals) if finals else None,
+        # One that ended well and has no number on the test data is as bad as one whose loss is none.
+        diverged=sum(r.diverged and not r.failure for r in results) + len(well) - len(values),
+        stopped=sum(r.stopped and not (r.diverged or r.failure) for r in results),
+        failed=sum(bool(r.failure) for r in results),
+        at_chance=bool(values) and chance is not None and not _beyond(numbers, chance, minimize),
         epochs_to_target=statistics.median(epochs) if enough else None,
         seconds_to_target=statistics.median(waited) if enough else None,
         forward_gain=statistics.median(gains) if gains else None,
@@ -80,56 +133,8 @@ def _row(results: list[TrialResult], reported: str) -> SchemeRow:
     )
 
 
-def _differences(best: Sequence[SchemeRow]) -> tuple[Difference, ...]:
-    """Pairs in the order of the rows, so that the first of a pair is the better one."""
-    pairs = [(*pair, _shared(*pair)) for pair in itertools.combinations(best, 2)]
-    tests = [
-        paired_p([first.values[seed] for seed in seeds], [second.values[seed] for seed in seeds])
-        if len(seeds) >= 2
-        # Too few ended well to compare their values: compare how many did.
-        else counts_p(first.seeds - first.lost, second.seeds - second.lost, first.seeds, second.seeds)
-        for first, second, seeds in pairs
-    ]
-    differences = []
-    for (first, second, seeds), p, corrected in zip(pairs, tests, holm(tests), strict=True):
-        apart = [first.values[seed] - second.values[seed] for seed in seeds]
-        mean, low, high = mean_interval(apart) if apart else (None, None, None)
-        differences.append(
-            Difference(
-                *(first.initializer, second.initializer, mean, low, high),
-                *(p, corrected, len(seeds), corrected < _LEVEL),
-            )
-        )
-    return tuple(differences)
-
-
-def _shared(first: SchemeRow, second: SchemeRow) -> list[int]:
-    return sorted(first.values.keys() & second.values.keys())
-
-
-def _conclude(
-    best: Sequence[SchemeRow], differences: Sequence[Difference], rates: int, reported: str
-) -> tuple[str | None, str]:
-    """The recommendation, and the summary."""
-    top = best[0]
-    if top.mean is None:
-        return None, "No initializer ended well in any seed."
-    against = [difference for difference in differences if difference.first == top.initializer]
-    said = [say(difference, best) for difference in against]
-    ties = [difference.second for difference in against if not difference.real]
-    if not against:
-        recommendation = None
-        said.append("One initializer alone: there is nothing to compare it with.")
-    elif ties:
-        recommendation = None
-        names = " and ".join([", ".join([top.initializer, *ties[:-1]]), ties[-1]])
-        said.append(f"No recommendation: no difference was found between {names} with {top.seeds} seeds.")
-    else:
-        recommendation = top.initializer
-        said.append(f"Recommended: {top.initializer}.")
-    if rates > 1 and reported == "validation":
-        said.append(
-            "Learning rates were chosen on the validation data that the figures come from, which flatters "
-            "them; pass `test` for figures that were not chosen on."
-        )
-    return recommendation, "\n".join(said)
+def _beyond(values: Sequence[float], chance: float, minimize: bool) -> bool:
+    """Whether any value is better than chance, by more than rounding."""
+    best = min(values) if minimize else max(values)
+    ahead = chance - best if minimize else best - chance
+    return ahead > _CLOSE * max(abs(chance), abs(best))

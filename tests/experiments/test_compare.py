@@ -184,17 +184,18 @@ def test_divergence_is_counted_and_not_averaged():
     results += [result("c", 4, None, failure="MemoryError: full")]
     found = summarize(results, "accuracy", minimize=False, reported="validation")
     assert [(row.initializer, row.diverged, row.failed) for row in found.rows] == [
-        ("a", 0, 0),
         ("b", 2, 0),
+        ("a", 0, 0),
         ("c", 4, 1),
     ]
-    assert found.rows[1].mean == pytest.approx(0.95 + 1 / 99)
+    assert found.rows[0].mean == pytest.approx(0.95 + 1 / 99)
     assert found.rows[2].mean is None
-    pairs = {(pair.first, pair.second): pair for pair in found.differences}
-    assert pairs["a", "b"].seeds == 3
-    assert pairs["a", "c"].p == pytest.approx(2 / 252)  # by how many ended well
-    assert pairs["a", "c"].real
-    assert "ends well more often" in found.summary
+    pairs = {(pair.first, pair.second, pair.kind): pair for pair in found.differences}
+    assert pairs["b", "a", "values"].seeds == 3
+    assert pairs["a", "b", "endings"].p == pytest.approx(4 / 9)  # both lost ones of ten are b's, or both a's
+    assert pairs["a", "c", "endings"].p == pytest.approx(1 / 126)  # of nine: what ran out of memory is none
+    assert pairs["a", "c", "endings"].real
+    assert "Of 5 seeds b diverged in 2. Its mean is over the other 3." in found.summary
     assert "MemoryError: full" in str(found)
     json.loads(found.to_json())
 
