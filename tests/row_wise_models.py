@@ -1,8 +1,7 @@
 """Models that are not row-wise, one for each way, and models that are."""
 
 import keras
-import numpy as np
-from exported_models import floats, mobilenet, several
+from exported_models import mobilenet, several
 from keras import layers, ops
 
 
@@ -76,28 +75,25 @@ class Counter(layers.Layer):
         return inputs + self.count
 
 
+# Each with a part of the reason that is told.
 NOT_ROW_WISE = {
-    "batch norm in training": lambda: of(InTraining(layers.BatchNormalization())),
-    "batch mean": lambda: of(lambda x: x - ops.mean(x, 0)),
-    "a trace of the batch mean": lambda: of(lambda x: x + 1e-4 * ops.mean(x, 0)),
-    "sorting": lambda: of(lambda x: ops.sort(x, 0)),
-    "rank": lambda: of(lambda x: ops.argsort(ops.argsort(x, 0), 0)),
-    "softmax over the rows": lambda: of(lambda x: ops.softmax(x, 0)),
-    "attention over the batch": lambda: of(attention_over_the_batch),
-    "attention that masks by zeros": lambda: of(masked_attention_over_the_batch),
-    "running sum": lambda: of(lambda x: ops.cumsum(x, 0)),
-    "order": lambda: of(lambda x: ops.flip(x, 0)),
-    "the first row": lambda: of(lambda x: x + 0 * x[:1] + ops.sign(x[:1])),
-    "size of the batch": lambda: of(lambda x: x / ops.cast(ops.shape(x)[0], x.dtype)),
-    "clip by the global norm": lambda: of(lambda x: x / ops.maximum(1.0, ops.max(ops.abs(x)) / 100)),
-    "padded to the longest": padded_to_the_longest,
-    "not one row for each": flattened,
-    "a counter": lambda: of(Counter()),
-    "dropout": lambda: of(InTraining(layers.Dropout(0.5))),
-    "constant": lambda: of(lambda x: ops.zeros_like(x)),
-    "integers that are sorted": lambda: of(lambda x: ops.sort(x, 0), dtype="int32"),
-    "tokens that are sorted": lambda: of(layers.Embedding(9, 2), lambda x: ops.sort(x, 0), dtype="int32"),
-    "an open axis": lambda: of(lambda x: x - ops.mean(x, 0), shape=(None, 3)),
+    "batch norm in training": (lambda: of(InTraining(layers.BatchNormalization())), "of a row"),
+    "batch mean": (lambda: of(lambda x: x - ops.mean(x, 0)), "of a row"),
+    "sorting": (lambda: of(lambda x: ops.sort(x, 0)), "of a row"),
+    "softmax over the rows": (lambda: of(lambda x: ops.softmax(x, 0)), "of a row"),
+    "attention over the batch": (lambda: of(attention_over_the_batch), "of a row"),
+    "attention that masks by zeros": (lambda: of(masked_attention_over_the_batch), "of a row is another"),
+    "size of the batch": (lambda: of(lambda x: x / ops.cast(ops.shape(x)[0], x.dtype)), "of a row differs"),
+    "padded to the longest": (padded_to_the_longest, "the shape of its output"),
+    "not one row for each": (flattened, "does not have one row for each row"),
+    "a counter": (lambda: of(Counter()), "it keeps a state"),
+    "dropout": (lambda: of(InTraining(layers.Dropout(0.5))), "or draws at random"),
+    "integers that are sorted": (lambda: of(lambda x: ops.sort(x, 0), dtype="int32"), "of a row is another"),
+    "tokens that are sorted": (
+        lambda: of(layers.Embedding(9, 2), lambda x: ops.sort(x, 0), dtype="int32"),
+        "of a row differs",
+    ),
+    "an open axis": (lambda: of(lambda x: x - ops.mean(x, 0), shape=(None, 3)), "of a row"),
 }
 
 
@@ -125,4 +121,3 @@ ROW_WISE = {
     "float64": lambda: of(layers.Dense(2, dtype="float64"), dtype="float64"),
     "half precision": lambda: of(layers.Dense(8, "relu", dtype="mixed_bfloat16"), shape=(8,)),
 }
-ROWS = {"bytes": np.arange(20, dtype="uint8").reshape(5, 4) * 9, "dense": floats(4, 3)}

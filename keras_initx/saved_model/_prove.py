@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_initx.saved_model._differences import tolerance_of
+from keras_initx.saved_model._endpoints import reason
 from keras_initx.saved_model._paths import local
 from keras_initx.saved_model._process import WorkerError, opened
 from keras_initx.saved_model._proof import write_proof
@@ -44,7 +45,7 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If there is no SavedModel, or one that cannot be loaded.
     """
-    from tensorflow.core.protobuf import saved_model_pb2
+    from google.protobuf.message import DecodeError
 
     folder = local(path)
     if not (folder / "saved_model.pb").is_file():
@@ -52,12 +53,6 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
             "`path` must be the folder of a version, with saved_model.pb in it. Received: "
             f"path={os.fspath(path)!r}."
         )
-    message = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    definitions = {
-        name: _specs(definition)
-        for name, definition in message.meta_graphs[0].signature_def.items()
-        if not name.startswith("__")
-    }
     warm: dict[str, list[dict[str, Any]]] = {}
     for name, feeds in read_warmup(folder):
         warm.setdefault(name, []).append(feeds)
@@ -65,22 +60,30 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
         with tempfile.TemporaryDirectory() as scratch, opened(folder, pathlib.Path(scratch)) as ask:
             found = {
                 name: prove(ask, name, specs, _rows(specs, warm.get(name, [])), (), tolerance_of())
-                for name, specs in definitions.items()
+                for name, specs in _definitions(folder).items()
             }
-    except WorkerError as error:
+    except (WorkerError, IndexError, DecodeError) as error:
         raise ValueError(
-            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: {error}"
+            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: "
+            f"{reason(error)}"
         ) from error
     return write_proof(folder, found)
 
 
-def _specs(definition: Any) -> list[Any]:
+def _definitions(folder: pathlib.Path) -> dict[str, list[Any]]:
+    """The inputs of each signature, read without running it."""
     import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
 
-    return [
-        tf.TensorSpec(info.tensor_shape, tf.as_dtype(info.dtype), name)
-        for name, info in sorted(definition.inputs.items())
-    ]
+    message = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    return {
+        key: [
+            tf.TensorSpec(info.tensor_shape, tf.as_dtype(info.dtype), name)
+            for name, info in sorted(definition.inputs.items())
+        ]
+        for key, definition in message.meta_graphs[0].signature_def.items()
+        if not key.startswith("__")
+    }
 
 
 def _rows(specs: list[Any], warm: list[dict[str, Any]]) -> list[np.ndarray]:
