@@ -91,9 +91,10 @@ def export(
 ) -> ExportedModel:
     """Writes a model as the next version of a SavedModel that TensorFlow Serving takes unchanged.
 
-    The version is written beside, loaded as TensorFlow Serving loads it, run, compared with the model, and
-    renamed into place: a reader of `path`, a polling server among them, sees a whole version or none, and an
-    interrupted export leaves no version. It runs where neither this package nor Keras is installed.
+    The version is written beside, loaded in a process of its own as TensorFlow Serving loads it, run,
+    compared with `model.predict`, and renamed into place: a reader of `path`, a polling server among them,
+    sees a whole version or none, and an interrupted export leaves no version. It runs where neither this
+    package nor Keras is installed. The model's variables, states and seeds among them, stay as they are.
 
     The signature `serving_default` (and `serve`, Keras' name for it) answers as `model.predict` does. Its
     inputs have the names of the model's inputs, its outputs those of the output layers, or the keys of a
@@ -109,8 +110,8 @@ def export(
 
     Args:
         model: A built Keras model.
-        path: The model's folder, for example `saved_models/digits`. Versions are its subfolders with whole
-            numbers as names.
+        path: The model's folder on this machine, for example `saved_models/digits`. Versions are its
+            subfolders with whole numbers as names.
         version: Number of the version; None for one more than the highest.
         signatures: Further signatures by name: a Keras model, such as `keras.Model(model.inputs, hidden)`; a
             function of the model's inputs; a `tf.function` with an input signature; or a pair of a function
@@ -118,8 +119,9 @@ def export(
         labels: A name for each column of the model's output, for the signature `classify`: it takes
             serialized `tf.train.Example`s with the model's inputs as features, and TensorFlow Serving's
             Classify call returns from it each label with its score, in the order of the labels.
-        warmup: Rows of input, up to 1000, as `model.predict` takes them. A server replays them as it loads
-            the version, so that its first request is not a slow one. Needs the extra `serve`.
+        warmup: Rows of input, up to 1000, as `model.predict` takes them; for a `call` of several arguments a
+            tuple of arrays, or a dict by their names. A server replays them as it loads the version, so that
+            its first request is not a slow one. Needs the extra `serve`.
         keep: Versions to leave: once this one is in place, only the `keep - 1` highest others stay, and those
             that are newer than it.
         portable: Whether to write `<version>.keras` beside the version: the model with Keras' own
@@ -129,9 +131,9 @@ def export(
         Where it was written, under which version, and with which signatures.
 
     Raises:
-        ValueError: If the model is not built, the backend is not TensorFlow, `path` is a file, the version
-            exists, another argument does not fit the model, or the reloaded SavedModel does not answer as
-            the model does. Nothing is written then.
+        ValueError: If the model is not built, the backend is not TensorFlow, `path` is a file, a version or
+            remote, the version exists, another argument does not fit the model, or the SavedModel cannot run
+            in another process or does not answer as the model does. Nothing is written then.
     """
     root = model_folder(path)
     _check(model, root, version, signatures, keep)

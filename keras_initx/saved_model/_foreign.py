@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from keras_initx.saved_model._endpoints import Endpoint
+from keras_initx.saved_model._endpoints import Endpoint, sentence
 
 # They name a function of this process's Python by a number.
 _PYTHON = ("EagerPyFunc", "PyFunc", "PyFuncStateless")
@@ -37,7 +37,7 @@ def explain(model: Any, endpoints: Iterable[Endpoint], error: str) -> str:
         error: What the process said.
     """
     if not (unknown := re.search(r"Op type not registered '(\w+)'", error)):
-        return error
+        return sentence(error)
     owners = (
         _owner(model, endpoint, name)
         for endpoint in endpoints

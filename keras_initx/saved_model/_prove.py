@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_initx.saved_model._differences import tolerance_of
-from keras_initx.saved_model._endpoints import reason
+from keras_initx.saved_model._endpoints import reason, sentence
 from keras_initx.saved_model._paths import local
 from keras_initx.saved_model._process import WorkerError, opened
 from keras_initx.saved_model._proof import write_proof
@@ -63,9 +63,9 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
                 for name, specs in _definitions(folder).items()
             }
     except (WorkerError, IndexError, DecodeError) as error:
+        told = sentence(str(error)) if isinstance(error, WorkerError) else reason(error)
         raise ValueError(
-            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: "
-            f"{reason(error)}"
+            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: {told}"
         ) from error
     return write_proof(folder, found)
 

@@ -108,7 +108,7 @@ def test_the_command_exports_and_inspects_as_a_user_would(tmp_path, capsys):
     file, root = str(tmp_path / "m.keras"), tmp_path / "saved" / "m"
     more = ["--labels", str(tmp_path / "labels.txt"), "--warmup", str(tmp_path / "rows.npz"), "--portable"]
     assert main(["export", file, str(root)]) == 0
-    assert capsys.readouterr().out.startswith(f"{root}/1 (version 1; signatures: serve, serving_default)")
+    assert capsys.readouterr().out.startswith(f"{root}/1 (version 1; signatures: serve, serving_default; ")
     assert main(["export", file, str(root), "--version", "7", "--keep", "1", "--json", *more]) == 0
     exported = json.loads(capsys.readouterr().out)
     assert exported["version"] == 7

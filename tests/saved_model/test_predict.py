@@ -35,7 +35,7 @@ class Tokenizing(keras.Model):
     """As keras_hub's tasks: its `predict` takes what comes before the model's inputs."""
 
     def predict(self, x, **options):
-        return super().predict(np.array([[len(text)] * 3 for text in x], "float32"), **options)
+        return super().predict(np.array([[len(text.split())] * 3 for text in x], "float32"), **options)
 
 
 def build(cls):

@@ -39,7 +39,7 @@ def test_python_in_a_layer_is_refused_by_name_and_its_cure_works(tmp_path, kind,
         return
     with pytest.raises(
         ValueError,
-        match=rf"the layer `twice` \(Function\), .* the operation {op}, .* Write it with keras.ops",
+        match=rf"the layer `twice` \(Function\), .*the operation {op}, .* Write it with keras.ops",
     ):
         initx.export(model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
@@ -62,7 +62,8 @@ def test_what_only_this_process_can_run_fails_the_check(tmp_path, monkeypatch):
     """The check itself finds it, too, by running it."""
     monkeypatch.setattr(_export, "refuse_python", lambda *_: None)
     with pytest.raises(
-        ValueError, match="`model` must run as a SavedModel in a process of its own. .*pyfunc_.* is not found"
+        ValueError,
+        match="in a process of its own. .*: InvalidArgumentError: .* Could not find callback with key=pyfunc_",
     ):
         initx.export(of(doubled("numpy_function")), tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

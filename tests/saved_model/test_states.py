@@ -37,7 +37,8 @@ MODELS = {
 
 def variables(model):
     """All that Keras lists, and the states that a recurrent layer does not."""
-    found = [*model.variables, *(model.optimizer.variables if model.optimizer else [])]
+    optimizer = getattr(model, "optimizer", None)
+    found = [*model.variables, *(optimizer.variables if optimizer else [])]
     for layer in model._flatten_layers():
         found += keras.tree.flatten(getattr(layer, "states", None) or [])
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in found]
@@ -62,12 +63,12 @@ def test_variables_are_left_and_the_first_answer_goes_on_from_them(tmp_path, nam
         served = [next(iter(call("serving_default", {"x": rows}).values())) for _ in range(2)]
     expected = [model.predict(rows, verbose=0) for _ in range(2)]
     np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
-    assert np.ptp(served, axis=0).max() > 1e-3 or name.startswith("counter") is False
+    assert np.ptp(served, axis=0).max() > 1e-4
     assert any(value.tobytes() != now.tobytes() for value, now in zip(before, variables(model), strict=True))
 
 
 def test_warm_up_is_not_replayed_into_a_state(tmp_path):
     pytest.importorskip("tensorflow_serving")
     model = recurrent(layers.GRU)
-    with pytest.warns(UserWarning, match="`warmup`: no requests were written, .* 'functional.*rnn_state'"):
+    with pytest.warns(UserWarning, match="`warmup`: no requests were written, .* 'gru.*rnn_state'"):
         assert initx.export(model, tmp_path, warmup=floats(2, 4, 3)).warmup_records == 0
