@@ -62,11 +62,14 @@ def opened(saved: pathlib.Path, scratch: pathlib.Path) -> Iterator[Ask]:
         scratch: A folder for what is sent.
     """
     with _lock:
+        _started()
         try:
             yield Ask(saved, scratch)
         finally:
-            with contextlib.suppress(WorkerError):
-                _send("", "", "")
+            process = _running[os.getpid()]
+            if process.poll() is None:
+                with contextlib.suppress(WorkerError):
+                    _send("", "", "")
 
 
 def _send(folder: str, requests: str, answers: str) -> None:

@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_told_beside_what_can(tmp_path):
         if content is not None:
             (tmp_path / str(version) / "saved_model.pb").write_bytes(content)
     initx.export(model, tmp_path, version=5)
-    (tmp_path / "5" / "assets.extra").mkdir()
+    (tmp_path / "5" / "assets.extra").mkdir(exist_ok=True)
     (tmp_path / "5" / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"\x09" + bytes(20))
     errors = {version.version: version.error for version in inspect(tmp_path).versions}
     assert errors[1] == ""

@@ -63,7 +63,7 @@ def test_what_only_this_process_can_run_fails_the_check(tmp_path, monkeypatch):
     monkeypatch.setattr(_export, "refuse_python", lambda *_: None)
     with pytest.raises(
         ValueError,
-        match="in a process of its own. .*: InvalidArgumentError: .* Could not find callback with key=pyfunc_",
+        match="in a process of its own. .*: InvalidArgumentError: .* Could not find callback with key=pyf",
     ):
         initx.export(of(doubled("numpy_function")), tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
