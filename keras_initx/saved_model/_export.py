@@ -149,7 +149,7 @@ def export(
     with scratch(root) as folder:
         saved = folder / "model"
         names = write(model, [endpoint for endpoint, _ in endpoints], saved)
-        records = 0 if drawn else _warm(model, saved, root.resolve().name, endpoints, changed)
+        records = 0 if drawn else _warm(model, saved, root.absolute().name, endpoints, changed)
         with _opened(model, endpoints, saved, folder) as ask:
             difference = _verify(model, ask, saved, run, expected, states)
             proven = write_proof(saved, _prove(model, ask, endpoints, hints))

@@ -20,11 +20,12 @@ def model_folder(path: Any) -> pathlib.Path:
     root = local(path)
     if root.exists() and not root.is_dir():
         raise ValueError(f"`path` must be a folder or not exist yet. Received: path={str(root)!r}, a file.")
-    whole = root.absolute()
+    whole = pathlib.Path(os.path.normpath(root.absolute()))  # a link keeps its own name
     within = next((one for one in (whole, *whole.parents) if (one / "saved_model.pb").is_file()), None)
     version = within or whole
-    number = int(version.name) if version.name.isascii() and version.name.isdecimal() else 0
-    if within or number or version.name.strip("0") == "" != version.name:
+    numbered = version.name.isascii() and version.name.isdecimal()
+    if within or numbered:
+        number = int(version.name) if numbered else 0
         given = f", version={number}" if number and version == whole else ""
         cure = f"Pass path={str(version.parent)!r}{given}." if number else "Pass another folder."
         lies = f"in the SavedModel {str(within)!r}" if within else "the folder of a version"

@@ -76,6 +76,9 @@ def test_a_path_in_a_version_is_refused(model, tmp_path, monkeypatch):
     for path in (exported.path, f"{exported.path}/more", f"{exported.path}/more/5"):
         with pytest.raises(ValueError, match=f"in the SavedModel '.*m/1'. {cure}"):
             initx.export(model, path)
+    assert initx.export(model, f"{exported.path}/../../other").version == 1
+    (tmp_path / "current").symlink_to(tmp_path / "other")
+    assert initx.export(model, tmp_path / "current").path == str(tmp_path / "current" / "2")
     monkeypatch.chdir(exported.path)
     with pytest.raises(ValueError, match=cure):
         initx.export(model, ".")
