@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -84,6 +85,17 @@ def test_they_are_small_and_served_with_labels_and_warm_up(name):
     found = initx.saved_model.inspect(FOLDER / name)
     assert f"{name}" in str(found)
     assert "probabilities" in str(found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_those_of_numbers_are_proven_to_be_row_wise_so_that_a_server_may_batch_them(name, tmp_path):
+    version = initx.saved_model.inspect(FOLDER / name).versions[0]
+    proven = ("serve", "serving_default") if name == "digit-images" else ()
+    assert version.row_wise == proven
+    assert set(version.alone.values()) == {"it takes strings"}
+    copied = shutil.copytree(version.path, tmp_path / "1")
+    (copied / "assets.extra" / "initx_row_wise.json").unlink()
+    assert initx.saved_model.prove_row_wise(copied) == version.row_wise
 
 
 @pytest.mark.parametrize("name", NAMES)

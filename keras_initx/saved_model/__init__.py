@@ -2,5 +2,6 @@
 
 from keras_initx.saved_model._export import ExportedModel, export
 from keras_initx.saved_model._inspect import SavedModelFolder, SavedVersion, inspect
+from keras_initx.saved_model._prove import prove_row_wise
 
-__all__ = ["ExportedModel", "SavedModelFolder", "SavedVersion", "export", "inspect"]
+__all__ = ["ExportedModel", "SavedModelFolder", "SavedVersion", "export", "inspect", "prove_row_wise"]

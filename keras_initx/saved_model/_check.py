@@ -1,120 +1,105 @@
-"""Whether a SavedModel, loaded as TensorFlow Serving loads it, answers as the model does."""
+"""Whether a SavedModel, loaded in a process of its own, answers as the model does."""
 
 import contextlib
 import logging
-import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
+from keras_initx.saved_model._differences import apart, scale_of, tolerance_of
 from keras_initx.saved_model._endpoints import Endpoint, reason
-from keras_initx.walk import input_specs
+from keras_initx.saved_model._names import NotDenseError, named
+from keras_initx.saved_model._states import States
 
-# Greatest difference as a part of an output's largest entry: graphs fuse and reorder what eager code rounds.
-_TOLERANCES = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-_ROWS = 2
-_OPEN = 32  # how long an open axis is drawn
+Run = Sequence[tuple[Endpoint, list[Any]]]
 
 
-def draw_rows(endpoint: Endpoint, model: Any) -> list[np.ndarray]:
-    """Draws two rows for a signature: unit-Gaussian floats, integers of the vocabulary or ones, letters.
-
-    Args:
-        endpoint: The signature.
-        model: Its model, from which vocabularies and open axes are read.
-    """
-    rng = np.random.default_rng(0)
-    specs = tree.flatten(endpoint.specs)
-    hints = input_specs(model) if hasattr(model, "inputs") else []
-    size = fixed_batch(model) or _ROWS
-    rows = []
-    for number, spec in enumerate(specs):
-        shape, limit = hints[number] if number < len(hints) else ((), None)
-        shape = shape if len(shape) == len(spec.shape) else (None,) * len(spec.shape)
-        lengths = [own or given or _OPEN for own, given in zip(spec.shape, shape, strict=True)][1:]
-        if spec.dtype.is_floating:
-            rows.append(rng.standard_normal((size, *lengths)).astype(spec.dtype.as_numpy_dtype))
-        elif spec.dtype.name == "string":
-            rows.append(np.full((size, *lengths), "a b", object))
-        else:
-            drawn = rng.integers(0, limit or 1, (size, *lengths)) if limit else np.ones((size, *lengths))
-            rows.append(drawn.astype(spec.dtype.as_numpy_dtype))
-    return rows
-
-
-def fixed_batch(model: Any) -> int | None:
-    """Returns the one batch size that a model was built for, or None.
-
-    Args:
-        model: A built model.
-    """
-    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or ()]
-    return next((shape[0] for shape in shapes if shape and shape[0]), None)
-
-
-def answer(model: Any, run: Sequence[tuple[Endpoint, list[Any]]]) -> list[dict[str, np.ndarray]]:
-    """Runs signatures one after another without the SavedModel, and leaves the model's states as they were.
+def answer(
+    model: Any, run: Run, states: States, given: bool
+) -> tuple[list[dict[str, np.ndarray]], list[str]]:
+    """Runs signatures one after another without the SavedModel, the default as `model.predict`.
 
     Args:
         model: The model that is exported.
         run: Signatures with their rows.
+        states: Those to put back whatever happens.
+        given: Whether a user gave the rows.
+
+    Returns:
+        The answers, and the names of the variables that the runs had changed.
 
     Raises:
         ValueError: If the model cannot be called on them.
     """
-    kept = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables]
+    changed: list[str] = []
     try:
-        return [_run(endpoint, rows) for endpoint, rows in run]
+        with _exact():
+            return [_answer(model, endpoint, rows, given) for endpoint, rows in run], changed
     finally:
-        for variable, value in kept:
-            variable.assign(value)
+        changed += states.restore()
 
 
-def _run(endpoint: Endpoint, rows: list[Any]) -> dict[str, np.ndarray]:
+def _answer(model: Any, endpoint: Endpoint, rows: list[Any], given: bool) -> dict[str, np.ndarray]:
     try:
-        return endpoint.run(rows)
+        return _predict(model, endpoint, rows) if endpoint.name == "serve" else endpoint.run(rows)
+    except NotDenseError:
+        raise
     except Exception as error:  # whatever a layer raises
+        rows_are = "the given rows" if given else "rows that were drawn, for none were given"
+        cure = "" if given else " If these rows are the reason, pass a few real ones."
         raise ValueError(
-            f"`warmup` must hold rows that the signature `{endpoint.key}` can be called on; without it "
-            f"they are drawn. Received: rows on which it raised {reason(error)} "
-            "Pass a few real ones."
+            f"`warmup` must hold rows that the signature `{endpoint.key}` can be called on. Received: "
+            f"{rows_are}, on which it raised {reason(error)}{cure}"
         ) from error
 
 
-@contextlib.contextmanager
-def load(folder: pathlib.Path) -> Iterator[Callable[[str, dict[str, Any]], dict[str, np.ndarray]]]:
-    """Loads a SavedModel in a session, as TensorFlow Serving does; yields a function that runs a signature.
+def _predict(model: Any, endpoint: Endpoint, rows: list[Any]) -> dict[str, np.ndarray]:
+    """Answers by Keras' own way to predict one batch, in a graph that is not the exported one."""
+    inputs, *more = endpoint.pack(rows)
+    if more:  # `model.predict` takes one structure
+        return endpoint.run(rows)
+    if type(model).predict is not keras.Model.predict:
+        # One that takes other inputs than the model's, such as text before its tokenizer, tells nothing.
+        with contextlib.suppress(Exception):
+            return _numpy(model.predict(inputs, verbose=0), endpoint.names)
+    before = model.predict_function, model.jit_compile
+    logger = logging.getLogger("tensorflow")  # which warns of a function that is traced anew
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    model.predict_function, model.jit_compile = None, False  # to compile would take longer than all else
+    try:
+        return _numpy(keras.Model.predict_on_batch(model, inputs), endpoint.names)
+    finally:
+        model.predict_function, model.jit_compile = before
+        logger.setLevel(level)
 
-    Args:
-        folder: The version's folder.
-    """
+
+def _numpy(outputs: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: leaf.numpy() for name, leaf in named(outputs, names).items()}
+
+
+@contextlib.contextmanager
+def _exact() -> Iterator[None]:
+    """Has a GPU multiply in float32 as the other process, which has none, does."""
     import tensorflow as tf
 
-    logger = logging.getLogger("tensorflow")  # which calls the loader of servers deprecated
-    level = logger.level
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        try:
-            logger.setLevel(logging.ERROR)
-            meta = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
-        finally:
-            logger.setLevel(level)
-
-        def call(signature: str, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
-            definition = meta.signature_def[signature]
-            named = {definition.inputs[name].name: value for name, value in feeds.items()}
-            return session.run({name: info.name for name, info in definition.outputs.items()}, named)
-
-        yield call
+    config = tf.config.experimental
+    before = config.tensor_float_32_execution_enabled()
+    config.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        config.enable_tensor_float_32_execution(before)
 
 
 def compare(
     model: Any,
-    run: Sequence[tuple[Endpoint, list[Any]]],
+    run: Run,
     expected: Sequence[dict[str, np.ndarray]],
     received: Sequence[dict[str, np.ndarray]],
+    states: States,
 ) -> float | None:
     """Returns the largest difference, None if the model itself answers at random, or raises ValueError.
 
@@ -123,30 +108,35 @@ def compare(
         run: Signatures with their rows.
         expected: What the model answered to each.
         received: What the SavedModel answered to each.
+        states: Those from which the model answered.
     """
     worst, problem = _worst(model, run, expected, received)
     if not problem:
         return worst
     # From the same states, a model with randomness of TensorFlow's own answers otherwise each time.
-    if _worst(model, run, expected, answer(model, run))[1]:
+    again, _ = answer(model, run, states, given=True)
+    if _worst(model, run, expected, again)[1]:
         shapes = [
             [{name: _kind(value) for name, value in one.items()} for one in of] for of in (expected, received)
         ]
         if shapes[0] == shapes[1]:
             return None
-    raise ValueError(f"`model` must answer as before once it is exported. Received: {problem}.")
+    own = type(model).predict is not keras.Model.predict
+    cure = " What `predict` of its class adds belongs into `predict_step`, which is exported." if own else ""
+    raise ValueError(f"`model` must answer as before once it is exported. Received: {problem}.{cure}")
 
 
 def _worst(model: Any, run: Any, expected: Any, received: Any) -> tuple[float, str]:
     worst, problem = 0.0, ""
+    tolerance = tolerance_of(*model._flatten_layers())
     for (endpoint, _), want, got in zip(run, expected, received, strict=True):
         for name in sorted({*want, *got}):
             where = f"output `{name}` of the signature `{endpoint.key}`"
             if name not in want or name not in got or _kind(want[name]) != _kind(got[name]):
                 kinds = [_kind(side[name]) if name in side else None for side in (want, got)]
                 return np.inf, f"{where} was {kinds[0]} and is {kinds[1]}"
-            difference = _difference(want[name], got[name])
-            worst, limit = max(worst, difference), _tolerance(model, want[name].dtype)
+            difference = apart(want[name], got[name], scale_of(want[name]))
+            worst, limit = max(worst, difference), tolerance(want[name].dtype)
             if not difference <= limit:
                 problem = f"{where} differs by {difference:.3g} of its largest entry, more than {limit:g}"
     return worst, problem
@@ -154,22 +144,3 @@ def _worst(model: Any, run: Any, expected: Any, received: Any) -> tuple[float, s
 
 def _kind(value: np.ndarray) -> tuple[str, tuple[int, ...]]:
     return np.asarray(value).dtype.name, np.shape(value)
-
-
-def _difference(want: np.ndarray, got: np.ndarray) -> float:
-    """The largest difference as a part of the largest entry; Inf where NaN, integers or strings differ."""
-    if want.dtype.kind not in "fc":
-        return 0.0 if np.array_equal(want, got) else np.inf
-    finite = np.isfinite(want)
-    if not np.array_equal(want[~finite], got[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
-        return np.inf
-    if not finite.any():
-        return 0.0
-    size = float(np.abs(want[finite]).max())
-    return float(np.abs(want[finite] - got[finite]).max()) / (size or 1.0)
-
-
-def _tolerance(model: Any, dtype: np.dtype) -> float:
-    """That of the coarsest dtype on the way to an output."""
-    on_the_way = {dtype.name, *(layer.compute_dtype for layer in model._flatten_layers())}
-    return 0.0 if dtype.kind not in "fc" else max(_TOLERANCES.get(name, 0.0) for name in on_the_way)

@@ -9,20 +9,17 @@ from keras import tree
 from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint
 
 
-def classify(
-    main: Endpoint, outputs: dict[str, np.ndarray], labels: Any, rows: list[Any]
-) -> tuple[Endpoint, list[Any]]:
+def classify(main: Endpoint, labels: Any, rows: list[Any]) -> tuple[Endpoint, list[Any]]:
     """Returns the signature of TensorFlow Serving's Classify call, and rows for it.
 
     Args:
         main: The model's own signature.
-        outputs: What it answers.
-        labels: A name for each column of one of the outputs.
-        rows: What it answers that for.
+        labels: A name for each column of one of its outputs.
+        rows: Rows that it takes.
     """
     import tensorflow as tf
 
-    source = _labelled(outputs, labels)
+    source = _labelled(main.concrete.structured_outputs, labels)
     specs = tree.flatten(main.specs)
     features = {spec.name: _feature(spec) for spec in specs}
     names = [str(label) for label in labels]
@@ -39,7 +36,7 @@ def classify(
     return endpoint, [np.array(list(_examples(specs, rows)), object)]
 
 
-def _labelled(outputs: dict[str, np.ndarray], labels: Any) -> str:
+def _labelled(outputs: dict[str, Any], labels: Any) -> str:
     """Returns the output whose columns the labels name."""
     given = list(labels) if isinstance(labels, Iterable) and not isinstance(labels, str | bytes) else []
     if not given or not all(isinstance(label, str) for label in given) or len(set(given)) < len(given):
@@ -47,10 +44,11 @@ def _labelled(outputs: dict[str, np.ndarray], labels: Any) -> str:
     fits = [
         name
         for name, value in outputs.items()
-        if value.dtype.kind == "f" and value.ndim == 2 and value.shape[1] == len(given)
+        if value.dtype.is_floating
+        and (value.shape.rank is None or (value.shape.rank == 2 and value.shape[1] in (None, len(given))))
     ]
     if len(fits) != 1:
-        shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in outputs.items()}
+        shapes = {name: f"{value.dtype.name}{value.shape}" for name, value in outputs.items()}
         raise ValueError(
             f"`labels` must be as many as one output of the model has columns. Received: {len(given)} labels "
             f"and the outputs {shapes}. A sigmoid's one column takes one label, that of its positive class."

@@ -1,6 +1,7 @@
 """Signatures: what each computes, on which named inputs, and how they get into a SavedModel."""
 
 import dataclasses
+import functools
 import inspect
 import pathlib
 import re
@@ -11,8 +12,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.saved_model._names import NotDenseError, dtype_of, named, named_specs, served
+
 CLASSIFY = "tensorflow/serving/classify"
-_HALF_PRECISION = ("bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,20 +25,32 @@ class Endpoint:
         name: Its key in the SavedModel.
         call: From positional structures of tensors to a dict of tensors.
         specs: The arguments of `call`: a list of structures of named `tf.TensorSpec`s.
-        owner: What holds the lookup tables that `call` uses; None for the model that is exported.
         method: What TensorFlow Serving calls it by; None for Predict.
+        names: Of outputs that have no keys.
     """
 
     name: str
     call: Callable[..., dict[str, Any]]
     specs: list[Any]
-    owner: Any = None
     method: str | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Its key as servers know it: Keras writes `serve` a second time under their default."""
         return "serving_default" if self.name == "serve" else self.name
+
+    @functools.cached_property
+    def function(self) -> Any:
+        """`call` as a graph, traced once: what is exported."""
+        import tensorflow as tf
+
+        return tf.function(self.call, input_signature=self.specs, autograph=False)
+
+    @functools.cached_property
+    def concrete(self) -> Any:
+        """The trace of `function`."""
+        return self.function.get_concrete_function()
 
     def feeds(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Returns rows, in the order of the inputs, by the inputs' names."""
@@ -56,23 +70,25 @@ class Endpoint:
 
     def run(self, rows: Sequence[Any]) -> dict[str, np.ndarray]:
         """Answers for rows in the order of the inputs, without the SavedModel."""
+        return {name: leaf.numpy() for name, leaf in self.call(*self.pack(rows)).items()}
+
+    def pack(self, rows: Sequence[Any]) -> list[Any]:
+        """Returns rows, in the order of the inputs, as tensors in the structures that `call` takes."""
         import tensorflow as tf
 
         specs = tree.flatten(self.specs)
         leaves = [tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(rows, specs, strict=True)]
-        return {
-            name: leaf.numpy() for name, leaf in self.call(*tree.pack_sequence_as(self.specs, leaves)).items()
-        }
+        packed: list[Any] = tree.pack_sequence_as(self.specs, leaves)
+        return packed
 
 
-def predict(name: str, model: Any, rows: list[Any] | None = None, owner: Any = None) -> Endpoint:
-    """Returns the signature that answers as `model.predict` does.
+def predict(name: str, model: Any, rows: list[Any] | None = None) -> Endpoint:
+    """Returns the signature that answers as `model.predict` does, by the `predict_step` of the model's class.
 
     Args:
         name: Of the signature.
         model: A built model.
         rows: Its inputs, from which a subclassed model's dtypes are read, where there are some.
-        owner: As in `Endpoint`.
     """
     import tensorflow as tf
     from keras.src.export.export_utils import get_input_signature  # which Keras' own export reads
@@ -80,20 +96,25 @@ def predict(name: str, model: Any, rows: list[Any] | None = None, owner: Any = N
     signature = get_input_signature(model)
     dtypes = [spec.dtype for spec in tree.flatten(signature)]
     if rows is not None and not hasattr(model, "inputs"):
-        dtypes = [_dtype(leaf, dtype) for leaf, dtype in zip(rows, dtypes, strict=True)]
+        dtypes = [dtype_of(leaf, dtype) for leaf, dtype in zip(rows, dtypes, strict=True)]
     graph = getattr(model, "_functional", None) or model
     # Not the tensors': an Input without a name numbers its tensor otherwise in each process.
     layers = [tensor._keras_history.operation.name for tensor in getattr(graph, "inputs", None) or ()]
-    specs = _named_specs(signature, model.call, [_served(dtype) for dtype in dtypes], layers)
+    specs = named_specs(signature, model.call, [served(dtype) for dtype in dtypes], layers)
     # As `predict` does: a layer that was told to run as in training does not.
     given = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
+    own_step = getattr(model.predict_step, "__func__", None) is not keras.Model.predict_step
+    # What a `predict_step` of its own returns need not be what the output layers do.
+    names = () if own_step else tuple(getattr(graph, "output_names", ()))
 
     def serve(*arguments: Any) -> dict[str, Any]:
         leaves = [tf.cast(leaf, dtype) for leaf, dtype in zip(tree.flatten(arguments), dtypes, strict=True)]
-        outputs = model(*tree.pack_sequence_as(list(arguments), leaves), **given)
-        return _named(outputs, getattr(graph, "output_names", ()))
+        packed = tree.pack_sequence_as(list(arguments), leaves)
+        if own_step:
+            return named(model.predict_step((packed[0] if len(packed) == 1 else packed,)))
+        return named(model(*packed, **given), names)
 
-    return Endpoint(name, serve, specs, owner)
+    return Endpoint(name, serve, specs, names=names)
 
 
 def extra(name: str, value: Any, main: Endpoint) -> Endpoint:
@@ -106,7 +127,7 @@ def extra(name: str, value: Any, main: Endpoint) -> Endpoint:
         main: The model's own signature.
     """
     if isinstance(value, keras.Model):
-        return predict(name, value, owner=value)
+        return predict(name, value)
     function, signature = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     if not callable(function) or not (signature is None or isinstance(signature, list | tuple)):
         raise ValueError(
@@ -114,15 +135,15 @@ def extra(name: str, value: Any, main: Endpoint) -> Endpoint:
             f"specs. Received: {name}={value!r}."
         )
     signature = getattr(function, "input_signature", None) if signature is None else signature
-    specs = main.specs if signature is None else _named_specs(list(signature), function)
-    return Endpoint(name, lambda *arguments: _named(function(*arguments), ()), specs)
+    specs = main.specs if signature is None else named_specs(list(signature), function)
+    return Endpoint(name, lambda *arguments: named(function(*arguments)), specs)
 
 
 def write(model: Any, endpoints: Iterable[Endpoint], folder: pathlib.Path) -> tuple[str, ...]:
     """Writes a SavedModel and returns the names of its signatures, sorted.
 
     Args:
-        model: Whose variables and lookup tables it holds.
+        model: Whose variables and lookup tables it holds, with those that the signatures use besides.
         endpoints: Its signatures, the default first.
         folder: Where to.
     """
@@ -133,17 +154,14 @@ def write(model: Any, endpoints: Iterable[Endpoint], folder: pathlib.Path) -> tu
         archive = keras.export.ExportArchive()
         archive.track(model)
         for endpoint in endpoints:
-            if endpoint.owner is not None:
-                archive.track(endpoint.owner)
-            archive.add_endpoint(endpoint.name, endpoint.call, endpoint.specs)
+            for table in _tables(endpoint):
+                archive.track(table)
+            archive.add_endpoint(endpoint.name, endpoint.function)
         archive.write_out(str(folder), verbose=False)
     except OSError:
         raise
-    except Exception as error:  # whatever a layer or a function raises as it is traced
-        raise ValueError(
-            f"`model` and `signatures` must be what Keras can export. Received: `{model.name}`, which raised "
-            f"{reason(error)}"
-        ) from error
+    except Exception as error:
+        raise _not_exported(model, "", error) from error
     file = folder / "saved_model.pb"
     message = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     signatures = message.meta_graphs[0].signature_def
@@ -155,66 +173,60 @@ def write(model: Any, endpoints: Iterable[Endpoint], folder: pathlib.Path) -> tu
     return tuple(sorted(name for name in signatures if not name.startswith("__")))
 
 
+def trace(model: Any, endpoints: Iterable[Endpoint]) -> None:
+    """Traces signatures, which runs nothing.
+
+    Args:
+        model: The model.
+        endpoints: Its signatures.
+
+    Raises:
+        ValueError: If one of them cannot be traced.
+    """
+    for endpoint in endpoints:
+        try:
+            endpoint.concrete  # noqa: B018
+        except NotDenseError:
+            raise
+        except Exception as error:  # whatever a layer or a function raises
+            raise _not_exported(model, f" in the signature `{endpoint.key}`", error) from error
+
+
+def _not_exported(model: Any, where: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"`model` and `signatures` must be what Keras can export. Received: `{model.name}`, which "
+        f"raised{where} {reason(error)}"
+    )
+
+
+def _tables(endpoint: Endpoint) -> list[Any]:
+    """Returns the lookup tables and other resources that a trace uses, wherever Python holds them."""
+    from tensorflow.saved_model.experimental import TrackableResource
+
+    holders = [getattr(tensor, "_parent_trackable", None) for tensor in endpoint.concrete.captured_inputs]
+    found = [holder() for holder in holders if holder is not None]
+    return [table for table in found if isinstance(table, TrackableResource)]
+
+
 def reason(error: Exception) -> str:
     """Returns an error's kind and what it says, without the lines that Keras puts around it.
 
     Args:
         error: What a layer raised.
     """
-    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
-    said = (line for line in lines if line.strip() and not line.startswith("Exception encountered"))
-    return f"{type(error).__name__}: {next(said, '')}"
+    return sentence(f"{type(error).__name__}: {error}")
 
 
-def _named_specs(
-    signature: list[Any], function: Any, dtypes: Sequence[Any] = (), layers: Sequence[str] = ()
-) -> list[Any]:
-    """Turns the specs of a function's arguments into `tf.TensorSpec`s, each with a name of its own."""
-    import tensorflow as tf
+def sentence(said: str) -> str:
+    """Returns what an error said without its further lines.
 
-    parameters = list(inspect.signature(getattr(function, "python_function", function)).parameters)
-    names: list[str] = []
-    specs = []
-    for number, (path, spec) in enumerate(tree.flatten_with_path(signature)):
-        own = layers[number] if layers else getattr(spec, "name", None)
-        argument = parameters[path[0]] if path[0] < len(parameters) else f"input_{path[0]}"
-        name = own or _join(path[1:]) or "_".join(map(str, (argument, *path[1:])))
-        names.append(_unique(name, names))
-        dtype = dtypes[number] if dtypes else spec.dtype
-        specs.append(tf.TensorSpec(spec.shape, dtype, names[-1]))
-    return tree.pack_sequence_as(signature, specs)
-
-
-def _named(outputs: Any, names: Sequence[str]) -> dict[str, Any]:
-    import tensorflow as tf
-
-    found: dict[str, Any] = {}
-    for number, (path, leaf) in enumerate(tree.flatten_with_path(outputs)):
-        if leaf is None:
-            continue
-        own = names[number] if number < len(names) else f"output_{number}"
-        tensor = tf.convert_to_tensor(leaf)
-        found[_unique(_join(path) or own, found)] = tf.cast(tensor, _served(tensor.dtype.name))
-    return found
-
-
-def _join(path: tuple[Any, ...]) -> str:
-    """The keys on the way to a leaf; nothing where there are only positions."""
-    return "_".join(map(str, path)) if any(isinstance(part, str) for part in path) else ""
-
-
-def _unique(name: str, taken: Iterable[str]) -> str:
-    """Returns the name, with a number behind it if it is taken."""
-    free = (name if number == 0 else f"{name}_{number}" for number in range(len(list(taken)) + 1))
-    return next(candidate for candidate in free if candidate not in taken)
-
-
-def _served(dtype: Any) -> str:
-    """What a dtype is served as: TensorFlow Serving's JSON has no half precision; float32 holds it all."""
-    name = keras.backend.standardize_dtype(dtype) if not isinstance(dtype, str) else dtype
-    return "float32" if name in _HALF_PRECISION else name
-
-
-def _dtype(leaf: np.ndarray, dtype: Any) -> Any:
-    """Keras takes all inputs of a subclassed model for floats; rows know better."""
-    return dtype if leaf.dtype.kind == "f" else "string" if leaf.dtype.kind in "OSUT" else leaf.dtype.name
+    Args:
+        said: The error's kind, and its text.
+    """
+    kind, _, text = re.sub(r"\x1b\[\d+m", "", said).partition(": ")
+    lines = (line.strip() for line in text.splitlines())
+    told = (line for line in lines if line and not line.startswith("Exception encountered"))
+    found = next(told, "")
+    while found.endswith(":") and (more := next(told, "")):  # as TensorFlow's "See the information below:"
+        found = f"{found} {more}"
+    return f"{kind}: {found}"

@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import Any
 
+from keras_initx.saved_model._paths import local
+from keras_initx.saved_model._proof import read_proof
 from keras_initx.saved_model._warmup import FILE
 
 __all__ = ["SavedModelFolder", "SavedVersion", "inspect"]
@@ -21,6 +23,8 @@ class SavedVersion:
             the `inputs` and `outputs`: names with dtype and shape, such as `float32[?, 4]`.
         bytes: Size of all its files.
         warmup_records: Requests that a server replays as it loads the version.
+        row_wise: Names of the signatures that are proven to answer a row as they answer it alone, sorted.
+        alone: For each other signature why it is not, so that a server runs each of its requests alone.
         tensorflow: The version of TensorFlow that wrote it.
         serving: With which releases of TensorFlow Serving it is safe, in a sentence.
         error: Why it cannot be read, empty if it can.
@@ -31,6 +35,8 @@ class SavedVersion:
     signatures: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     bytes: int = 0
     warmup_records: int = 0
+    row_wise: tuple[str, ...] = ()
+    alone: dict[str, str] = dataclasses.field(default_factory=dict)
     tensorflow: str = ""
     serving: str = ""
     error: str = ""
@@ -51,6 +57,8 @@ class SavedVersion:
                 for side in ("inputs", "outputs")
             ]
             lines.append(f"  {name} ({facts['method']}): {sides[0]} -> {sides[1]}")
+            batched = "row-wise" if name in self.row_wise else f"not row-wise: {self.alone.get(name, '')}"
+            lines.append(f"    {batched}")
         return "\n".join([*lines, f"  {self.serving}"])
 
 
@@ -98,7 +106,7 @@ def inspect(path: str | os.PathLike[str]) -> SavedModelFolder:
     Raises:
         ValueError: If it is no folder of versions.
     """
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or not pathlib.Path(path).is_dir():
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or not local(path).is_dir():
         raise ValueError(f"`path` must be a model's folder. Received: path={str(path)!r}, which is none.")
     root = pathlib.Path(path)
     found = [entry for entry in root.iterdir() if entry.name.isascii() and entry.name.isdecimal()]
@@ -126,6 +134,8 @@ def _read(folder: pathlib.Path) -> SavedVersion:
         reason = "saved_model.pb holds no graph" if isinstance(error, IndexError) else str(error)
         return SavedVersion(version, str(folder), bytes=size, error=reason)
     written = graph.meta_info_def.tensorflow_version
+    names = sorted(name for name in graph.signature_def if not name.startswith("__"))
+    proven, reasons, otherwise = read_proof(folder)
     return SavedVersion(
         version=version,
         path=str(folder),
@@ -135,11 +145,12 @@ def _read(folder: pathlib.Path) -> SavedVersion:
                 "inputs": _tensors(signature.inputs),
                 "outputs": _tensors(signature.outputs),
             }
-            for name, signature in sorted(graph.signature_def.items())
-            if not name.startswith("__")
+            for name, signature in ((name, graph.signature_def[name]) for name in names)
         },
         bytes=size,
         warmup_records=records,
+        row_wise=tuple(name for name in names if name in proven),
+        alone={name: reasons.get(name, otherwise) for name in names if name not in proven},
         tensorflow=written,
         serving=_serving(written),
     )

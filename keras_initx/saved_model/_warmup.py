@@ -8,8 +8,8 @@ import numpy as np
 from keras import tree
 
 from keras_initx.data import take_pair
-from keras_initx.saved_model._check import fixed_batch
-from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint
+from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, predict
+from keras_initx.saved_model._rows import fixed_batch
 
 FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 _MOST = 1000  # more make TensorFlow Serving refuse the version
@@ -29,6 +29,7 @@ def take_rows(model: Any, warmup: Any, labelled: bool) -> list[np.ndarray]:
     import_log()
     size = fixed_batch(model)
     most = (_MOST - labelled) * (size or 1)
+    warmup = _by_input(model, warmup)
     try:
         rows = tree.flatten(take_pair(model, warmup, size or most + 1)[0])
     except ValueError as error:
@@ -39,6 +40,25 @@ def take_rows(model: Any, warmup: Any, labelled: bool) -> list[np.ndarray]:
             f"{_MOST} warm-up records. Received: more. Pass a few that are typical."
         )
     return rows
+
+
+def _by_input(model: Any, warmup: Any) -> Any:
+    """Returns rows for a model whose inputs are the arguments of its `call` as a list in their order."""
+    if hasattr(model, "inputs"):
+        return warmup
+    specs = tree.flatten(predict("serve", model).specs)
+    names = [spec.name for spec in specs]
+    if isinstance(warmup, dict) and set(warmup) == set(names):
+        warmup = [warmup[name] for name in names]
+    elif len(names) > 1 and isinstance(warmup, tuple):
+        warmup = list(warmup)  # a pair would be taken for rows and their targets
+    given = len(warmup) if isinstance(warmup, list) and all(hasattr(one, "shape") for one in warmup) else 1
+    if len(names) > 1 and given != len(names):
+        raise ValueError(
+            f"`warmup` must hold an array for each of the inputs {names}, as a tuple or by name. "
+            f"Received: {given if isinstance(warmup, list) else type(warmup).__name__}."
+        )
+    return warmup
 
 
 def import_log() -> Any:

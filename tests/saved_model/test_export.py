@@ -15,6 +15,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model import _export
+from keras_initx.saved_model._states import States
 
 pytestmark = pytest.mark.tensorflow
 
@@ -221,11 +222,11 @@ def test_comparison_tells_what_differs(model, outputs, message):
     from keras_initx.saved_model import _check
     from keras_initx.saved_model._endpoints import Endpoint
 
-    endpoint = Endpoint("serve", lambda x: {"y": x * 0}, [keras.InputSpec("float32", (None, 3))])
+    endpoint = Endpoint("other", lambda x: {"y": x * 0}, [keras.InputSpec("float32", (None, 3))])
     object.__setattr__(endpoint, "run", lambda rows: {"y": np.zeros((2, 3), "float32")})
     run, expected = [(endpoint, [])], [{"y": np.zeros((2, 3), "float32")}]
     with pytest.raises(ValueError, match=message):
-        _check.compare(model, run, expected, [outputs])
+        _check.compare(model, run, expected, [outputs], States(model, []))
 
 
 def test_nan_and_infinity_equal_themselves(model):
@@ -234,7 +235,8 @@ def test_nan_and_infinity_equal_themselves(model):
 
     answer = {"x": np.array([[np.nan, np.inf, 1]], "float32"), "s": np.array([b"a"], object)}
     run = [(Endpoint("serve", dict, []), [])]
-    assert _check.compare(model, run, [answer], [{name: value.copy() for name, value in answer.items()}]) == 0
+    copied = {name: value.copy() for name, value in answer.items()}
+    assert _check.compare(model, run, [answer], [copied], States(model, [])) == 0
 
 
 def test_a_failed_export_leaves_what_was_there(model, tmp_path, monkeypatch):
@@ -276,7 +278,7 @@ def test_input_that_cannot_be_drawn_asks_for_rows(tmp_path):
 
     inputs = layers.Input((), dtype="string", name="text")
     model = keras.Model(inputs, Number(name="number")(inputs))
-    with pytest.raises(ValueError, match="`warmup` must hold rows .* Pass a few real ones"):
+    with pytest.raises(ValueError, match="`warmup` must hold rows .* pass a few real ones"):
         initx.export(model, tmp_path / "new")
     assert initx.export(model, tmp_path / "new", warmup=np.array(["1.5", "2"])).warmup_records == 2
 
@@ -293,5 +295,6 @@ def test_other_backends_are_told_the_way(model, tmp_path, monkeypatch):
 def test_the_report_is_readable_and_json(model, tmp_path):
     exported = initx.export(model, tmp_path)
     assert exported.signatures == ("serve", "serving_default")
-    assert str(exported) == f"{tmp_path / '1'} (version 1; signatures: serve, serving_default)"
+    proven = "row-wise: serve, serving_default"
+    assert str(exported) == f"{tmp_path / '1'} (version 1; signatures: serve, serving_default; {proven})"
     assert json.loads(json.dumps(exported.to_dict()))["warmup_records"] == 0

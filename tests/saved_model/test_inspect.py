@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_told_beside_what_can(tmp_path):
         if content is not None:
             (tmp_path / str(version) / "saved_model.pb").write_bytes(content)
     initx.export(model, tmp_path, version=5)
-    (tmp_path / "5" / "assets.extra").mkdir()
+    (tmp_path / "5" / "assets.extra").mkdir(exist_ok=True)
     (tmp_path / "5" / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"\x09" + bytes(20))
     errors = {version.version: version.error for version in inspect(tmp_path).versions}
     assert errors[1] == ""
@@ -108,7 +108,7 @@ def test_the_command_exports_and_inspects_as_a_user_would(tmp_path, capsys):
     file, root = str(tmp_path / "m.keras"), tmp_path / "saved" / "m"
     more = ["--labels", str(tmp_path / "labels.txt"), "--warmup", str(tmp_path / "rows.npz"), "--portable"]
     assert main(["export", file, str(root)]) == 0
-    assert capsys.readouterr().out.startswith(f"{root}/1 (version 1; signatures: serve, serving_default)")
+    assert capsys.readouterr().out.startswith(f"{root}/1 (version 1; signatures: serve, serving_default; ")
     assert main(["export", file, str(root), "--version", "7", "--keep", "1", "--json", *more]) == 0
     exported = json.loads(capsys.readouterr().out)
     assert exported["version"] == 7

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 import keras_initx as initx
-from keras_initx.saved_model._check import load
+from keras_initx.saved_model._worker import load
 
 pytestmark = pytest.mark.tensorflow
 
@@ -97,6 +97,68 @@ def test_a_function_that_cannot_be_traced_says_so(model, tmp_path):
     with pytest.raises(ValueError, match="`model` and `signatures` must be what Keras can export"):
         initx.export(model, tmp_path / "new", signatures={"wrong": wrong})
     assert list(tmp_path.iterdir()) == []
+
+
+class Holder:
+    """An object of no framework."""
+
+    def __init__(self):
+        self.names = layers.StringLookup(vocabulary=["a", "b", "c"], invert=True, num_oov_indices=0)
+
+
+def test_a_lookup_table_is_found_wherever_a_function_holds_it(model, tmp_path):
+    import tensorflow as tf
+
+    holder = Holder()
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["x", "y"], [5, 6]), -1)
+
+    def label(features):
+        return {"label": holder.names(keras.ops.argmax(model(features), -1))}
+
+    word = (lambda words: {"number": table.lookup(words)}, [tf.TensorSpec([None], tf.string, "words")])
+    initx.export(model, tmp_path, signatures={"label": label, "word": word})
+    rows = exported_models.dense()[1]["features"]
+    with load(tmp_path / "1") as call:
+        assert call("word", {"words": ["y", "z"]})["number"].tolist() == [6, -1]
+        labels = call("label", {"features": rows})["label"]
+    expected = np.array([b"a", b"b", b"c"])[model.predict(rows, verbose=0).argmax(-1)]
+    assert labels.tolist() == expected.tolist()
+
+
+def test_a_ragged_output_is_refused_and_its_cure_works(tmp_path):
+    text = layers.Input((), dtype="string", name="text")
+
+    def vectorized(ragged):
+        return keras.Model(text, layers.TextVectorization(vocabulary=["a"], ragged=ragged)(text))
+
+    with pytest.raises(
+        ValueError, match=r"dense tensors: .* a RaggedTensor. .*`TextVectorization\(ragged=False\)`"
+    ):
+        initx.export(vectorized(True), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    assert initx.export(vectorized(False), tmp_path).difference == 0
+
+    import tensorflow as tf
+
+    class Dense(layers.Layer):
+        def call(self, inputs):
+            return inputs.to_tensor()
+
+        def compute_output_spec(self, inputs):
+            return keras.KerasTensor((None, None), inputs.dtype)
+
+    assert tf.rank(vectorized(True)(tf.constant(["a a", "a"]))) == 2
+    ragged = layers.TextVectorization(vocabulary=["a"], ragged=True)(text)
+    assert initx.export(keras.Model(text, Dense()(ragged)), tmp_path).difference == 0
+
+
+def test_an_error_tells_what_stands_below():
+    from keras_initx.saved_model._endpoints import reason
+
+    error = AssertionError(
+        "\x1b[1mException encountered when calling a layer\n\nSee the information below:\n\n\tName: x"
+    )
+    assert reason(error) == "AssertionError: See the information below: Name: x"
 
 
 def test_labels_make_the_classify_signature_of_tensorflow_serving(model, tmp_path, rng):

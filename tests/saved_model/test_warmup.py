@@ -10,6 +10,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model import _export, _warmup
+from keras_initx.saved_model._worker import load
 
 pytest.importorskip("tensorflow_serving")
 pytestmark = pytest.mark.tensorflow
@@ -68,9 +69,45 @@ def test_a_subclassed_model_takes_its_dtypes_from_them(tmp_path):
     assert signature["inputs"] == {"tokens": "int32[?, 5]"}
 
 
+class Pair(keras.Model):
+    """Two inputs, each an argument; it multiplies, so that their order tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def build(self, left_shape, right_shape):
+        self.dense.build(left_shape)
+
+    def call(self, left, right):
+        return self.dense(left) * right
+
+
+@pytest.mark.parametrize("form", [tuple, list, lambda pair: {"right": pair[1], "left": pair[0]}])
+def test_inputs_that_are_arguments_come_in_order_or_by_name(tmp_path, form):
+    model, pair = Pair(), (np.ones((2, 3), "float32"), np.arange(4, dtype="float32").reshape(2, 2))
+    expected = model(*pair)
+    exported = initx.export(model, tmp_path, warmup=form(pair))
+    assert exported.warmup_records == 2
+    with load(exported.path) as call:
+        served = call("serving_default", {"left": pair[0], "right": pair[1]})
+    np.testing.assert_allclose(served["output_0"], expected, rtol=1e-5)
+
+
+def test_too_few_arrays_are_told_with_the_inputs(tmp_path):
+    model, rows = Pair(), np.ones((2, 3), "float32")
+    model(rows, rows[:, :2])
+    for warmup, received in ((rows, "ndarray"), ([rows], "1"), ({"left": rows}, "dict")):
+        with pytest.raises(
+            ValueError, match=rf"`warmup` must hold .* \['left', 'right'\].* Received: {received}"
+        ):
+            initx.export(model, tmp_path / "new", warmup=warmup)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fixed_batch_makes_records_of_its_size(tmp_path):
     inputs = layers.Input(batch_shape=(4, 5, 2))
-    model = keras.Model(inputs, layers.LSTM(3, stateful=True)(inputs))
+    model = keras.Model(inputs, layers.LSTM(3)(inputs))
     assert initx.export(model, tmp_path, warmup=np.ones((4, 5, 2))).warmup_records == 1
 
 
@@ -107,7 +144,7 @@ def test_a_record_that_fails_in_the_server_fails_the_export(tmp_path, monkeypatc
         return original(endpoint, name, [leaf[:, :5] for leaf in values])
 
     monkeypatch.setattr(_warmup, "_log", broken)
-    with pytest.raises(ValueError, match="`model` must run as a SavedModel. Received: .*, which raised"):
+    with pytest.raises(ValueError, match="`model` must run as a SavedModel .* Received: .*: .*Error: "):
         initx.export(model, tmp_path / "new", warmup=rows["features"])
     assert list(tmp_path.iterdir()) == []
     assert _export.read_warmup is _warmup.read_warmup

@@ -1,0 +1,175 @@
+"""Whether a signature answers each row as it answers the row alone, whatever rows stand beside it."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_initx.saved_model._differences import apart, scale_of
+from keras_initx.saved_model._endpoints import sentence
+from keras_initx.saved_model._rows import Hints, Row, groups_of_rows
+
+Answer = dict[str, np.ndarray]
+Ask = Callable[[Sequence[tuple[str, dict[str, Any]]]], Sequence[tuple[Any, float]]]
+
+_SECONDS = 2.0  # for the larger batches of a signature, each
+_ENTRIES = 2**25  # that an input of theirs may have
+_LARGE = (33, 128)
+_MARGIN = 10  # times the difference found: by how much answers must differ to be told apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """That a signature is row-wise, and on what it was tried.
+
+    Attributes:
+        batch_sizes: The sizes of the batches, sorted.
+        max_difference: The largest difference to the answer alone, as a part of the output's largest entry.
+        tolerance: What it may be.
+    """
+
+    batch_sizes: tuple[int, ...]
+    max_difference: float
+    tolerance: float
+
+
+class _NotProvenError(Exception):
+    """Why a signature is not proven, in words that follow its name."""
+
+
+def prove(
+    ask: Ask,
+    signature: str,
+    specs: Sequence[Any],
+    rows: Sequence[np.ndarray],
+    hints: Hints,
+    tolerance: Callable[[np.dtype], float],
+) -> Proof | str:
+    """Tries a signature on rows alone and next to others; returns the proof, or why there is none.
+
+    The others are rows of the same kind, and zeros, large and huge numbers, NaN and infinity, the ends of a
+    vocabulary; before and behind, in batches of several sizes, and along open axes at several lengths.
+
+    Args:
+        ask: Runs requests one after another, as `_process.Ask` does.
+        signature: Its name.
+        specs: Its inputs, as named `tf.TensorSpec`s.
+        rows: Rows that it takes.
+        hints: As `hints_of` returns them.
+        tolerance: Greatest difference of an output of a dtype, as a part of the output's largest entry.
+    """
+    if any(spec.dtype.name == "string" for spec in specs):
+        return "it takes strings"
+    if any(spec.shape.rank is None or spec.shape.rank == 0 or spec.shape[0] is not None for spec in specs):
+        return "its inputs do not have a free number of rows"
+    names = [spec.name for spec in specs]
+
+    def run(batches: Sequence[Sequence[Row]]) -> list[tuple[Any, float]]:
+        feeds = [
+            [np.concatenate(leaves) for leaves in zip(*(row.leaves for row in batch), strict=True)]
+            for batch in batches
+        ]
+        return list(ask([(signature, dict(zip(names, leaves, strict=True))) for leaves in feeds]))
+
+    try:
+        groups = [_Group(run, group) for group in groups_of_rows(specs, rows, hints)]
+        answering = [group for group in groups if group.ordinary]
+        if not answering:
+            raise _NotProvenError(f"a row alone raised {sentence(groups[0].error)}")
+        proofs = [group.prove(tolerance, number == 0) for number, group in enumerate(answering)]
+    except _NotProvenError as error:
+        return str(error)
+    return Proof(
+        tuple(sorted({size for proof in proofs for size in proof.batch_sizes})),
+        max(proof.max_difference for proof in proofs),
+        max(proof.tolerance for proof in proofs),
+    )
+
+
+class _Group:
+    """Rows of one shape with their answers alone; those that fail alone are left out."""
+
+    def __init__(self, run: Callable[..., list[tuple[Any, float]]], rows: Sequence[Row]) -> None:
+        self._run = run
+        found = [(row, *answered) for row, answered in zip(rows, run([[row] for row in rows]), strict=True)]
+        self.error = next((answer for _, answer, _ in found if isinstance(answer, str)), "")
+        self._alone = {row: answer for row, answer, _ in found if not isinstance(answer, str)}
+        self.ordinary = [row for row in self._alone if row.ordinary]
+        self._seconds = float(np.median([seconds for _, _, seconds in found]))
+
+    def prove(self, tolerance: Callable[[np.dtype], float], large: bool) -> Proof:
+        """Returns the proof, or raises why there is none."""
+        first = self._alone[self.ordinary[0]]
+        limits = {name: tolerance(value.dtype) for name, value in first.items()}
+        scales = {name: scale_of(*(self._alone[row][name] for row in self.ordinary)) for name in first}
+        self._check_alone(limits, scales)
+        batches = list(self._batches(large))
+        worst = dict.fromkeys(first, 0.0)
+        for batch, (answer, _) in zip(batches, self._run(batches), strict=True):
+            if isinstance(answer, str):
+                raise _NotProvenError(f"rows that it answers alone raise together {sentence(answer)}")
+            for name, value in answer.items():
+                worst[name] = max(worst[name], self._difference(batch, name, value, scales[name]))
+        for name, difference in worst.items():
+            if not difference <= limits[name]:
+                how = (
+                    f"differs by {difference:.3g} of its largest entry"
+                    if difference < np.inf
+                    else "is another"
+                )
+                raise _NotProvenError(f"its output `{name}` of a row {how} when other rows are beside")
+            # Rows of one answer would not show that they had been mixed up.
+            if not _MARGIN * difference < self._spread(name, scales[name]):
+                raise _NotProvenError(
+                    f"its output `{name}` hardly depends on the rows that were tried: pass typical rows as "
+                    "`warmup`"
+                )
+        return Proof(tuple(sorted({1, *map(len, batches)})), max(worst.values()), max(limits.values()))
+
+    def _spread(self, name: str, scale: float) -> float:
+        first, *others = [answer[name] for answer in self._alone.values()]
+        finite = [one for one in others if one.dtype.kind not in "fc" or np.isfinite(one).all()]
+        return max((apart(first, one, scale) for one in finite), default=0.0)
+
+    def _check_alone(self, limits: dict[str, float], scales: dict[str, float]) -> None:
+        (again, _), *_ = self._run([[self.ordinary[0]]])
+        for name, limit in limits.items():
+            values = [answer[name] for answer in self._alone.values()]
+            if any(value.shape[:1] != (1,) for value in values):
+                raise _NotProvenError(f"its output `{name}` does not have one row for each row of input")
+            if isinstance(again, str) or apart(values[0], again[name], scales[name]) > limit:
+                raise _NotProvenError(
+                    "it answers the same row otherwise a second time: it keeps a state or draws at random"
+                )
+
+    def _batches(self, large: bool) -> Iterator[list[Row]]:
+        rng = np.random.default_rng(2)
+        rows = list(self._alone)
+        one, two = self.ordinary[0], self.ordinary[-1]
+        for row in rows:
+            yield [one, row]
+            yield [row, one]
+        others = [row for row in rows if not row.ordinary] or rows
+        for row in others:
+            yield [row, two, one]
+        for size in (8, *(size for size in _LARGE if large and self._affords(size))):
+            more = rng.integers(0, len(rows), max(0, size - len(self.ordinary)))
+            mixed = [*self.ordinary, *(others if size == 8 else [rows[n] for n in more])]
+            for _ in range(2 if size == 8 else 1):
+                yield [mixed[n] for n in np.resize(rng.permutation(len(mixed)), size)]
+
+    def _affords(self, size: int) -> bool:
+        entries = max(leaf.size for leaf in self.ordinary[0].leaves)
+        return size * self._seconds <= _SECONDS and size * entries <= _ENTRIES
+
+    def _difference(self, batch: Sequence[Row], name: str, value: np.ndarray, scale: float) -> float:
+        if value.shape[:1] != (len(batch),):
+            raise _NotProvenError(f"its output `{name}` does not have one row for each row of input")
+        worst = 0.0
+        for row, got in zip(batch, value, strict=True):
+            want = self._alone[row][name][0]
+            if np.shape(got) != np.shape(want):
+                raise _NotProvenError(f"the shape of its output `{name}` depends on the rows beside")
+            worst = max(worst, apart(want, got, scale) if row.ordinary else 0.0)
+        return worst
