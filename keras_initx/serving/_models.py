@@ -107,6 +107,10 @@ class Models:
         """The versions of a model, the highest first, with the last that ended; none of an unknown model."""
         return self._models[name].statuses() if name in self._models else []
 
+    def reason(self, name: str) -> str:
+        """Why a model holds no version, and how to mend it; empty where it holds one."""
+        return self._models[name].reason if name in self._models else ""
+
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
         """Finds the version that answers a request.
 
