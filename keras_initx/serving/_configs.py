@@ -79,11 +79,9 @@ def find_models(root: str | os.PathLike[str]) -> list[ModelConfig]:
     if not os.path.isdir(root):  # noqa: PTH112
         raise ValueError(f"`root` must be a folder. Received: root={root!r}. Export a model there first.")
     if holds_saved_model(root):
-        named = pathlib.Path(root).name.isdecimal()
-        parent = os.path.dirname(root)  # noqa: PTH120
         raise ValueError(
             f"`root` must be the folder of models, or of one model's versions. Received: root={root!r}. "
-            + (f"It is a version. Pass {parent!r}." if named else f"{explain(root)}, and serve it again.")
+            f"{explain(root)}."
         )
     if version_folders(root)[0]:
         return [ModelConfig(pathlib.Path(root).name, root)]

@@ -45,9 +45,11 @@ def holds_saved_model(folder: str) -> bool:
 
 
 def explain(base_path: str) -> str:
-    """Says why a folder holds no version, and gives the commands that cure it."""
+    """Says why a folder holds no version, and what cures it."""
     if not holds_saved_model(base_path):
         return f"{base_path} holds no version: put a SavedModel into {base_path}/1"
+    if pathlib.Path(base_path).name.isdecimal():
+        return f"{base_path} is a version: name its folder, {pathlib.Path(base_path).parent}"
     path, aside = shlex.quote(base_path), shlex.quote(f"{base_path}.1")
     return (
         f"{base_path} is a SavedModel without a version folder. Give it one: "

@@ -70,7 +70,7 @@ async def start_grpc(
         options=[
             ("grpc.max_receive_message_length", options.max_body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_connection_idle_ms", int(options.keep_alive_seconds * 1000)),
+            ("grpc.max_connection_idle_ms", min(int(options.keep_alive_seconds * 1000), 2**31 - 1)),
             # Several workers share the port; alone, a second server must not take every other client.
             ("grpc.so_reuseport", int(options.workers > 1)),
         ]

@@ -152,7 +152,8 @@ class Model:
         name, answering = self.config.name, number in self.available
         if not answering:
             self._set(number, "LOADING")
-        before = self.available[max(self.available)].model if self.available else None
+        latest = max(self.available, default=number)
+        before = self.available[latest].model if self.available and latest <= number else None
         opened = await asyncio.get_running_loop().run_in_executor(
             self._pool, open_version, self._folders[number], self.config.boundary, self._limits, before
         )

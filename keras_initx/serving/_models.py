@@ -246,10 +246,11 @@ def _check_names(configs: Sequence[ModelConfig]) -> None:
 
 def _check_available(model: Model, config: ModelConfig) -> None:
     if not any(number in model.available for number in config.wanted(model.available)):
-        reasons = [f"version {number}: {failure.error}" for number, failure in model.failed.items()]
+        reasons = [f"version {number}: {files.error}" for number, files in model.failed.items()]
         raise ServingError(
             "FAILED_PRECONDITION",
-            f"Model {config.name} has no version to serve in {config.base_path}. " + "; ".join(reasons),
+            f"Model {config.name} has no version to serve in {config.base_path}. "
+            + "; ".join(reasons or [model.reason]),
         )
     for number in config.labels.values():
         if number not in model.available:

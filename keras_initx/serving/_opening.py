@@ -39,14 +39,15 @@ def open_version(folder: str, boundary: str, limits: Limits, before: LoadedModel
         folder: The version's folder.
         boundary: The folder that it may not lie outside of.
         limits: Those of the server.
-        before: The version that answers meanwhile, if there is one.
+        before: The version that this one is to replace, if there is one.
     """
     files = fingerprint(folder, boundary)
     try:
-        limits = limits_of(folder, limits)
-        model = LoadedModel(resolve(folder, boundary))
+        path = resolve(folder, boundary)
+        limits = limits_of(path, limits)
+        model = LoadedModel(path)
         try:
-            model.signatures = batched(model.path, model.signatures)
+            model.signatures = batched(path, model.signatures)
             warm_up(model, before)
             if fingerprint(folder, boundary) != files:
                 raise ServingError("ABORTED", f"{folder}: its files changed while they were read")

@@ -25,19 +25,21 @@ def warm_up(model: LoadedModel, before: LoadedModel | None = None) -> None:
     """Replays `assets.extra/tf_serving_warmup_requests`, then runs each signature that this left out once.
 
     That file is a TFRecord file of `PredictionLog`. A signature that it does not name runs on a row of zeros,
-    or of empty strings; a signature that changes the model's state does not. Values that a signature refuses
-    are left alone, unless the version that answers now takes the same row.
+    or of empty strings; a signature that changes the model's state does not. A signature may refuse that row,
+    unless there is no such file and the version that answers now takes the row.
 
     Args:
         model: The version that is to answer.
-        before: The version that answers until then.
+        before: The version that it is to replace, if there is one.
 
     Raises:
         ServingError: A record cannot be read, names what the model has not, or fails; there are more than
             1000; or a signature cannot run in this process.
     """
     path = pathlib.Path(model.path) / FILE
-    replayed = _replay(model, path) if path.exists() else set()
+    replayed: set[str] = set()
+    if path.exists():  # which tells what is typical of the model
+        replayed, before = _replay(model, path), None
     for key, signature in model.signatures.items():
         specs = signature.inputs.values()
         known = all(spec.type in DTYPES and spec.shape is not None for spec in specs)
@@ -58,7 +60,7 @@ def _run_first(model: LoadedModel, signature: Signature, before: LoadedModel | N
                 error.code,
                 f"{model.path}: signature {signature.key!r} fails on a row of zeros or empty strings, which "
                 f"{before.path} answers: {error.message}. If it is right to refuse that row, export the "
-                "model with requests of your own: `warmup=`.",
+                "model with requests of your own (`warmup=`), or start the server again.",
             ) from error
         _log.info("%s: a drawn row does not warm signature %r: %s", model.path, signature.key, error)
 

@@ -45,7 +45,10 @@ def test_a_root_that_is_not_there_is_told(tmp_path):
 
 
 def test_a_root_that_is_a_saved_model_itself_is_told_how_to_become_one(tmp_path):
-    for name, told in (("7", f"It is a version. Pass '{tmp_path}'"), ("my model", "Give it one: `mv ")):
+    for name, told in (
+        ("7", f"is a version: name its folder, {tmp_path}"),
+        ("my model", "Give it one: `mv "),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "saved_model.pb").write_bytes(b"")
         with pytest.raises(ValueError, match=f"`root` must be the folder of models.*{told}") as caught:

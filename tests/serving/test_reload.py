@@ -89,6 +89,11 @@ def test_another_base_path_replaces_the_model(half, base):
             "FAILED_PRECONDITION",
         ),
         (
+            lambda half, base: [ModelConfig("one", str(base / "third" / "3"))],
+            "one has no version to serve in .* is a version: name its folder",
+            "FAILED_PRECONDITION",
+        ),
+        (
             lambda half, base: [dataclasses.replace(half, policy=frozenset({9}))],
             "half has no version to serve",
             "FAILED_PRECONDITION",

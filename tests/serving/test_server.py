@@ -296,7 +296,7 @@ def test_a_folder_and_tokens_that_are_none(tmp_path, root, capsys):
     assert main(["serve", str(tmp_path / "no")]) == 2
     assert "`root` must be a folder" in capsys.readouterr().err
     assert main(["serve", str(root / "half" / "00000001")]) == 2
-    assert "It is a version. Pass" in capsys.readouterr().err
+    assert "is a version: name its folder" in capsys.readouterr().err
     assert main(["serve"]) == 2
     assert "must be given" in capsys.readouterr().err
     for secret in ("short", "two words of text", ""):

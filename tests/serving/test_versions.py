@@ -233,6 +233,27 @@ def test_a_version_that_cannot_run_leaves_the_one_that_answers(put, tmp_path):
     serve(scenario, config(tmp_path))
 
 
+def test_a_lower_version_is_not_measured_by_the_latest(put, tmp_path):
+    import tensorflow as tf
+
+    def refuses_zeros():
+        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+        with tf.control_dependencies([tf.compat.v1.debugging.assert_positive(x)]):
+            return {"serving_default": ({"x": x}, {"y": tf.identity(x)})}
+
+    put(2)
+    served_models.save(tmp_path / "half", 1, refuses_zeros)
+
+    async def scenario(models):
+        assert states(models) == {1: "AVAILABLE", 2: "AVAILABLE"}
+        served_models.save(tmp_path / "half", 3, refuses_zeros)
+        await models.poll()
+        assert states(models)[3] == "END"  # one that would answer in its place is
+        assert await ask(models, 4.0) == 4.0
+
+    serve(scenario, config(tmp_path, policy="all"))
+
+
 def replace(tmp_path, exported, version, source):
     """Removes a version and puts another model under its number."""
     shutil.rmtree(tmp_path / "half" / version)
