@@ -72,7 +72,9 @@ def main(folder: pathlib.Path) -> None:
     (folder / "corrupt").mkdir()
     (folder / "corrupt" / "saved_model.pb").write_bytes(b"\xff" * 1000)
     slow = Slow()
-    tf.saved_model.save(slow, str(folder / "slow" / "digits" / "1"), {"serving_default": slow.__call__})
+    version = folder / "slow" / "digits" / "1"
+    tf.saved_model.save(slow, str(version), {"serving_default": slow.__call__})
+    (version / "batching_params.pbtxt").touch()  # it is row-wise, and nobody proved it
     signature = tf.saved_model.load(str(folder / "models" / "digits" / "1")).signatures["serving_default"]
     (name,) = signature.structured_input_signature[1]
     # As the pixels of scikit-learn's digits: sixteenths.

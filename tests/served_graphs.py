@@ -154,6 +154,9 @@ class Fixed:
     def statuses(self, name):
         return [State(number) for model, number in sorted(self.versions) if model == name]
 
+    def reason(self, name):
+        return ""
+
     def find(self, name, version=None, label=None):
         if label is not None:
             if label not in self.labels:

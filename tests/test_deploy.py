@@ -84,19 +84,66 @@ def test_the_model_config_is_tensorflow_servings_message():
     assert model.model_version_policy.latest.num_versions == 1
 
 
-def test_the_batching_config_has_the_fields_of_batching_parameters():
-    wrapped = [
-        (name, number, 11, ".google.protobuf.Int64Value")
-        for number, name in enumerate(
-            ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"), 1
-        )
+def batching():
+    """The message of `batching.config`, with the fields of session_bundle_config.proto."""
+    int64, boolean = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue"
+    fields = [
+        ("max_batch_size", 1, 11, int64),
+        ("batch_timeout_micros", 2, 11, int64),
+        ("max_enqueued_batches", 3, 11, int64),
+        ("num_batch_threads", 4, 11, int64),
+        ("allowed_batch_sizes", 6, 3, None, True),
+        ("pad_variable_length_inputs", 7, 8),
+        ("enable_large_batch_splitting", 8, 11, boolean),
+        ("max_execution_batch_size", 9, 11, int64),
     ]
-    fields = [*wrapped, ("allowed_batch_sizes", 6, 3, None, True), ("pad_variable_length_inputs", 7, 8)]
-    config = parsed("batching.config", proto_of("BatchingParameters", fields))
-    sizes = list(config.allowed_batch_sizes)
-    assert sizes == sorted(sizes)
-    assert sizes[-1] == config.max_batch_size.value
+    return parsed("batching.config", proto_of("BatchingParameters", fields))
+
+
+def test_the_batching_config_keeps_tensorflow_servings_rules():
+    config = batching()
+    assert config.enable_large_batch_splitting.value
+    assert config.max_execution_batch_size.value <= config.max_batch_size.value
+    # Where sizes are listed, the last one must be both of the sizes above, and nothing larger is ever taken.
+    assert not config.allowed_batch_sizes
     assert config.num_batch_threads.value >= 1
+
+
+def test_a_request_of_more_rows_than_a_batch_is_answered_by_tensorflow_servings_scheduler():
+    """SharedBatchScheduler is in TensorFlow too, behind an operation that is given the file's numbers."""
+    import tensorflow as tf
+
+    config = batching()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1])])
+    @tf.nondifferentiable_batch_function(
+        config.num_batch_threads.value,
+        config.max_batch_size.value,
+        config.batch_timeout_micros.value,
+        allowed_batch_sizes=[config.max_execution_batch_size.value],
+        max_enqueued_batches=config.max_enqueued_batches.value,
+        enable_large_batch_splitting=config.enable_large_batch_splitting.value,
+    )
+    def double(x):
+        return 2 * x
+
+    for rows in (1, 64, 65, 1000, config.max_batch_size.value):
+        x = tf.reshape(tf.range(rows, dtype=tf.float32), [rows, 1])
+        assert double(x).numpy().tolist() == (2 * x).numpy().tolist()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="[Bb]atch size"):
+        double(tf.ones([config.max_batch_size.value + 1, 1]))
+
+
+def test_our_server_takes_the_same_file():
+    from keras_initx.serving import read_batching
+
+    assert read_batching(DEPLOY / "batching.config") == {"max_batch_rows": 64, "max_queue": 256 * 64}
+
+
+def test_tensorflow_serving_batches_only_models_that_ask_for_it():
+    """Without the flag it batches all, and a text would be padded to its longest neighbour."""
+    command = compose()["command"]
+    assert {"--enable_batching", "--enable_per_model_batching_parameters"} <= {*command}
 
 
 def test_the_monitoring_config_has_the_fields_of_monitoring_config():

@@ -37,6 +37,7 @@ def add_serve(verbs: Any) -> None:
     add("--access-log", action="store_true", help="a line of JSON on stderr for each REST request")
     add("--poll-seconds", type=float, default=1.0, help="how often to look for new versions (1)")
     add("--timeout-seconds", type=float, default=30.0, help="how long a request may take (30)")
+    add("--keep-alive-seconds", type=float, default=75.0, help="how long an idle connection stays open (75)")
     add("--max-body-bytes", type=int, default=32 * 2**20, help="the largest request (33554432)")
     add("--max-queue", type=int, help="requests that may wait for a model (1000)")
     add("--ray", action="store_true", help="in replicas of Ray Serve, the extra `ray`")

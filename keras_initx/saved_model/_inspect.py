@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shlex
 from typing import Any
 
 from keras_initx.saved_model._paths import local
@@ -112,13 +113,30 @@ def inspect(path: str | os.PathLike[str]) -> SavedModelFolder:
     found = [entry for entry in root.iterdir() if entry.name.isascii() and entry.name.isdecimal()]
     folders = sorted((entry for entry in found if entry.is_dir()), key=lambda entry: -int(entry.name))
     if not folders:
-        models = sorted({file.parents[1].name for file in root.glob("*/*/saved_model.pb")})
-        cure = f" It holds the models {models}: name one of them." if models else ""
-        cure = f" It is a version: pass {str(root.parent)!r}." if (root / "saved_model.pb").exists() else cure
         raise ValueError(
-            f"`path` must hold versions, folders with whole numbers as names. Received: {str(path)!r}.{cure}"
+            f"`path` must hold versions, folders with whole numbers as names. Received: {str(path)!r}."
+            + _cure(root)
         )
     return SavedModelFolder(str(root), tuple(_read(folder) for folder in folders))
+
+
+def _cure(root: pathlib.Path) -> str:
+    """What to pass, or to do, where a folder holds no versions."""
+    bare = next(iter(sorted(file.parent for file in root.glob("*/saved_model.pb"))), None)
+    if (root / "saved_model.pb").exists():
+        if root.resolve().name.isdecimal():
+            return f" It is a version: pass {str(root.parent)!r}."
+        return f" It is a SavedModel without a version folder: {_wrap(root)}"
+    models = sorted({file.parents[1].name for file in root.glob("*/*/saved_model.pb")})
+    if models:
+        return f" It holds the models {models}: name one of them."
+    return f" It holds {bare.name!r}, a SavedModel without a version folder: {_wrap(bare)}" if bare else ""
+
+
+def _wrap(folder: pathlib.Path) -> str:
+    model = folder.resolve()
+    path, aside = shlex.quote(str(model)), shlex.quote(f"{model}.1")
+    return f"`mv {path} {aside} && mkdir {path} && mv {aside} {path}/1`, and inspect {str(model)!r}."
 
 
 def _read(folder: pathlib.Path) -> SavedVersion:

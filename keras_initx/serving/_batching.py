@@ -17,6 +17,9 @@ from keras_initx.serving._loaded import LoadedModel, Signature
 __all__ = ["Batcher", "Limits"]
 
 _log = logging.getLogger(__name__)
+# What TensorFlow says with these codes is about the machine and the code, and of no use to a client.
+_NOT_OF_THE_REQUEST = ("DATA_LOSS", "INTERNAL", "UNKNOWN")
+_FAILED = "The model failed on this request; the server's log says why."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +60,11 @@ class _NotByRowsError(Exception):
 class Batcher:
     """Runs the requests of one version, one batch at a time, in a thread of its own.
 
-    Requests of one signature, the same outputs and equal shapes but for the rows are run together. What is
-    not known to be rows runs alone: signatures without a free first dimension, inputs of unequal or no rows,
-    and every signature that once answered with another number of rows. A batch that fails is run again
-    in halves, and so on, so that a bad request fails alone.
+    An answer does not depend on what else is asked meanwhile. So only requests of a signature that is marked
+    as `batched` are run together, and of those the ones with the same outputs and equal shapes but for the
+    rows. All others run alone: also inputs of unequal or no rows, and every signature that once answered with
+    another number of rows. A batch that fails is run again in halves, and so on, so that a bad request fails
+    alone.
 
     All but `_work` and what it calls runs in the event loop, so nothing is locked.
 
@@ -138,7 +142,7 @@ class Batcher:
         request.key = request
         if len(rows) == 1 and 0 not in rows:
             (request.rows,) = rows
-            if signature.has_batch and signature.key not in self._alone:
+            if signature.batched and signature.key not in self._alone:
                 request.key = (signature.key, request.outputs, *(shape[1:] for shape in shapes))
 
     def _enqueue(self, request: _Request) -> None:
@@ -228,6 +232,8 @@ class Batcher:
         outputs = self._model.run(first.signature, inputs, first.outputs)
         if any(np.shape(value)[:1] != (ends[-1],) for value in outputs.values()):
             raise _NotByRowsError
+        for value in outputs.values():
+            value.flags.writeable = False  # the answers are views of it: nobody may change another's
         return [
             {name: value[end - request.rows : end] for name, value in outputs.items()}
             for request, end in zip(batch, ends, strict=True)
@@ -239,10 +245,13 @@ class Batcher:
         try:
             return self._model.run(request.signature, request.inputs, request.outputs)
         except ServingError as error:
-            return ServingError(error.code, error.message)  # without the frames that hold the inputs
-        except Exception as error:
+            if error.code not in _NOT_OF_THE_REQUEST:
+                return ServingError(error.code, error.message)  # without the frames that hold the inputs
             _log.exception("A run of signature %r failed", request.signature.key)
-            return ServingError("INTERNAL", f"{type(error).__name__}: {error}")
+            return ServingError(error.code, _FAILED)
+        except Exception:
+            _log.exception("A run of signature %r failed", request.signature.key)
+            return ServingError("INTERNAL", _FAILED)
 
 
 def _bytes_of(array: np.ndarray) -> int:

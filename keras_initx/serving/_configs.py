@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from keras_initx.serving._folders import version_folders
+from keras_initx.serving._batching import Limits
+from keras_initx.serving._folders import explain, holds_saved_model, version_folders
 
 __all__ = ["ModelConfig", "configs_of", "find_models", "read_batching", "read_models"]
 
@@ -66,8 +67,9 @@ class ModelConfig:
 def find_models(root: str | os.PathLike[str]) -> list[ModelConfig]:
     """Lists what a folder serves: the latest version of each model in it.
 
-    Each subfolder that holds a version folder is a model of the subfolder's name. A root that holds version
-    folders itself is one model, of the root's name.
+    Each subfolder that holds a version folder is a model of the subfolder's name. So is a SavedModel that
+    lacks its version folder: it cannot be served, and the model's status says how to mend it. A root that
+    holds version folders itself is one model, of the root's name.
 
     Raises:
         ValueError: There is no such folder.
@@ -76,20 +78,20 @@ def find_models(root: str | os.PathLike[str]) -> list[ModelConfig]:
     root = os.path.abspath(root)  # noqa: PTH100 -- links stay as they are
     if not os.path.isdir(root):  # noqa: PTH112
         raise ValueError(f"`root` must be a folder. Received: root={root!r}. Export a model there first.")
-    if os.path.exists(os.path.join(root, "saved_model.pb")):  # noqa: PTH110, PTH118
+    if holds_saved_model(root):
         raise ValueError(
-            f"`root` must be the folder of models, or of one model's versions. Received: root={root!r}, "
-            f"which is a version. Pass {os.path.dirname(root)!r}."  # noqa: PTH120
+            f"`root` must be the folder of models, or of one model's versions. Received: root={root!r}. "
+            f"{explain(root)}."
         )
     if version_folders(root)[0]:
         return [ModelConfig(pathlib.Path(root).name, root)]
     folders = sorted(path for path in pathlib.Path(root).iterdir() if path.is_dir() and path.name[0] != ".")
-    return [ModelConfig(path.name, str(path), root=root) for path in folders if _holds_versions(path)]
+    return [ModelConfig(path.name, str(path), root=root) for path in folders if _is_model(path)]
 
 
-def _holds_versions(path: pathlib.Path) -> bool:
+def _is_model(path: pathlib.Path) -> bool:
     try:
-        return bool(version_folders(str(path))[0])
+        return bool(version_folders(str(path))[0]) or holds_saved_model(str(path))
     except OSError:  # not ours to read
         return False
 
@@ -163,9 +165,11 @@ def _policy(message: Any) -> int | Literal["all"] | frozenset[int]:
 def read_batching(path: str | os.PathLike[str]) -> dict[str, int]:
     """Reads a TensorFlow Serving batching file, the text of a `BatchingParameters`, as keywords of `Models`.
 
-    `max_batch_size` is taken, and `max_enqueued_batches` times it as the requests that may wait. Timeouts,
-    threads and `allowed_batch_sizes` are left out of account: no batch waits for a timer, and any size can be
-    run.
+    The largest batch is `max_execution_batch_size` where `enable_large_batch_splitting` is true, and else
+    `max_batch_size`. That size times `max_enqueued_batches` is the number of requests that may wait. The file
+    turns no batching on: that is for the proof of a signature, or for the file of one version. Timeouts,
+    threads, `allowed_batch_sizes` and padding are left out of account: no batch waits for a timer, and any
+    size can be run.
 
     Raises:
         ValueError: The file is no such text; it is named.
@@ -173,10 +177,13 @@ def read_batching(path: str | os.PathLike[str]) -> dict[str, int]:
     """
     message = _parse(path, _batching_parameters())
     limits: dict[str, int] = {}
-    if message.HasField("max_batch_size"):
-        limits["max_batch_rows"] = message.max_batch_size.value
+    splits = message.enable_large_batch_splitting.value and message.HasField("max_execution_batch_size")
+    size = "max_execution_batch_size" if splits else "max_batch_size"
+    if message.HasField(size):
+        limits["max_batch_rows"] = getattr(message, size).value
     if message.HasField("max_enqueued_batches"):
-        limits["max_queue"] = message.max_enqueued_batches.value * limits.get("max_batch_rows", 1)
+        rows = limits.get("max_batch_rows", Limits.max_batch_rows)
+        limits["max_queue"] = message.max_enqueued_batches.value * rows
     for name, value in limits.items():
         if value < 1:
             raise ValueError(f"{path}: sizes must be at least 1. Received: {name}={value}. Leave it out.")
@@ -191,11 +198,16 @@ def _batching_parameters() -> Any:
         name="initx_batching.proto", package="initx", dependency=[wrappers_pb2.DESCRIPTOR.name]
     )
     message = file.message_type.add(name="BatchingParameters")
-    wrapped = dict.fromkeys(
-        ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"), "Int64Value"
-    )
-    wrapped["thread_pool_name"] = "StringValue"
-    for number, (name, kind) in enumerate(wrapped.items(), 1):
+    wrapped = {
+        "max_batch_size": (1, "Int64Value"),
+        "batch_timeout_micros": (2, "Int64Value"),
+        "max_enqueued_batches": (3, "Int64Value"),
+        "num_batch_threads": (4, "Int64Value"),
+        "thread_pool_name": (5, "StringValue"),
+        "enable_large_batch_splitting": (8, "BoolValue"),
+        "max_execution_batch_size": (9, "Int64Value"),
+    }
+    for name, (number, kind) in wrapped.items():
         message.field.add(name=name, number=number, label=1, type=11, type_name=f".google.protobuf.{kind}")
     message.field.add(name="allowed_batch_sizes", number=6, label=3, type=3)
     message.field.add(name="pad_variable_length_inputs", number=7, label=1, type=8)

@@ -1,9 +1,9 @@
 """Requests as JSON documents, their strings, and how messages show them."""
 
 import base64
-import binascii
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +14,8 @@ __all__ = ["is_base64", "parse", "read_signature_name", "read_string", "show", "
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
 _SHOWN = 256  # bytes of a value in a message
+_BASE64 = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
+_BREAKS = dict.fromkeys(map(ord, " \t\n\v\f\r"))
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -54,10 +56,7 @@ def read_signature_name(document: Mapping[str, Any]) -> str:
 def read_string(value: Any) -> bytes:
     """Returns the bytes of a string, or of a base64 object."""
     if is_base64(value):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except (binascii.Error, ValueError):
-            raise invalid("Unable to base64 decode") from None
+        return _unescape(value["b64"])
     if isinstance(value, dict):
         raise invalid(f"JSON Value: {show(value)} not formatted correctly for base64 data")
     if not isinstance(value, str):
@@ -66,6 +65,21 @@ def read_string(value: Any) -> bytes:
         return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
+
+
+def _unescape(text: str) -> bytes:
+    """The bytes of base64 as TensorFlow Serving reads it: white space anywhere, padding all or none of it.
+
+    The padding may be of dots. The alphabet of URLs, with `-` and `_`, is not read.
+    """
+    match = _BASE64.fullmatch(text.translate(_BREAKS))
+    if match is None:
+        raise invalid("Unable to base64 decode")
+    digits, padding = match.groups()
+    missing = -len(digits) % 4
+    if missing == 3 or len(padding) not in (0, missing):
+        raise invalid("Unable to base64 decode")
+    return base64.b64decode(digits + "=" * missing)
 
 
 def is_base64(value: Any) -> bool:

@@ -70,6 +70,7 @@ async def start_grpc(
         options=[
             ("grpc.max_receive_message_length", options.max_body_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_connection_idle_ms", min(int(options.keep_alive_seconds * 1000), 2**31 - 1)),
             # Several workers share the port; alone, a second server must not take every other client.
             ("grpc.so_reuseport", int(options.workers > 1)),
         ]
@@ -148,6 +149,9 @@ class _Asked:
         found = self._models.statuses(name)
         self.known = name if found else ""
         return found
+
+    def reason(self, name: str) -> str:
+        return self._models.reason(name)
 
     def names(self) -> Sequence[str]:
         return self._models.names()

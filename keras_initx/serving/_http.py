@@ -157,7 +157,11 @@ class Application:
         return Answer(200, b'{"status": "ok"}'), _JSON
 
     def _unready(self) -> str:
-        return "The server is stopping." if self.draining else "No model answers yet; /v1/models tells why."
+        if self.draining:
+            return "The server is stopping."
+        # Paths of this machine are not for those who lack the token.
+        known = [] if self._options.token_file else map(self._models.reason, self._models.names())
+        return " ".join(["No model answers yet; /v1/models tells why.", *filter(None, known)])
 
     async def _send(
         self, send: Any, method: str, found: Answer, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()

@@ -48,6 +48,9 @@ class Versions(Protocol):
     def statuses(self, name: str) -> Sequence[Any]:
         """Returns the state of each version of a model, or nothing for an unknown one."""
 
+    def reason(self, name: str) -> str:
+        """Returns why a model holds no version, and how to mend it; empty where it holds one."""
+
     def names(self) -> Sequence[str]:
         """Returns the names of the models."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_initx.serving._errors import ServingError
+from keras_initx.serving._graph import Graph
 
 __all__ = ["DTYPES", "LoadedModel", "Signature", "TensorSpec"]
 
@@ -72,16 +73,20 @@ class Signature:
         method: `"tensorflow/serving/predict"`, `.../classify` or `.../regress`.
         inputs: Its inputs by name, sorted.
         outputs: Its outputs by name, sorted.
+        batched: Whether rows of several requests may run together; see `batched` in `_row_wise.py`.
+        writes: Whether a run changes the model's state.
     """
 
     key: str
     method: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    batched: bool = False
+    writes: bool = False
 
     @property
     def has_batch(self) -> bool:
-        """Whether rows of several requests may be run together."""
+        """Whether the first dimension of every input and output is free."""
         return all(spec.has_batch for spec in (*self.inputs.values(), *self.outputs.values()))
 
 
@@ -94,6 +99,9 @@ class LoadedModel:
         path: The version's folder.
         signatures: Its signatures by name.
         signature_defs: The same as TensorFlow's messages, with the initialization op where there is one.
+
+    Raises:
+        ServingError: The folder cannot be loaded, or a signature calls Python code of another process.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -107,15 +115,15 @@ class LoadedModel:
         try:
             with graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], self.path)
+            self.signatures = _signatures(meta_graph)
+        except ServingError as error:
+            self._session.close()
+            raise ServingError(error.code, f"{self.path}: {error.message}") from None
         except Exception as error:
             self._session.close()
-            raise ServingError(_load_code(self.path, error), f"{self.path}: {error}") from error
+            told = _told(error) if isinstance(error, tf.errors.OpError) else error
+            raise ServingError(_load_code(self.path, error), f"{self.path}: {told}") from error
         self.signature_defs: Mapping[str, Any] = dict(meta_graph.signature_def)
-        self.signatures = {
-            key: _signature(key, definition)
-            for key, definition in sorted(self.signature_defs.items())
-            if key != "__saved_model_init_op"
-        }
         self._calls: dict[tuple[str, tuple[str, ...]], Callable[..., list[np.ndarray]]] = {}
         self._lock = threading.Lock()
 
@@ -184,8 +192,23 @@ def _told(error: Any) -> str:
     return said.message.partition("\n\t [[")[0] or type(error).__name__
 
 
-def _signature(key: str, definition: Any) -> Signature:
-    return Signature(key, definition.method_name, _specs(definition.inputs), _specs(definition.outputs))
+def _signatures(meta_graph: Any) -> dict[str, Signature]:
+    graph, found = Graph(meta_graph), {}
+    for key, definition in sorted(meta_graph.signature_def.items()):
+        if key == "__saved_model_init_op":
+            continue
+        inputs, outputs = _specs(definition.inputs), _specs(definition.outputs)
+        tensors = [spec.tensor for spec in outputs.values()]
+        if python := graph.python(tensors):
+            raise ServingError(
+                "FAILED_PRECONDITION",
+                f"signature {key!r} calls Python code ({', '.join(python)}), which only the process that "
+                "exported the model can run. Write that layer with TensorFlow's or Keras' operations, and "
+                "export the model again.",
+            )
+        writes = graph.writes(tensors)
+        found[key] = Signature(key, definition.method_name, inputs, outputs, writes=writes)
+    return found
 
 
 def _specs(infos: Mapping[str, Any]) -> dict[str, TensorSpec]:

@@ -52,7 +52,9 @@ def status(models: Versions, name: str, version: int | None = None) -> Any:
         if not found:
             raise ServingError("NOT_FOUND", f"Could not find version {version} of model {name}")
     if not found:
-        raise ServingError("NOT_FOUND", f"Could not find any versions of model {name}")
+        reason = models.reason(name)
+        told = f"Could not find any versions of model {name}" + (f": {reason}" if reason else "")
+        raise ServingError("NOT_FOUND", told)
     response = get_model_status_pb2.GetModelStatusResponse()
     for state in found:
         message = response.model_version_status.add()

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from keras_initx.serving._batching import Limits
 from keras_initx.serving._configs import ModelConfig
 from keras_initx.serving._errors import ServingError
-from keras_initx.serving._folders import fingerprint, resolve, version_folders
-from keras_initx.serving._loaded import LoadedModel
+from keras_initx.serving._folders import explain, fingerprint, version_folders
+from keras_initx.serving._opening import Opened, open_version
 from keras_initx.serving._version import Version, VersionStatus
-from keras_initx.serving._warm_up import warm_up
 
 __all__ = ["Model"]
 
@@ -22,12 +21,17 @@ HISTORY = 16
 
 
 @dataclasses.dataclass
-class _Failure:
-    """A version that did not load, the files that it had, and the files that were last seen."""
+class _Files:
+    """The files of a version when it was read, as they were last seen, and why they could not be loaded."""
 
-    error: ServingError
-    files: object
+    read: object
     seen: object
+    error: ServingError | None = None
+
+    def look(self, now: object) -> bool:
+        """Notes what they are now; returns whether they differ from those read, and have come to rest."""
+        rest, self.seen = now == self.seen, now
+        return rest and now != self.read
 
 
 class Model:
@@ -37,8 +41,14 @@ class Model:
     one look to the next: the policy picks among the others. So the version before a corrupt one keeps
     serving, also after a restart.
 
+    A version whose files change while it answers is read again once they rest, and replaced. If that fails,
+    what answered before goes on, and the version's status says why.
+
     What the policy no longer picks is unloaded once something that it picks is available. So nothing is
     unloaded when the folder vanishes or is empty.
+
+    Attributes:
+        reason: Why the folder holds no version, and what to do about it; empty where it holds one.
 
     Args:
         config: The model.
@@ -61,7 +71,9 @@ class Model:
         self.config = config
         self.candidate: ModelConfig | None = None
         self.available: dict[int, Version] = {}
-        self.failed: dict[int, _Failure] = {}
+        self.failed: dict[int, _Files] = {}
+        self.reason = ""
+        self._files: dict[int, _Files] = {}
         self._statuses: dict[int, VersionStatus] = {}
         self._folders: dict[int, str] = {}
         self._pool = pool
@@ -93,9 +105,11 @@ class Model:
                 kept = f"keeps {sorted(self.available)}" if self.available else "serves nothing"
                 self._say(f"Model {self.config.name} {kept}: {error}")
                 return
-            for note in notes:
+            self.reason = "" if self._folders else await asyncio.to_thread(explain, self.config.base_path)
+            for note in [*notes, self.reason]:
                 self._say(note)
             await self._forgive()
+            await self._renew()
             while not self._ended and (due := [n for n in self.wanted() if n not in self.available]):
                 for number in reversed(due):
                     self._set(number, "START")
@@ -120,34 +134,59 @@ class Model:
 
     async def _forgive(self) -> None:
         """Lets failed versions try again whose files changed since, or are gone."""
-        for number, failure in list(self.failed.items()):
-            if number not in self._folders:
+        for number, files in list(self.failed.items()):
+            if number not in self._folders or files.look(await self._fingerprint(number)):
                 del self.failed[number]
-                continue
-            files = await asyncio.to_thread(fingerprint, self._folders[number], self.config.boundary)
-            if files == failure.seen != failure.files:
-                del self.failed[number]
-            failure.seen = files
+
+    async def _renew(self) -> None:
+        """Reads those versions again that answer, and whose folder now holds other files."""
+        for number in self._files.keys() & self._folders.keys() & set(self.wanted()):
+            if self._files[number].look(await self._fingerprint(number)) and not self._ended:
+                _log.warning("Model %s version %s is read again: its files changed", self.config.name, number)
+                await self._load(number)
+
+    async def _fingerprint(self, number: int) -> object:
+        return await asyncio.to_thread(fingerprint, self._folders[number], self.config.boundary)
 
     async def _load(self, number: int) -> None:
-        name = self.config.name
-        self._set(number, "LOADING")
-        folder, boundary = self._folders[number], self.config.boundary
-        opened, files = await asyncio.get_running_loop().run_in_executor(self._pool, _open, folder, boundary)
-        if isinstance(opened, ServingError):
-            _log.error("Model %s version %s is not served: %s", name, number, opened)
-            self.failed[number] = _Failure(opened, files, files)
-            self._set(number, "END", opened)
+        name, answering = self.config.name, number in self.available
+        if not answering:
+            self._set(number, "LOADING")
+        latest = max(self.available, default=number)
+        before = self.available[latest].model if self.available and latest <= number else None
+        opened = await asyncio.get_running_loop().run_in_executor(
+            self._pool, open_version, self._folders[number], self.config.boundary, self._limits, before
+        )
+        if opened.model is None:
+            self._fail(number, opened)
         elif self._ended:
-            opened.close()
+            opened.model.close()
         else:
-            self.available[number] = Version(name, number, opened, self._limits, self._observe)
+            if answering:
+                self._close_later(self.available[number], self._quiet)
+            self.available[number] = Version(name, number, opened.model, opened.limits, self._observe)
+            self._files[number] = _Files(opened.files, opened.files)
             self._set(number, "AVAILABLE")
-            _log.info("Model %s version %s is available", name, number)
+            together = sorted(key for key, one in opened.model.signatures.items() if one.batched)
+            _log.info("Model %s version %s is available; batched: %s", name, number, together or "nothing")
+
+    def _fail(self, number: int, opened: Opened) -> None:
+        files = _Files(opened.files, opened.files, opened.error)
+        if number in self.available:
+            _log.error("Model %s version %s stays as it was: %s", self.config.name, number, opened.error)
+            self._files[number] = files
+            self._set(number, "AVAILABLE", opened.error)
+        else:
+            _log.error("Model %s version %s is not served: %s", self.config.name, number, opened.error)
+            self.failed[number] = files
+            self._set(number, "END", opened.error)
 
     def _unload(self, number: int, quiet: float) -> None:
-        version = self.available.pop(number)
+        self._files.pop(number)
         self._set(number, "UNLOADING")
+        self._close_later(self.available.pop(number), quiet)
+
+    def _close_later(self, version: Version, quiet: float) -> None:
         task = asyncio.create_task(self._close(version, quiet))
         for tasks in (self._closing, self._all_closing):
             tasks.add(task)
@@ -168,26 +207,6 @@ class Model:
             del self._statuses[old]
 
     def _say(self, note: str) -> None:
-        if note not in self._said:
+        if note and note not in self._said:
             self._said.add(note)
             _log.warning(note)
-
-
-def _open(folder: str, boundary: str) -> tuple[LoadedModel | ServingError, object]:
-    """Loads and warms a version; in a thread."""
-    files = fingerprint(folder, boundary)
-    try:
-        model = LoadedModel(resolve(folder, boundary))
-        try:
-            warm_up(model)
-            if fingerprint(folder, boundary) != files:
-                raise ServingError("ABORTED", f"{folder}: its files changed while they were read")
-        except BaseException:
-            model.close()
-            raise
-    except ServingError as error:
-        return ServingError(error.code, error.message), files
-    except Exception as error:
-        _log.exception("%s failed to load", folder)
-        return ServingError("UNKNOWN", f"{folder}: {type(error).__name__}: {error}"), files
-    return model, files

@@ -107,6 +107,10 @@ class Models:
         """The versions of a model, the highest first, with the last that ended; none of an unknown model."""
         return self._models[name].statuses() if name in self._models else []
 
+    def reason(self, name: str) -> str:
+        """Why a model holds no version, and how to mend it; empty where it holds one."""
+        return self._models[name].reason if name in self._models else ""
+
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
         """Finds the version that answers a request.
 
@@ -242,10 +246,11 @@ def _check_names(configs: Sequence[ModelConfig]) -> None:
 
 def _check_available(model: Model, config: ModelConfig) -> None:
     if not any(number in model.available for number in config.wanted(model.available)):
-        reasons = [f"version {number}: {failure.error}" for number, failure in model.failed.items()]
+        reasons = [f"version {number}: {files.error}" for number, files in model.failed.items()]
         raise ServingError(
             "FAILED_PRECONDITION",
-            f"Model {config.name} has no version to serve in {config.base_path}. " + "; ".join(reasons),
+            f"Model {config.name} has no version to serve in {config.base_path}. "
+            + "; ".join(reasons or [model.reason]),
         )
     for number in config.labels.values():
         if number not in model.available:

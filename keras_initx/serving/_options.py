@@ -33,6 +33,7 @@ class Options:
     access_log: bool = False
     poll_seconds: float = 1.0
     timeout_seconds: float = 30.0
+    keep_alive_seconds: float = 75.0
     max_body_bytes: int = 32 * 2**20
     max_queue: int | None = None
 
@@ -46,7 +47,7 @@ class Options:
         for name in ("rest_port", "grpc_port"):
             if not 0 <= getattr(self, name) < 2**16:
                 raise ValueError(f"`{name}` must be from 0 to 65535. Received: {name}={getattr(self, name)}.")
-        for name in ("workers", "timeout_seconds", "max_body_bytes", "max_queue"):
+        for name in ("workers", "timeout_seconds", "keep_alive_seconds", "max_body_bytes", "max_queue"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={getattr(self, name)}.")
         if self.workers > 1 and 0 in (self.rest_port, self.grpc_port):

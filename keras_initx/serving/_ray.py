@@ -92,6 +92,11 @@ def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
             f"workers={options.workers}, tls_cert={options.tls_cert!r}. "
             "Give `replicas`, and put a proxy that ends TLS before it."
         )
+    if options.keep_alive_seconds != Options.keep_alive_seconds:
+        raise ValueError(
+            "`keep_alive_seconds` is not for Ray, whose HAProxy closes idle connections after 5 seconds. "
+            f"Received: keep_alive_seconds={options.keep_alive_seconds}. Leave it out."
+        )
     if replicas < 1 or (max_replicas is not None and max_replicas < replicas):
         raise ValueError(
             "`replicas` must be at least 1, and `max_replicas` at least that. "

@@ -111,8 +111,14 @@ async def _metadata(route: Route, _: bytes, models: inference.Versions) -> bytes
 
 async def _list(_: Route, __: bytes, models: inference.Versions) -> bytes:
     """What TensorFlow Serving was asked for and does not have: the names of the models, with their states."""
-    states = {name: messages.to_dict(messages.status(models, name)) for name in models.names()}
-    return _dump({"models": [{"name": name} | state for name, state in states.items()]})
+    return _dump({"models": [{"name": name} | _states(models, name) for name in models.names()]})
+
+
+def _states(models: inference.Versions, name: str) -> dict[str, Any]:
+    if models.statuses(name):
+        return messages.to_dict(messages.status(models, name))
+    reason = models.reason(name)
+    return {"model_version_status": []} | ({"error": reason} if reason else {})
 
 
 _VERBS: dict[str, Any] = {

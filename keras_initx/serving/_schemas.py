@@ -98,12 +98,14 @@ def _states() -> dict[str, Any]:
     state = {"version": version, "state": {"enum": states}, "status": _object(error)}
     several = {"type": "array", "items": reference("VersionStatus")}
     named = {"name": {"type": "string"}, "model_version_status": several}
+    model = _object(named)
+    model["properties"] |= {"error": {"type": "string", "description": "Why it has no version."}}
     specification = {"name": {"type": "string"}, "signature_name": {"type": "string"}, "version": version}
     signatures = {"signature_def": {"type": "object", "additionalProperties": {"type": "object"}}}
     return {
         "VersionStatus": _object(state),
         "Status": _object({"model_version_status": several}),
-        "Models": _object({"models": {"type": "array", "items": _object(named)}}),
+        "Models": _object({"models": {"type": "array", "items": model}}),
         "Metadata": _object(
             {
                 "model_spec": _object(specification),

@@ -39,8 +39,8 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
 
             - config: Instead of `root`, a TensorFlow Serving model config file: names, folders, version
               policies and labels. gRPC's HandleReloadConfigRequest may then replace it.
-            - batching: A TensorFlow Serving batching parameters file, for `max_batch_size` and
-              `max_enqueued_batches`.
+            - batching: A TensorFlow Serving batching parameters file, for the sizes of batches and queues.
+              It does not choose what is batched.
             - host: The address to listen on (127.0.0.1). Any other needs `token_file`, or `insecure=True`.
             - rest_port, grpc_port: The ports (8501, 8500).
             - workers: Processes (1), which are started again when they die. Each holds all models.
@@ -50,6 +50,9 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
             - access_log: Whether each REST request is a line of JSON on stderr (False).
             - poll_seconds: How often the folder is looked at (1).
             - timeout_seconds: How long a request may take (30).
+            - keep_alive_seconds: How long a connection stays open on which nobody asks anything (75).
+              Proxies close theirs after 60 seconds or so. This must be longer, or they send requests into
+              connections that are being closed.
             - max_body_bytes: The largest request (32 MiB).
             - max_queue: Requests that may wait for a model; more are refused with 429.
 
@@ -106,6 +109,7 @@ def work(options: Options, listener: socket.socket) -> int:
         server_header=False,
         proxy_headers=False,
         ws="none",
+        timeout_keep_alive=options.keep_alive_seconds,  # type: ignore[arg-type]  # it takes fractions
         timeout_graceful_shutdown=int(options.timeout_seconds) + 1,
         **settings,
     )
@@ -199,7 +203,8 @@ class _Running:
         _log.info("REST and a page to try it on %s://%s:%s/, gRPC on %s:%s", scheme, host, rest, host, grpc)
         if not self._models.ready:
             source = self._options.root or self._options.config
-            _log.warning("No model of %s answers; /v1/models tells their states", source)
+            told = "/v1/models tells why" if self._models.names() else "put one at NAME/1 in it"
+            _log.warning("No model of %s answers; %s", source, told)
 
     def _drain(self, number: int) -> None:
         if self._draining is None:

@@ -20,8 +20,9 @@ class VersionStatus:
     Attributes:
         number: The version.
         state: `"START"` (its load is due), `"LOADING"`, `"AVAILABLE"`, `"UNLOADING"` or `"END"`.
-        error_code: `"OK"`, or the name of gRPC's code of the error that ended its load.
-        error_message: That error.
+        error_code: `"OK"`, or the name of gRPC's code of the error that ended its last load.
+        error_message: That error. A version that is `"AVAILABLE"` has one where its files changed and could
+            not be read again.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Version:
         number: The version.
         signatures: What it can be asked, by name.
         signature_defs: The same as TensorFlow's messages.
+        model: What runs them.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Version:
         self.number = number
         self.signatures: Mapping[str, Signature] = model.signatures
         self.signature_defs: Mapping[str, Any] = model.signature_defs
-        self._model = model
+        self.model = model
         self._batcher = Batcher(model, limits, observe)
 
     @property
@@ -89,4 +91,4 @@ class Version:
 
     def _free(self) -> None:
         self._batcher.join()
-        self._model.close()
+        self.model.close()

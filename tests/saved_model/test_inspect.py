@@ -1,6 +1,8 @@
 """`inspect`: what a folder holds, read without running it."""
 
 import json
+import re
+import subprocess
 
 import exported_models
 import keras
@@ -80,6 +82,17 @@ def test_what_is_no_folder_of_versions_tells_where_one_is(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="`path` must hold versions"):
         inspect(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("where", ["", "my model"])  # the folder itself, and the one above it
+def test_a_saved_model_without_a_version_folder_gets_one_by_the_command_that_is_told(tmp_path, where):
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "my model" / "saved_model.pb").write_bytes(b"\x08\x01")
+    with pytest.raises(ValueError, match="a SavedModel without a version folder: `mv ") as caught:
+        inspect(tmp_path / where)
+    command, path = re.search("`(mv .*)`, and inspect '(.*)'", str(caught.value)).groups()
+    subprocess.run(command, shell=True, check=True)
+    assert [version.version for version in inspect(path).versions] == [1]
 
 
 def test_it_runs_nothing(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import weakref
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_initx.serving import ServingError
 from keras_initx.serving._batching import Batcher, Limits
@@ -17,9 +19,9 @@ from keras_initx.serving._loaded import Signature, TensorSpec
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 
 
-def signature(key="double", inputs=("x",), shape=(None,), kind="float"):
+def signature(key="double", inputs=("x",), shape=(None,), kind="float", batched=True):
     specs = {name: TensorSpec(f"{name}:0", kind, shape) for name in inputs}
-    return Signature(key, "tensorflow/serving/predict", specs, {"y": TensorSpec("y:0", kind, shape)})
+    return Signature(key, "tensorflow/serving/predict", specs, {"y": TensorSpec("y:0", kind, shape)}, batched)
 
 
 class Held:
@@ -119,14 +121,13 @@ def test_signatures_outputs_and_shapes_are_not_mixed_and_none_starves():
 @pytest.mark.parametrize(
     ("sign", "requests"),
     [
-        (signature(shape=(2,)), [row(1, 2), row(3, 4), row(5, 6)]),  # no batch
-        (signature(shape=None), [row(1), row(2), row(3)]),  # not even a rank
+        (signature(batched=False), [row(1), row(2), row(3)]),  # neither proven nor asked for
         (signature(), [row(), row(), row()]),  # no rows
         (signature(inputs=("x", "z")), [{**row(1, 2), "z": np.float32([3])}] * 3),  # unequal rows
         (signature(shape=()), [{"x": np.float32(1)}] * 3),  # scalars
     ],
 )
-def test_what_is_not_known_to_be_rows_runs_alone(sign, requests):
+def test_what_may_not_be_batched_runs_alone(sign, requests):
     model = Held(lambda x, z=0: x)
 
     async def scenario(batcher):
@@ -156,7 +157,7 @@ def test_a_bad_row_fails_alone(error):
     assert (four["y"].tolist(), nine["y"].tolist()) == ([2], [3])
     assert isinstance(bad, ServingError)
     assert bad.code == getattr(error, "code", "INTERNAL")
-    assert "negative" in bad.message
+    assert ("negative" in bad.message) == isinstance(error, ServingError)
 
 
 def test_a_bad_row_costs_its_neighbours_few_runs():
@@ -193,6 +194,123 @@ def test_outputs_that_do_not_count_the_rows_end_the_batching_of_their_signature(
             function(row(n)["x"]).tolist() for n in (1, 2, 3)
         ]
     assert [run["x"] for run in model.runs] == [[1], [2, 3], [2], [3], [1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("/home/someone/layer.py"),
+        ServingError("UNKNOWN", "Traceback"),
+        ServingError("INTERNAL", "0x7f"),
+    ],
+)
+def test_what_broke_inside_is_for_the_log_and_not_for_clients(error, caplog):
+    def fail(x):
+        raise error
+
+    async def scenario(batcher):
+        with pytest.raises(ServingError) as caught:
+            await batcher.run(signature(), row(1), ("y",))
+        return caught.value
+
+    told = in_loop(scenario, Held(fail, held=False))
+    assert told.message == "The model failed on this request; the server's log says why."
+    assert told.code == getattr(error, "code", "INTERNAL")
+    assert str(error) in caplog.text
+    assert "Traceback (most recent call last)" in caplog.text
+
+
+def test_an_answer_cannot_be_written_into_which_others_share():
+    model = Held()
+
+    async def scenario(batcher):
+        tasks = await begun(model, batcher, [row(0), row(1), row(2)])
+        model.go.set()
+        return await asyncio.gather(*tasks)
+
+    _, one, two = in_loop(scenario, model)
+    with pytest.raises(ValueError, match="read-only"):
+        one["y"][:] = 9
+    assert two["y"].tolist() == [4]
+
+
+# What a signature may be: rows that know nothing of each other, a mean over all of them, as many values as
+# they say, or rows that are refused. Only the first may be batched, and the last fails beside others.
+KINDS = {
+    "rows": (True, lambda x: 2 * x),
+    "mean": (False, lambda x: x - x.mean()),
+    "words": (False, lambda x: np.repeat(x, abs(x).astype(int))),
+    "strict": (True, lambda x: refuse_negative(x) + 1),
+}
+
+
+def refuse_negative(x):
+    if (x < 0).any():
+        raise ServingError("INVALID_ARGUMENT", f"negative: {x.min()}")
+    return x
+
+
+class Recorded:
+    """A model of all kinds, whose runs each wait for a permit."""
+
+    def __init__(self):
+        self.go, self.permits, self.runs = threading.Event(), threading.Semaphore(0), []
+
+    def run(self, signature, inputs, outputs):
+        while not (self.permits.acquire(timeout=0.001) or self.go.is_set()):
+            pass
+        self.runs.append((signature.key, inputs["x"].tolist()))
+        return {"y": KINDS[signature.key][1](inputs["x"])}
+
+
+def alone(key, values):
+    try:
+        return {"y": KINDS[key][1](row(*values)["x"])}
+    except ServingError as error:
+        return error
+
+
+def told(answer):
+    return answer["y"].tolist() if isinstance(answer, dict) else (answer.code, answer.message)
+
+
+VALUES = st.lists(st.integers(-1, 3), min_size=1, max_size=3)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(sorted(KINDS)), VALUES),
+        st.just("run"),
+        st.tuples(st.just("cancel"), st.integers(0, 9)),
+    ),
+    max_size=25,
+)
+
+
+@given(STEPS, st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_an_answer_is_the_answer_alone_whatever_else_is_asked_and_cancelled(steps, rows):
+    model, asked = Recorded(), []
+
+    async def scenario(batcher):
+        for step in steps:
+            if step == "run":
+                model.permits.release()
+            elif step[0] == "cancel":
+                if asked:
+                    asked[step[1] % len(asked)][2].cancel()
+            else:
+                sign = signature(step[0], batched=KINDS[step[0]][0])
+                task = asyncio.ensure_future(batcher.run(sign, row(*step[1]), ("y",)))
+                asked.append((*step, task))
+            await asyncio.sleep(0)
+        model.go.set()
+        return await asyncio.gather(*(task for *_, task in asked), return_exceptions=True)
+
+    answers = in_loop(scenario, model, max_batch_rows=rows)
+    for (key, values, task), answer in zip(asked, answers, strict=True):
+        assert task.cancelled() or told(answer) == told(alone(key, values))
+    requests = {(key, tuple(values)) for key, values, _ in asked}
+    for key, values in model.runs:
+        assert (KINDS[key][0] and len(values) <= rows) or (key, tuple(values)) in requests
 
 
 def test_cancelled_requests_leave_before_they_run():

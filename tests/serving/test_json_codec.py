@@ -1,3 +1,4 @@
+import base64
 import json
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_a_list_of_rows_takes_no_object_in_between():
     ("value", "message"),
     [
         ('{"b64": "*"}', "Unable to base64 decode"),
-        ('{"b64": "aGVsbG8"}', "Unable to base64 decode"),
+        ('{"b64": "aGVsbG8=="}', "Unable to base64 decode"),
         ('["a", {"c": 1}]', "not formatted correctly for base64 data"),
         ("1", "is not of expected type: string"),
         (r'"\ud800"', "surrogate pair"),
@@ -191,6 +192,53 @@ def test_errors_of_strings(value, message):
         read(
             f'{{"inputs": {value}}}' if value != '{"b64": "*"}' else f'{{"instances": [{value}]}}', x="string"
         )
+
+
+# By abseil's Base64Unescape, which TensorFlow Serving calls: white space anywhere, also in the padding; the
+# padding all there or all left out, of `=` or `.`; the alphabet of RFC 4648's section 4 alone.
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("", b""),
+        (" \n", b""),
+        ("aGVsbG8=", b"hello"),
+        ("aGVsbG8", b"hello"),
+        ("aGVsbG8.", b"hello"),
+        ("aGVs\nbG8=\r\n", b"hello"),
+        ("a G\tV\vs\fbG8 =", b"hello"),
+        ("aA==", b"h"),
+        ("aA", b"h"),
+        ("aA=.", b"h"),
+        ("aA = =", b"h"),
+        ("aB==", b"h"),  # bits that nobody reads
+        ("+/+/", b"\xfb\xff\xbf"),
+        ("aA=", None),
+        ("aA===", None),
+        ("a", None),
+        ("aGVsb", None),
+        ("aGVs=", None),
+        ("=", None),
+        ("aA==aA==", None),
+        ("-_-_", None),
+        ("aG\0Vs", None),
+        ("aG\u00a0Vs", None),  # a space, but none of ASCII
+    ],
+)
+def test_base64_as_tensorflow_serving_reads_it(text, want):
+    body = json.dumps({"instances": [{"b64": text}]})
+    if want is None:
+        with pytest.raises(ServingError, match="Unable to base64 decode"):
+            read(body, x="string")
+    else:
+        assert read(body, x="string")[0]["x"].tolist() == [want]
+
+
+@given(st.binary(max_size=200), st.booleans(), st.integers(1, 80))
+def test_base64_of_any_bytes_with_breaks_anywhere(data, padded, width):
+    text = base64.b64encode(data).decode()
+    text = text if padded else text.rstrip("=")
+    text = "\r\n".join(text[at : at + width] for at in range(0, len(text), width))
+    assert read(json.dumps({"inputs": {"b64": text}}), x="string")[0]["x"] == data
 
 
 def test_bytes_that_are_no_utf8_come_back_as_they_were():

@@ -1,10 +1,12 @@
 """What is to be served: roots, TensorFlow Serving's files, and their faults told by name."""
 
 import os
+import subprocess
 
 import pytest
 
 from keras_initx.serving import ModelConfig, find_models, read_batching, read_models
+from keras_initx.serving._batching import Limits
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 
@@ -40,6 +42,19 @@ def test_a_root_that_holds_versions_is_one_model(tmp_path, monkeypatch):
 def test_a_root_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"`root` must be a folder. Received: root='.*/none'. Export"):
         find_models(tmp_path / "none")
+
+
+def test_a_root_that_is_a_saved_model_itself_is_told_how_to_become_one(tmp_path):
+    for name, told in (
+        ("7", f"is a version: name its folder, {tmp_path}"),
+        ("my model", "Give it one: `mv "),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_bytes(b"")
+        with pytest.raises(ValueError, match=f"`root` must be the folder of models.*{told}") as caught:
+            find_models(tmp_path / name)
+    subprocess.run(str(caught.value).split("`")[3], shell=True, check=True)
+    assert [config.name for config in find_models(tmp_path / "my model")] == ["my model"]
 
 
 def test_a_config_file_of_tensorflow_serving(tmp_path):
@@ -105,6 +120,32 @@ def test_a_batching_file_gives_the_limits_that_it_maps_onto(tmp_path):
     )
     assert read_batching(path) == {"max_batch_rows": 32, "max_queue": 320}
     assert read_batching(write(tmp_path, "")) == {}
+    path = write(tmp_path, "max_enqueued_batches { value: 3 }")
+    assert read_batching(path) == {"max_queue": 3 * Limits.max_batch_rows}
+
+
+# All fields of TensorFlow Serving's session_bundle_config.proto, in the forms that its text may have.
+ALL_FIELDS = """
+# a comment
+max_batch_size { value: 128 }
+batch_timeout_micros: { value: 0 }
+max_enqueued_batches { value: 10 };
+num_batch_threads { value: 4 }
+thread_pool_name { value: 'batches' }
+enable_large_batch_splitting { value: true }
+max_execution_batch_size < value: 64 >
+allowed_batch_sizes: [1, 8]
+allowed_batch_sizes: 64
+pad_variable_length_inputs: true
+"""
+
+
+def test_a_batching_file_with_every_field_is_read(tmp_path):
+    assert read_batching(write(tmp_path, ALL_FIELDS)) == {"max_batch_rows": 64, "max_queue": 640}
+    whole = ALL_FIELDS.replace("value: true", "value: false")
+    assert read_batching(write(tmp_path, whole)) == {"max_batch_rows": 128, "max_queue": 1280}
+    unset = ALL_FIELDS.replace("max_execution_batch_size < value: 64 >", "")
+    assert read_batching(write(tmp_path, unset)) == {"max_batch_rows": 128, "max_queue": 1280}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 from keras_initx.serving import ModelConfig, ServingError
-from keras_initx.serving import _model as model_module
+from keras_initx.serving import _opening as opening_module
 
 pytestmark = pytest.mark.tensorflow
 
@@ -89,6 +89,11 @@ def test_another_base_path_replaces_the_model(half, base):
             "FAILED_PRECONDITION",
         ),
         (
+            lambda half, base: [ModelConfig("one", str(base / "third" / "3"))],
+            "one has no version to serve in .* is a version: name its folder",
+            "FAILED_PRECONDITION",
+        ),
+        (
             lambda half, base: [dataclasses.replace(half, policy=frozenset({9}))],
             "half has no version to serve",
             "FAILED_PRECONDITION",
@@ -141,15 +146,15 @@ def test_a_reload_under_load_fails_nothing(half):
 
 def test_a_reload_ends_though_its_caller_is_gone(half, third, monkeypatch):
     held, release = threading.Event(), threading.Event()
-    warm_up = model_module.warm_up
+    warm_up = opening_module.warm_up
 
-    def slow(model):
+    def slow(model, before):
         held.set()
         assert release.wait(10)
-        warm_up(model)
+        warm_up(model, before)
 
     async def scenario(models):
-        monkeypatch.setattr(model_module, "warm_up", slow)
+        monkeypatch.setattr(opening_module, "warm_up", slow)
         call = asyncio.create_task(models.reload([third]))
         await asyncio.to_thread(held.wait)
         call.cancel()
@@ -166,12 +171,12 @@ def test_a_reload_ends_though_its_caller_is_gone(half, third, monkeypatch):
 def test_a_stop_during_a_load_leaves_nothing(half, third, monkeypatch):
     held, release = threading.Event(), threading.Event()
 
-    def slow(model):
+    def slow(model, before):
         held.set()
         assert release.wait(10)
 
     async def scenario(models):
-        monkeypatch.setattr(model_module, "warm_up", slow)
+        monkeypatch.setattr(opening_module, "warm_up", slow)
         call = asyncio.create_task(models.reload([half, third]))
         await asyncio.to_thread(held.wait)
         await models.stop()

@@ -1,7 +1,6 @@
 """The server as users start it, `initx serve`, and clients: requests, curl, TensorFlow Serving's stubs."""
 
 import concurrent.futures
-import contextlib
 import gzip
 import json
 import os
@@ -15,53 +14,12 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 import requests
 from served_graphs import half_plus_two
+from served_process import Server, free_ports, predict_request, prediction_stub, stubs, wait_until
 
 pytestmark = pytest.mark.tensorflow
-
-
-def free_ports():
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
-
-
-class Server:
-    """`initx serve` in a process of its own."""
-
-    def __init__(self, folder, *arguments, scheme="http"):
-        self.rest, self.grpc = free_ports()
-        self.url = f"{scheme}://127.0.0.1:{self.rest}"
-        self.log = folder / f"serve-{self.rest}.log"
-        ports = ["--rest-port", str(self.rest), "--grpc-port", str(self.grpc)]
-        command = [sys.executable, "-m", "keras_initx", "serve", *map(str, arguments), *ports]
-        self.process = subprocess.Popen(command, stderr=self.log.open("w"), stdout=subprocess.DEVNULL)
-
-    def wait(self, **options):
-        seen = set()
-        for _ in range(1200):
-            assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(requests.ConnectionError):
-                seen.add(status := requests.get(f"{self.url}/readyz", **options).status_code)
-                if status == 200:
-                    return seen
-            time.sleep(0.05)
-        raise TimeoutError(self.log.read_text())
-
-    def predict(self, values, path="half:predict", **options):
-        return requests.post(f"{self.url}/v1/models/{path}", json={"instances": values}, **options)
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            return self.process.wait(30)
-        finally:
-            self.process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +42,6 @@ def server(root):
     assert "INFO Model half version 1 is available" in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith('{"time"')]
     assert {"client", "method", "path", "status", "bytes", "milliseconds"} <= set(lines[0])
-
-
-def stubs(server, credentials=None):
-    import grpc
-    from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-
-    target = f"localhost:{server.grpc}" if credentials else f"127.0.0.1:{server.grpc}"
-    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
-    return (
-        prediction_service_pb2_grpc.PredictionServiceStub(channel),
-        model_service_pb2_grpc.ModelServiceStub(channel),
-    )
-
-
-def predict_request(values, model="half"):
-    import tensorflow as tf
-    from tensorflow_serving.apis.predict_pb2 import PredictRequest
-
-    request = PredictRequest()
-    request.model_spec.name = model
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32(values)))
-    return request
 
 
 def test_requests_get_answers(server):
@@ -276,13 +212,6 @@ def test_a_new_version_answers_and_a_corrupt_one_does_not(server, root):
     shutil.rmtree(root / "half" / "3")
 
 
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def secured(root):
     folder = root.parent
@@ -349,6 +278,7 @@ def test_a_body_that_does_not_arrive_is_refused(secured):
         (["--token-file", "nowhere"], "must be a file that can be read"),
         (["--rest-port", "70000"], "must be from 0 to 65535"),
         (["--workers", "0"], "must be positive"),
+        (["--keep-alive-seconds", "0"], "`--keep-alive-seconds` must be positive"),
         (["--max-queue", "-1"], "`--max-queue` must be positive"),
         (["--config", "models.config"], "and not both"),
     ],
@@ -366,7 +296,7 @@ def test_a_folder_and_tokens_that_are_none(tmp_path, root, capsys):
     assert main(["serve", str(tmp_path / "no")]) == 2
     assert "`root` must be a folder" in capsys.readouterr().err
     assert main(["serve", str(root / "half" / "00000001")]) == 2
-    assert "which is a version. Pass" in capsys.readouterr().err
+    assert "is a version: name its folder" in capsys.readouterr().err
     assert main(["serve"]) == 2
     assert "must be given" in capsys.readouterr().err
     for secret in ("short", "two words of text", ""):
@@ -482,6 +412,55 @@ def test_sigterm_under_load_loses_nothing(root):
     load.stop()
     assert load.refused == 8
     assert load.failures == []
+
+
+def test_what_lacks_a_version_folder_is_told_wherever_one_looks(tmp_path):
+    half_plus_two(tmp_path / "models" / "half" / "1")
+    (tmp_path / "models" / "half" / "1").rename(tmp_path / "bare")
+    (tmp_path / "models" / "half").rmdir()
+    (tmp_path / "bare").rename(tmp_path / "models" / "half")
+    server = Server(tmp_path, tmp_path / "models", "--keep-alive-seconds", "1")
+    wait_until(lambda: "No model of" in server.log.read_text(), 60)
+    unready, status = (requests.get(f"{server.url}{path}") for path in ("/readyz", "/v1/models/half"))
+    assert (unready.status_code, status.status_code) == (503, 404)
+    (listed,) = requests.get(f"{server.url}/v1/models").json()["models"]
+    cure = re.search("`(mv .*)`", listed.pop("error"))[1]
+    assert listed == {"name": "half", "model_version_status": []}
+    assert cure in unready.json()["error"]
+    assert cure in status.json()["error"]
+    assert cure in server.log.read_text()
+    subprocess.run(cure, shell=True, check=True)
+    wait_until(lambda: server.predict([1.0]).status_code == 200)
+    idle_connections_end(server)
+    assert server.stop() == 0
+
+
+def idle_connections_end(server):
+    """By the option: after one second, by REST and by gRPC, which connects again by itself."""
+    import grpc
+
+    with socket.create_connection(("127.0.0.1", server.rest)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        asked = time.monotonic()
+        client.settimeout(10)
+        while client.recv(4096):
+            pass
+        assert 0.9 < time.monotonic() - asked < 4
+    states = []
+    channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc}")
+    channel.subscribe(states.append)
+    prediction = prediction_stub(channel)
+    assert prediction.Predict(predict_request([1]), 10).outputs["y"].float_val
+    wait_until(lambda: states[-1] == grpc.ChannelConnectivity.IDLE, 10)
+    assert prediction.Predict(predict_request([1]), 10).outputs["y"].float_val
+    channel.close()
+
+
+def test_idle_connections_outlive_those_of_proxies_by_default():
+    """Envoy, nginx and the load balancers of clouds close theirs after 60 seconds."""
+    from keras_initx.serving._options import Options
+
+    assert Options(root="x").keep_alive_seconds == 75
 
 
 def test_the_configuration_is_replaced_over_grpc(root, tmp_path):

@@ -1,8 +1,10 @@
 """Versions from the disk to the answer and back, over real SavedModels."""
 
 import asyncio
+import os
 import pathlib
 import shutil
+import subprocess
 import threading
 
 import numpy as np
@@ -12,6 +14,7 @@ from served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 from keras_initx.serving import ModelConfig, ServingError, find_models
 from keras_initx.serving import _model as model_module
+from keras_initx.serving import _opening as opening_module
 
 pytestmark = pytest.mark.tensorflow
 
@@ -144,14 +147,14 @@ def test_a_version_drains_before_it_is_closed_and_whoever_found_it_may_ask_again
     async def scenario(models):
         old = models.find("half")
         held, release = threading.Event(), threading.Event()
-        run = old._model.run
+        run = old.model.run
 
         def slow(*args):
             held.set()
             assert release.wait(10)
             return run(*args)
 
-        old._model.run = slow
+        old.model.run = slow
         request = {"x": np.float32([0])}
         signature = old.signatures["serving_default"]
         running = asyncio.create_task(old.run(signature, request, ["y"]))
@@ -177,13 +180,13 @@ def test_a_corrupt_version_ends_with_its_error_while_the_old_one_serves(put, tmp
 
     async def scenario(models):
         loads = []
-        open_version = model_module._open
+        open_version = model_module.open_version
 
         def counted(folder, *args):
             loads.append(pathlib.Path(folder).name)
             return open_version(folder, *args)
 
-        model_module._open = counted
+        model_module.open_version = counted
         try:
             folder = put(2)
             corrupt(folder)
@@ -202,9 +205,160 @@ def test_a_corrupt_version_ends_with_its_error_while_the_old_one_serves(put, tmp
             await models.poll()
             assert (loads, await ask(models)) == (["2", "2"], 2.0)
         finally:
-            model_module._open = open_version
+            model_module.open_version = open_version
 
     serve(scenario, config(tmp_path))
+
+
+def test_a_version_that_cannot_run_leaves_the_one_that_answers(put, tmp_path):
+    import tensorflow as tf
+
+    class Broken(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def __call__(self, x):
+            return {"y": tf.ensure_shape(tf.numpy_function(lambda a: a * 2, [x], tf.float32), [None])}
+
+    put(1)
+
+    async def scenario(models):
+        broken = Broken()
+        tf.saved_model.save(broken, str(tmp_path / "half" / "2"), {"serving_default": broken.__call__})
+        await models.poll()
+        assert await ask(models) == 1.0
+        failed, good = models.statuses("half")
+        assert (failed.number, failed.state, failed.error_code) == (2, "END", "FAILED_PRECONDITION")
+        assert "calls Python code" in failed.error_message
+        assert (good.number, good.state, good.error_message) == (1, "AVAILABLE", "")
+
+    serve(scenario, config(tmp_path))
+
+
+def test_a_lower_version_is_not_measured_by_the_latest(put, tmp_path):
+    import tensorflow as tf
+
+    def refuses_zeros():
+        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+        with tf.control_dependencies([tf.compat.v1.debugging.assert_positive(x)]):
+            return {"serving_default": ({"x": x}, {"y": tf.identity(x)})}
+
+    put(2)
+    served_models.save(tmp_path / "half", 1, refuses_zeros)
+
+    async def scenario(models):
+        assert states(models) == {1: "AVAILABLE", 2: "AVAILABLE"}
+        served_models.save(tmp_path / "half", 3, refuses_zeros)
+        await models.poll()
+        assert states(models)[3] == "END"  # one that would answer in its place is
+        assert await ask(models, 4.0) == 4.0
+
+    serve(scenario, config(tmp_path, policy="all"))
+
+
+def replace(tmp_path, exported, version, source):
+    """Removes a version and puts another model under its number."""
+    shutil.rmtree(tmp_path / "half" / version)
+    shutil.copytree(exported / source, tmp_path / "half" / version)
+
+
+def test_a_version_that_is_written_again_is_read_again(exported, put, tmp_path, caplog):
+    put(1)
+
+    async def scenario(models):
+        first = models.find("half")
+        await models.poll()
+        await models.poll()
+        assert models.find("half") is first  # files that stay are read once
+        shutil.rmtree(tmp_path / "half" / "1")
+        await models.poll()
+        assert await ask(models) == 1.0
+        put(2, "1")
+        await models.poll()
+        assert await ask(models) == 1.0  # its files may change still
+        await models.poll()
+        assert await ask(models) == 2.0
+        assert await unloaded(models) == {1: "AVAILABLE"}
+        assert "version 1 is read again: its files changed" in caplog.text
+        replace(tmp_path, exported, "1", "3")
+        await models.poll()
+        await models.poll()
+        assert await ask(models) == 3.0
+
+    serve(scenario, config(tmp_path))
+
+
+def test_files_of_equal_names_sizes_and_times_are_told_apart_by_tensorflows_mark(tmp_path):
+    from keras_initx.serving._folders import fingerprint
+
+    marks = set()
+    for text in ("one", "two"):
+        (tmp_path / "fingerprint.pb").write_text(text)
+        os.utime(tmp_path / "fingerprint.pb", (0, 0))
+        marks.add(fingerprint(str(tmp_path), str(tmp_path)))
+    assert len(marks) == 2
+
+
+def test_a_version_that_cannot_be_read_again_goes_on_and_its_status_says_why(exported, put, tmp_path):
+    put(1)
+
+    async def scenario(models):
+        corrupt(tmp_path / "half" / "1")
+        for _ in range(3):
+            await models.poll()
+        assert await ask(models) == 1.0
+        (status,) = models.statuses("half")
+        assert (status.state, status.error_code) == ("AVAILABLE", "DATA_LOSS")
+        assert "saved_model.pb" in status.error_message
+        replace(tmp_path, exported, "1", "2")
+        await models.poll()
+        await models.poll()
+        assert await ask(models) == 2.0
+        (status,) = models.statuses("half")
+        assert (status.state, status.error_code, status.error_message) == ("AVAILABLE", "OK", "")
+
+    serve(scenario, config(tmp_path))
+
+
+def test_a_swap_of_the_same_number_under_load_fails_nothing(exported, put, tmp_path):
+    put(1)
+
+    async def scenario(models):
+        done = False
+
+        async def client():
+            answers = []
+            while not done:
+                answers.append(await ask(models))
+            return answers
+
+        clients = [asyncio.create_task(client()) for _ in range(8)]
+        replace(tmp_path, exported, "1", "2")
+        await models.poll()
+        await models.poll()
+        await unloaded(models)
+        done = True
+        for answers in await asyncio.gather(*clients):
+            assert answers == sorted(answers)
+            assert {*answers} <= {1.0, 2.0}
+        assert await ask(models) == 2.0
+
+    serve(scenario, config(tmp_path))
+
+
+def test_a_saved_model_without_a_version_folder_is_told_with_its_cure(exported, tmp_path, caplog):
+    shutil.copytree(exported / "1", tmp_path / "my models" / "half")
+
+    async def scenario(models):
+        assert models.names() == ["half"]
+        assert models.statuses("half") == []
+        reason = models.reason("half")
+        assert "is a SavedModel without a version folder. Give it one: `mv " in reason
+        assert reason in caplog.text
+        subprocess.run(reason.split("`")[1], shell=True, check=True)
+        await models.poll()
+        assert await ask(models) == 1.0
+        assert models.reason("half") == ""
+
+    serve(scenario, lambda: find_models(tmp_path / "my models"))
 
 
 @pytest.mark.parametrize("missing", ["saved_model.pb", "variables/variables.index", "variables"])
@@ -223,18 +377,18 @@ def test_a_half_copied_version_at_the_start_leaves_the_one_before_it(put, tmp_pa
 
 def test_a_version_whose_files_change_while_it_loads_waits_for_them(put, tmp_path, monkeypatch):
     put(1)
-    warm_up = model_module.warm_up
+    warm_up = opening_module.warm_up
 
-    def touch(model):
+    def touch(model, before):
         pathlib.Path(model.path, "assets.extra").mkdir(exist_ok=True)
         pathlib.Path(model.path, "assets.extra", "more").write_text("half")
 
     async def scenario(models):
-        monkeypatch.setattr(model_module, "warm_up", touch)
+        monkeypatch.setattr(opening_module, "warm_up", touch)
         put(2)
         await models.poll()
         assert models.statuses("half")[0].error_code == "ABORTED"
-        monkeypatch.setattr(model_module, "warm_up", warm_up)
+        monkeypatch.setattr(opening_module, "warm_up", warm_up)
         await models.poll()
         await models.poll()
         assert await ask(models) == 2.0
@@ -405,15 +559,15 @@ def test_a_base_path_that_is_a_link_itself_is_its_own_root(exported, tmp_path):
 def test_loading_does_not_block_the_loop(put, tmp_path, monkeypatch):
     put(1)
     held, release = threading.Event(), threading.Event()
-    warm_up = model_module.warm_up
+    warm_up = opening_module.warm_up
 
-    def slow(model):
+    def slow(model, before):
         held.set()
         assert release.wait(10)
-        warm_up(model)
+        warm_up(model, before)
 
     async def scenario(models):
-        monkeypatch.setattr(model_module, "warm_up", slow)
+        monkeypatch.setattr(opening_module, "warm_up", slow)
         put(2)
         poll = asyncio.create_task(models.poll())
         await asyncio.to_thread(held.wait)
@@ -469,6 +623,6 @@ def test_choices_of_outputs_do_not_pile_up(tmp_path, monkeypatch):
             assert {name: value.tolist() for name, value in answer.items()} == {
                 name: [1.0 + int(name[1])] for name in outputs
             }
-        assert len(found._model._calls) == 2
+        assert len(found.model._calls) == 2
 
     serve(scenario, config(tmp_path))
