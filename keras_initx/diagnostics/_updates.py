@@ -7,9 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx.gradients import unscoped
+
 __all__ = ["update_ratios"]
 
 
+@unscoped
 def update_ratios(model: Any, variables: Sequence[Any], gradients: Sequence[Any]) -> dict[int, float]:
     """Returns how far one step moves each variable, relative to its size, by the variable's id.
 
