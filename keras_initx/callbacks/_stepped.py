@@ -10,7 +10,7 @@ from keras import ops
 from keras_initx.callbacks._processes import Silent, is_first, of_first
 from keras_initx.summaries import EventWriter, check_log_dir, last_step
 
-__all__ = ["Stepped", "check_positive", "count_batches"]
+__all__ = ["Stepped", "check_positive"]
 
 
 class Stepped(keras.callbacks.Callback):
@@ -71,7 +71,7 @@ class Stepped(keras.callbacks.Callback):
                 f"`model` must be built before `fit` for step 0 to be written. Received: `{model.name}` "
                 "without weights. Call it on one batch, or `model.build(input_shape)`, first."
             )
-        batches = count_batches(model)
+        batches = _count_batches(model)
         known = epoch if self._every == "epoch" else batches
         # A second `fit` counts its epochs from 0 again: the folder tells where the first has come to.
         held = self._last_step() if batches or epoch else None
@@ -103,7 +103,7 @@ class Stepped(keras.callbacks.Callback):
         raise NotImplementedError
 
 
-def count_batches(model: Any) -> int:
+def _count_batches(model: Any) -> int:
     """Returns the batches that a compiled model's optimizer has seen, also where it is replicated."""
     # A LossScaleOptimizer counts and accumulates in the one that it holds.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
