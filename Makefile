@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-backends test-slow check format smoke bench reproduce clean
+.PHONY: demo test test-backends test-other-kernels test-slow check format smoke bench reproduce clean
 
 demo: $(VENV)/.examples $(VENV)/.serve
 	$(BIN)/python examples/image_classification.py
@@ -22,6 +22,14 @@ test-backends: $(VENV)/.dev $(VENV)/.backends
 	KERAS_BACKEND=jax JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(PYTEST) -m "not slow and not tensorflow" tests
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow and not tensorflow" tests
 
+# TensorFlow has two sets of CPU kernels, oneDNN's and its own, and the processor decides which is the default. `check`
+# runs all tests on the first, and on the second these, which run convolutions, matrix products and statistics.
+NUMERIC := tests/calibration/test_calibrate.py tests/calibration/test_every_layer.py tests/calibration/test_laws.py \
+	tests/calibration/test_range.py tests/diagnostics/test_diagnose.py tests/initializers/test_convolutional.py \
+	tests/initializers/test_layers.py tests/strategies/test_true_fans.py tests/test_probe.py tests/test_recurrence.py
+test-other-kernels: $(VENV)/.dev
+	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) $(NUMERIC)
+
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
 
@@ -30,7 +38,8 @@ check: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MAKE) test test-backends
+	TF_ENABLE_ONEDNN_OPTS=1 $(MAKE) test
+	$(MAKE) test-other-kernels test-backends
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

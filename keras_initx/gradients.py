@@ -1,6 +1,8 @@
 """Gradients of functions of tensors, which `keras.ops` has no word for, and the losses that models have."""
 
+import concurrent.futures
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-__all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "value_and_gradients"]
+__all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "unscoped", "value_and_gradients"]
 
 Objective = Callable[[Any, Any, Any], Any]
 
@@ -70,6 +72,8 @@ def value_and_gradients(
             return result, list(found)
     import tensorflow as tf
 
+    # Within `strategy.scope()` a replicated variable has no handle to watch. A tensor needs none.
+    values = [tf.convert_to_tensor(value) for value in values]
     with tf.GradientTape() as tape:
         tape.watch(values)
         result = function(values)
@@ -100,6 +104,35 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
     import jax
 
     return jax.jit(function)
+
+
+def unscoped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that runs outside the `strategy.scope()` of TensorFlow that its caller is in.
+
+    Within a scope, variables are replicated and an optimizer makes no step but on all replicas at once.
+
+    >>> unscoped(max)(2, 3)
+    3
+
+    Args:
+        function: A function that makes variables of its own, or has an optimizer step on such.
+
+    Returns:
+        A function of the same arguments.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            if tf.distribute.has_strategy():
+                # TensorFlow has no way out of a scope, but keeps the scopes of each thread apart.
+                with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                    return pool.submit(function, *args, **kwargs).result()
+        return function(*args, **kwargs)
+
+    return run
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
@@ -161,7 +194,7 @@ def choose_loss(
     def objective(batch: Any, labels: Any, outputs: Any) -> Any:
         try:
             _check_labels(given, targets, outputs)
-            return judge.compute_loss(batch, labels, outputs, training=False)
+            return _unscaled(judge.compute_loss(batch, labels, outputs, training=False))
         except Exception as error:  # each backend has a class of its own for what does not fit
             reason = next(iter(re.sub("{{.*?}} *", "", str(error)).strip().splitlines()), "").rstrip(".")
             raise ValueError(
@@ -171,6 +204,16 @@ def choose_loss(
             ) from error
 
     return objective
+
+
+def _unscaled(loss: Any) -> Any:
+    """Takes back the division by the number of replicas that Keras makes within `strategy.scope()`."""
+    if keras.backend.backend() != "tensorflow":
+        return loss
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss if replicas == 1 else loss * replicas
 
 
 def check_loss(loss: Any) -> None:

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_initx.calibration import CalibrationReport, calibrate
 
@@ -42,7 +43,7 @@ class Calibrate(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Calibrates a model that was not trained yet."""
-        steps = int(self.model.optimizer.iterations)
+        steps = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         if steps:
             if self.report is None:
                 warnings.warn(

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from keras_initx.callbacks._processes import largest
 from keras_initx.callbacks._stepped import Stepped
 from keras_initx.diagnostics import SignalError, SignalReport, diagnose
 from keras_initx.summaries import EventWriter
@@ -128,12 +129,15 @@ class SignalMonitor(Stepped):
     def _check(self, report: SignalReport) -> None:
         if self._limits is None:
             return
+        broken = False
         try:
             report.check(**self._limits)
         except SignalError as error:
             warnings.warn(f"Step {self._step}: {error}", stacklevel=2)
-            if self._on_break == "stop":
-                self.model.stop_training = True
+            broken = True
+        # A process that stopped alone would leave the others waiting for it.
+        if self._on_break == "stop" and largest(broken):
+            self.model.stop_training = True
 
 
 def _check_limits(limits: Any) -> None:

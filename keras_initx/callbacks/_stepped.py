@@ -5,7 +5,9 @@ import os
 from typing import Any
 
 import keras
+from keras import ops
 
+from keras_initx.callbacks._processes import Silent, is_first, of_first
 from keras_initx.summaries import EventWriter, check_log_dir, last_step
 
 __all__ = ["Stepped", "check_positive"]
@@ -28,7 +30,7 @@ class Stepped(keras.callbacks.Callback):
         self._every = every if isinstance(every, str) and every == "epoch" else check_positive("every", every)
         # Tells Keras that it need not wait for the results of each batch: by epochs, none is looked at.
         self.async_safe = self._every == "epoch"
-        self._writer: EventWriter | None = None
+        self._writer: Any = None
         self._step = self._epoch_began = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -69,21 +71,25 @@ class Stepped(keras.callbacks.Callback):
                 f"`model` must be built before `fit` for step 0 to be written. Received: `{model.name}` "
                 "without weights. Call it on one batch, or `model.build(input_shape)`, first."
             )
-        optimizer = model.optimizer
-        batches = int(optimizer.iterations) * (optimizer.gradient_accumulation_steps or 1)
+        batches = _count_batches(model)
         known = epoch if self._every == "epoch" else batches
         # A second `fit` counts its epochs from 0 again: the folder tells where the first has come to.
-        held = last_step(self.log_dir) if batches or epoch else None
+        held = self._last_step() if batches or epoch else None
         self._step = known or held or 0
         # The run before has written this state where it ended.
         again = held == self._step
         self._prepare(again)
-        self._writer = EventWriter(self.log_dir, first_step=self._step + again)
+        self._writer = EventWriter(self.log_dir, self._step + again) if is_first() else Silent()
         if not again:
             self._write_state()
 
+    def _last_step(self) -> int | None:
+        """The last step that the folder of the first process holds: others may have none."""
+        held = last_step(self.log_dir) if is_first() else None
+        found = of_first(-1 if held is None else held)
+        return None if found < 0 else found
+
     def _write_state(self) -> None:
-        assert self._writer is not None
         self._write(self._writer)
         self._writer.flush()
 
@@ -95,6 +101,15 @@ class Stepped(keras.callbacks.Callback):
 
     def _write(self, writer: EventWriter) -> None:
         raise NotImplementedError
+
+
+def _count_batches(model: Any) -> int:
+    """Returns the batches that a compiled model's optimizer has seen, also where it is replicated."""
+    # A LossScaleOptimizer counts and accumulates in the one that it holds.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    # Not `iterations`: of accumulated gradients it counts the steps, and leaves out the batches since.
+    count = next(variable for variable in optimizer.variables if variable.name == "iteration")
+    return int(ops.convert_to_numpy(count))
 
 
 def check_positive(name: str, value: Any) -> int:

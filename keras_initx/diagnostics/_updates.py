@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initx.gradients import to_numpy
+from keras_initx.gradients import to_numpy, unscoped
 from keras_initx.state import slotted
 
 __all__ = ["Step", "current_rate", "take_step"]
@@ -37,6 +37,7 @@ class Step:
         return None if self.fall is None else self.fall / self.promise
 
 
+@unscoped
 def take_step(
     model: Any,
     variables: Sequence[Any],

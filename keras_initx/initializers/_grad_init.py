@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_initx.fans import Layout
-from keras_initx.gradients import value_and_gradients
+from keras_initx.gradients import unscoped, value_and_gradients
 from keras_initx.initializers._base import PACKAGE, check_choice, check_positive
 from keras_initx.initializers._over_model import LEAST, ModelLaw, Search
 
@@ -90,10 +90,8 @@ class GradInit(ModelLaw):
         adam = self.optimizer == "adam"
         after = task.compile(functools.partial(_after, rate=rate, adam=adam))
         norm = task.compile(functools.partial(_norm, adam=adam))
-        scales = keras.Variable(np.ones(len(task.is_kernel), "float32"))
+        scales, loosen, descend = unscoped(_start)(len(task.is_kernel), self.scale_rate)
         least = np.where(task.is_kernel, LEAST, 0.0).astype("float32")
-        # Each goal has moments of its own.
-        loosen, descend = (keras.optimizers.Adam(self.scale_rate, clipvalue=1.0) for _ in range(2))
         while True:
             now = np.asarray(ops.convert_to_numpy(scales), "float64")
             value, size, slope = after(now)
@@ -101,8 +99,15 @@ class GradInit(ModelLaw):
             optimizer = descend
             if size > bound:
                 optimizer, slope = loosen, norm(now)
-            optimizer.apply([ops.convert_to_tensor(slope, "float32")], [scales])
+            unscoped(optimizer.apply)([ops.convert_to_tensor(slope, "float32")], [scales])
             scales.assign(ops.maximum(scales, least))
+
+
+def _start(count: int, rate: float) -> tuple[Any, Any, Any]:
+    """Scales of 1, and an optimizer for each of two goals, with moments of its own."""
+    scales = keras.Variable(np.ones(count, "float32"))
+    loosen, descend = (keras.optimizers.Adam(rate, clipvalue=1.0) for _ in range(2))
+    return scales, loosen, descend
 
 
 def _parts(task: Any) -> tuple[slice, slice]:

@@ -88,11 +88,13 @@ def _separable(layer: Any, show: Callable[[str, Any], Any], inputs: Any) -> Any:
     options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
     half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
     half = show("depthwise_kernel", half)
-    output = ops.conv(half, layer.pointwise_kernel, 1, "valid", layer.data_format)
+    first = layer.data_format == "channels_first"
+    # Channels last, as Keras has it: TensorFlow's own CPU kernels take no others in a plain convolution.
+    half = ops.moveaxis(half, 1, -1) if first else half
+    output = ops.conv(half, layer.pointwise_kernel, 1, "valid", "channels_last")
     if layer.bias is not None:
-        shape = (1, -1) + (1,) * layer.rank if layer.data_format == "channels_first" else (-1,)
-        output = output + ops.reshape(layer.bias, shape)
-    output = show("pointwise_kernel", output)
+        output = output + ops.reshape(layer.bias, (-1,))
+    output = show("pointwise_kernel", ops.moveaxis(output, -1, 1) if first else output)
     return output if layer.activation is None else layer.activation(output)
 
 

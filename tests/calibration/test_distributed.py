@@ -14,6 +14,8 @@ import textwrap
 import numpy as np
 import pytest
 
+from keras_initx.summaries import last_step
+
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
 COMMON = """
@@ -67,7 +69,7 @@ def run(code, *processes, backend="tensorflow", flags=""):
         for arguments in processes or [()]
     ]
     try:
-        outputs = [process.communicate(timeout=120) for process in started]
+        outputs = [process.communicate(timeout=300) for process in started]
     finally:
         for process in started:
             process.kill()
@@ -100,10 +102,23 @@ def test_mirrored_replicas_are_equal_to_each_other_and_to_one_device():
         for model in (outside, inside):
             for number in range(2):
                 found["replicas"].append(plain(w.value.values[number] for w in model.weights))
+
+        def search(law):
+            model = keras.Sequential([layers.Input((5,)), layers.Dense(4, "relu"), layers.Dense(1)])
+            model.set_weights([np.linspace(-1, 1, w.size).reshape(w.shape) for w in model.get_weights()])
+            report = initx.calibrate(model, (data[:, 0], data[:, 0, :1]), law, loss="mse", seed=1)
+            return [report.objective[1], *np.hstack([w.ravel() for w in model.get_weights()]).tolist()]
+
+        laws = [initx.initializers.GradInit(steps=3), initx.initializers.MetaInit(steps=3)]
+        found["searched"] = [search(law) for law in laws]
+        with strategy.scope():
+            found["searched in the scope"] = [search(law) for law in laws]
         print(json.dumps(found))
         """
     )
     np.testing.assert_allclose(found["stds"], 1, rtol=1e-3)
+    np.testing.assert_allclose(found["searched in the scope"][0], found["searched"][0], rtol=1e-4)
+    np.testing.assert_allclose(found["searched in the scope"][1], found["searched"][1], rtol=1e-4)
     assert len(found["replicas"]) == 4
     for replica in found["replicas"]:
         assert_equal(replica, found["alone"])
@@ -144,15 +159,17 @@ def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device(one_pro
 
 @needs_jax
 @pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
-def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unused_port, one_process):
+def test_two_processes_measure_on_the_union_of_their_rows_fail_and_stop_together(
+    unused_port, one_process, tmp_path
+):
     """Their shards differ in length and in scale: neither the mean of two stds nor one's own will do."""
     found = run(
         """
         import jax
-        process, port = map(int, sys.argv[1:])
+        process, port, folder = int(sys.argv[1]), int(sys.argv[2]), f"{sys.argv[3]}/{sys.argv[1]}"
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         keras.distribution.initialize(f"127.0.0.1:{port}", 2, process)
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
         union = rows(0, 60)
         union[:20] *= 3
         own = union[:20] if process == 0 else union[20:]
@@ -169,10 +186,21 @@ def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unus
         refused(own, redraw=True)
         unchanged = plain(model.get_weights()) == weights
         found = {"weights": weights, "samples": report.samples, "errors": errors, "unchanged": unchanged}
+
+        unit = layers.Dense(1, "relu", kernel_initializer="ones", name="unit")
+        model = keras.Sequential([layers.Input((5,)), unit])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        x = np.abs(own[:20, 0]) * (1 - 2 * process)  # dead on the rows of the second process alone
+        pair = x, np.ones((20, 1))
+        options = {"limits": {"max_dead": 0.5}, "on_break": "stop", "images": False}
+        watch = initx.callbacks.SignalMonitor(folder, pair, **options)
+        histograms = initx.callbacks.WeightHistograms(folder, gradients=True, activations=True, data=pair)
+        fits = [model.fit(*pair, epochs=3, verbose=0, callbacks=[watch, histograms]) for _ in range(2)]
+        found |= {"epochs": [len(fit.epoch) for fit in fits], "steps": sorted(watch.reports)}
         print(json.dumps(found))
         """,
-        (0, unused_port),
-        (1, unused_port),
+        (0, unused_port, tmp_path),
+        (1, unused_port, tmp_path),
         backend="jax",
     )
     alone = one_process["union"]
@@ -180,7 +208,11 @@ def test_two_processes_measure_on_the_union_of_their_rows_and_fail_together(unus
     assert [one["samples"] for one in found] == [60, 60]
     assert_equal(found[0]["weights"], found[1]["weights"])
     assert_equal(found[0]["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert last_step(str(tmp_path / "0")) == last_step(str(tmp_path / "0/signal")) == 2
     for one in found:
+        assert one["epochs"] == [1, 1]
+        assert one["steps"] == [0, 1, 2]
         assert one["unchanged"]
         assert "`data` must be finite" in one["errors"][0]
         assert "`seed` must be an int where several processes draw" in one["errors"][1]

@@ -141,6 +141,15 @@ def test_batches_that_run_several_at_a_time_are_counted_all(tmp_path):
     assert sorted({step for _, step in written(tmp_path)}) == [0, 4, 6]
 
 
+def test_batches_whose_gradients_are_accumulated_are_counted_all(tmp_path):
+    model = model_of()
+    sgd = keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)
+    model.compile(keras.optimizers.LossScaleOptimizer(sgd), "mse")
+    for _ in range(2):  # 3 batches each, of which the third makes no step
+        model.fit(INPUTS[:12], TARGETS[:12], 4, verbose=0, callbacks=[WeightHistograms(tmp_path, every=1)])
+    assert sorted({step for _, step in written(tmp_path)}) == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_keras_waits_for_each_batch_only_where_steps_count_batches(tmp_path):
     plain = keras.callbacks.CallbackList([])._async_train  # some backends always wait
     assert keras.callbacks.CallbackList([WeightHistograms(tmp_path)])._async_train == plain

@@ -57,7 +57,7 @@ def test_reflections_have_the_haar_distribution(monkeypatch):
     """Entries of a Haar matrix have the law of a coordinate of a point on the sphere, every one of them."""
     monkeypatch.setattr(_haar, "_SMALL", 0)
     monkeypatch.setattr(_haar, "_WIDTH", 2)
-    draws = np.array([matrix(OrthogonalScaled(seed=seed), (5, 5)) for seed in range(400)])
+    draws = matrix(OrthogonalScaled(seed=0, input_axes=(1,), output_axes=(2,)), (400, 5, 5))
     law = stats.beta(2, 2, loc=-1, scale=2)  # (1 - x^2)^((n - 3) / 2) for n = 5
     for row, column in [(0, 0), (0, 4), (2, 2), (4, 0), (4, 4)]:
         assert stats.kstest(draws[:, row, column], law.cdf).pvalue > 1e-4

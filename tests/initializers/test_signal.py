@@ -25,9 +25,9 @@ def test_critical_tanh_has_the_values_of_an_independent_solution(bias_variance, 
 )
 def test_variance_settles_where_slopes_keep_their_size(activation, bias_std):
     weight_variance = initx.EdgeOfChaos(activation, bias_std).weight_std ** 2
-    q = 1.0
-    for _ in range(3000):  # the length map, from afar
-        q = bias_std**2 + weight_variance * second_moments(activation, math.sqrt(q))[0]
+    q, before = 1.0, 0.0
+    while abs(q - before) > 1e-7 * q:  # the length map, from afar
+        q, before = bias_std**2 + weight_variance * second_moments(activation, math.sqrt(q))[0], q
     assert math.isclose(weight_variance * second_moments(activation, math.sqrt(q))[1], 1, abs_tol=1e-3)
 
 

@@ -63,8 +63,7 @@ def test_random_walk_keeps_the_logarithm_of_the_norm(activation, width):
         logs = []
         for _ in range(60):
             signal = rng.standard_normal(width)
-            for _ in range(40):
-                kernel = array(initializer((width, width)))
+            for kernel in array(initializer((40, width, width))):
                 mask = rng.random(width) < 0.5 if activation == "relu" else 1.0
                 before = np.linalg.norm(signal)
                 signal = kernel @ (mask * signal)
@@ -74,8 +73,9 @@ def test_random_walk_keeps_the_logarithm_of_the_norm(activation, width):
         return np.mean(logs), np.std(logs) / math.sqrt(len(logs))
 
     keras.utils.set_random_seed(4)
-    mean, error = drift(initx.RandomWalk(activation))
-    plain, _ = drift(initx.HeScaled(activation=activation))
+    axes = {"input_axes": (1,), "output_axes": (2,)}
+    mean, error = drift(initx.RandomWalk(activation, **axes))
+    plain, _ = drift(initx.HeScaled(activation=activation, **axes))
     assert abs(mean) < 4 * error + 0.02  # the ReLU gain is a fit
     assert plain < -4 * error
 
