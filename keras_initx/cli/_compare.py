@@ -86,7 +86,7 @@ def _compare(options: argparse.Namespace) -> Any:
 def _plots(path: str) -> pathlib.Path:
     """Makes the folder, and says before a long run what would fail after it."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("`--plots` needs matplotlib: pip install 'keras_initx[plots]'")
+        raise ValueError("`--plots` needs matplotlib: pip install matplotlib")
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ def _check_plot(path: str) -> None:
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
-        raise ValueError("`--plot` needs matplotlib: pip install 'keras_initx[plots]'") from error
+        raise ValueError("`--plot` needs matplotlib: pip install matplotlib") from error
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())
     file = pathlib.Path(path)
     if file.suffix[1:].lower() not in kinds or not file.parent.is_dir():

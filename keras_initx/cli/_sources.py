@@ -70,7 +70,11 @@ def load_splits(name: str, option: str) -> dict[str, Any]:
             f"{one_line(error)}"
         ) from error
     except (ImportError, ConnectionError) as error:
-        cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
+        cure = (
+            " pip install importlib_resources scikit-learn tensorflow-datasets"
+            if isinstance(error, ImportError)
+            else ""
+        )
         raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
     if "train" not in splits:
         raise ValueError(f"`{option}` must have a split train. Received: {name!r}, with {sorted(splits)}.")
@@ -82,7 +86,7 @@ def as_option(name: str) -> str:
     return f"`--{name.replace('_', '-')}`"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     r"""Returns what an error says, without the line and the bold type that Keras puts around it.
 
     >>> one_line(ValueError("Exception encountered when calling Dense.call().\n\nToo wide.\n\nArguments"))

@@ -154,7 +154,7 @@ class Comparison:
         try:
             import pandas
         except ImportError as error:
-            cure = "pip install 'keras-initx[dataframe]'"
+            cure = "pip install pandas"
             raise ImportError(f"`to_dataframe` needs pandas: {cure}") from error
         table = [result.to_dict() for result in self.results]
         return pandas.DataFrame([{**row.pop("trial"), **row} for row in table])
