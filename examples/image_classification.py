@@ -8,7 +8,7 @@ and ends with the weights that it would have had without the interruption.
 
     python examples/image_classification.py
     python examples/image_classification.py --model separable --augment
-    python examples/image_classification.py --dataset mnist --initializer he_normal "initx>OrthogonalScaled"
+    python examples/image_classification.py --dataset mnist --initializer he_normal OrthogonalScaled
 """
 
 import argparse

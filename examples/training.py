@@ -45,7 +45,10 @@ def parse(
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="logs, checkpoints")
     parser.add_argument("--saved-models", type=pathlib.Path, default=pathlib.Path("saved_models"))
     arguments = parser.parse_args()
-    arguments.initializer = arguments.initializer or initializers[arguments.model]
+    chosen = arguments.initializer or initializers[arguments.model]
+    # Layers take the registered names alone; a shell reads their ">" as "write to a file".
+    own = set(initx.initializers.names())
+    arguments.initializer = [f"initx>{name}" if f"initx>{name}" in own else name for name in chosen]
     if arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1. Received: {arguments.epochs}.")
     return arguments
@@ -54,8 +57,7 @@ def parse(
 def check(arguments: argparse.Namespace) -> None:
     """Refuses unknown initializers, and folders that cannot be written, before anything is done."""
     for name in arguments.initializer:
-        if name not in STRATEGIES:
-            initx.initializers.get(name)
+        initx.strategies.resolve(name)
     for option, folder in (("--runs", arguments.runs), ("--saved-models", arguments.saved_models)):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):

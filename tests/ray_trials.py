@@ -15,7 +15,7 @@ import pytest
 from keras_initx.experiments import compare
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'keras-initx[ray]')"
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'ray[serve,tune]')"
 )
 SCHEMES = ["initx>HeScaled", "glorot_uniform", "ones"]
 SEEDS, EPOCHS = 3, 4

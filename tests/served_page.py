@@ -10,25 +10,48 @@ import urllib.request
 from served_graphs import every_type, half_plus_two, several, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-MODELS = (HOSTILE, "broken", "digits", "half", "several", "types")
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+MODELS = (HOSTILE, "broken", "colors", "digits", "half", "several", "types")
 
 
 def digits(folder):
-    """Scores for drawn digits, by the distance to the nearest image of each class; no training."""
+    """Scores for drawn digits, by the distance to the nearest image of each class; no training.
+
+    The signature classify names the classes, as `export` writes it.
+    """
     import sklearn.datasets
 
     known = sklearn.datasets.load_digits()
 
     def build(tf, signature):
-        image = tf.compat.v1.placeholder(tf.float32, [None, 8, 8, 1], name="image")
+        v1 = tf.compat.v1
+        image = v1.placeholder(tf.float32, [None, 8, 8, 1], name="image")
+        examples = v1.placeholder(tf.string, [None], name="examples")
+        parsed = v1.io.parse_example(examples, {"image": v1.FixedLenFeature([64], tf.float32)})["image"]
         images = tf.constant(known.images.reshape(-1, 1, 64), tf.float32)
-        distances = tf.reduce_sum((images - tf.reshape(image, [1, -1, 64])) ** 2, -1)
-        nearest = tf.math.unsorted_segment_min(distances, tf.constant(known.target), 10)
+
+        def scores(rows):
+            distances = tf.reduce_sum((images - tf.reshape(rows, [1, -1, 64])) ** 2, -1)
+            nearest = tf.math.unsorted_segment_min(distances, tf.constant(known.target), 10)
+            return tf.nn.softmax(-tf.transpose(nearest) / 50)
+
+        classes = tf.tile([NAMES], [tf.shape(parsed)[0], 1])
         return {
-            "serving_default": signature(
-                {"image": image}, {"probabilities": tf.nn.softmax(-tf.transpose(nearest) / 50)}
-            )
+            "serving_default": signature({"image": image}, {"probabilities": scores(image)}),
+            "classify": signature(
+                {"inputs": examples}, {"classes": classes, "scores": scores(parsed)}, "classify"
+            ),
         }
+
+    write(folder, build)
+
+
+def colors(folder):
+    """The mean of each colour of an image of 6 by 4 pixels."""
+
+    def build(tf, signature):
+        image = tf.compat.v1.placeholder(tf.float32, [None, 6, 4, 3], name="image")
+        return {"serving_default": signature({"image": image}, {"means": tf.reduce_mean(image, [1, 2])})}
 
     write(folder, build)
 
@@ -40,6 +63,7 @@ def write_models(root):
     several(root / "several" / "1")
     every_type(root / "types" / "1")
     several(root / HOSTILE / "1")
+    colors(root / "colors" / "1")
     digits(root / "digits" / "1")
     (root / "broken" / "7").mkdir(parents=True)
     (root / "broken" / "7" / "saved_model.pb").write_bytes(b"no model")

@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initx import initializers
+import keras_initx
+from keras_initx import initializers, strategies
 from keras_initx.calibration import calibrate
 from keras_initx.cli import main
+from keras_initx.diagnostics import diagnose
 from keras_initx.strategies import initialize
 
 
@@ -23,9 +25,10 @@ def test_list_has_a_row_for_each_initializer_with_family_and_need(capsys):
     status, out, _ = run(capsys, "list")
     rows = out.splitlines()
     assert status == 0
-    assert sorted(row.split()[0] for row in rows) == initializers.names()
+    short = [name.removeprefix("initx>") for name in initializers.names()]
+    assert sorted(row.split()[0] for row in rows) == sorted([*short, *strategies.STRATEGIES])
     assert all(not row.endswith(" ") and len(row.split()) > 4 for row in rows)
-    (lsuv,) = (row for row in rows if row.startswith("initx>LSUV "))
+    (lsuv,) = (row for row in rows if row.startswith("LSUV "))
     assert "data-dependent  shape, data" in lsuv
 
 
@@ -34,7 +37,9 @@ def test_list_as_json_says_the_same(capsys):
     _, out, _ = run(capsys, "list", "--json")
     rows = json.loads(out)
     assert [row["name"] for row in rows] == [line.split()[0] for line in table.splitlines()]
-    assert all(set(row) == {"name", "family", "needs", "summary"} and all(row.values()) for row in rows)
+    told = {"name", "family", "needs", "summary", "registered"}
+    assert all(set(row) == told and all(row[key] for key in told - {"registered"}) for row in rows)
+    assert sorted(row["registered"] for row in rows if row["registered"]) == initializers.names()
 
 
 @pytest.mark.parametrize("name", initializers.names())
@@ -46,6 +51,30 @@ def test_show_tells_law_reference_and_defaults_of_each(capsys, name):
     assert facts["reference"] or name == "initx>ConstantFill"
     assert facts["signature"].startswith("(")
     assert facts["defaults"] == json.loads(json.dumps(initializers.get(name).get_config()))
+
+
+@pytest.mark.parametrize("name", strategies.STRATEGIES)
+def test_show_tells_of_each_strategy(capsys, name):
+    status, out, _ = run(capsys, "show", name, "--json")
+    facts = json.loads(out)
+    assert (status, facts["family"], facts["needs"]) == (0, "strategy", "model")
+    assert facts["law"]
+    assert facts["reference"]
+
+
+def test_show_takes_the_registered_name_and_those_of_keras(capsys):
+    assert run(capsys, "show", "initx>LSUV")[1] == run(capsys, "show", "LSUV")[1]
+    status, out, _ = run(capsys, "show", "he_normal", "64x64", "--json")
+    facts = json.loads(out)
+    assert (status, facts["family"]) == (0, "Keras")
+    assert facts["draw"]["std"] == pytest.approx((2 / 64) ** 0.5, rel=0.05)  # s.e. of 4,096 entries: 1.1 %
+
+
+def test_version_tells_package_keras_and_backend(capsys):
+    with pytest.raises(SystemExit) as info:
+        main(["--version"])
+    expected = f"initx {keras_initx.__version__} (Keras {keras.__version__}, {keras.backend.backend()})\n"
+    assert (info.value.code, capsys.readouterr().out) == (0, expected)
 
 
 def test_show_draws_a_kernel_of_the_shape(capsys):
@@ -88,8 +117,10 @@ def test_bins_are_labelled_with_their_edges(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "HeScald"), "Received: 'HeScald'. Nearest known: 'initx>HeScaled'"),
-        (("show", "he_normal"), "`name` must be one of `initx list`. Received: 'he_normal'"),
+        (("show", "HeScald"), "Received: 'HeScald'. Nearest: 'HeScaled'"),
+        (("show", "he_norml"), "Received: 'he_norml'. Nearest: 'he_normal'"),
+        (("show", "none"), "`name` must be a strategy or an initializer. Received: none"),
+        (("show", "MuP", "3x3"), "`shape` is for initializers. Received: 'MuP'"),
         (("show", "HeScaled", "a,b"), "`shape` must be counts"),
         (("show", "HeScaled", ""), "`shape` must be counts"),
         (("show", "HeScaled", "3,,4"), "`shape` must be counts"),
@@ -260,7 +291,7 @@ def test_calibrate_takes_targets_and_a_loss(capsys, tmp_path, monkeypatch):
         ({"--samples": "0"}, "`samples` must be"),
         ({"--out": "new.h5"}, "`--out` must be a .keras file"),
         ({"--data": "empty.npz"}, "`--data` must hold arrays"),
-        ({"--data": "pair.npz"}, "--data holds ['x', 'y']; labels go into a file of their own"),
+        ({"--data": "others.npz"}, "--data holds ['a', 'b']: name rows and labels x and y"),
         ({"--data": "huge.npy"}, "initx: `data` must keep every pre-activation finite"),
         ({"--data": "."}, "`--data` must be an .npy or .npz file, or name a data set"),
         ({"--data": ""}, "`--data` must be an .npy or .npz file, or name a data set"),
@@ -276,7 +307,7 @@ def test_calibrate_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeyp
     np.save("right.npy", np.ones((4, 8, 8, 16)))
     np.save("huge.npy", 1e30 * np.ones((4, 8, 8, 16)) * np.arange(16))
     np.savez("empty.npz")
-    np.savez("pair.npz", x=np.ones((4, 8, 8, 16)), y=np.ones(4))
+    np.savez("others.npz", a=np.ones((4, 8, 8, 16)), b=np.ones(4))
     files = {path.name for path in saved.parent.iterdir()}
     before = saved.read_bytes()
     options = {"--data": "right.npy", "--out": "model.keras"} | change
@@ -460,3 +491,96 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(capsys, save
     status, _, error = run(capsys, "initialize", str(saved), "--out", str(saved))
     assert status == 2
     assert "`--out` must be a file that can be written" in error
+
+
+def two_inputs():
+    inputs = [keras.layers.Input((3,), name=name) for name in ("y", "x")]
+    dense = [keras.layers.Dense(2, name=f"of_{tensor.name}")(tensor) for tensor in inputs]
+    return keras.Model(inputs, keras.layers.Add()(dense))
+
+
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [
+        ("pair.npz", ("x", "y")),
+        ("triple.npz", ("x", "y", "sample_weight")),
+        ("x.npy", ("x",)),
+        ("none", ()),
+        ("None", ()),
+    ],
+)
+def test_data_means_the_same_to_calibrate_and_diagnose(capsys, dense, rng, source, data):
+    x, y = rng.normal(3, 2, size=(40, 64)), rng.normal(size=(40, 64))
+    np.save("x.npy", x)
+    np.savez("pair.npz", x=x, y=y)
+    np.savez("triple.npz", x=x, y=y, sample_weight=np.ones(40))
+    dense.compile("sgd", "mse")
+    dense.save("model.keras")
+    given = {0: None, 1: x, 2: (x, y), 3: (x, y, np.ones(40))}[len(data)]
+    status, out, error = run(capsys, "diagnose", "model.keras", "--data", source, "--seed", "1", "--json")
+    assert (status, error) == (0, "")
+    expected = diagnose(dense, given, seed=1)
+    facts = json.loads(out)
+    assert facts["loss_name"] == expected.loss_name == ("compiled" if len(data) > 1 else "random projection")
+    assert facts["loss"] == pytest.approx(expected.loss, rel=1e-5)
+    arguments = ("--data", source, "--initializer", "none", "--seed", "1", "--samples", "32", "--json")
+    status, out, error = run(capsys, "calibrate", "model.keras", *arguments, "--out", "new.keras")
+    assert (status, error) == (0, "")
+    expected = calibrate(dense, given, "none", samples=32, seed=1)
+    scales = [row["scale"] for row in json.loads(out)["rows"]]
+    assert scales == pytest.approx([row.scale for row in expected.rows], rel=1e-5)
+
+
+def test_inputs_that_are_called_x_and_y_are_no_pair(capsys, tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    two_inputs().save("m.keras")
+    np.savez("both.npz", x=rng.normal(0, 10, (64, 3)), y=rng.normal(0, 0.1, (64, 3)))
+    arguments = ("--data", "both.npz", "--out", "new.keras", "--json")
+    status, out, _ = run(capsys, "calibrate", "m.keras", *arguments)
+    scale = {row["path"]: row["scale"] for row in json.loads(out)["rows"]}
+    assert status == 0
+    assert scale["of_x"] < 1 < scale["of_y"]
+
+
+MODULE = """
+import keras
+
+@keras.saving.register_keras_serializable("theirs")
+class Twice(keras.layers.Dense):
+    def call(self, x):
+        return 2 * super().call(x)
+
+def save(path, wrapped):
+    layer = Twice(3, name="twice")
+    layer = keras.layers.TimeDistributed(layer) if wrapped else layer
+    keras.Sequential([keras.layers.Input((5, 4) if wrapped else (4,)), layer]).save(path)
+"""
+
+
+@pytest.mark.tensorflow  # for the process that it starts: one suite of three
+def test_import_brings_the_classes_of_a_file_and_its_lack_is_told_with_the_cure(tmp_path):
+    """In processes of their own: here, the class would stay registered."""
+    (tmp_path / "their_layers.py").write_text(MODULE)
+    code = (
+        "import sys; sys.path.append('.')\n"
+        "from keras_initx.cli import main\n"
+        "for name in ('plain', 'wrapped'):\n"
+        "    print(main(['diagnose', f'{name}.keras']))\n"
+        "    print(main(['diagnose', f'{name}.keras', '--import', 'their_layer']))\n"
+        "    print(main(['compare', f'{name}.keras', '--data', 'd.npz', '--initializers', 'zeros']))\n"
+        "print(main(['diagnose', 'wrapped.keras', '--import', 'their_layers', '--json']))\n"
+    )
+    make = "from their_layers import save; save('plain.keras', 0); save('wrapped.keras', 1)"
+    np.savez(tmp_path / "d.npz", x=np.ones((10, 4)), y=np.ones((10, 3)))
+    found = []
+    for text in (make, code):
+        command = [sys.executable, "-c", text]
+        found.append(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True))
+    lines = found[1].stdout.splitlines()
+    assert lines[:6] == ["2"] * 6
+    assert lines[-1] == "0"
+    told = [line for line in found[1].stderr.splitlines() if line.startswith("initx:")]
+    assert len(told) == 6
+    for missing in (told[0], told[2], told[3], told[5]):
+        assert "the class 'Twice' is not known here. By `--import`, name the module" in missing
+    assert "Received: 'their_layer': No module named 'their_layer'" in told[1]

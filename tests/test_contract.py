@@ -181,6 +181,12 @@ def test_config_dict_builds_the_same_initializer(name):
 
 
 @every_class
+def test_repr_is_the_call_that_makes_it(name):
+    made = eval(repr(configured(name)), vars(initializers))
+    assert made.get_config() == configured(name).get_config()
+
+
+@every_class
 def test_config_holds_only_constructor_arguments(name):
     config = configured(name).get_config()
     assert class_of(name)(**config).get_config() == config

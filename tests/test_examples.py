@@ -210,7 +210,7 @@ BOTH = [
     (["--dataset", "imdb_review"], "Nearest known: 'imdb_reviews'"),
     (["--dataset", "wiki40b"], "must have labels"),
     (["--dataset", "ag_news_subset"], "cannot be reached to download it. Connect to a network"),
-    (["--initializer", "initx>HeScald"], "Nearest known: 'initx>HeScaled'"),
+    (["--initializer", "HeScald"], "Nearest: 'HeScaled'"),
     (["--initializer", "ReZero"], "ReZero"),
     (["--runs", "file"], "--runs must be a folder that can be written. Received: file. Choose another."),
     (["--saved-models", "file/below"], "--saved-models must be a folder that can be written."),

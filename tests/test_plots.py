@@ -196,7 +196,7 @@ def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
 
 def test_a_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'keras_initx\[plots\]'"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         plot_signal(report_of([1.0]))
 
 

@@ -2,9 +2,14 @@
 
 import importlib.util
 import inspect
+import itertools
 import os
+import pathlib
+import re
+import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -98,3 +103,51 @@ def test_import_and_calibrate_under_jax_where_tensorflow_cannot_be_imported():
         "assert not any(name.startswith('tensorflow.') for name in sys.modules)"
     )
     python(code, KERAS_BACKEND="jax")
+
+
+def test_every_pip_line_names_what_the_project_declares():
+    """The package is on no index: a line that asks for it by name fails; an extra of a clone does not."""
+    root = pathlib.Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = {
+        re.match(r"[\w.-]+", line)[0] for line in itertools.chain(project["dependencies"], *extras.values())
+    }
+    files = [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *root.glob("*/README.md"),
+        *root.rglob("keras_initx/**/*.py"),
+    ]
+    lines = re.findall(r"pip install((?: (?:'[^']+'|[\w.-]+))+)", "".join(file.read_text() for file in files))
+    assert len(lines) > 15
+    for word in (word for line in lines for word in shlex.split(line)):
+        name, _, extra = word.rstrip("]").partition("[")
+        if name == ".":
+            assert set(filter(None, extra.split(","))) <= set(extras), word
+        else:
+            assert name in declared, word
+
+
+def shell_lines():
+    """Lines of the pages and of the examples' help that a reader pastes into a shell."""
+    root = pathlib.Path(__file__).parents[1]
+    pages = [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *root.glob("*/README.md"),
+        *root.glob("examples/**/*.py"),
+    ]
+    for page in pages:
+        text = page.read_text()
+        for block in re.findall(r"```\n(.*?)```|(?:^| )`([^`\n]+)`", text, re.DOTALL):
+            yield from (line for line in "".join(block).splitlines() if re.match(r"\S*(initx|python) ", line))
+        yield from (line for line in text.splitlines() if line.startswith("    python examples/"))
+
+
+def test_no_command_of_ours_makes_a_shell_write_a_file_by_an_initializers_name():
+    found = list(shell_lines())
+    assert len(found) > 30
+    for line in found:
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+        assert "initx>" not in unquoted, line

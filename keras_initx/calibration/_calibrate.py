@@ -19,6 +19,7 @@ from keras_initx.calibration._rounds import TiedError, calibrate_sites
 from keras_initx.calibration._rows import row_of
 from keras_initx.data import check_looked_up, take_pair
 from keras_initx.gradients import check_loss, choose_loss
+from keras_initx.initializers import is_none
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
 
@@ -107,7 +108,7 @@ def calibrate(
     check_built(model)
     _check(seed, tolerance, max_iterations, training=training, redraw=redraw, frozen=frozen)
     check_loss(loss)
-    law = None if initializer is None else check_law(initializer)
+    law = None if is_none(initializer) else check_law(initializer)
     started = time.perf_counter()
     batch, labels = _take(model, data, samples, targets, seed)
     chosen = laws(model, law, include, exclude, labels, frozen)

@@ -86,8 +86,8 @@ class SignalMonitor(Stepped):
         drawable = importlib.util.find_spec("matplotlib") is not None
         if images and not drawable:
             raise ValueError(
-                "`images` needs matplotlib. Received: images=True where it is not installed. "
-                "pip install 'keras_initx[plots]' brings it."
+                "`images` needs matplotlib. Received: images=True where it is not installed: "
+                "pip install matplotlib"
             )
         _check_limits(limits)
         self._limits, self._on_break = limits, on_break

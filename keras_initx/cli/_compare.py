@@ -7,8 +7,8 @@ import pathlib
 import re
 from typing import Any
 
-from keras_initx.cli._models import MODEL_HELP, is_named, load_model
-from keras_initx.cli._sources import as_option, load_splits, read_source
+from keras_initx.cli._models import add_model, is_named, load_model
+from keras_initx.cli._sources import DATA_HELP, as_data, as_option, load_splits, read_source
 
 __all__ = ["add_compare"]
 
@@ -25,15 +25,15 @@ def add_compare(verbs: Any) -> None:
     verb = verbs.add_parser("compare", help="a whole model: which initialization trains it best, over seeds")
     verb.set_defaults(verb=_compare, write=str)
     add = verb.add_argument
-    add("model", help=MODEL_HELP + "; compiled")
-    add("--data", required=True, help="to train on: an .npz file of x and y, an .npy file, a tfds data set")
+    add_model(verb, "; compiled")
+    add("--data", required=True, help=f"to train on: {DATA_HELP}; with labels")
     add("--targets", help="labels of --data, where they are in an .npy or .npz file of their own")
     add("--validation", help="to choose on: an .npz file of x and y (a fifth of --data, held out)")
     add("--test", help="to report on: an .npz file of x and y (a data set's own test split)")
     add(
         "--initializers",
         required=True,
-        help="names with commas between, such as he_normal,initx>LSUV; strategies; none for each layer's own",
+        help="names with commas between, such as he_normal,LSUV; strategies; none for each layer's own",
     )
     add("--seeds", type=int, default=5, help="how many (5)")
     add("--learning-rates", help="numbers with commas between (the one that the model was compiled with)")
@@ -62,7 +62,11 @@ def _compare(options: argparse.Namespace) -> Any:
     initializers = _labelled(options.initializers)
     plots = options.plots and _plots(options.plots)
     train, validation, test = _read(options)
-    model = functools.partial(load_model, options.model) if is_named(options.model) else options.model
+    model = options.model
+    if is_named(model):
+        model = functools.partial(load_model, model, modules=options.modules)
+    else:
+        load_model(model, modules=options.modules)  # or the trials would say in Keras' words what is missing
     if options.store:
         options.interrupted = f"the same command goes on from what is in {options.store}"
     try:
@@ -87,7 +91,7 @@ def _compare(options: argparse.Namespace) -> Any:
 def _plots(path: str) -> pathlib.Path:
     """Makes the folder, and says before a long run what would fail after it."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("`--plots` needs matplotlib: pip install 'keras_initx[plots]'")
+        raise ValueError("`--plots` needs matplotlib: pip install matplotlib")
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,21 +131,25 @@ def _read(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def _pair(source: str, targets: str | None, option: str) -> tuple[Any, Any]:
     """Rows and their labels, and those of the data set's own test split or None."""
+    if source.lower() == "none":
+        raise ValueError(f"`{option}` must have labels. Received: none, which is drawn input without labels.")
     if not source.endswith((".npy", ".npz")):
         splits = load_splits(source, option)
         test = _arrays(splits["test"], option) if "test" in splits else None
         return _arrays(splits["train"], option), test
     found = read_source(source, option)
+    pair = as_data(found)
     if targets:
-        return (found, read_source(targets, "--targets")), None
-    if not isinstance(found, dict) or not {"x", "y"} <= found.keys() <= {"x", "y", "sample_weight"}:
+        rows = pair[0] if isinstance(pair, tuple) else found
+        return (rows, read_source(targets, "--targets")), None
+    if not isinstance(pair, tuple):
         received = sorted(found) if isinstance(found, dict) else "one array"
         cure = "Or name a file of labels by `--targets`." if option == "--data" else ""
         raise ValueError(
             f"`{option}` must be an .npz file of the arrays x and y, with sample_weight or without, or name "
             f"a data set of tfds. Received: {source!r}, which holds {received}. {cure}".rstrip()
         )
-    return tuple(found[name] for name in ("x", "y", "sample_weight") if name in found), None
+    return pair, None
 
 
 def _arrays(split: Any, option: str) -> tuple[Any, Any]:

@@ -5,8 +5,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from keras_initx.cli._models import MODEL_HELP, load_model
+from keras_initx.cli._models import add_model, load_model
 from keras_initx.cli._show import parse_shape
+from keras_initx.cli._sources import DATA_HELP, as_data
 
 __all__ = ["add_diagnose"]
 
@@ -24,9 +25,9 @@ def add_diagnose(verbs: Any, read: Callable[[str, str], Any]) -> None:
         "diagnose", help="a whole model: what it makes of signal and gradients, and a cure"
     )
     verb.set_defaults(verb=lambda options: _diagnose(options, read), write=str)
-    verb.add_argument("model", help=MODEL_HELP)
+    add_model(verb)
     verb.add_argument("--input-shape", help="of a model by name, such as 64x64x3")
-    verb.add_argument("--data", help="an .npy or .npz file, or a data set of tfds (drawn input)")
+    verb.add_argument("--data", default="none", help=f"{DATA_HELP}; none for drawn input (none)")
     verb.add_argument("--targets", help="labels: an .npy or .npz file")
     verb.add_argument("--loss", help="of targets and outputs, such as mse (the model's own)")
     verb.add_argument("--samples", type=int, default=64, help="rows of data to run on (64)")
@@ -63,9 +64,10 @@ def _diagnose(options: argparse.Namespace, read: Callable[[str, str], Any]) -> A
         _check_plot(options.plot)
     given = {name: getattr(options, name) for name in ("loss", "samples", "seed", "jacobian", "try_cures")}
     given["targets"] = options.targets and read(options.targets, "--targets")
-    data = options.data and read(options.data, "--data")
-    model = load_model(options.model, parse_shape(options.input_shape, "--input-shape"))
-    report = diagnose(model, data, **given)
+    data = read(options.data, "--data")
+    shape = parse_shape(options.input_shape, "--input-shape")
+    model = load_model(options.model, shape, options.modules)
+    report = diagnose(model, as_data(data, model), **given)
     if limits is not None:
         try:
             report.check(**limits, allow=options.allow or ())
@@ -110,7 +112,7 @@ def _check_plot(path: str) -> None:
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
-        raise ValueError("`--plot` needs matplotlib: pip install 'keras_initx[plots]'") from error
+        raise ValueError("`--plot` needs matplotlib: pip install matplotlib") from error
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())
     file = pathlib.Path(path)
     if file.suffix[1:].lower() not in kinds or not file.parent.is_dir():

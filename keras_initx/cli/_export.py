@@ -4,8 +4,8 @@ import argparse
 import pathlib
 from typing import Any
 
-from keras_initx.cli._models import MODEL_HELP, load_model
-from keras_initx.cli._sources import one_line, read_source
+from keras_initx.cli._models import add_model, load_model
+from keras_initx.cli._sources import as_data, one_line, read_source
 
 __all__ = ["add_export", "add_inspect"]
 
@@ -18,7 +18,7 @@ def add_export(verbs: Any) -> None:
     """
     verb = verbs.add_parser("export", help="a model to the next version of a SavedModel that a server takes")
     verb.set_defaults(verb=_export, write=str)
-    verb.add_argument("model", help=MODEL_HELP)
+    add_model(verb)
     verb.add_argument("path", help="the model's folder, such as saved_models/digits")
     verb.add_argument("--version", type=int, help="number of the version (one more than the highest)")
     verb.add_argument(
@@ -52,7 +52,9 @@ def _export(options: argparse.Namespace) -> Any:
         raise ValueError(f"`--warmup` must be an .npy or .npz file. Received: {options.warmup!r}.")
     warmup = read_source(options.warmup, "--warmup") if options.warmup else None
     chosen = {name: getattr(options, name) for name in ("version", "keep", "portable")}
-    model = load_model(options.model)
+    model = load_model(options.model, modules=options.modules)
+    pair = as_data(warmup, model)
+    warmup = pair[0] if isinstance(pair, tuple) else pair
     try:
         return export(model, options.path, labels=labels, warmup=warmup, **chosen)
     except OSError as error:

@@ -13,10 +13,10 @@ from typing import Any
 from keras_initx.cli._compare import add_compare
 from keras_initx.cli._diagnose import add_diagnose
 from keras_initx.cli._export import add_export, add_inspect
-from keras_initx.cli._models import MODEL_HELP, load_model
+from keras_initx.cli._models import add_model, load_model
 from keras_initx.cli._serve import add_serve
 from keras_initx.cli._show import list_all, show, write_list, write_show
-from keras_initx.cli._sources import one_line, read_source
+from keras_initx.cli._sources import DATA_HELP, as_data, one_line, read_source
 
 __all__ = ["main"]
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     It is 0, 1 for a check or a comparison that fails, 2 for what is not understood, or 130 after Ctrl-C.
 
     >>> main(["show", "ConstantFill", "2x3"])  # doctest: +ELLIPSIS
-    initx>ConstantFill, variance: ...
+    ConstantFill, variance: ...
     0
 
     Args:
@@ -64,19 +64,28 @@ def _status(options: argparse.Namespace) -> int:
     return 1 if options.broken else 0
 
 
+def _version() -> str:
+    import keras
+
+    import keras_initx
+
+    return f"initx {keras_initx.__version__} (Keras {keras.__version__}, {keras.backend.backend()})"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("initx", description="Published weight initializers for Keras 3.")
     verbs = parser.add_subparsers(
         required=True,
         metavar="list | show | initialize | calibrate | diagnose | compare | export | inspect | serve",
     )
+    parser.add_argument("--version", action="version", version=_version())
     parser.set_defaults(broken="", interrupted="nothing was written")
-    verb = verbs.add_parser("list", help="all initializers: name, family, what they need, what they do")
+    verb = verbs.add_parser("list", help="all strategies and initializers: name, family, need, what they do")
     verb.set_defaults(verb=lambda _: list_all(), write=write_list)
     verb.add_argument("--json", action="store_true", help="for a program to read")
-    verb = verbs.add_parser("show", help="one initializer: law, reference, defaults, and a draw")
+    verb = verbs.add_parser("show", help="one of them: law, reference, defaults, and a draw")
     verb.set_defaults(verb=show, write=write_show)
-    verb.add_argument("name", help="as in the list, with or without initx>")
+    verb.add_argument("name", help="as in the list, or of an initializer of Keras, such as he_normal")
     verb.add_argument("shape", nargs="?", help="of a kernel to draw, such as 256,128 or 3x3x64x128")
     verb.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     verb.add_argument("--json", action="store_true", help="for a program to read")
@@ -93,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_initialize(verbs: Any) -> None:
     verb = verbs.add_parser("initialize", help="a whole model: new weights by a strategy or an initializer")
     verb.set_defaults(verb=_initialize, write=str)
-    verb.add_argument("model", help=MODEL_HELP)
+    add_model(verb)
     verb.add_argument(
         "--initializer",
         default="by_role",
@@ -106,9 +115,9 @@ def _add_initialize(verbs: Any) -> None:
 def _add_calibrate(verbs: Any) -> None:
     verb = verbs.add_parser("calibrate", help="a whole model: rescale its weights to the law's std on data")
     verb.set_defaults(verb=_calibrate, write=str)
-    verb.add_argument("model", help=MODEL_HELP)
-    verb.add_argument("--data", required=True, help="an .npy or .npz file, or a data set of tfds")
-    verb.add_argument("--initializer", help="the law, such as initx>LSUV (each layer's own, or LSUV)")
+    add_model(verb)
+    verb.add_argument("--data", default="none", help=f"{DATA_HELP}; none for drawn input (none)")
+    verb.add_argument("--initializer", help="the law, such as LSUV; none for each layer's own (none)")
     verb.add_argument("--targets", help="labels, for the laws that use them: an .npy or .npz file")
     verb.add_argument("--loss", help="for laws that take gradients, such as mse (the model's own)")
     verb.add_argument("--samples", type=int, default=256, help="rows of data to measure on (256)")
@@ -128,9 +137,8 @@ def _add_model_options(verb: argparse.ArgumentParser) -> None:
 def _initialize(options: argparse.Namespace) -> Any:
     from keras_initx.strategies import initialize
 
-    scheme = None if options.initializer.lower() == "none" else options.initializer
     chosen = {"seed": options.seed, "include": options.include, "exclude": options.exclude}
-    return _change(options, lambda model: initialize(model, scheme, **chosen))
+    return _change(options, lambda model: initialize(model, options.initializer, **chosen))
 
 
 def _calibrate(options: argparse.Namespace) -> Any:
@@ -144,10 +152,12 @@ def _calibrate(options: argparse.Namespace) -> Any:
 
     def verb(model: Any) -> Any:
         try:
-            return calibrate(model, data, options.initializer, **chosen)
+            return calibrate(model, as_data(data, model), options.initializer, **chosen)
         except ValueError as error:
             if isinstance(data, dict) and "`data` must have the structure" in str(error):
-                cure = f"--data holds {sorted(data)}; labels go into a file of their own, for --targets."
+                cure = (
+                    f"--data holds {sorted(data)}: name rows and labels x and y, or name inputs as the model."
+                )
                 raise ValueError(f"{error} {cure}") from error
             raise
 
@@ -161,7 +171,7 @@ def _change(options: argparse.Namespace, verb: Callable[[Any], Any]) -> Any:
         raise ValueError(f"`--out` must be a .keras file in a folder that exists. Received: {options.out!r}.")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise ValueError(f"`--out` must be a file that can be written. Received: {options.out!r}.")
-    model = load_model(options.model)
+    model = load_model(options.model, modules=options.modules)
     report = verb(model)
     source = pathlib.Path(options.model)
     if getattr(report, "interrupted", False) and out.exists() and source.exists() and out.samefile(source):

@@ -1,4 +1,4 @@
-"""`initx list` and `initx show`: initializers, in words and in a draw."""
+"""`initx list` and `initx show`: strategies and initializers, in words and in a draw."""
 
 import argparse
 import inspect
@@ -15,43 +15,51 @@ _BAR = 50  # characters of the longest bar
 
 
 def list_all() -> list[dict[str, str]]:
-    """Returns name, family, needs and summary of every initializer."""
-    from keras_initx import initializers
+    """Returns what tells every strategy and initializer from the others.
 
-    return [
-        {
-            "name": f"initx>{cls.__name__}",
-            "family": family,
-            "needs": "shape, data" if family in ("data-dependent", "gradient") else "shape",
-            "summary": _paragraphs(cls)[0],
-        }
-        for family, classes in initializers.FAMILIES.items()
-        for cls in classes
-    ]
+    Returns:
+        For each its name, family, needs and summary, and for an initializer the name by which a layer takes
+        it (`registered`), which is empty for a strategy.
+    """
+    from keras_initx import initializers, strategies
+
+    rows = [_row(name, "strategy", "model", cls) for name, cls in strategies.STRATEGIES.items()]
+    for family, classes in initializers.FAMILIES.items():
+        needs = "shape, data" if family in ("data-dependent", "gradient") else "shape"
+        rows += [_row(cls.__name__, family, needs, cls) for cls in classes]
+    return rows
+
+
+def _row(name: str, family: str, needs: str, cls: type) -> dict[str, str]:
+    registered = "" if family in ("Keras", "strategy") else f"initx>{name}"
+    summary = _paragraphs(cls)[0]
+    return {"name": name, "family": family, "needs": needs, "summary": summary, "registered": registered}
 
 
 def show(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns what is known of one initializer and, for a shape, of a draw."""
-    from keras_initx import initializers
+    """Returns what is known of a strategy or an initializer and, for a shape, of a draw."""
+    from keras_initx import strategies
 
-    rows = {row["name"]: row for row in list_all()}
-    name = options.name if ">" in options.name else f"initx>{options.name}"
-    if name not in rows:
-        initializers.get(options.name)  # raises for a name that Keras does not know either
-        raise ValueError(f"`name` must be one of `initx list`. Received: {options.name!r}.")
     shape = parse_shape(options.shape)
-    initializer = initializers.get(name)
-    config = initializer.get_config()
-    parameters = inspect.signature(type(initializer)).parameters.values()
-    facts = rows[name] | {
-        "law": _find("Law:", type(initializer)),
-        "reference": _find("Reference:", type(initializer)),
+    name = options.name.removeprefix("initx>")
+    scheme = strategies.resolve(name)
+    if scheme is None:
+        raise ValueError("`name` must be a strategy or an initializer. Received: none, each layer's own.")
+    planned = hasattr(scheme, "plan")
+    if planned and shape is not None:
+        raise ValueError(f"`shape` is for initializers. Received: {name!r}, which draws whole models.")
+    cls = type(scheme)
+    rows = {row["name"]: row for row in list_all()}
+    parameters = inspect.signature(cls).parameters.values()
+    facts = rows.get(name, _row(name, "Keras", "shape", cls)) | {
+        "law": _find("Law:", cls),
+        "reference": _find("Reference:", cls),
         "signature": f"({', '.join(str(p.replace(annotation=p.empty)) for p in parameters)})",
-        "defaults": config,
+        "defaults": {p.name: p.default for p in parameters} if planned else scheme.get_config(),
     }
     if shape is None:
         return facts
-    seeded = type(initializer).from_config(_seed(config, options.seed))
+    seeded = cls.from_config(_seed(scheme.get_config(), options.seed))
     return facts | {"draw": _measure(seeded, shape)}
 
 
@@ -115,8 +123,10 @@ def write_list(rows: list[dict[str, str]]) -> str:
 def write_show(facts: dict[str, Any]) -> str:
     """Formats what is known of one initializer, with bars for a draw."""
     lines = [f"{facts['name']}, {facts['family']}: {facts['summary']}"]
+    if facts["registered"]:
+        lines += ["", f'In a layer: kernel_initializer="{facts["registered"]}"']
     for key in ("law", "reference"):
-        lines += ["", *textwrap.wrap(f"{key.capitalize()}: {facts[key]}", 100)]
+        lines += ["", *textwrap.wrap(f"{key.capitalize()}: {facts[key]}", 100)] if facts[key] else []
     lines += ["", *textwrap.wrap(f"Signature: {facts['signature']}", 100)]
     defaults = [f"{name}={value!r}" for name, value in facts["defaults"].items()]
     lines += ["", *textwrap.wrap(f"Defaults: {', '.join(defaults) or 'none'}", 100)]

@@ -7,18 +7,23 @@ import sys
 import zipfile
 from typing import Any
 
-__all__ = ["as_option", "load_splits", "one_line", "read_source"]
+__all__ = ["DATA_HELP", "as_data", "as_option", "load_splits", "one_line", "read_source"]
+
+DATA_HELP = "an .npz file of x and y or of the inputs by name, an .npy file, or a data set of tfds"
+_PAIR = ("x", "y", "sample_weight")
 
 
 def read_source(source: str, option: str) -> Any:
     """Reads an array, a dict of arrays, or a data set, or says why not in a ValueError.
 
     Args:
-        source: A path of an .npy or .npz file, or the name of a tfds data set.
+        source: A path of an .npy or .npz file, the name of a tfds data set, or none, for None.
         option: The option that gave it, for the errors.
     """
     import numpy as np
 
+    if source.lower() == "none":
+        return None
     path = pathlib.Path(source)
     if path.suffix not in (".npy", ".npz"):
         return load_splits(source, option)["train"].batch(256)
@@ -32,6 +37,19 @@ def read_source(source: str, option: str) -> Any:
     if not found.files:
         raise ValueError(f"`{option}` must hold arrays. Received: {source!r}, which is empty.")
     return dict(found) if len(found.files) > 1 else found[found.files[0]]
+
+
+def as_data(found: Any, model: Any = None) -> Any:
+    """Makes a pair (x, y), or a triple with sample weights, of a file that holds these; leaves all else.
+
+    Args:
+        found: What `read_source` returned.
+        model: The model that the data is for: its inputs may have the names x and y themselves.
+    """
+    if not isinstance(found, dict) or not {"x", "y"} <= found.keys() <= set(_PAIR):
+        return found
+    inputs = {tensor.name for tensor in getattr(model, "inputs", None) or ()}
+    return found if found.keys() <= inputs else tuple(found[name] for name in _PAIR if name in found)
 
 
 def load_splits(name: str, option: str) -> dict[str, Any]:
@@ -52,7 +70,11 @@ def load_splits(name: str, option: str) -> dict[str, Any]:
             f"{one_line(error)}"
         ) from error
     except (ImportError, ConnectionError) as error:
-        cure = " pip install 'keras_initx[examples]' brings it." if isinstance(error, ImportError) else ""
+        cure = (
+            " pip install importlib_resources scikit-learn tensorflow-datasets"
+            if isinstance(error, ImportError)
+            else ""
+        )
         raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
     if "train" not in splits:
         raise ValueError(f"`{option}` must have a split train. Received: {name!r}, with {sorted(splits)}.")
@@ -64,7 +86,7 @@ def as_option(name: str) -> str:
     return f"`--{name.replace('_', '-')}`"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     r"""Returns what an error says, without the line and the bold type that Keras puts around it.
 
     >>> one_line(ValueError("Exception encountered when calling Dense.call().\n\nToo wide.\n\nArguments"))

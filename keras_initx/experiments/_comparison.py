@@ -193,7 +193,7 @@ class Comparison:
         try:
             import pandas
         except ImportError as error:
-            cure = "pip install 'keras-initx[dataframe]'"
+            cure = "pip install pandas"
             raise ImportError(f"`to_dataframe` needs pandas: {cure}") from error
         return pandas.DataFrame(records)
 

@@ -168,7 +168,7 @@ def label_schemes(initializers: Any) -> dict[str, Any]:
             f"`initializers` must differ in their labels. Received: {twice} more than once. Pass a dict of "
             "label and initializer."
         )
-    return {label: None if scheme is None else resolve(scheme) for label, scheme in pairs}
+    return {label: resolve(scheme) for label, scheme in pairs}
 
 
 def _label(scheme: Any) -> str:

@@ -141,7 +141,7 @@ def _check_installed() -> None:
     import importlib.metadata
     import importlib.util
 
-    cure = "pip install 'keras-initx[ray]'"
+    cure = "pip install 'ray[serve,tune]>=2.60'"
     try:
         found = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,7 @@
 """Published weight initializers, each registered with Keras as `"initx>ClassName"`."""
 
 import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -97,7 +98,9 @@ __all__ = [
     "WithinLayer",
     "ZerO",
     "get",
+    "is_none",
     "names",
+    "nearest",
 ]
 
 # Every class of the package, by family.
@@ -143,6 +146,12 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
 }
 
 
+# What other libraries call them by.
+_AUTHORS = {"kaiming": "he", "msra": "he", "xavier": "glorot"}
+# What `keras.initializers` holds beside names.
+_NO_NAMES = ("deserialize", "get", "serialize")
+
+
 def names() -> list[str]:
     """Returns the registered name of every initializer of the package, sorted.
 
@@ -155,17 +164,19 @@ def names() -> list[str]:
 def get(identifier: Any) -> Any:
     """Returns the initializer that a name, a config dict, a class or an instance stands for.
 
-    It is `keras.initializers.get` with an error that helps.
+    It is `keras.initializers.get` with an error that helps, and takes this package's names without `initx>`,
+    which a shell would read as "write to a file".
 
-    >>> get("initx>LSUV").target_std
-    1.0
-    >>> get("initx>LSVU")
+    >>> get("LSUV"), get("initx>LSUV"), get("he_normal").__class__.__name__
+    (LSUV(), LSUV(), 'HeNormal')
+    >>> get("LSVU")
     Traceback (most recent call last):
     ...
-    ValueError: `initializer` must name an initializer. Received: 'initx>LSVU'. Nearest known: 'initx>LSUV'.
+    ValueError: `initializer` must name an initializer. Received: 'LSVU'. Nearest known: 'LSUV'.
 
     Args:
-        identifier: A name of `names()` or of Keras' own initializers, a config dict, a class or an instance.
+        identifier: A name of `names()`, with or without `initx>`, or of Keras' own initializers; a config
+            dict, a class or an instance.
 
     Returns:
         An initializer.
@@ -173,6 +184,8 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: If nothing is known by that name; the message lists the nearest.
     """
+    if isinstance(identifier, str) and f"{PACKAGE}>{identifier}" in names():
+        identifier = f"{PACKAGE}>{identifier}"
     try:
         initializer = keras.initializers.get(identifier)
     except (TypeError, ValueError) as error:
@@ -180,16 +193,41 @@ def get(identifier: Any) -> Any:
             raise
         raise ValueError(
             f"`initializer` must name an initializer. Received: {identifier!r}. "
-            f"Nearest known: {_nearest(identifier)}."
+            f"Nearest known: {', '.join(map(repr, nearest(identifier))) or names()}."
         ) from error
     if initializer is None:
         raise ValueError(f"`initializer` must not be None here. Choose one of {names()}.")
     return initializer
 
 
-def _nearest(name: str) -> str:
-    known = names() + [n for n in dir(keras.initializers) if n[0].islower() and n not in ("get", "serialize")]
-    bare = {n.removeprefix(f"{PACKAGE}>").lower(): n for n in known}
+def is_none(identifier: Any) -> bool:
+    """Tells whether an initializer is None or the word none, which is None at the command line.
+
+    >>> is_none("none"), is_none("zeros")
+    (True, False)
+
+    Args:
+        identifier: What `get` takes, or None.
+    """
+    return identifier is None or (isinstance(identifier, str) and identifier.lower() == "none")
+
+
+def nearest(name: str, more: Iterable[str] = ()) -> list[str]:
+    """Returns the known names that a misspelt one may stand for, the best first; an empty list for none.
+
+    >>> nearest("he_norml")[0], nearest("kaiming_normal")[0], nearest("by_rol", ["by_role"])
+    ('he_normal', 'he_normal', ['by_role'])
+
+    Args:
+        name: What was written.
+        more: Further names to choose from.
+    """
+    prefix = f"{PACKAGE}>" if ">" in name else ""
+    own = {known.partition(">")[2]: prefix + known.partition(">")[2] for known in names()}
+    keras_own = [n for n in dir(keras.initializers) if n[0].islower() and n not in _NO_NAMES]
+    known = own | {n: n for n in (*keras_own, *more)}
+    folded = {n.lower(): n for n in known}
     word = name.rpartition(">")[2].lower()
-    nearest = difflib.get_close_matches(word, bare, n=3, cutoff=0.5)
-    return ", ".join(repr(bare[n]) for n in nearest) or ", ".join(map(repr, names()))
+    for authors, theirs in _AUTHORS.items():
+        word = word.replace(authors, theirs)
+    return [known[folded[n]] for n in difflib.get_close_matches(word, folded, n=3, cutoff=0.55)]

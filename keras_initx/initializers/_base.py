@@ -16,7 +16,26 @@ PACKAGE = "initx"
 _HALF_PRECISION = ("bfloat16", "float16")
 
 
-class AxisAware(keras.initializers.VarianceScaling):
+class Shown(keras.initializers.Initializer):
+    """Base of every initializer of the package: its repr is the call that makes it."""
+
+    def __repr__(self) -> str:
+        """Returns the class' name with the arguments that differ from its defaults."""
+        config = self.get_config()
+        try:
+            defaults = type(self)().get_config()
+        except TypeError:  # a user's class whose arguments have no defaults
+            defaults = {}
+        # A config holds an object, as of an initializer within another, as a dict: its own repr is shorter.
+        values = {
+            name: getattr(self, name, value) if isinstance(value, dict) else value
+            for name, value in config.items()
+            if name not in defaults or value != defaults[name]
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+class AxisAware(Shown, keras.initializers.VarianceScaling):
     """Base of all initializers that need to know which axes of a kernel are inputs and which are outputs.
 
     It is a `VarianceScaling` because EinsumDense and the attention layers hand `input_axes` and `output_axes`
@@ -60,7 +79,7 @@ class AxisAware(keras.initializers.VarianceScaling):
         return split_kernel(shape, self.input_axes, self.output_axes, self.layout)
 
 
-class Seeded(keras.initializers.Initializer):
+class Seeded(Shown):
     """Base of the random initializers whose law does not depend on fans.
 
     Args:

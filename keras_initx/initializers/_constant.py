@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_initx.initializers._base import PACKAGE, check_finite
+from keras_initx.initializers._base import PACKAGE, Shown, check_finite
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class ConstantFill(keras.initializers.Initializer):
+class ConstantFill(Shown):
     """Every entry the same number.
 
     Law: W = value. All units of a layer then compute the same thing and get the same gradient, so that a

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initx.initializers._base import PACKAGE, check_choice, check_finite, draw, spread
+from keras_initx.initializers._base import PACKAGE, Shown, check_choice, check_finite, draw, spread
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class PriorBias(keras.initializers.Initializer):
+class PriorBias(Shown):
     """A head's bias that makes its first predictions the classes' known frequencies.
 
     Law: b = log(p / (1 - p)) for sigmoid heads, b = log p for softmax heads, so that the activation of b is
@@ -108,7 +108,7 @@ def _check_classes(prior: float | list[float]) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class LabelPrior(keras.initializers.Initializer):
+class LabelPrior(Shown):
     """A head's bias that makes its first predictions those of the labels' frequencies, measured on data.
 
     Law: a zero bias, until `keras_initx.calibrate` moves the mean of each unit's pre-activation to the logit

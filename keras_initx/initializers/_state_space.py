@@ -11,6 +11,7 @@ from keras import ops
 from keras_initx.initializers._base import (
     PACKAGE,
     Seeded,
+    Shown,
     call_seed,
     check_choice,
     check_positive,
@@ -23,7 +24,7 @@ _MARGIN = 2.0**-23
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class HiPPO(keras.initializers.Initializer):
+class HiPPO(Shown):
     """The HiPPO-LegS state matrix, whose state holds the Legendre coefficients of the input's history.
 
     Law: A[n, k] = -sqrt((2n + 1)(2k + 1)) below the diagonal, -(n + 1) on it and 0 above, with n and k from
@@ -68,7 +69,7 @@ class HiPPO(keras.initializers.Initializer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class HiPPOInput(keras.initializers.Initializer):
+class HiPPOInput(Shown):
     """The HiPPO-LegS input vector, the B that belongs to the matrix of `HiPPO`.
 
     Law: B[n] = sqrt(2n + 1) along the last axis, n from 0. Choose it together with `HiPPO`; with another
@@ -96,7 +97,7 @@ class HiPPOInput(keras.initializers.Initializer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class S4DReal(keras.initializers.Initializer):
+class S4DReal(Shown):
     """The real diagonal state matrix of S4D-Real and Mamba, as the logarithm of its negative.
 
     Law: A_log[n] = log(n + 1) along the last axis, n from 0, for layers that use A = -exp(A_log): the
@@ -127,7 +128,7 @@ class S4DReal(keras.initializers.Initializer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class S4DLin(keras.initializers.Initializer):
+class S4DLin(Shown):
     """The imaginary parts of the diagonal state matrix of S4D-Lin.
 
     Law: Im A[n] = pi * n along the last axis, n from 0: one of each conjugate pair, at evenly spaced

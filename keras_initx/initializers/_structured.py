@@ -12,6 +12,7 @@ from keras_initx.fans import KernelAxes, Layout
 from keras_initx.initializers._base import (
     PACKAGE,
     AxisAware,
+    Shown,
     call_seed,
     check_choice,
     check_count,
@@ -185,7 +186,7 @@ def _sines(rows: int, columns: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class ICNR(keras.initializers.Initializer):
+class ICNR(Shown):
     """Sub-pixel convolutions that begin as nearest-neighbour upsampling, free of checkerboards.
 
     Law: a kernel with 1 / scale^d of the outputs, d the number of field axes, is drawn by `initializer` and

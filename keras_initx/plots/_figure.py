@@ -25,7 +25,7 @@ def new_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'keras_initx[plots]'") from error
+        raise ImportError("Pictures need matplotlib: pip install matplotlib") from error
     return Figure((width, height), dpi=100, layout="constrained")
 
 

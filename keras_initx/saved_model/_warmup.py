@@ -67,7 +67,7 @@ def import_log() -> Any:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
         raise ValueError(
-            "`warmup` needs tensorflow-serving-api. pip install 'keras_initx[serve]' brings it."
+            "`warmup` needs tensorflow-serving-api: pip install tensorflow-serving-api"
         ) from error
     return prediction_log_pb2
 

@@ -76,7 +76,7 @@ def serve_on_ray(
 def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
     import importlib.metadata
 
-    cure = "pip install 'keras-initx[ray]'"
+    cure = "pip install 'ray[serve,tune]>=2.60'"
     check_installed()
     try:
         found = importlib.metadata.version("ray")

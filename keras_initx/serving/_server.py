@@ -258,7 +258,8 @@ def check_installed() -> None:
     if missing:
         raise ValueError(
             "`serve` needs the extra of its name. "
-            f"Received: no {', '.join(missing)}. `pip install keras-initx[serve]`"
+            f"Received: no {', '.join(missing)}. "
+            "pip install grpcio prometheus-client tensorflow-serving-api 'uvicorn[standard]'"
         )
 
 

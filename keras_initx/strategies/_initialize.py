@@ -1,6 +1,5 @@
 """Initialization of a whole model in place."""
 
-import difflib
 import functools
 import numbers
 import random
@@ -9,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_initx.initializers import get
+from keras_initx.initializers import get, is_none, nearest
 from keras_initx.state import check_built, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
@@ -77,11 +76,11 @@ def initialize(
     started = time.perf_counter()
     check_built(model)
     seed = _check_seed(seed)
-    scheme = None if initializer is None else resolve(initializer)
+    scheme = resolve(initializer)
     sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
     weights: list[Any] = [*sites, *iter_weights(model, sites)]
     scope = select(weights, include, exclude)
-    replaced = {pattern: None if i is None else get(i) for pattern, i in (overrides or {}).items()}
+    replaced = {pattern: None if is_none(i) else get(i) for pattern, i in (overrides or {}).items()}
     for pattern in replaced:
         matching(weights, pattern, "overrides")
     plan = _plan(
@@ -93,7 +92,8 @@ def initialize(
         rows = tuple(drawing.row(weight) for weight in scope)
         if any(row.initializer for row in rows):
             reset = _reset_optimizer(model, update)
-    name = initializer if isinstance(initializer, str) else describe(scheme) if scheme else "each layer's own"
+    told = initializer if isinstance(initializer, str) else describe(scheme)
+    name = "each layer's own" if scheme is None else told
     report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
     if report.kept:
         warnings.warn(_told(report.kept), stacklevel=2)
@@ -101,26 +101,33 @@ def initialize(
 
 
 def resolve(scheme: Any) -> Any:
-    """Returns the strategy or initializer that a name, config, class or instance stands for."""
+    """Returns the strategy or initializer that a name, config, class or instance stands for; None for none.
+
+    >>> resolve("ReZero"), resolve("LSUV"), resolve("none")
+    (ReZero(), LSUV(), None)
+
+    Args:
+        scheme: What `initialize` takes.
+
+    Raises:
+        ValueError: If nothing is known by that name; the message names the nearest.
+    """
+    if is_none(scheme):
+        return None
     if isinstance(scheme, str) and scheme in STRATEGIES:
         return STRATEGIES[scheme]()
     if hasattr(scheme, "plan"):
         return scheme() if isinstance(scheme, type) else scheme
     try:
         return get(scheme)
-    except ValueError:
-        names = {name.lower(): name for name in STRATEGIES}
-        near = (
-            difflib.get_close_matches(scheme.lower(), names, n=1, cutoff=0.6)
-            if isinstance(scheme, str)
-            else []
-        )
+    except ValueError as error:
+        near = nearest(scheme, STRATEGIES) if isinstance(scheme, str) else []
         if not near:
             raise
-    raise ValueError(
-        f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
-        f"Received: {scheme!r}. Nearest: {names[near[0]]!r}."
-    )
+        raise ValueError(
+            f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
+            f"Received: {scheme!r}. Nearest: {near[0]!r}."
+        ) from error
 
 
 def _told(kept: tuple[str, ...]) -> str:

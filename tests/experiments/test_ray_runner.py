@@ -29,7 +29,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(ValueError, match=r"no ray\. pip install 'keras-initx\[ray\]'"):
+    with pytest.raises(ValueError, match=r"no ray\. pip install 'ray\[serve,tune\]>=2.60'"):
         run("ray")
 
 
@@ -42,7 +42,7 @@ def test_a_ray_without_its_security_measures_is_refused(monkeypatch, installed, 
 
 def test_a_ray_without_what_tune_needs_is_refused(monkeypatch, installed):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "pandas")
-    with pytest.raises(ValueError, match=r"no pandas\. pip install 'keras-initx\[ray\]'"):
+    with pytest.raises(ValueError, match=r"no pandas\. pip install 'ray\[serve,tune\]>=2.60'"):
         Ray()
 
 

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import pytest
 
@@ -11,7 +13,7 @@ def test_names_are_sorted_registered_names():
 
 
 @pytest.mark.parametrize(
-    "identifier", ["initx>HeScaled", "he_normal", initializers.HeScaled, initializers.LSUV()]
+    "identifier", ["initx>HeScaled", "HeScaled", "he_normal", initializers.HeScaled, initializers.LSUV()]
 )
 def test_get_takes_names_classes_and_instances(identifier):
     assert callable(initializers.get(identifier))
@@ -21,17 +23,30 @@ def test_get_takes_names_classes_and_instances(identifier):
     ("wrong", "nearest"),
     [
         ("initx>HeScaledd", "'initx>HeScaled'"),
-        ("lsuv", "'initx>LSUV'"),
-        ("HeScaled", "'initx>HeScaled'"),
-        ("he_nromal", "'he_normal'"),
-        ("qqqqqq", "'initx>ConstantFill'"),
+        ("lsuv", "'LSUV'"),
+        ("he_norml", "'he_normal'"),
+        ("xavier_uniform", "'glorot_uniform'"),
+        ("kaiming_normal", "'he_normal'"),
+        ("qqqqqq", "['initx>ActNormData', 'initx>BetweenLayer'"),  # nothing is like it: all are listed
     ],
 )
-def test_unknown_name_lists_the_nearest_known(wrong, nearest):
-    with pytest.raises(ValueError, match=f"Received: '{wrong}'. Nearest known: .*{nearest}"):
+def test_unknown_name_tells_the_nearest_known_first(wrong, nearest):
+    told = re.escape(f"Received: '{wrong}'. Nearest known: {nearest}")
+    with pytest.raises(ValueError, match=told):
         initializers.get(wrong)
 
 
 def test_none_is_refused():
     with pytest.raises(ValueError, match="`initializer` must not be None here"):
         initializers.get(None)
+
+
+@pytest.mark.parametrize("name", initializers.names())
+def test_every_short_name_is_the_registered_one(name):
+    assert type(initializers.get(name.partition(">")[2])) is type(initializers.get(name))
+
+
+def test_a_repr_shows_the_arguments_that_differ_from_the_defaults():
+    nested = initializers.ICNR(scale=3, initializer=initializers.HeScaled(activation="gelu"))
+    assert repr(initializers.LSUV()) == "LSUV()"
+    assert repr(nested) == "ICNR(scale=3, initializer=HeScaled(activation='gelu'))"

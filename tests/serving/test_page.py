@@ -1,6 +1,7 @@
 """The page of the server, in a real browser: what it shows, sends and draws; it asks no other machine."""
 
 import importlib.util
+import io
 import itertools
 import json
 import math
@@ -11,8 +12,9 @@ import subprocess
 import urllib.parse
 import urllib.request
 
+import numpy as np
 import pytest
-from served_page import HOSTILE, MODELS, serving, write_models
+from served_page import HOSTILE, MODELS, NAMES, serving, write_models
 
 from keras_initx.serving._page import page as page_of_the_server
 
@@ -216,22 +218,131 @@ def places(page, stroke):
     return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
 
 
+def draw(page, stroke):
+    start, *rest = places(page, stroke)
+    page.mouse.move(*start)
+    page.mouse.down()
+    for place in rest:
+        page.mouse.move(*place, steps=4)
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        page.mouse.up()
+
+
+@browser_test
+def test_classify_takes_a_drawing(page):
+    from playwright.sync_api import expect
+
+    choose(page, "digits")
+    page.get_by_label("Signature", exact=True).select_option("classify")
+    expect(page.locator("#canvas")).to_be_visible()
+    for stroke in DIGITS["7"]:
+        draw(page, stroke)
+    expect(page.locator("#bars .best th")).to_have_text("seven")
+    document = json.loads(page.get_by_label("Request", exact=True).input_value())
+    assert document["signature_name"] == "classify"
+    assert len(document["examples"][0]["image"]) == 64
+
+
+def png(pixels):
+    """The bytes of a PNG file of rows of pixels, from 0 to 255."""
+    matplotlib_image = pytest.importorskip("matplotlib.image")
+    file = io.BytesIO()
+    matplotlib_image.imsave(file, np.asarray(pixels, "uint8"), format="png", cmap="gray", vmin=0, vmax=255)
+    return file.getvalue()
+
+
+# How a page is given a file: a button, a drop, a paste.
+GIVE = """([way, bytes, type]) => {
+  const file = new File([new Uint8Array(bytes)], "picture", {type}), data = new DataTransfer();
+  data.items.add(file);
+  const event = way === "drop" ? new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})
+    : new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true});
+  document.querySelector("#canvas").dispatchEvent(event);
+}"""
+
+
+def give(page, way, content, type_="image/png"):
+    if way == "file":
+        page.locator("#file").set_input_files({"name": "picture", "mimeType": type_, "buffer": content})
+    else:
+        page.evaluate(GIVE, [way, list(content), type_])
+
+
+@browser_test
+@pytest.mark.parametrize("way", ["file", "drop", "paste"])
+def test_a_picture_is_sent_at_the_size_of_the_model(page, way):
+    from playwright.sync_api import expect
+
+    picture = np.zeros((12, 8, 3))  # twice the model's size
+    picture[:6], picture[6:, :4], picture[6:, 4:] = (255, 0, 0), (0, 255, 0), (30, 60, 90)
+    choose(page, "colors")
+    expect(page.locator("#canvas")).to_be_visible()
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        give(page, way, png(picture))
+    (sent,) = json.loads(page.get_by_label("Request", exact=True).input_value())["instances"]
+    assert np.shape(sent) == (6, 4, 3)
+    # Where colours meet, a browser mixes them.
+    np.testing.assert_allclose(
+        np.array(sent)[[0, 1, 4, 5]][:, [0, 3]], picture[::2, ::2][[0, 1, 4, 5]][:, [0, 3]], atol=3
+    )
+    expect(page.locator("#bars tr")).to_have_count(3)
+    shares = [float(text) for text in page.locator("#bars td:last-child").all_inner_texts()]
+    np.testing.assert_allclose(shares, np.mean(sent, (0, 1)), rtol=1e-3)
+
+
+@browser_test
+def test_a_digit_of_ink_on_paper_is_inverted_and_a_drawing_replaces_it(page):
+    import sklearn.datasets
+    from playwright.sync_api import expect
+
+    three = next(
+        i
+        for i, d in zip(
+            *[getattr(sklearn.datasets.load_digits(), n) for n in ("images", "target")], strict=True
+        )
+        if d == 3
+    )
+    choose(page, "digits")
+    give(page, "file", png(255 - np.kron(three * 255 / 16, np.ones((8, 8)))))
+    expect(page.locator("#bars tr")).to_have_count(10)
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        page.get_by_label("Invert").check()
+    expect(page.locator("#bars .best th")).to_have_text("three")
+    (sent,) = json.loads(page.get_by_label("Request", exact=True).input_value())["instances"]
+    np.testing.assert_allclose(np.squeeze(sent), three, atol=1)
+    for stroke in DIGITS["7"]:
+        draw(page, stroke)
+    expect(page.locator("#bars .best th")).to_have_text("seven")
+    expect(page.get_by_label("Invert")).to_be_hidden()
+
+
+@browser_test
+def test_a_file_that_is_no_image_is_told_and_changes_nothing(page):
+    from playwright.sync_api import expect
+
+    choose(page, "colors")
+    expect(page.locator("#canvas")).to_be_visible()
+    before = page.get_by_label("Request", exact=True).input_value()
+    give(page, "file", b"no image")
+    expect(page.get_by_role("alert")).to_have_text("picture is no image that this browser can read.")
+    assert page.get_by_label("Request", exact=True).input_value() == before
+
+
 @browser_test
 def test_a_digit_drawn_by_mouse_is_recognized_as_soon_as_the_pen_is_up(page):
+    """The bars have the labels that the signature classify tells, and the canvas stays where it is."""
     from playwright.sync_api import expect
 
     choose(page, "digits")
     for digit, strokes in DIGITS.items():
+        page.locator("#canvas").scroll_into_view_if_needed()
+        before = page.locator("#canvas").bounding_box()
         for stroke in strokes:
-            start, *rest = places(page, stroke)
-            page.mouse.move(*start)
-            page.mouse.down()
-            for place in rest:
-                page.mouse.move(*place, steps=4)
-            with page.expect_response(lambda response: response.request.method == "POST"):
-                page.mouse.up()
-        expect(page.locator("#bars .best th")).to_have_text(digit)
-        expect(page.locator("#bars tr")).to_have_count(10)
+            draw(page, stroke)
+            assert page.locator("#canvas").bounding_box() == before
+        expect(page.locator("#bars .best th")).to_have_text(NAMES[int(digit)])
+        expect(page.locator("#bars th")).to_have_text(NAMES)
+        assert page.locator("#canvas").bounding_box() == before
         (image,) = json.loads(page.get_by_label("Request", exact=True).input_value())["instances"]
         values = [value for row in image for (value,) in row]
         assert len(values) == 64
@@ -255,7 +366,7 @@ def test_a_digit_drawn_by_a_finger_on_a_phone(open_page, served):
     for kind, point in zip(kinds, points, strict=False):
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": point})
     finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    expect(page.locator("#bars .best th")).to_have_text("0")
+    expect(page.locator("#bars .best th")).to_have_text("zero")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -314,6 +425,7 @@ def test_every_control_has_a_name_and_is_reached_by_keyboard(page):
         "refresh",
         "version",
         "signature",
+        "file",
         "scale",
         "fit",
         "clear",

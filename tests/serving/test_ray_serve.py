@@ -27,7 +27,7 @@ from keras_initx.serving import _ray, serve_on_ray
 from keras_initx.serving._options import Options
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'keras-initx[ray]')"
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'ray[serve,tune]')"
 )
 SECRET = "0123456789abcdef"
 SERVE = """
