@@ -107,9 +107,9 @@ def compare(
 
     Raises:
         ValueError: If an argument is not understood, nobody knows the metric's direction, the model is not
-            compiled, the data do not fit it or can be read only once, or the store holds another comparison, a
-            file that no comparison wrote, or would have to identify what it cannot. Nothing was trained then.
-            Also, later, if the store has no more room.
+            compiled, the data do not fit it or can be read only once, or the store holds another comparison,
+            a file that no comparison wrote, or would have to identify what it cannot. Nothing was trained
+            then. Also, later, if the store has no more room.
 
     Reference:
         Hesterberg, "What Teachers Should Know About the Bootstrap", 2015; Holm, "A Simple Sequentially
