@@ -1,5 +1,6 @@
 """What every initializer of the package shares: gain, seed, axes, and draws that are safe in every dtype."""
 
+import functools
 import hashlib
 import math
 import numbers
@@ -21,11 +22,7 @@ class Shown(keras.initializers.Initializer):
 
     def __repr__(self) -> str:
         """Returns the class' name with the arguments that differ from its defaults."""
-        config = self.get_config()
-        try:
-            defaults = type(self)().get_config()
-        except TypeError:  # a user's class whose arguments have no defaults
-            defaults = {}
+        config, defaults = self.get_config(), _defaults(type(self))
         # A config holds an object, as of an initializer within another, as a dict: its own repr is shorter.
         values = {
             name: getattr(self, name, value) if isinstance(value, dict) else value
@@ -33,6 +30,18 @@ class Shown(keras.initializers.Initializer):
             if name not in defaults or value != defaults[name]
         }
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+@functools.cache
+def _defaults(cls: Any) -> dict[str, Any]:
+    """The config of a class without arguments; an empty one where it has no total defaults, as a user's."""
+    state = random.getstate()  # Keras takes a number from it for each initializer without a seed
+    try:
+        return cls().get_config()
+    except TypeError:
+        return {}
+    finally:
+        random.setstate(state)
 
 
 class AxisAware(Shown, keras.initializers.VarianceScaling):

@@ -147,8 +147,8 @@ def describe(initializer: Any) -> str:
     """Returns a short name with the arguments that differ from the class' defaults."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)
-    name, config = type(initializer).__name__, initializer.get_config()
-    defaults = _defaults(type(initializer))
+    cls: Any = type(initializer)
+    name, config, defaults = cls.__name__, initializer.get_config(), _defaults(cls)
     shown = {
         key: f"{value:.4g}" if isinstance(value, float) else _short(value)
         for key, value in config.items()

@@ -1,3 +1,4 @@
+import random
 import re
 
 import keras
@@ -50,3 +51,13 @@ def test_a_repr_shows_the_arguments_that_differ_from_the_defaults():
     nested = initializers.ICNR(scale=3, initializer=initializers.HeScaled(activation="gelu"))
     assert repr(initializers.LSUV()) == "LSUV()"
     assert repr(nested) == "ICNR(scale=3, initializer=HeScaled(activation='gelu'))"
+
+
+def test_a_repr_leaves_the_generator_that_draws_seeds_as_it_was():
+    class Theirs(initializers.HeScaled):
+        pass
+
+    initializer = Theirs(gain=2.0)
+    state = random.getstate()
+    assert repr(initializer) == "Theirs(gain=2.0)"
+    assert random.getstate() == state
