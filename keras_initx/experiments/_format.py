@@ -75,7 +75,7 @@ def _table(comparison: "Comparison", rows: Sequence["SchemeRow"]) -> list[list[s
             *("initializer", "learning rate, chosen on validation" if chosen else "learning rate"),
             f"{comparison.reported} {comparison.metric} ({better(comparison.minimize)})",
             *("std", "95 % interval", "seeds", "diverged", "stopped", "failed"),
-            *("epochs to target", "s to target", "forward gain", "s", "note"),
+            *("epochs to target", "s to target", "forward gain", "note", "s"),
         ],
         *(_cells(row) for row in rows),
     ]
@@ -92,7 +92,7 @@ def _cells(row: "SchemeRow") -> list[str]:
         *(row.initializer, number(row.learning_rate), number(row.mean), number(row.std, ".2g"), bounds),
         *(str(count or "") for count in (row.seeds, row.diverged, row.stopped, row.failed)),
         *(number(row.epochs_to_target), number(row.seconds_to_target, ".3g")),
-        *(number(row.forward_gain, ".3g"), number(row.seconds, ".3g"), "at chance" if row.at_chance else ""),
+        *(number(row.forward_gain, ".3g"), "at chance" if row.at_chance else "", number(row.seconds, ".3g")),
     ]
 
 
