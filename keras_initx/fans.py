@@ -56,7 +56,8 @@ class Layout:
         groups: Groups of a convolution.
         strides: Stride of a `"conv"`, `"depthwise"` or `"transposed"` kernel, one int or one per axis of its
             field.
-        gates: Gates of a fused kernel: 4 for LSTM and ConvLSTM, 3 for GRU.
+        gates: Gates of a fused kernel: 4 for LSTM and ConvLSTM, 3 for GRU. The shape does not tell it, so
+            there is no default; `initialize` reads it off the layer.
         batch_axes: Axes of an einsum kernel that inputs, kernel and outputs share (heads, experts). Keras
             hands these over as output axes; named here they count in no fan.
 
@@ -67,7 +68,7 @@ class Layout:
     kind: str
     groups: int = 1
     strides: int | tuple[int, ...] = 1
-    gates: int = 4
+    gates: int | None = None
     batch_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,7 +78,8 @@ class Layout:
                 f"Received: layout={self.kind!r}."
             )
         strides = self.strides if isinstance(self.strides, tuple) else (self.strides,)
-        if not all(_is_int(n) and n > 0 for n in (self.groups, self.gates, *strides)):
+        gates = () if self.gates is None else (self.gates,)
+        if not all(_is_int(n) and n > 0 for n in (self.groups, *gates, *strides)):
             raise ValueError(f"`groups`, `strides` and `gates` must be positive ints. Received: {self!r}.")
         if not isinstance(self.batch_axes, tuple) or not all(map(_is_int, self.batch_axes)):
             raise ValueError(f"`batch_axes` must be a tuple of ints. Received: {self!r}.")
@@ -260,6 +262,12 @@ def _split_layout(shape: tuple[int, ...], layout: Layout) -> KernelAxes:
     if layout.kind == "embedding":
         return KernelAxes(shape, (), (), last, before)
     blocks = layout.gates if layout.kind == "gates" else layout.groups
+    if blocks is None:
+        raise ValueError(
+            "`gates` must be given with a layout of kind 'gates'. Received: layout='gates' without it, "
+            f"shape={shape}, which does not tell it. Pass layout={{'kind': 'gates', 'gates': 4}} for LSTM "
+            "and ConvLSTM, 'gates': 3 for GRU; `keras_initx.initialize` reads it off the layer."
+        )
     if blocks == 1:
         return KernelAxes(shape, field, before, last, stride_out=stride)
     if shape[-1] % blocks:

@@ -2,13 +2,16 @@
 
 import contextlib
 import hashlib
+import random
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-__all__ = ["check_built", "slotted", "stream_seed", "transaction"]
+__all__ = ["check_built", "seeded", "slotted", "stream_seed", "transaction"]
 
 
 def check_built(model: Any) -> None:
@@ -47,6 +50,35 @@ def stream_seed(seed: int, path: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{path}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Starts Python's, NumPy's and Keras' global random generators from a seed, and puts them back.
+
+    >>> with seeded(7):
+    ...     first = random.random(), keras.random.uniform(())
+    >>> with seeded(7):
+    ...     again = random.random(), keras.random.uniform(())
+    >>> first[0] == again[0], bool(first[1] == again[1])
+    (True, True)
+
+    Args:
+        seed: A non-negative int below 2^31.
+    """
+    # Keras has `set_random_seed`, which sets all of these and more, but nothing to put them back with.
+    module: Any = sys.modules[keras.random.SeedGenerator.__module__]
+    name, keep = module.GLOBAL_SEED_GENERATOR, module.global_state
+    saved = random.getstate(), np.random.get_state(), keep.get_global_attribute(name)  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    keep.set_global_attribute(name, keras.random.SeedGenerator(seed, name=name))
+    try:
+        yield
+    finally:
+        random.setstate(saved[0])
+        np.random.set_state(saved[1])  # noqa: NPY002
+        keep.set_global_attribute(name, saved[2])
 
 
 def slotted(optimizer: Any) -> list[Any]:

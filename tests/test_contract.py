@@ -71,7 +71,7 @@ OWN_SHAPES = {
     "initx>ConvOrthogonal": SHAPES[2:],
     "initx>DeltaOrthogonal": SHAPES[2:],
     "initx>Dirac": SHAPES[2:],
-    "initx>GatewiseOrthogonal": [(6, 4), (3, 5, 8), (3, 3, 4, 8)],
+    "initx>GatewiseOrthogonal": [(6, 4), (3, 4, 12), (3, 3, 4, 8)],
     "initx>GlorotDepthwise": SHAPES[2:],
     "initx>GlorotGates": [(6, 4), (3, 5, 8), (3, 3, 4, 8)],
     "initx>GlorotTransposed": SHAPES[2:],

@@ -5,7 +5,9 @@ from typing import Any, TypedDict, Unpack
 
 import keras
 
+from keras_initx.fans import KernelAxes, Layout, split_kernel
 from keras_initx.initializers._base import PACKAGE, AxisAware
+from keras_initx.initializers._gates import count_gates
 from keras_initx.initializers._orthogonal import OrthogonalScaled
 from keras_initx.initializers._variance import GlorotScaled, HeScaled, LecunScaled
 
@@ -192,8 +194,28 @@ class LecunTransposed(_Recipe, LecunScaled):
         super().__init__(layout={"kind": "transposed", "strides": strides}, **options)
 
 
+class _Gates(_Recipe):
+    """Reads the number of gates off a shape that tells it, where it is not given."""
+
+    recurrent = False  # whether the kernel is that of the state, (*field, units, gates * units)
+
+    def __init__(self, gates: int | None = None, **options: Any) -> None:
+        super().__init__(layout=Layout("gates", gates=gates), **options)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"gates": None} | super().get_config()
+
+    def split(self, shape: Sequence[int]) -> KernelAxes:
+        """Returns the part that each axis of a kernel of this shape plays."""
+        if self.layout == Layout("gates") and self.input_axes is None and len(shape) > 1:
+            layout = Layout("gates", gates=count_gates(shape, self.recurrent))
+            return split_kernel(shape, layout=layout)
+        return super().split(shape)
+
+
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class GlorotGates(_Recipe, GlorotScaled):
+class GlorotGates(_Gates, GlorotScaled):
     """`GlorotScaled` for the fused kernels of LSTM, GRU and ConvLSTM: each gate with fans of its own.
 
     Law: Var W = 2 / (inputs + units), where Keras counts all gates as outputs and gives an LSTM of equal
@@ -206,44 +228,53 @@ class GlorotGates(_Recipe, GlorotScaled):
     1.0
 
     Args:
-        gates: 4 for LSTM and ConvLSTM, 3 for GRU.
+        gates: 4 for LSTM and ConvLSTM, 3 for GRU; None to take the one that divides the kernel's last axis.
+            Both do where the last axis is a multiple of 12, as in an LSTM of 48 units or a GRU of 64: give
+            `gates` there. `keras_initx.initialize` reads them off the layer.
         **options: Arguments of `GlorotScaled` but `layout`, by name.
 
     Raises:
-        ValueError: As in `GlorotScaled`; on a call, if the gates do not divide the kernel's last axis.
+        ValueError: As in `GlorotScaled`; on a call, if the gates do not divide the kernel's last axis, or it
+            does not tell them.
 
     Reference:
         As in `GlorotScaled`; the fans are those of `keras_initx.fans`.
     """
 
-    def __init__(self, gates: int = 4, **options: Unpack[Options]) -> None:
-        super().__init__(layout={"kind": "gates", "gates": gates}, **options)
+    def __init__(self, gates: int | None = None, **options: Unpack[Options]) -> None:
+        super().__init__(gates, **options)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class GatewiseOrthogonal(_Recipe, OrthogonalScaled):
+class GatewiseOrthogonal(_Gates, OrthogonalScaled):
     """`OrthogonalScaled` for the fused kernels of LSTM, GRU and ConvLSTM: an orthogonal matrix for each gate.
 
     Law: all singular values of each gate's matrix equal gain. Keras' default makes the rows of all gates
     together orthonormal, so that each gate's matrix has 1/4 (GRU: 1/3) of the variance and is no isometry.
     Choose it as `recurrent_initializer`.
 
-    >>> kernel = GatewiseOrthogonal(seed=1)((8, 32))
-    >>> gate = kernel[:, 16:24]
+    >>> kernel = GatewiseOrthogonal(seed=1)((8, 24))  # of a GRU: 24 is three times 8
+    >>> gate = kernel[:, 8:16]
     >>> bool(keras.ops.max(keras.ops.abs(keras.ops.transpose(gate) @ gate - keras.ops.eye(8))) < 1e-5)
     True
 
     Args:
-        gates: 4 for LSTM and ConvLSTM, 3 for GRU.
+        gates: 4 for LSTM and ConvLSTM, 3 for GRU; None to read them off a recurrent kernel, whose last axis
+            is gates * units and whose last but one is units. As a `kernel_initializer` give `gates`: another
+            kernel than a recurrent one tells them only where its last axis is no multiple of 12.
+            `keras_initx.initialize` reads them off the layer.
         **options: Arguments of `OrthogonalScaled` but `layout`, by name.
 
     Raises:
-        ValueError: As in `OrthogonalScaled`; on a call, if the gates do not divide the kernel's last axis.
+        ValueError: As in `OrthogonalScaled`; on a call, if the gates do not divide the kernel's last axis, or
+            the shape does not tell them.
 
     Reference:
         As in `OrthogonalScaled`; Henaff, Szlam and LeCun, 2016, "Recurrent orthogonal networks and
         long-memory tasks" (https://arxiv.org/abs/1602.06662), for orthogonal recurrent matrices.
     """
 
-    def __init__(self, gates: int = 4, **options: Any) -> None:
-        super().__init__(layout={"kind": "gates", "gates": gates}, **options)
+    recurrent = True
+
+    def __init__(self, gates: int | None = None, **options: Any) -> None:
+        super().__init__(gates, **options)

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_initx.initializers._base import PACKAGE, Seeded, call_seed, check_positive, draw
+from keras_initx.initializers._gates import count_gates
 from keras_initx.initializers._identity import IdentityScaled, split_matrix
 
 _LSTM, _GRU = 4, 3
@@ -36,16 +37,17 @@ class ChronoBias(Seeded):
 
     Args:
         max_timescale: Longest memory in steps, above 2.
-        gates: 4 for LSTM and ConvLSTM biases of shape (4 * units,), 3 for GRU biases of shape (3 * units,) or
-            (2, 3 * units), whose second row, the recurrent bias, is 0; None to take rank 1 for an LSTM and
-            rank 2 for a GRU. `GRU(reset_after=False)` has a bias of rank 1 and so needs `gates=3`.
+        gates: 4 for LSTM and ConvLSTM biases of shape (4 * units,), 3 for GRU biases of shape (2, 3 * units),
+            whose second row, the recurrent bias, is 0, or (3 * units,), as `GRU(reset_after=False)` has them;
+            None to read them off the shape. A multiple of 12 does not tell, as in an LSTM of 48 units: give
+            `gates` there. `keras_initx.initialize` reads them off the layer.
         seed: None, an int or a `keras.random.SeedGenerator`; None draws afresh at each call and follows
             `keras.utils.set_random_seed`.
 
     Raises:
         ValueError: If `max_timescale` is not above 2, or `gates` or `seed` not one of the above; on a call,
-            if the shape is no bias of that many gates, or the layer has `unit_forget_bias=True`, Keras'
-            default for LSTM layers, which fills the forget gate itself.
+            if the shape is no bias of that many gates or does not tell them, or the layer has
+            `unit_forget_bias=True`, Keras' default for LSTM layers, which fills the forget gate itself.
 
     Reference:
         Tallec and Ollivier, 2018, "Can recurrent neural networks warp time?",
@@ -93,16 +95,17 @@ class UniformGateBias(Seeded):
     0.5 1.0
 
     Args:
-        gates: 4 for LSTM and ConvLSTM biases of shape (4 * units,), 3 for GRU biases of shape (3 * units,) or
-            (2, 3 * units), whose second row, the recurrent bias, is 0; None to take rank 1 for an LSTM and
-            rank 2 for a GRU. `GRU(reset_after=False)` has a bias of rank 1 and so needs `gates=3`.
+        gates: 4 for LSTM and ConvLSTM biases of shape (4 * units,), 3 for GRU biases of shape (2, 3 * units),
+            whose second row, the recurrent bias, is 0, or (3 * units,), as `GRU(reset_after=False)` has them;
+            None to read them off the shape. A multiple of 12 does not tell, as in an LSTM of 48 units: give
+            `gates` there. `keras_initx.initialize` reads them off the layer.
         seed: None, an int or a `keras.random.SeedGenerator`; None draws afresh at each call and follows
             `keras.utils.set_random_seed`.
 
     Raises:
         ValueError: If `gates` or `seed` is not one of the above; on a call, if the shape is no bias of that
-            many gates, or the layer has `unit_forget_bias=True`, Keras' default for LSTM layers, which fills
-            the forget gate itself.
+            many gates or does not tell them, or the layer has `unit_forget_bias=True`, Keras' default for
+            LSTM layers, which fills the forget gate itself.
 
     Reference:
         Gu, Gulcehre, Paine, Hoffman and Pascanu, 2020, "Improving the gating mechanism of recurrent neural
@@ -139,7 +142,8 @@ class IRNN(IdentityScaled):
     step), and errors flow back through time unchanged. Choose it as `recurrent_initializer` of
     `SimpleRNN(units, activation="relu")` for long dependencies, with small input weights, such as
     `keras.initializers.RandomNormal(stddev=0.001)`; gains below 1 forget. It trains only with clipped
-    gradients and small steps. The fused kernel of an LSTM or GRU takes `IdentityScaled(layout="gates")`.
+    gradients and small steps. The fused kernel of an LSTM takes
+    `IdentityScaled(layout={"kind": "gates", "gates": 4})`, that of a GRU 3 gates.
 
     >>> layer = keras.layers.SimpleRNN(4, activation="relu", recurrent_initializer="initx>IRNN")
     >>> layer.build((None, 7, 3))
@@ -166,7 +170,8 @@ class IRNN(IdentityScaled):
         if axes.size(axes.inputs) != axes.size(axes.outputs):
             raise ValueError(
                 f"`shape` must be square for IRNN. Received: shape={tuple(shape)}. Use it as the "
-                '`recurrent_initializer` of a SimpleRNN; gated layers take `IdentityScaled(layout="gates")`.'
+                "`recurrent_initializer` of a SimpleRNN; an LSTM takes "
+                "IdentityScaled(layout={'kind': 'gates', 'gates': 4}), a GRU 3 gates."
             )
         return super().__call__(shape, dtype)
 
@@ -183,7 +188,7 @@ def _fill_gates(
     """Returns a bias whose forget (LSTM) or update (GRU) gate has the values of `sample(units, dtype)`."""
     shape = tuple(shape)
     _refuse_unit_forget_bias(shape)
-    gates = gates or (_GRU if len(shape) == 2 else _LSTM)
+    gates = gates or (count_gates(shape) if len(shape) == 1 else _GRU if len(shape) == 2 else _LSTM)
     _check_shape(shape, gates)
     if not math.prod(shape):
         return draw(lambda dtype: ops.zeros(shape, dtype), dtype)

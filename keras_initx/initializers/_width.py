@@ -26,9 +26,10 @@ class SmallInit(AxisAware):
     0.4
 
     Args:
-        width: The model's width d; None for the smaller of fan_in and fan_out, which is d in the attention,
-        the
-            feed-forward pair and the embedding of a Transformer.
+        width: The model's width d. None takes it from the model under `keras_initx.initialize`. On a layer by
+            itself None reads it off the kernel: the end of an attention kernel that is not heads, else the
+            smaller of inputs and outputs, which is d in the feed-forward pair. Give it in a head of fewer
+            than d outputs and in an embedding of fewer than d rows.
         gain: Positive factor of the standard deviation.
         layout: As in `RandomScaled`.
         seed: As in `RandomScaled`.
@@ -80,7 +81,7 @@ class WangInit(AxisAware):
 
     Args:
         layers: Number of Transformer layers L, at least 1.
-        width: The model's width d; None for the smaller of fan_in and fan_out, as in `SmallInit`.
+        width: The model's width d; None as in `SmallInit`.
         gain: Positive factor of the standard deviation.
         layout: As in `RandomScaled`.
         seed: As in `RandomScaled`.
@@ -219,6 +220,14 @@ class RandomWalk(AxisAware):
         return super().get_config() | {"activation": self.activation}
 
 
-def _model_width(initializer: AxisAware, shape: Sequence[int], width: int | None) -> float:
-    fans = initializer.split(shape).fans
-    return width or min(fans.fan_in, fans.fan_out) or 1
+def _model_width(initializer: AxisAware, shape: Sequence[int], width: int | None) -> int:
+    if width is not None:
+        return width
+    axes, kind = initializer.split(shape), initializer.layout and initializer.layout.kind
+    if kind == "embedding" or not axes.outputs:
+        return axes.size(axes.outputs or axes.field or axes.inputs) or 1
+    if not axes.field and sorted(map(len, (axes.inputs, axes.outputs))) == [1, 2]:
+        # Heads have two axes, the states one; grouped keys and values have fewer outputs than that.
+        return axes.size(axes.inputs if len(axes.inputs) == 1 else axes.outputs) or 1
+    blocks = axes.size(axes.batch) if kind in ("conv", "depthwise") else 1  # groups and channels side by side
+    return min(axes.size(axes.inputs), axes.size(axes.outputs)) * blocks or 1

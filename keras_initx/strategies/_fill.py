@@ -12,7 +12,7 @@ __all__ = ["fill", "sample_std"]
 _SAMPLE = 2**16  # entries that the std of a large kernel is measured on
 
 
-def fill(variable: Any, initializer: Any, update: Callable[..., None]) -> None:
+def fill(variable: Any, initializer: Any, update: Callable[..., None], traced: bool = True) -> None:
     """Draws a variable's new value, in its own shape and dtype, and assigns it.
 
     On JAX a variable that is sharded over devices is drawn shard by shard: none ever holds the whole.
@@ -21,13 +21,14 @@ def fill(variable: Any, initializer: Any, update: Callable[..., None]) -> None:
         variable: The variable.
         initializer: What draws it.
         update: Assigns to a variable what a function makes of its value.
+        traced: Whether JAX may trace the initializer, which global generators of random numbers do not allow.
     """
 
     def draw() -> Any:
         return initializer(tuple(variable.shape), dtype=variable.dtype)
 
     sharding = getattr(variable.value, "sharding", None) if keras.backend.backend() == "jax" else None
-    if sharding is None or sharding.is_fully_replicated:
+    if sharding is None or sharding.is_fully_replicated or not traced:
         update(variable, lambda _: draw())
         return
     import jax

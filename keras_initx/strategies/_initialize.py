@@ -5,29 +5,21 @@ import functools
 import numbers
 import random
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_initx.initializers import get
-from keras_initx.state import check_built, slotted, stream_seed, transaction
-from keras_initx.strategies._fill import fill, sample_std
+from keras_initx.state import check_built, slotted, transaction
+from keras_initx.strategies._drawing import Drawing
+from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, configure, describe
-from keras_initx.strategies._report import FROZEN, InitReport, InitRow
-from keras_initx.walk import (
-    KernelSite,
-    Weight,
-    iter_kernels,
-    iter_weights,
-    matches,
-    matching,
-    own_initializer,
-    select,
-)
+from keras_initx.strategies._plan import Draw, Plan, describe
+from keras_initx.strategies._report import InitReport
+from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
 
 __all__ = ["initialize"]
 
-_UNKNOWN = "its layer does not tell its initializer: left as it is"
 Update = Callable[..., None]
 
 
@@ -44,10 +36,12 @@ def initialize(
 ) -> InitReport:
     """Draws the weights of a built model anew, in place, with the true fans of each layer.
 
-    Kernels are drawn by the initializer or strategy; biases, scales and moving statistics by their layers'
-    own initializers, so that a trained model starts over. Each variable has a stream of random numbers of its
+    Kernels are drawn by the initializer or strategy; all other weights by what their layers drew them with
+    when they were built, so that a trained model starts over. A weight of which nothing tells that stays:
+    there is a warning, and its path is in `report.kept`. Each variable has a stream of random numbers of its
     own, from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's
-    draw. The slots of a compiled model's optimizer are set back, its learning rate stays.
+    draw. Functions that draw from the global generators of Keras, NumPy or Python follow the seed, too. The
+    slots of a compiled model's optimizer are set back, its learning rate stays.
 
     >>> import keras
     >>> model = keras.Sequential([keras.layers.Input((8, 8, 64)), keras.layers.DepthwiseConv2D(3, name="dw")])
@@ -85,7 +79,7 @@ def initialize(
     seed = _check_seed(seed)
     scheme = None if initializer is None else resolve(initializer)
     sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
-    weights = [*sites, *iter_weights(model, sites)]
+    weights: list[Any] = [*sites, *iter_weights(model, sites)]
     scope = select(weights, include, exclude)
     replaced = {pattern: None if i is None else get(i) for pattern, i in (overrides or {}).items()}
     for pattern in replaced:
@@ -93,15 +87,17 @@ def initialize(
     plan = _plan(
         scheme, model, [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))]
     )
-    rows, reset = [], False
+    reset = False
     with transaction() if transactional else _without_undo() as update:
-        for weight in scope:
-            draw, note = _choose(weight, scheme, plan, replaced, frozen)
-            rows.append(_draw(weight, draw, note, seed, update))
+        drawing = Drawing(plan, replaced, frozen, seed, model_width(sites), update)
+        rows = tuple(drawing.row(weight) for weight in scope)
         if any(row.initializer for row in rows):
             reset = _reset_optimizer(model, update)
     name = initializer if isinstance(initializer, str) else describe(scheme) if scheme else "each layer's own"
-    return InitReport(tuple(rows), name, seed, reset, time.perf_counter() - started)
+    report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
+    if report.kept:
+        warnings.warn(_told(report.kept), stacklevel=2)
+    return report
 
 
 def resolve(scheme: Any) -> Any:
@@ -127,6 +123,15 @@ def resolve(scheme: Any) -> Any:
     )
 
 
+def _told(kept: tuple[str, ...]) -> str:
+    paths = ", ".join(f"`{path}`" for path in kept[:6]) + (", ..." if len(kept) > 6 else "")
+    return (
+        f"`initialize` left {len(kept)} weights as they are, trained or not, for nothing tells their initial "
+        f"values: {paths}. Give them an initializer by `overrides`, or their layer a `get_config` that "
+        "returns all arguments of its `__init__`."
+    )
+
+
 def _check_seed(seed: Any) -> int:
     if seed is None:
         return random.randint(0, 2**31 - 1)
@@ -141,46 +146,6 @@ def _plan(scheme: Any, model: Any, sites: list[KernelSite]) -> Plan:
     if hasattr(scheme, "plan"):
         return scheme.plan(tuple(sites), model)
     return {site: Draw(scheme) for site in sites if site.fans}
-
-
-def _choose(
-    weight: KernelSite | Weight, scheme: Any, plan: Plan, replaced: Mapping[str, Any], frozen: bool
-) -> tuple[Draw | None, str]:
-    """Returns what draws a weight, or None and the reason for leaving it."""
-    if not (weight.layer.trainable or frozen):
-        return None, FROZEN
-    if weight.skip:
-        return None, f"{weight.skip}: left as it is"
-    own = own_initializer(weight) if isinstance(weight, KernelSite) else weight.initializer
-    override = [pattern for pattern in replaced if matches(weight, pattern)]
-    if override and replaced[override[-1]] is not None:
-        return Draw(replaced[override[-1]]), ""
-    if not override and isinstance(weight, KernelSite) and weight in plan:
-        return plan[weight], "; ".join(filter(None, (weight.note, plan[weight].note)))
-    if isinstance(weight, KernelSite) and not weight.fans and scheme is not None and weight.role == "other":
-        return None, f"{weight.note}; left as it is"
-    return (Draw(own, as_is=True), "") if own is not None else (None, _UNKNOWN)
-
-
-def _draw(weight: KernelSite | Weight, draw: Draw | None, note: str, seed: int, update: Update) -> InitRow:
-    shape = tuple(weight.kernel.shape)
-    fans = weight.fans if isinstance(weight, KernelSite) else None
-    if draw is None:
-        return InitRow(weight.path, weight.role, shape, fans=fans, note=note)
-    stream = stream_seed(seed, draw.stream or weight.path)
-    try:
-        site = weight if isinstance(weight, KernelSite) and fans and not draw.as_is else None
-        configured = configure(draw.initializer, site, stream)
-        fill(weight.kernel, configured, update)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{weight.path}` (role {weight.role}, shape {shape}) cannot be drawn by "
-            f"{describe(draw.initializer)}: {error} "
-            "Exclude it, or give it another initializer by `overrides`."
-        ) from error
-    std = sample_std(weight.kernel) if fans else None  # of kernels: it costs more than drawing a bias
-    label = describe(draw.initializer)
-    return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
 
 
 def _reset_optimizer(model: Any, update: Update) -> bool:

@@ -1,13 +1,16 @@
 """What passes between a strategy and `initialize`: for each kernel, what draws it."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
 
+from keras_initx.fans import Layout
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
+from keras_initx.state import seeded
 from keras_initx.walk import KernelSite
 
 __all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
@@ -67,13 +70,22 @@ def fits_fans(initializer: Any) -> Any:
     return initializer
 
 
-def configure(initializer: Any, site: KernelSite | None, seed: int) -> Any:
+def configure(
+    initializer: Any,
+    site: KernelSite | None,
+    seed: int,
+    layout: Layout | None = None,
+    width: int | None = None,
+) -> Any:
     """Returns the initializer with a seed and, given a site, with the site's true fans.
 
     Args:
-        initializer: A template. A layout or axes of its own stay.
+        initializer: A template. A layout or axes of its own stay, completed where its layout only names the
+            kind that the kernel has.
         site: The kernel, or None to leave layout and axes alone.
         seed: The seed.
+        layout: Layout of the layer's fused gates, for a bias.
+        width: Width of the model at the kernel, for laws that ask for it.
 
     Returns:
         A new initializer; the template itself where it is a plain function.
@@ -83,14 +95,43 @@ def configure(initializer: Any, site: KernelSite | None, seed: int) -> Any:
         return initializer
     config: dict[str, Any] = initializer.get_config()
     changes: dict[str, Any] = {"seed": seed} if "seed" in config else {}
-    free = config.get("layout", "none") is None and config.get("input_axes") is None
-    if site is not None and free:
+    layout = site.layout if site is not None else layout
+    if "input_axes" not in config:  # a law of biases, or of what a kernel generates
+        if layout is not None and layout.gates and config.get("gates", 0) is None:
+            changes["gates"] = layout.gates
+    elif site is not None and config["input_axes"] is None and _is_free(initializer, site):
         if site.axes:
             changes |= {"input_axes": list(site.axes[0]), "output_axes": list(site.axes[1])}
-        elif site.layout is not None:
-            changes |= {"layout": site.layout.to_dict()}
+        elif layout is not None:
+            changes["layout"] = layout.to_dict()
+    if width is not None and config.get("width", 0) is None:
+        changes["width"] = width
+    told = changes.pop("layout", None) if "layout" not in config else None  # a recipe keeps it for itself
     nested = {name: _seeded(value, seed) for name, value in config.items() if _is_initializer(value)}
-    return type(initializer).from_config(config | nested | changes) if changes or nested else initializer
+    if changes or nested or told:
+        initializer = type(initializer).from_config(config | nested | changes)
+    if told is not None:
+        initializer.layout = layout
+    return initializer
+
+
+def _is_free(initializer: Any, site: KernelSite) -> bool:
+    """Whether an initializer's layout may be the layer's: it has none, or says no more than the kind."""
+    own = getattr(initializer, "layout", "none")
+    return own is None or (site.layout is not None and own == Layout(site.layout.kind))
+
+
+@functools.cache
+def _defaults(cls: Any) -> dict[str, Any]:
+    with seeded(0):  # Keras takes a number from Python's generator for each initializer without a seed
+        try:
+            return cls().get_config()
+        except TypeError:  # an initializer without total defaults
+            return {}
+
+
+def _short(value: Any) -> Any:
+    return value["class_name"] if isinstance(value, Mapping) and "class_name" in value else value
 
 
 def _is_initializer(value: Any) -> bool:
@@ -107,12 +148,9 @@ def describe(initializer: Any) -> str:
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)
     name, config = type(initializer).__name__, initializer.get_config()
-    try:
-        defaults = type(initializer)().get_config()
-    except TypeError:  # an initializer without total defaults
-        defaults = {}
+    defaults = _defaults(type(initializer))
     shown = {
-        key: f"{value:.4g}" if isinstance(value, float) else value
+        key: f"{value:.4g}" if isinstance(value, float) else _short(value)
         for key, value in config.items()
         if key not in ("seed", "layout", "input_axes", "output_axes") and value != defaults.get(key)
     }

@@ -5,9 +5,10 @@ from typing import Any
 
 from keras_initx.fans import Fans
 
-__all__ = ["FROZEN", "InitReport", "InitRow"]
+__all__ = ["FROZEN", "UNKNOWN", "InitReport", "InitRow"]
 
 FROZEN = "frozen: left as it is"
+UNKNOWN = "nothing tells its initial value: left as it is"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +61,14 @@ class InitReport:
         """Multipliers of learning rates that are not 1, by path."""
         return {row.path: row.learning_rate for row in self.rows if row.learning_rate != 1}
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Paths of the weights that were left as they were because nothing tells their initial values."""
+        return tuple(row.path for row in self.rows if row.note.endswith(UNKNOWN))
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as dicts, tuples and numbers."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"kept": self.kept}
 
     def __str__(self) -> str:
         """Formats the kernels as an aligned table, and counts the rest."""

@@ -180,7 +180,7 @@ def register(
     """Teaches `iter_kernels` the kernels of a class of layers, and of its subclasses.
 
     The layer counts as one step of the model: the trace does not look inside. Without this, the kernels of a
-    class that Keras does not know are reported and left alone.
+    class that Keras does not know are reported, and drawn as the layer draws them.
 
     `initialize` needs the kernels. `calibrate` and `preactivation_std` also need the pre-activations, each
     linear in its kernel and bias: `linear=True` where that is the layer's output, `call` to show others.

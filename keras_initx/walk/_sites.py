@@ -92,7 +92,7 @@ class KernelSite(Position):
         """Matrices that the kernel holds: gates, heads of a batch axis, groups, depthwise channels."""
         if self.layout is None:
             return 1
-        return {"gates": self.layout.gates, "conv": self.layout.groups}.get(self.layout.kind, 1)
+        return {"gates": self.layout.gates, "conv": self.layout.groups}.get(self.layout.kind) or 1
 
 
 def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:

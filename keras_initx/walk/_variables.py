@@ -1,12 +1,13 @@
 """The weights of a model that are no kernels: biases, statistics, slopes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import layers
 
+from keras_initx.fans import Layout
 from keras_initx.walk._kernels import einsum_axes, rule_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._sites import KernelSite, initializer_of
@@ -28,6 +29,7 @@ class Weight:
         initializer: What its layer draws it with: a Keras initializer, or a function of shape and dtype; None
             when the layer does not tell.
         skip: As in `KernelSite`.
+        layout: For the bias of fused gates, the layout of the layer's kernel; None for all others.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Weight:
     kernel: Any
     initializer: Any
     skip: str = ""
+    layout: Layout | None = None
 
 
 def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
@@ -50,19 +53,22 @@ def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
     """
     seen = {id(site.kernel) for site in sites}
     skips = {id(site.layer): site.skip for site in sites}
+    gates = {id(site.layer): site.layout for site in sites if site.layout and site.layout.gates}
     paths = layer_paths(model)
     for layer in model._flatten_layers():
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
             if id(variable) in seen or id(layer) not in paths:
                 continue
             seen.add(id(variable))
+            role = _role(variable.name)
             yield Weight(
                 path=f"{paths[id(layer)]}/{variable.name}".removeprefix("/"),
-                role=_role(variable.name),
+                role=role,
                 layer=layer,
                 kernel=variable,
                 initializer=_draw_of(layer, variable),
                 skip=skips.get(id(layer), ""),
+                layout=gates.get(id(layer)) if role == "bias" else None,
             )
 
 
@@ -96,9 +102,9 @@ def _role(name: str) -> str:
 def _draw_of(layer: Any, variable: Any) -> Any:
     found = initializer_of(layer, variable)
     if variable.name == "bias" and isinstance(layer, layers.LSTMCell) and layer.unit_forget_bias:
-        return _unit_forget_bias(found)
+        return UnitForgetBias(found)
     if variable.name == "bias" and _convolutional(layer) and layer.unit_forget_bias:
-        return _unit_forget_bias(found)
+        return UnitForgetBias(found)
     return found
 
 
@@ -107,16 +113,20 @@ def _convolutional(layer: Any) -> bool:
     return base is not None and base.__name__ == "ConvLSTMCell"
 
 
-def _unit_forget_bias(initializer: Any) -> Callable[..., Any]:
+class UnitForgetBias(keras.initializers.Initializer):
     """What Keras draws the bias of an LSTM with: ones for the forget gate, the second of four."""
 
-    def unit_forget_bias(shape: Any, dtype: Any = None) -> Any:
+    def __init__(self, initializer: Any) -> None:
+        self.initializer = keras.initializers.get(initializer)
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
         units = shape[0] // 4
         parts = (
-            initializer((units,), dtype),
+            self.initializer((units,), dtype),
             keras.ops.ones((units,), dtype),
-            initializer((2 * units,), dtype),
+            self.initializer((2 * units,), dtype),
         )
         return keras.ops.concatenate(parts)
 
-    return unit_forget_bias
+    def get_config(self) -> dict[str, Any]:
+        return {"initializer": keras.saving.serialize_keras_object(self.initializer)}

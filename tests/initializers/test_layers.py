@@ -157,10 +157,11 @@ def test_each_gate_keeps_the_variance(kind, law, rng):
 @pytest.mark.parametrize("law", LAWS)
 def test_convolutional_lstm_gates_keep_the_variance(law):
     cls, promise = LAWS[law]
-    layer = layers.ConvLSTM2D(32, 3, kernel_initializer=cls(layout="gates", distribution="normal", seed=1))
+    gates = {"kind": "gates", "gates": 4}
+    layer = layers.ConvLSTM2D(32, 3, kernel_initializer=cls(layout=gates, distribution="normal", seed=1))
     layer.build((None, 4, 8, 8, 32))
     kernel = array(layer.cell.kernel)
-    assert compute_fans(kernel.shape, layout="gates").to_dict() == {"fan_in": 288, "fan_out": 288}
+    assert compute_fans(kernel.shape, layout=gates).to_dict() == {"fan_in": 288, "fan_out": 288}
     assert math.isclose(
         kernel.var() * 288, promise(288, 288), rel_tol=4 * math.sqrt(2 / kernel.size)
     )  # an output sums 288 entries

@@ -68,7 +68,7 @@ def test_reflections_have_the_haar_distribution(monkeypatch):
     ("shape", "layout"),
     [
         ((64, 512), None),
-        ((64, 256), "gates"),
+        ((64, 256), {"kind": "gates", "gates": 4}),
         ((3, 3, 16, 1), "depthwise"),
         ((3, 3, 4, 64), {"kind": "conv", "groups": 4}),
         ((4, 4, 16, 32), {"kind": "transposed", "strides": 2}),
@@ -82,7 +82,7 @@ def test_preserved_norm_gives_the_true_fans_unit_variance(shape, layout):
 
 
 def test_each_gate_gets_an_orthogonal_matrix():
-    kernel = matrix(OrthogonalScaled(layout="gates", seed=5), (32, 128))
+    kernel = matrix(OrthogonalScaled(layout={"kind": "gates", "gates": 4}, seed=5), (32, 128))
     for gate in np.split(kernel, 4, axis=1):
         assert_semi_orthogonal(gate)
 

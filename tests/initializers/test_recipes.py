@@ -69,6 +69,46 @@ def test_gates_have_fans_and_orthogonal_matrices_of_their_own(layer, gates):
         np.testing.assert_allclose(gate @ gate.T, np.eye(60), atol=1e-5)
 
 
+RECURRENT = {
+    "lstm": (lambda u, i: layers.LSTM(u, recurrent_initializer=i), (5, 3), 4),
+    "gru": (lambda u, i: layers.GRU(u, recurrent_initializer=i), (5, 3), 3),
+    "conv lstm": (lambda u, i: layers.ConvLSTM1D(u, 3, recurrent_initializer=i), (5, 9, 3), 4),
+}
+
+
+@pytest.mark.parametrize("units", [6, 16, 12])  # 3 * 16 and 4 * 12 are equal: the units must tell
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_kernel_tells_its_gates(kind, units):
+    build, shape, gates = RECURRENT[kind]
+    layer = build(units, "initx>GatewiseOrthogonal")
+    layer.build((None, *shape))
+    kernel = array(layer.cell.recurrent_kernel).reshape(-1, gates * units)
+    for gate in np.split(kernel, gates, axis=1):
+        np.testing.assert_allclose(gate.T @ gate, np.eye(units), atol=1e-5)
+
+
+@pytest.mark.parametrize(("units", "cls", "gates"), [(50, layers.LSTM, 4), (65, layers.GRU, 3)])
+def test_an_input_kernel_that_one_number_divides_tells_its_gates(units, cls, gates):
+    layer = cls(units, kernel_initializer="initx>GlorotGates")
+    layer.build((None, 5, 150))
+    assert_variance(array(layer.cell.kernel), 2 / (150 + units))
+
+
+@pytest.mark.parametrize("recipe", [initx.GlorotGates, initx.GatewiseOrthogonal])
+@pytest.mark.parametrize(("cls", "units"), [(layers.LSTM, 48), (layers.GRU, 64)])
+def test_an_input_kernel_that_both_divide_is_refused_until_it_is_told(recipe, cls, units):
+    with pytest.raises(ValueError, match=r"192 is 4 gates of 48 units and 3 of 64. Pass gates=4 .* gates=3 "):
+        cls(units, kernel_initializer=recipe()).build((None, 5, 5))
+    told = cls(units, kernel_initializer=recipe(gates=192 // units))
+    told.build((None, 5, 5))
+    assert tuple(told.cell.kernel.shape) == (5, 192)
+
+
+def test_a_kernel_that_neither_number_divides_is_refused():
+    with pytest.raises(ValueError, match="neither 4 nor 3 divides 10"):
+        initx.GatewiseOrthogonal()((3, 10))
+
+
 def test_config_has_the_recipes_option_and_no_layout():
     assert "layout" not in initx.HeDepthwise().get_config()
     config = initx.HeTransposed(strides=(2, 1), activation="gelu").get_config()

@@ -70,14 +70,14 @@ def test_gate_that_keeps_the_state_in_keras_is_the_one_filled(law):
     np.testing.assert_allclose(array(state)[0], z, rtol=1e-5)
 
     layer = layers.LSTM(
-        6,
+        8,
         kernel_initializer="zeros",
         recurrent_initializer="zeros",
         bias_initializer=law(seed=1),
         unit_forget_bias=False,
         return_state=True,
     )
-    carry = layer(np.zeros((1, 1, 2)), initial_state=[ops.zeros((1, 6)), ops.ones((1, 6))])[2]
+    carry = layer(np.zeros((1, 1, 2)), initial_state=[ops.zeros((1, 8)), ops.ones((1, 8))])[2]
     f = lstm_gates(layer.cell.bias)[1]
     np.testing.assert_allclose(array(carry)[0], 1 / (1 + np.exp(-f)), rtol=1e-5)
 
@@ -121,13 +121,40 @@ def test_unit_forget_bias_is_refused(law, units, gates):
 @BOTH
 @pytest.mark.parametrize(
     ("shape", "gates"),
-    [((10,), None), ((10,), 3), ((2, 10), None), ((3, 9), None), ((2, 8), 4), ((), None), ((2, 2, 12), None)],
+    [((10,), 4), ((10,), 3), ((2, 10), None), ((3, 9), None), ((2, 8), 4), ((), None), ((2, 2, 12), None)],
 )
 def test_shape_that_is_no_bias_is_refused(law, shape, gates):
     with pytest.raises(
         ValueError, match=r"`shape` must be that of a bias of [34] gates, .*Received: shape=\("
     ):
         law(gates=gates)(shape)
+
+
+@BOTH
+@pytest.mark.parametrize("units", [7, 9])  # 3 * 7 and 3 * 9 are no LSTM's
+def test_a_gru_without_reset_after_has_its_update_gate_filled(law, units):
+    layer = layers.GRU(units, bias_initializer=law(seed=1), reset_after=False)
+    layer.build((None, 5, 3))
+    assert np.all(array(layer.cell.bias)[:units])
+    assert not np.any(array(layer.cell.bias)[units:])
+
+
+@BOTH
+def test_a_bias_that_an_lstm_and_a_gru_could_have_is_refused_until_it_is_told(law):
+    for gates, cls, options in [
+        (3, lambda **o: layers.GRU(8, **o), {"reset_after": False}),
+        (4, lambda **o: layers.LSTM(6, **o), {"unit_forget_bias": False}),
+    ]:
+        with pytest.raises(ValueError, match=r"24 is 4 gates of 6 units and 3 of 8. Pass gates=4 .*gates=3 "):
+            cls(bias_initializer=law(), **options).build((None, 5, 3))
+        layer = cls(bias_initializer=law(gates=gates), **options)
+        layer.build((None, 5, 3))
+        filled = array(layer.cell.bias).reshape(gates, -1).any(axis=1)
+        np.testing.assert_array_equal(
+            filled, [True, False, False] if gates == 3 else [True, True, False, False]
+        )
+    with pytest.raises(ValueError, match="neither 4 nor 3 divides 10"):
+        law()((10,))
 
 
 @BOTH

@@ -185,24 +185,26 @@ def test_lora_and_quantized_kernels_are_left_with_a_reason():
             np.testing.assert_array_equal(value, by_name(model)[name])
 
 
-def test_an_unknown_layer_is_a_row_and_is_reset_by_its_own_initializer_only():
+@pytest.mark.parametrize("scheme", ["by_role", "initx>HeScaled", None])
+def test_an_unknown_layer_is_a_row_and_is_reset_by_its_own_initializer_only(scheme):
     class Odd(layers.Layer):
         def build(self, shape):
-            self.mixing_initializer = keras.initializers.Constant(3.0)
-            self.mixing = self.add_weight(shape=(shape[-1], 4), name="mixing", initializer="zeros")
+            self.mixing_initializer = keras.initializers.Constant(3.0)  # a name that misleads
+            self.mixing = self.add_weight(shape=(shape[-1], 4), name="mixing", initializer="ones")
 
         def call(self, inputs):
             return inputs @ self.mixing
 
     model = keras.Sequential([layers.Input((6,)), Odd(name="odd"), layers.Dense(2, name="head")])
-    report = initx.initialize(model, "by_role", seed=1)
+    model.get_layer("odd").mixing.assign(np.full((6, 4), 9.0))
+    report = initx.initialize(model, scheme, seed=1)
     row = next(row for row in report.rows if row.path == "odd/mixing")
-    assert "walk.register" in row.note
+    assert row.initializer == "Ones()"
     assert row.std is None
-    assert "odd/mixing" in str(report)
-    assert (by_name(model)["odd/mixing"] == 0).all()
-    initx.initialize(model, None, seed=1)
-    assert (by_name(model)["odd/mixing"] == 3).all()
+    assert (by_name(model)["odd/mixing"] == 1).all()
+    if scheme == "by_role":
+        assert "walk.register; drawn by its layer's own" in row.note
+        assert "odd/mixing" in str(report)
 
 
 def test_the_optimizers_slots_start_over_and_its_learning_rate_stays(rng):

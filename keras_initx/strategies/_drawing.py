@@ -1,0 +1,124 @@
+"""What becomes of each weight: what draws it, or why it stays, and the draw itself."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_initx.state import seeded, stream_seed
+from keras_initx.strategies._fill import fill, sample_std
+from keras_initx.strategies._fresh import Origins, is_adapted
+from keras_initx.strategies._plan import Draw, Plan, configure, describe
+from keras_initx.strategies._report import FROZEN, UNKNOWN, InitRow
+from keras_initx.walk import KernelSite, Weight, matches
+
+__all__ = ["Drawing"]
+
+_ADAPTED = "adapted to data: left as it is"
+_FREE = "does not follow the seed: its draws differ from call to call"
+_FIXED = "draws the same for every seed"
+_TRUSTED = ("keras", "keras_initx")  # packages whose initializers draw by the seed of their config alone
+
+
+@dataclasses.dataclass
+class Drawing:
+    """One call of `initialize`.
+
+    Attributes:
+        plan: What draws each kernel.
+        replaced: What draws the weights of a pattern or role instead; None for their layers' own.
+        frozen: Whether layers that are not trainable are drawn, too.
+        seed: The seed of all streams.
+        width: From a kernel to the width of the model there.
+        update: Assigns to a variable what a function makes of its value.
+    """
+
+    plan: Plan
+    replaced: Mapping[str, Any]
+    frozen: bool
+    seed: int
+    width: Callable[[KernelSite], int | None]
+    update: Callable[..., None]
+
+    def __post_init__(self) -> None:
+        self._origins = Origins(self.seed)
+        self._remarks: dict[int, str] = {}
+
+    def row(self, weight: KernelSite | Weight) -> InitRow:
+        """Draws a weight, or leaves it, and tells which."""
+        draw, note = self._choose(weight)
+        shape = tuple(weight.kernel.shape)
+        fans = weight.fans if isinstance(weight, KernelSite) else None
+        if draw is None:
+            return InitRow(weight.path, weight.role, shape, fans=fans, note=note)
+        try:
+            remark = self._draw(weight, draw)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{weight.path}` (role {weight.role}, shape {shape}) cannot be drawn by "
+                f"{describe(draw.initializer)}: {error} "
+                "Exclude it, or give it another initializer by `overrides`."
+            ) from error
+        std = sample_std(weight.kernel) if fans else None  # of kernels: it costs more than drawing a bias
+        note = "; ".join(filter(None, (note, remark)))
+        label = describe(draw.initializer)
+        return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
+
+    def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
+        """Returns what draws a weight, or None and the reason for leaving it."""
+        if not (weight.layer.trainable or self.frozen):
+            return None, FROZEN
+        if weight.skip:
+            return None, f"{weight.skip}: left as it is"
+        override = [pattern for pattern in self.replaced if matches(weight, pattern)]
+        if override and self.replaced[override[-1]] is not None:
+            return Draw(self.replaced[override[-1]]), ""
+        if not override and isinstance(weight, KernelSite) and weight in self.plan:
+            draw = self.plan[weight]
+            return draw, "; ".join(filter(None, (weight.note, draw.note)))
+        if is_adapted(weight):
+            return None, _ADAPTED
+        own, note = self._origins.of(weight), weight.note if isinstance(weight, KernelSite) else ""
+        if own is None:
+            return None, "; ".join(filter(None, (note, UNKNOWN)))
+        unknown = weight.role == "other" and note and self.plan
+        return Draw(own, as_is=True), f"{note}; drawn by its layer's own" if unknown else ""
+
+    def _draw(self, weight: KernelSite | Weight, draw: Draw) -> str:
+        """Draws a weight; returns what to know of the numbers."""
+        known = isinstance(weight, KernelSite) and weight.fans and not draw.as_is
+        site = weight if known and isinstance(weight, KernelSite) else None
+        layout, width = None if draw.as_is else weight.layout, self.width(site) if site else None
+        stream = stream_seed(self.seed, draw.stream or weight.path)
+        if _is_trusted(draw.initializer):
+            fill(weight.kernel, configure(draw.initializer, site, stream, layout, width), self.update)
+            return ""
+
+        def drawn(seed: int, shape: Any, dtype: Any) -> Any:
+            with seeded(seed):
+                return configure(draw.initializer, site, seed, layout, width)(shape, dtype=dtype)
+
+        if id(draw.initializer) not in self._remarks:
+            shape, dtype = tuple(weight.kernel.shape), weight.kernel.dtype
+            first, other, again = (drawn(seed, shape, dtype) for seed in (stream, stream ^ 1, stream))
+            self._remarks[id(draw.initializer)] = (
+                _FIXED if _equal(first, other) else "" if _equal(first, again) else _FREE
+            )
+        fill(weight.kernel, lambda shape, dtype: drawn(stream, shape, dtype), self.update, traced=False)
+        return self._remarks[id(draw.initializer)]
+
+
+def _is_trusted(initializer: Any) -> bool:
+    """Whether the seed of its config is all that an initializer draws by."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return False
+    package = type(initializer).__module__.partition(".")[0]
+    nested = [v for v in vars(initializer).values() if isinstance(v, keras.initializers.Initializer)]
+    return package in _TRUSTED and all(map(_is_trusted, nested))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    one, other = (keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")) for value in (one, other))
+    return bool(np.array_equal(one, other, equal_nan=True))
