@@ -123,7 +123,7 @@ def test_each_layer_of_keras_starts_over(name):
     assert model.weights
     perturb(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         report = initx.initialize(model, None, seed=0)
     assert report.kept == ()
     assert all(row.initializer for row in report.rows)
@@ -225,7 +225,7 @@ def test_layers_of_ones_own_start_over_too(scheme):
     model, new = mine(), mine()
     perturb(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         report = initx.initialize(model, scheme, seed=0)
     assert report.kept == ()
     # The one Dense kernel is what the scheme is for: all else is the layers' own.
@@ -300,13 +300,13 @@ class Carried(layers.Layer):
 
     def __init__(self, values, **options):
         super().__init__(**options)
-        self.values = keras.Variable(np.asarray(values, "float32"), name="values")
+        self.learned = keras.Variable(np.asarray(values, "float32"), name="learned")
 
     def call(self, inputs):
-        return inputs * self.values
+        return inputs * self.learned
 
     def get_config(self):
-        return super().get_config() | {"values": array(self.values).tolist()}
+        return super().get_config() | {"values": array(self.learned).tolist()}
 
 
 def test_what_nothing_tells_is_left_and_said():
@@ -321,11 +321,11 @@ def test_what_nothing_tells_is_left_and_said():
     perturb(model)
     before = [array(v) for v in model.weights]
     with pytest.warns(
-        UserWarning, match="left 3 weights as they are.*`a`, `a/bias`, `b/values`.*`overrides`"
+        UserWarning, match="left 3 weights as they are.*`a`, `a/bias`, `b/learned`.*`overrides`"
     ) as caught:
         report = initx.initialize(model, None, seed=0)
     assert caught[0].filename == __file__
-    assert report.kept == ("a", "a/bias", "b/values")
+    assert report.kept == ("a", "a/bias", "b/learned")
     for variable, value in list(zip(model.weights, before, strict=True))[:3]:
         np.testing.assert_array_equal(array(variable), value)
     cured = initx.initialize(model, None, seed=0, overrides={"a": "he_normal", "b": "ones"})
