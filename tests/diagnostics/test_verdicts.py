@@ -333,6 +333,7 @@ def test_a_model_is_named_for_each_strategy():
     assert set(MADE_FOR) >= set(initx.strategies.STRATEGIES)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("strategy", MADE_FOR)
 def test_what_a_strategy_means_to_do_is_no_fault(strategy):
     scheme = initx.strategies.MuP(base=transformer()) if strategy == "MuP" else strategy
