@@ -69,7 +69,7 @@ def run(code, *processes, backend="tensorflow", flags=""):
         for arguments in processes or [()]
     ]
     try:
-        outputs = [process.communicate(timeout=300) for process in started]
+        outputs = [process.communicate(timeout=600) for process in started]
     finally:
         for process in started:
             process.kill()
