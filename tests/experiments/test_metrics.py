@@ -110,14 +110,14 @@ def test_bounds_hold_for_random_predictions():
             y = y.argmax(axis=-1)[:, None]
         elif name in ("IoU", "MeanIoU"):
             y, p = y.argmax(axis=-1), p.argmax(axis=-1)
-        metric.update_state(y, p)
+        metric.update_state(*map(keras.ops.convert_to_tensor, (y, p)))
         value = float(np.mean(keras.ops.convert_to_numpy(metric.result())))
         assert (-math.inf if fact.lower is None else fact.lower) - 1e-6 <= value, name
         assert value <= (math.inf if fact.upper is None else fact.upper) + 1e-6, name
 
 
 def recall_of_a_user(y_true, y_pred):
-    return keras.ops.mean(y_true * y_pred)
+    return keras.ops.mean(keras.ops.multiply(y_true, y_pred))
 
 
 class Decibels(keras.metrics.MeanSquaredError):
