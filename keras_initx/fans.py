@@ -166,8 +166,6 @@ def compute_fans(
 
     >>> compute_fans((3, 3, 16, 32))
     Fans(fan_in=144, fan_out=288)
-    >>> compute_fans((3, 3, 64, 1), layout="depthwise")
-    Fans(fan_in=9, fan_out=9)
     >>> compute_fans((4, 4, 64, 128), layout=Layout("transposed", strides=2))
     Fans(fan_in=512, fan_out=1024)
     >>> compute_fans((128, 8, 16), input_axes=(0,), output_axes=(1, 2))
@@ -263,11 +261,8 @@ def _split_layout(shape: tuple[int, ...], layout: Layout) -> KernelAxes:
         return KernelAxes(shape, (), (), last, before)
     blocks = layout.gates if layout.kind == "gates" else layout.groups
     if blocks is None:
-        raise ValueError(
-            "`gates` must be given with a layout of kind 'gates'. Received: layout='gates' without it, "
-            f"shape={shape}, which does not tell it. Pass layout={{'kind': 'gates', 'gates': 4}} for LSTM "
-            "and ConvLSTM, 'gates': 3 for GRU; `keras_initx.initialize` reads it off the layer."
-        )
+        cure = "{'kind': 'gates', 'gates': 4} for LSTM, 3 for GRU; `initialize` reads it off the layer"
+        raise ValueError(f"`gates` must be given. Received: layout='gates', shape={shape}. Pass {cure}.")
     if blocks == 1:
         return KernelAxes(shape, field, before, last, stride_out=stride)
     if shape[-1] % blocks:

@@ -86,7 +86,7 @@ def test_batch_axes_count_in_no_fan(shape, axes, batch, expected):
         ((3, 3, 4), "embedding", r"with 2 axes. Received: shape=\(3, 3, 4\)"),
         ((3, 4, 9), {"kind": "conv", "groups": 2}, "must divide the last axis"),
         ((4, 10), {"kind": "gates", "gates": 4}, "must divide the last axis"),
-        ((4, 16), "gates", "`gates` must be given .*'gates': 4.* for LSTM"),
+        ((4, 16), "gates", "`gates` must be given.*'gates': 4.* for LSTM"),
         ((3, 3, 4, 4), {"kind": "conv", "strides": [2]}, "one for each of the 2 axes of the field"),
         ((3, 4), "einsum", "must be given with the layout 'einsum'"),
     ],

@@ -324,7 +324,7 @@ def test_what_nothing_tells_is_left_and_said():
         UserWarning, match="left 3 weights as they are.*`a`, `a/bias`, `b/learned`.*`overrides`"
     ) as caught:
         report = initx.initialize(model, None, seed=0)
-    assert caught[0].filename == __file__
+    assert __file__ in {one.filename for one in caught if "left 3 weights" in str(one.message)}
     assert report.kept == ("a", "a/bias", "b/learned")
     for variable, value in list(zip(model.weights, before, strict=True))[:3]:
         np.testing.assert_array_equal(array(variable), value)
