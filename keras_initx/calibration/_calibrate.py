@@ -53,8 +53,9 @@ def calibrate(
     runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
     their pooled moments; further passes bring it within the tolerance. So has a kernel that several layers
     hold. Where other code reads a kernel or makes a pre-activation, the finished model is measured. A head
-    whose bias holds a prior keeps its first predictions: its kernel alone is scaled. Each gate of an RNN, LSTM, GRU or
-    ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by loops over the cell.
+    whose bias holds a prior keeps its first predictions: its kernel alone is scaled. Each gate of
+    an RNN, LSTM, GRU or ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by
+    loops over the cell.
     In a job of several JAX processes all measure on the rows of all, and end with equal weights.
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
