@@ -384,11 +384,19 @@ def test_diagnose_leaves_out_a_limit_that_is_none(capsys, dense):
 def test_diagnose_fails_a_check_where_there_is_a_verdict_unless_it_is_allowed(capsys, tmp_path, monkeypatch):
     """Glorot's law on ReLU: each layer halves the variance, and the signal is gone at the end."""
     monkeypatch.chdir(tmp_path)
-    layers = [keras.layers.Input((64,)), *(keras.layers.Dense(64, "relu") for _ in range(24))]
+    layers = [keras.layers.Input((64,)), *(keras.layers.Dense(64, "relu", name=f"h{n}") for n in range(24))]
     model = keras.Sequential(layers)
     initialize(model, "glorot_normal", seed=1)
     model.save("stalled.keras")
-    quick = ("diagnose", "stalled.keras", "--no-cures", "--seed", "1", "--check", "max_gain=none")
+    quick = (
+        "diagnose",
+        "stalled.keras",
+        "--no-cures",
+        "--seed",
+        "1",
+        "--check",
+        "max_gain=none,max_dead=none",
+    )
     status, out, error = run(capsys, *quick)
     assert status == 1
     assert "the signal shrinks by" in out

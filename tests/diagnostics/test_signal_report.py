@@ -59,23 +59,25 @@ def test_a_report_without_faults_passes(report):
 
 def stalled():
     """Glorot's law on ReLU: each layer halves the variance, which is no fault of any one."""
-    model = keras.Sequential([layers.Input((8,)), *(layers.Dense(64, "relu") for _ in range(30))])
+    model = keras.Sequential(
+        [layers.Input((8,)), *(layers.Dense(64, "relu", name=f"h{n}") for n in range(30))]
+    )
     initx.initialize(model, "glorot_normal", seed=0)
     return initx.diagnose(model, X, seed=0, try_cures=False)
 
 
 def test_a_verdict_fails_the_check_unless_it_is_allowed():
-    report = stalled()
+    report, rows = stalled(), {"max_gain": None, "max_dead": None}
     assert [verdict.kind for verdict in report.verdicts] == ["forward", "backward"]
     with pytest.raises(SignalError, match="the signal shrinks by"):
         report.check()
     with pytest.raises(SignalError, match="the gradient shrinks by") as caught:
-        report.check(max_gain=None, allow="forward")
+        report.check(**rows, allow="forward")
     assert caught.value.rows == ()
     with pytest.raises(SignalError, match="max_verdicts=1"):
-        report.check(max_gain=None, max_verdicts=1)
+        report.check(**rows, max_verdicts=1)
     for allowed in ({"allow": ("backward", "forward")}, {"max_verdicts": 2}, {"max_verdicts": None}):
-        report.check(max_gain=None, **allowed)
+        report.check(**rows, **allowed)
     with pytest.raises(
         ValueError, match=r"`allow` must hold kinds of verdicts, of \['backward', .*allow='small'"
     ):
