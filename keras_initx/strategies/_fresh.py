@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -107,7 +106,8 @@ def _variables(layer: Any) -> list[Any]:
 @contextlib.contextmanager
 def _aside(seed: int, valueless: bool) -> Iterator[None]:
     """Lets layers be built without a trace: counts of names and random numbers go on as if none was."""
-    state: Any = sys.modules[keras.layers.Layer.__module__].global_state
+    from keras.src.backend.common import global_state as state  # Keras has no other way to them
+
     kept = {name: state.get_global_attribute(name) for name in _COUNTERS}
     for name, value in kept.items():
         state.set_global_attribute(name, None if value is None else value.copy())

@@ -34,7 +34,7 @@ def test_versions_signatures_sizes_and_writers(tmp_path):
         "outputs": {"classes": "string[?, 3]", "scores": "float32[?, 3]"},
     }
     lines = str(folder).splitlines()
-    assert lines[0].startswith("version 10: 0.0 MiB in ")
+    assert lines[0].startswith(f"version 10: {newest.bytes / 2**20:.1f} MiB in ")
     assert "  serving_default (predict): features float32[?, 6] -> pets float32[?, 3]" in lines
     assert lines[-1] == f"  {_inspect._serving(tf.__version__)}"
     assert json.loads(json.dumps(folder.to_dict()))["versions"][1]["version"] == 1
