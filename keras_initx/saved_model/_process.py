@@ -31,7 +31,8 @@ class Ask:
     """Asks the process about one SavedModel; see `opened`."""
 
     def __init__(self, saved: pathlib.Path, scratch: pathlib.Path) -> None:
-        self._saved = saved
+        # The process has the working directory of when it was started, which may be another one than now.
+        self._saved, scratch = saved.absolute(), scratch.absolute()
         self._files = scratch / "requests", scratch / "answers"
 
     def __call__(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[Any, float]]:

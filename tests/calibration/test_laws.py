@@ -100,14 +100,15 @@ def test_a_layer_without_bias_is_scaled_and_said_so(law, rng):
 
 
 def test_units_that_do_not_vary_are_left_alone_and_counted(rng):
-    model = keras.Sequential([layers.Input((6,)), layers.Dense(5, name="d")])
-    kernel, bias = model.get_weights()
+    layer = layers.Dense(5, name="d")  # not a head, whose bias would be a prior
+    model = keras.Sequential([layers.Input((6,)), layer, layers.Dense(1, name="head")])
+    kernel, bias = layer.get_weights()
     kernel[:, 2], bias[2] = 0, 4
-    model.set_weights([kernel, bias])
+    layer.set_weights([kernel, bias])
     x = rng.normal(2, 3, size=(64, 6)).astype("float32")
     with pytest.warns(UserWarning, match="1 units are constant on this data: left as they are"):
         initx.calibrate(model, x, WithinLayer())
-    after, bias = model.get_weights()
+    after, bias = layer.get_weights()
     assert bias[2] == 4
     assert not after[:, 2].any()
     mean, std = units(model, x)["d"]

@@ -238,7 +238,7 @@ def test_base64_of_any_bytes_with_breaks_anywhere(data, padded, width):
     text = base64.b64encode(data).decode()
     text = text if padded else text.rstrip("=")
     text = "\r\n".join(text[at : at + width] for at in range(0, len(text), width))
-    assert read(json.dumps({"inputs": {"b64": text}}), x="string")[0]["x"] == data
+    assert read(json.dumps({"inputs": {"b64": text}}), x="string")[0]["x"].item() == data
 
 
 def test_bytes_that_are_no_utf8_come_back_as_they_were():

@@ -140,7 +140,9 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("found", ["2.59.3", "2.9.0", "1.13.0"])
 def test_a_ray_without_its_security_measures_is_refused_with_the_cure(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
-    with pytest.raises(ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*keras-initx\[ray\]"):
+    with pytest.raises(
+        ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*'ray\[serve,tune\]>=2.60'"
+    ):
         serve_on_ray(models)
 
 

@@ -92,8 +92,8 @@ def test_an_identity_is_the_same_in_another_process_and_no_others():
     code = f"""
 import sys, json
 sys.path[:0] = {[str(pathlib.Path(__file__).parent)]!r}
-import test_identity
-print(json.dumps(test_identity.told()))
+import test_identify
+print(json.dumps(test_identify.told()))
 """
     environment = os.environ | {"KERAS_BACKEND": "numpy"}  # the fastest to import
     command = [sys.executable, "-c", code]
