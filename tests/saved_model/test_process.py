@@ -45,6 +45,13 @@ def test_python_in_a_layer_is_refused_by_name_and_its_cure_works(tmp_path, kind,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_relative_path_is_found_wherever_the_process_was_started(tmp_path, monkeypatch):
+    model = of(layers.Dense(2))
+    initx.export(model, tmp_path / "first")
+    monkeypatch.chdir(tmp_path)
+    assert initx.export(model, "second").version == 1
+
+
 def test_python_in_a_signature_or_a_loop_is_refused(tmp_path):
     import tensorflow as tf
 
