@@ -70,5 +70,5 @@ def test_variables_are_left_and_the_first_answer_goes_on_from_them(tmp_path, nam
 def test_warm_up_is_not_replayed_into_a_state(tmp_path):
     pytest.importorskip("tensorflow_serving")
     model = recurrent(layers.GRU)
-    with pytest.warns(UserWarning, match="`warmup`: no requests were written, .* 'gru.*rnn_state'"):
+    with pytest.warns(UserWarning, match="`warmup`: no requests were written, .*'gru.*rnn_state'"):
         assert initx.export(model, tmp_path, warmup=floats(2, 4, 3)).warmup_records == 0
