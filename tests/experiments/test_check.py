@@ -24,14 +24,14 @@ class Untrained:
 
 
 class Secretive(keras.layers.Layer):
-    """Nothing tells how its weights begin: it cannot be made again from its config."""
+    """Nothing tells how its weights begin: its argument is in no config and no attribute of its name."""
 
     def __init__(self, begin, **options):
         super().__init__(**options)
-        self.begin = begin
+        self.hidden = begin
 
     def build(self, shape):
-        self.mixing = self.add_weight(shape=(4,), initializer=self.begin, name="mixing")
+        self.mixing = self.add_weight(shape=(4,), initializer=self.hidden, name="mixing")
         self.zero = self.add_weight(shape=(4,), initializer="zeros", name="zero")
 
     def call(self, x):

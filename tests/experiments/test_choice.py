@@ -45,7 +45,7 @@ def test_objects_and_configs_are_chosen_by_label_with_their_arguments():
         ),
         ([initx.strategies.Fixup()], "'Fixup', which needs the whole model"),
         ([None], "Received: None. Name the layer's own"),
-        (["initx>HeScald"], "Nearest known: 'initx>HeScaled'"),
+        (["initx>HeScald"], "Nearest: 'initx>HeScaled'"),
         ([], "at least one"),
     ],
 )
