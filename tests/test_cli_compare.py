@@ -118,13 +118,14 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model": "none.keras"}, "`model` must be a function, or the path of a .keras file"),
+        ({"model": "none.keras"}, "Received: 'none.keras', which is no file"),
         ({"model": "uncompiled.keras"}, "`model` must return a compiled Keras model"),
         ({"model": "nets_of_a_user:other"}, "has no attribute 'other'"),
         ({"--data": "other.npz"}, "`--data` must be an .npz file of the arrays x and y"),
         ({"--data": "x.npy"}, "which holds one array. Or name a file of labels by `--targets`"),
         ({"--data": "x.npy", "--targets": "few.npy"}, "as many rows in each array"),
         ({"--data": "none.npz"}, "Received: 'none.npz'"),
+        ({"--data": "none"}, "`--data` must have labels. Received: none"),
         ({"--validation": "other.npz"}, "`--validation` must be an .npz file of the arrays x and y"),
         ({"--initializers": "he_narmal"}, "he_narmal"),
         ({"--initializers": "zeros,zeros"}, "`--initializers` must differ. Received: zeros more than once"),
