@@ -36,7 +36,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 @pytest.mark.parametrize("found", ["2.59.3", "2.9.0"])
 def test_a_ray_without_its_security_measures_is_refused(monkeypatch, installed, found):
     monkeypatch.setattr(importlib.metadata, "version", lambda _: found)
-    with pytest.raises(ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*keras-initx\[ray\]"):
+    with pytest.raises(ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*ray\[serve,tune\]"):
         Ray()
 
 
