@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-__all__ = ["check_built", "seeded", "slotted", "stream_seed", "transaction"]
+__all__ = ["check_built", "repeated_masks", "seeded", "slotted", "stream_seed", "transaction"]
 
 
 def check_built(model: Any) -> None:
@@ -79,6 +79,29 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
         keep.set_global_attribute(name, saved[2])
+
+
+@contextlib.contextmanager
+def repeated_masks() -> Iterator[None]:
+    """Has random masks be the same in each such block on torch, and puts torch's generator back.
+
+    Keras' dropout without a seed takes that generator there; elsewhere it takes a variable of the layer.
+
+    >>> masks = []
+    >>> for _ in range(2):
+    ...     with seeded(1), repeated_masks():
+    ...         masks.append(keras.layers.Dropout(0.5)(keras.ops.ones((64,)), training=True))
+    >>> bool(keras.ops.all(masks[0] == masks[1]))
+    True
+    """
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def slotted(optimizer: Any) -> list[Any]:

@@ -13,6 +13,7 @@ import keras_initx.probe as probe
 from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
 from keras_initx.gradients import Objective, to_numpy, value_and_gradients
 from keras_initx.recurrence import fit_cells, obstacle
+from keras_initx.state import repeated_masks
 from keras_initx.walk import KernelSite
 
 __all__ = ["Reading", "gate_readings", "loss_at", "measure"]
@@ -89,7 +90,8 @@ def measure(
 
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
     taps = [ops.zeros((), "float32") for _ in range(2 * len(sites))]
-    (value, found), gradients = value_and_gradients(loss, [*values, *taps], has_aux=True, nested=False)
+    with repeated_masks():
+        (value, found), gradients = value_and_gradients(loss, [*values, *taps], has_aux=True, nested=False)
     found = tree.map_structure(to_numpy, found)
     lengths = [float(to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
     readings = {
@@ -111,7 +113,7 @@ def loss_at(model: Any, batch: Any, targets: Any, objective: Objective, training
         values: Tensors.
     """
     batch, targets = _tensors(batch), _tensors(targets)
-    with keras.StatelessScope(list(zip(model.trainable_variables, values, strict=True))):
+    with repeated_masks(), keras.StatelessScope(list(zip(model.trainable_variables, values, strict=True))):
         outputs = probe.run(model, batch, [], lambda _, output: output, training=training)
         return float(to_numpy(ops.cast(objective(batch, targets, outputs), "float32")))
 

@@ -216,6 +216,17 @@ def test_the_loss_after_a_step_is_taken_with_the_masks_of_before():
     assert initx.diagnose(model, X, Y).step_kept == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="elsewhere masks come from the layer's seed")
+def test_torchs_own_generator_is_left_as_it_was():
+    import torch
+
+    model = keras.Sequential([layers.Input((16,)), layers.Dropout(0.5), layers.Dense(4)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+    state = torch.get_rng_state()
+    initx.diagnose(model, X, Y)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_step_says_nothing_of_the_loss_without_targets_or_optimizer():
     assert initx.diagnose(mlp(optimizer="sgd", loss="mse"), X).step_kept is None
     assert initx.diagnose(mlp(), X, Y, keras.losses.SparseCategoricalCrossentropy(True)).step_kept is None
