@@ -74,7 +74,7 @@ def _answer(function, x):
         (lambda x: x + (np.abs(x).max() > 100), "differs by"),
         (lambda x: x + (len(x) > 100), "differs by"),
         (lambda x: x + (np.arange(len(x)) > 20)[:, None], "differs by"),
-        (lambda x: x + (len(np.unique(x[:, 0])) < len(x))[..., None], "differs by"),
+        (lambda x: x + float(len(np.unique(x[:, 0])) < len(x)), "differs by"),
         (lambda x: np.argsort(np.argsort(x[:, 0])), "is another"),
         (lambda x: (x > x.mean()).astype("int32"), "is another"),
         (lambda x: x[:, : 1 + int(np.abs(x).max()) % 3], "the shape of its output `y` depends"),
@@ -99,9 +99,9 @@ def test_each_way_in_which_rows_meet_is_found_by_finite_numbers(function, reason
 
 
 def test_rounding_of_batches_is_no_difference_and_is_told():
-    found = proven(lambda x: x * np.float32(1 + 1e-6 * len(x)), _rows._FLOATS)
+    found = proven(lambda x: x * np.float32(1 + 1e-7 * len(x)), _rows._FLOATS)
     assert found.batch_sizes == (1, 2, 3, 8, 33, 128)
-    assert 1e-6 < found.max_difference < 1e-3
+    assert 1e-6 < found.max_difference < 1e-4
     assert isinstance(proven(lambda x: x * np.float32(1 + 1e-5 * len(x))), str)
 
 
