@@ -22,14 +22,15 @@ class Shown(keras.initializers.Initializer):
 
     def __repr__(self) -> str:
         """Returns the class' name with the arguments that differ from its defaults."""
-        config, defaults = self.get_config(), _defaults(type(self))
+        cls: Any = type(self)
+        config, defaults = self.get_config(), _defaults(cls)
         # A config holds an object, as of an initializer within another, as a dict: its own repr is shorter.
         values = {
             name: getattr(self, name, value) if isinstance(value, dict) else value
             for name, value in config.items()
             if name not in defaults or value != defaults[name]
         }
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        return f"{cls.__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 @functools.cache
