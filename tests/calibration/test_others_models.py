@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, slow
+from outside_probe import assert_reported
 
 import keras_initx as initx
 from keras_initx import probe
@@ -16,6 +17,7 @@ def assert_calibrated(model, samples):
         warnings.simplefilter("ignore", UserWarning)
         report = initx.calibrate(model, None, "initx>LSUV", samples=samples, redraw=True, seed=1)
         batch = initx.data.take_pair(model, None, samples, None, 1, input_specs(model))[0]
+    assert_reported(report, model, batch)
     stds = {}
 
     def observe(site, output):
