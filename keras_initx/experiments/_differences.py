@@ -31,9 +31,9 @@ class _Test(NamedTuple):
 def differences_of(rows: Sequence[SchemeRow], minimize: bool, bounds: Bounds) -> tuple[Difference, ...]:
     """Compares all pairs of rows: their values on shared seeds; how often they end well, if seeds were lost.
 
-    A pair has the second one only if seeds diverged or were stopped, and the first only where there are
-    shared seeds, or nothing else. Seeds that failed by an exception
-    count for neither: what ran out of memory may be as good as any.
+    How often the two end well is tested only if seeds diverged or were stopped. Their values are tested where
+    they share seeds; a pair with neither test has an entry without a figure. Seeds that failed by an
+    exception count for neither test: what ran out of memory may be as good as any.
     """
     tests = [test for pair in itertools.combinations(rows, 2) for test in _tests_of(*pair, minimize)]
     family = [test.p for test in tests if test.made]
