@@ -38,11 +38,14 @@ def outside_stds(model, inputs, training=False):
         if not site.obstacle and site.kernel.name != "reverse_embeddings"
     }
     seen = {site.path: [] for site in sites.values()}
+    kept = [(variable, ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables]
     with contextlib.ExitStack() as hooks:
         for site in sites.values():
             for layer in {id(one.layer): one.layer for one in (site, *site.shared)}.values():
                 hooks.enter_context(recording(layer, seen[site.path]))
         model(inputs, training=training)
+    for variable, value in kept:
+        variable.assign(value)
     values = {path: np.concatenate([part.ravel() for part in parts]) for path, parts in seen.items() if parts}
     return {path: value.astype("float64").std() for path, value in values.items()}
 

@@ -46,7 +46,7 @@ def build():
 def task_of(model, x, y, loss=None):
     sites = [site for site in iter_kernels(model, trace=False) if len(site.kernel.shape) > 1]
     objective = choose_loss(model, y, loss, "GradInit")
-    return make_task(model, sites, (None, None), x, y, objective, training=False)
+    return make_task(model, sites, [], (None, None), x, y, objective, training=False)
 
 
 def data():

@@ -11,7 +11,7 @@ from keras_initx.calibration._measurement import spreads
 from keras_initx.initializers import DataDependent, LabelPrior, PriorBias
 from keras_initx.walk import KernelSite, iter_kernels
 
-__all__ = ["add_priors", "drawing_law", "keep_priors", "told_of_bias"]
+__all__ = ["add_priors", "drawing_law", "held_priors", "keep_priors", "told_of_bias"]
 
 # What LabelPrior gives the mean of a unit, by what the targets are.
 _MEANINGS = {
@@ -116,23 +116,49 @@ def keep_priors(
         targets: The labels, or None.
         frozen: As in `calibrate`.
     """
-    candidates = [
-        site
-        for site, law in chosen.items()
-        if isinstance(law, DataDependent)
-        and not isinstance(law, _Towards)
-        and site.bias is not None
-        and not site.obstacle
-        and (frozen or site.kernel.trainable)
-        and _holds_constants(site)
-    ]
-    if not candidates:
-        return chosen
-    traced = {id(site.kernel): site for site in iter_kernels(model)}
-    heads = [site for site in candidates if _is_prior(site) or traced[id(site.kernel)].is_output]
+    heads = _heads_with_priors(
+        model,
+        [
+            site
+            for site, law in chosen.items()
+            if isinstance(law, DataDependent)
+            and not isinstance(law, _Towards)
+            and not site.obstacle
+            and (frozen or site.kernel.trainable)
+        ],
+    )
     return chosen | {
-        site: _kept(model, site, chosen[site], targets, heads, _activation(traced[id(site.kernel)]))
-        for site in heads
+        site: _kept(model, site, chosen[site], targets, list(heads), follows)
+        for site, follows in heads.items()
+    }
+
+
+def held_priors(model: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, str]:
+    """Returns the heads whose bias holds a prior, which a law over the whole model leaves as it is.
+
+    Args:
+        model: The model.
+        sites: The kernels that the law scales.
+
+    Returns:
+        For each head a sentence for its row.
+    """
+    return {
+        site: f"{_bias_of(site)} holds a prior ({_holder(site)}): it is kept, the kernel alone is scaled"
+        for site in _heads_with_priors(model, sites)
+    }
+
+
+def _heads_with_priors(model: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, str]:
+    """The heads whose bias holds a prior, each with the activation that follows it."""
+    candidates = [site for site in sites if site.bias is not None and _holds_constants(site)]
+    if not candidates:
+        return {}
+    traced = {id(site.kernel): site for site in iter_kernels(model)}
+    return {
+        site: _activation(traced[id(site.kernel)])
+        for site in candidates
+        if _is_prior(site) or traced[id(site.kernel)].is_output
     }
 
 
@@ -142,16 +168,20 @@ def _kept(
     initializer = site.layer.bias_initializer
     if isinstance(initializer, LabelPrior) and targets is not None:
         return _of_labels(initializer, site, law, _labels(model, site, targets, heads), follows)
-    value = _numpy(site.bias).ravel()
-    means = value if np.array_equal(value, _initial(site)) else None
-    held = (
-        type(initializer).__name__ if means is not None or _is_prior(site) else "values that were given to it"
-    )
+    means = _numpy(site.bias).ravel() if _holds_initial(site) else None
     stays = f"stays {_range(means)}" if means is not None else "stays what it is"
     told = (
-        f"{_bias_of(site)} holds a prior ({held}): the mean of each unit {stays}, the kernel alone is scaled"
+        f"{_bias_of(site)} holds a prior ({_holder(site)}): the mean of each unit {stays}, "
+        "the kernel alone is scaled"
     )
     return _Towards(law, means, told, False)
+
+
+def _holder(site: KernelSite) -> str:
+    """Where a bias has its values from."""
+    if _is_prior(site) or _holds_initial(site):
+        return type(site.layer.bias_initializer).__name__
+    return "values that were given to it"
 
 
 def _is_prior(site: KernelSite) -> bool:
@@ -166,10 +196,11 @@ def _holds_constants(site: KernelSite) -> bool:
     return bool(_numpy(site.bias).any())
 
 
-def _initial(site: KernelSite) -> np.ndarray:
-    """What the initializer of a bias fills it with."""
-    initializer, bias = site.layer.bias_initializer, site.bias
-    return ops.convert_to_numpy(ops.cast(initializer(bias.shape, bias.dtype), "float32")).ravel()
+def _holds_initial(site: KernelSite) -> bool:
+    """Whether a bias is what its initializer fills it with."""
+    bias = site.bias
+    initial = site.layer.bias_initializer(bias.shape, bias.dtype)
+    return np.array_equal(_numpy(bias), ops.convert_to_numpy(ops.cast(initial, "float32")))
 
 
 def _numpy(variable: Any) -> np.ndarray:

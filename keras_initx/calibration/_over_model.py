@@ -5,6 +5,7 @@ from typing import Any
 
 import keras_initx.probe as probe
 from keras_initx.calibration._draw import drawn, seeded
+from keras_initx.calibration._heads import held_priors
 from keras_initx.calibration._measurement import affine, written
 from keras_initx.calibration._report import CONSTANT, FROZEN, CalibrationRow
 from keras_initx.calibration._rewritten import find_rewritten
@@ -60,20 +61,22 @@ def calibrate_over_model(
     }
     sites = [site for site, note in notes.items() if not note]
     if not sites:
-        return _rows(notes, {}, {}, {}, 0), {"forward_passes": 0}
+        return _rows(notes, {}, {}, {}, {}, 0), {"forward_passes": 0}
+    priors = held_priors(model, sites)
     with transaction() as update:
         if redraw:
             for site in sites:
                 update(site.kernel, drawn(seeded(laws[site], site, seed), site))
         before = _measure(model, batch)
-        task = make_task(model, sites, patterns, batch, targets, objective, training)
+        held = [site.bias for site in priors]
+        task = make_task(model, sites, held, patterns, batch, targets, objective, training)
         found = search(law, task)
         for scale, place in zip(found.scales, task.weights, strict=True):
             variable = task.variables[place]
             update(variable, functools.partial(_scaled, variable.path, law, float(scale)))
         after = _measure(model, batch)
     scales = {id(task.variables[p]): float(s) for s, p in zip(found.scales, task.weights, strict=True)}
-    return _rows(notes, scales, before, after, found.steps), {
+    return _rows(notes, priors, scales, before, after, found.steps), {
         "forward_passes": task.passes[0] + 2,
         "steps": found.steps,
         "objective": found.objective,
@@ -96,7 +99,12 @@ def _measure(model: Any, batch: Any) -> Stds:
 
 
 def _rows(
-    notes: dict[KernelSite, str], scales: dict[int, float], before: Stds, after: Stds, steps: int
+    notes: dict[KernelSite, str],
+    priors: dict[KernelSite, str],
+    scales: dict[int, float],
+    before: Stds,
+    after: Stds,
+    steps: int,
 ) -> tuple[CalibrationRow, ...]:
     rows = []
     for site, note in notes.items():
@@ -110,6 +118,7 @@ def _rows(
                 std_after=after.get(site.path),
                 iterations=0 if note else steps,
                 note=note,
+                bias=priors.get(site, ""),
             )
         )
     return tuple(rows)

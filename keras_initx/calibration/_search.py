@@ -39,13 +39,14 @@ class Found:
 def make_task(
     model: Any,
     sites: Sequence[KernelSite],
+    held: Sequence[keras.Variable],
     patterns: tuple[Any, Any],
     batch: Any,
     targets: Any,
     objective: Objective,
     training: bool,
 ) -> Task:
-    """Returns the task of scaling some kernels of a model, and its other weights that are trained."""
+    """Returns the task of scaling some kernels of a model, and its other trained weights but those held."""
     every = list(iter_kernels(model, trace=False))
     others: list[Any] = [*(site for site in every if len(site.kernel.shape) < 2), *iter_weights(model, every)]
     chosen: list[Any] = [*sites, *(weight for weight in others if weight.kernel.trainable)]
@@ -54,7 +55,8 @@ def make_task(
     trained = [*model.trainable_variables, *(site.kernel for site in sites)]
     variables = list({id(variable): variable for variable in trained}.values())
     places = {id(variable): place for place, variable in enumerate(variables)}
-    weights = [weight for weight in chosen if id(weight.kernel) in places]
+    kept = {id(variable) for variable in held}
+    weights = [w for w in chosen if id(w.kernel) in places and id(w.kernel) not in kept]
     numbers = {id(weight.kernel): number for number, weight in enumerate(weights)}
     kernel_of = np.full(len(weights), -1)
     for site in sites:

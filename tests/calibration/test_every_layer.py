@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from outside_probe import assert_reported
 
 import keras_initx as initx
 from keras_initx import probe
@@ -28,7 +29,10 @@ def pooled_std(model, inputs, training=False):
 def calibrated(model, inputs, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        return initx.calibrate(model, inputs, **options)
+        report = initx.calibrate(model, inputs, **options)
+    if inputs is not None:
+        assert_reported(report, model, inputs, options.get("training", False))
+    return report
 
 
 @pytest.mark.parametrize("bias", ["zeros", "random_normal"])

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initx as initx
-from keras_initx.initializers import LSUV, LabelPrior, MetaInit, PriorBias
+from keras_initx.initializers import LSUV, BetweenLayer, GradInit, LabelPrior, MetaInit, PriorBias
 
 LABELS = np.repeat([0, 1, 2], [70, 20, 10])
 PRIOR = np.log(np.array([71, 21, 11]) / 103)
@@ -190,6 +190,22 @@ def test_random_biases_and_those_of_hidden_layers_are_scaled_with_the_kernel(ima
     for layer, old, row in zip(model.layers, before, report.rows, strict=True):
         np.testing.assert_allclose(layer.get_weights()[1], row.scale * old, rtol=1e-4)
         assert row.bias == ""
+
+
+@pytest.mark.parametrize("law", [BetweenLayer(), GradInit(steps=20)])
+@pytest.mark.parametrize("bias", [PriorBias([0.7, 0.2, 0.1], "softmax"), "zeros"])
+def test_a_law_over_the_model_leaves_the_bias_that_holds_a_prior(law, bias, images):
+    model = mlp(bias=bias)
+    head = model.get_layer("head")
+    head.bias.assign(np.log([0.7, 0.2, 0.1]))
+    before = model.get_weights()
+    row = initx.calibrate(model, (images, LABELS), law, loss="sparse_categorical_crossentropy", seed=1).rows[
+        -1
+    ]
+    np.testing.assert_array_equal(model.get_weights()[3], before[3])
+    assert np.abs(model.get_weights()[2] - before[2]).max() > 0
+    held = "PriorBias" if bias != "zeros" else "values that were given to it"
+    assert row.bias == f"`head/bias` holds a prior ({held}): it is kept, the kernel alone is scaled"
 
 
 def test_the_labels_prior_outlasts_another_law(images):
