@@ -397,6 +397,11 @@ class Reordered(layers.LSTMCell):
         return super()._compute_carry_and_output_fused(z[::-1], c_tm1)
 
 
+class Convolved(type(layers.ConvLSTM2D(2, 3).cell)):
+    def input_conv(self, x, w, b=None, padding="valid"):
+        return 2 * super().input_conv(x, w, b, padding)
+
+
 class Prepared(layers.GRU):
     def call(self, sequences, initial_state=None, mask=None, training=False):
         return super().call(2 * sequences, initial_state, mask, training)
@@ -408,6 +413,8 @@ class Renamed(layers.LSTMCell):
 
 def test_layers_that_cannot_be_measured_say_why():
     known = "['ConvLSTMCell', 'GRUCell', 'LSTMCell', 'SimpleRNNCell']"
+    convolved = layers.ConvLSTM2D(2, 3)
+    convolved.cell = Convolved(rank=2, filters=2, kernel_size=3)
     expected = {
         layers.Dense(2): "Dense is not a recurrent layer",
         layers.RNN(OwnCell()): f"OwnCell is not a cell whose gates are known: {known}",
@@ -415,6 +422,7 @@ def test_layers_that_cannot_be_measured_say_why():
             [layers.GRUCell(UNITS), Twice(UNITS)]
         ): f"Twice is not a cell whose gates are known: {known}",
         layers.RNN(Reordered(UNITS)): f"Reordered is not a cell whose gates are known: {known}",
+        convolved: f"Convolved is not a cell whose gates are known: {known}",
         Prepared(UNITS): "Prepared overrides `call`, so its cell need not see the layer's inputs",
         layers.LSTM(UNITS): "LSTM is not built",
     }

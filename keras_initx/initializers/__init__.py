@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_initx.initializers._base import PACKAGE
+from keras_initx.initializers._base import PACKAGE, default_config
 from keras_initx.initializers._constant import ConstantFill
 from keras_initx.initializers._convolutional import ConvOrthogonal, DeltaOrthogonal
 from keras_initx.initializers._data_dependent import (
@@ -97,6 +97,7 @@ __all__ = [
     "WeightNormData",
     "WithinLayer",
     "ZerO",
+    "default_config",
     "get",
     "is_none",
     "names",

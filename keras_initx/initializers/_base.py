@@ -23,7 +23,7 @@ class Shown(keras.initializers.Initializer):
     def __repr__(self) -> str:
         """Returns the class' name with the arguments that differ from its defaults."""
         cls: Any = type(self)
-        config, defaults = self.get_config(), _defaults(cls)
+        config, defaults = self.get_config(), default_config(cls)
         # A config holds an object, as of an initializer within another, as a dict: its own repr is shorter.
         values = {
             name: getattr(self, name, value) if isinstance(value, dict) else value
@@ -34,8 +34,15 @@ class Shown(keras.initializers.Initializer):
 
 
 @functools.cache
-def _defaults(cls: Any) -> dict[str, Any]:
-    """The config of a class without arguments; an empty one where it has no total defaults, as a user's."""
+def default_config(cls: Any) -> dict[str, Any]:
+    """Returns the config of an initializer that was made without arguments; empty if its class needs some.
+
+    >>> default_config(keras.initializers.TruncatedNormal)["stddev"]
+    0.05
+
+    Args:
+        cls: A class of initializers.
+    """
     state = random.getstate()  # Keras takes a number from it for each initializer without a seed
     try:
         return cls().get_config()

@@ -10,7 +10,7 @@ from keras_initx.plots._figure import shorten
 if TYPE_CHECKING:
     from keras_initx.experiments import Comparison, SchemeRow
 
-__all__ = ["LARGE", "check", "finite", "fit_axis", "label_of", "lost_of", "title"]
+__all__ = ["LARGE", "check", "direction_of", "finite", "fit_axis", "label_of", "lost_of", "title"]
 
 LARGE = 100  # the largest by the smallest, from which positive values are on a log scale
 _DECADES = 2.0  # of a log scale at most at each side for what does not decide it
@@ -28,6 +28,11 @@ def label_of(row: "SchemeRow") -> str:
     """The initializer, and its learning rate where it was given one."""
     rate = "" if row.learning_rate is None else f" at {row.learning_rate:g}"
     return shorten(row.initializer) + rate
+
+
+def direction_of(comparison: "Comparison") -> str:
+    """Which values of the metric are better, in words."""
+    return f"{'less' if comparison.minimize else 'more'} is better"
 
 
 def lost_of(row: "SchemeRow") -> list[str]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_initx.plots._compared import check, fit_axis, label_of, lost_of, title
+from keras_initx.plots._compared import check, direction_of, fit_axis, label_of, lost_of, title
 from keras_initx.plots._figure import new_figure, style_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def plot_curves(comparison: "Comparison", name: str | None = None) -> "Figure":
     >>> found = keras_initx.compare(build, ["ones"], data, data, seeds=2, learning_rates=[0.1], runner=quiet)
     >>> figure = plot_curves(found)
     >>> figure.axes[0].get_ylabel(), [text.get_text() for text in figure.legends[0].get_texts()]
-    ('val_loss', ['ones at 0.1'])
+    ('val_loss (less is better)', ['ones at 0.1'])
 
     Args:
         comparison: What `compare` returned.
@@ -66,7 +66,7 @@ def plot_curves(comparison: "Comparison", name: str | None = None) -> "Figure":
         axes.plot([], [], color="0.4", label="lost seed, and its end", **_LOST)
     axes.set_title(title(comparison), loc="left")
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"val_{comparison.metric}" if name is None else name)
+    axes.set_ylabel(f"val_{comparison.metric} ({direction_of(comparison)})" if name is None else name)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
     return figure

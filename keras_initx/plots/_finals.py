@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from keras_initx.plots._compared import check, fit_axis, label_of, lost_of, title
+from keras_initx.plots._compared import check, direction_of, fit_axis, label_of, lost_of, title
 from keras_initx.plots._figure import new_figure, style_of
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def plot_finals(comparison: "Comparison") -> "Figure":
     right.set_yticks(range(len(rows)), [", ".join(lost_of(row)) for row in rows])
     for side in (axes, right):
         side.tick_params("y", length=0)
-    better = "less" if comparison.minimize else "more"
-    axes.set_xlabel(f"{comparison.reported} {comparison.metric} ({better} is better)")
+    axes.set_xlabel(f"{comparison.reported} {comparison.metric} ({direction_of(comparison)})")
     axes.set_title(title(comparison), loc="left")
     axes.grid(axis="x", alpha=0.3)
     return figure

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_initx.plots._compared import LARGE, check, finite, lost_of
+from keras_initx.plots._compared import LARGE, check, direction_of, finite, lost_of
 from keras_initx.plots._figure import COLORS, new_figure, shorten
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plot_rates(comparison: "Comparison") -> "Figure":
     axes.set_yticks(range(len(labels)), [shorten(label) for label in labels])
     axes.set_xlabel("learning rate (framed: the chosen one)" if len(rates) > 1 else "learning rate")
     if finite(values.flat).size:
-        figure.colorbar(image, label=f"validation {comparison.metric}")
+        figure.colorbar(image, label=f"validation {comparison.metric} ({direction_of(comparison)})")
     return figure
 
 

@@ -1,5 +1,6 @@
 """Which recurrent cells are known, and where their gates stand in the weights."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,11 +104,23 @@ def _definer(layer: Any, method: str) -> type:
 def _known(cell: Any) -> bool:
     if not isinstance(cell, keras.layers.Layer):
         return False
-    owner = _definer(cell, "call")
-    # Where LSTM's `call` leaves the gates to.
-    inner = [name for name in vars(owner) if name.startswith("_compute_carry")]
-    ours = owner.__module__.startswith(_HOME) and owner.__name__ in _GATES
-    return ours and all(_definer(cell, name) is owner for name in inner)
+    if _definer(cell, "call").__name__ not in _GATES:
+        return False
+    # `call` leaves work to other methods: LSTM's gates, ConvLSTM's convolutions, dropout's masks.
+    owners = (_definer(cell, name) for name in _run_by(type(cell), "call"))
+    return all(owner.__module__.startswith("keras.src.") for owner in owners)
+
+
+def _run_by(cls: type, method: str) -> set[str]:
+    """The names of a method and of all methods of its class that it runs, directly or not."""
+    found: set[str] = set()
+    left = {method}
+    while left:
+        name = left.pop()
+        found.add(name)
+        names = inspect.unwrap(getattr(cls, name)).__code__.co_names
+        left |= {other for other in names if inspect.isfunction(getattr(cls, other, None))} - found
+    return found
 
 
 def cells_of(layer: Any) -> list[Any]:

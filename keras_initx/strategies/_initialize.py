@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_initx.initializers import get, is_none, nearest
+from keras_initx.initializers import LabelPrior, PriorBias, get, is_none, nearest
 from keras_initx.state import check_built, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
@@ -77,6 +77,7 @@ def initialize(
     check_built(model)
     seed = _check_seed(seed)
     scheme = resolve(initializer)
+    _check_kernels(scheme)
     sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
     weights: list[Any] = [*sites, *iter_weights(model, sites)]
     scope = select(weights, include, exclude)
@@ -137,6 +138,20 @@ def _told(kept: tuple[str, ...]) -> str:
         f"values: {paths}. Give them an initializer by `overrides`, or their layer a `get_config` that "
         "returns all arguments of its `__init__`."
     )
+
+
+def _check_kernels(scheme: Any) -> None:
+    """Refuses laws of biases, which would draw each kernel as zeros."""
+    if isinstance(scheme, PriorBias | LabelPrior):
+        instead = (
+            'call `calibrate(model, (x, y), "LabelPrior")`'
+            if isinstance(scheme, LabelPrior)
+            else f'pass `overrides={{"head/bias": {describe(scheme)}}}` with the path of its bias'
+        )
+        raise ValueError(
+            f"`initializer` must draw kernels. Received: {describe(scheme)}, a law of biases. Give it to a "
+            f"head as `bias_initializer`, or {instead}."
+        )
 
 
 def _check_seed(seed: Any) -> int:

@@ -1,7 +1,6 @@
 """What passes between a strategy and `initialize`: for each kernel, what draws it."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -9,8 +8,7 @@ from typing import Any, Protocol
 import keras
 
 from keras_initx.fans import Layout
-from keras_initx.initializers import OrthogonalScaled, RandomScaled
-from keras_initx.state import seeded
+from keras_initx.initializers import OrthogonalScaled, RandomScaled, default_config
 from keras_initx.walk import KernelSite
 
 __all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
@@ -121,15 +119,6 @@ def _is_free(initializer: Any, site: KernelSite) -> bool:
     return own is None or (site.layout is not None and own == Layout(site.layout.kind))
 
 
-@functools.cache
-def _defaults(cls: Any) -> dict[str, Any]:
-    with seeded(0):  # Keras takes a number from Python's generator for each initializer without a seed
-        try:
-            return cls().get_config()
-        except TypeError:  # an initializer without total defaults
-            return {}
-
-
 def _short(value: Any) -> Any:
     return value["class_name"] if isinstance(value, Mapping) and "class_name" in value else value
 
@@ -148,7 +137,7 @@ def describe(initializer: Any) -> str:
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)
     cls: Any = type(initializer)
-    name, config, defaults = cls.__name__, initializer.get_config(), _defaults(cls)
+    name, config, defaults = cls.__name__, initializer.get_config(), default_config(cls)
     shown = {
         key: f"{value:.4g}" if isinstance(value, float) else _short(value)
         for key, value in config.items()

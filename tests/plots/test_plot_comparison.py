@@ -104,7 +104,11 @@ def test_a_curve_has_the_mean_and_its_interval_by_epoch_the_best_first():
         corners = band.get_paths()[0].vertices
         at_first = corners[corners[:, 0] == 1][:, 1]
         assert (at_first.min(), at_first.max()) == pytest.approx((low, high))
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("epoch", "val_error", "linear")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == (
+        "epoch",
+        "val_error (less is better)",
+        "linear",
+    )
     assert drawn(plot_curves(race(), "loss")).axes[0].get_ylabel() == "loss"
 
 
@@ -227,7 +231,7 @@ def test_rates_have_a_number_per_cell_the_chosen_ones_framed_and_lost_ones_grey(
     values = axes.get_images()[0].get_array()
     assert values.mask.tolist() == [[False, False, True]] * 2
     assert axes.get_facecolor()[:3] == (0.8, 0.8, 0.8)
-    assert bar.get_ylabel() == "validation error"
+    assert bar.get_ylabel() == "validation error (less is better)"
 
 
 @pytest.mark.parametrize("minimize", [True, False])

@@ -330,3 +330,22 @@ def test_an_initializer_is_not_refused_because_a_strategys_name_is_near():
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2)])
     initx.initialize(model, "zeros", seed=0)
     assert not np.any(keras.ops.convert_to_numpy(model.layers[0].kernel))
+
+
+def test_a_law_of_biases_draws_no_kernels():
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3), layers.Dense(2, name="head")])
+    before = model.get_weights()
+    with pytest.raises(
+        ValueError, match=r"must draw kernels. Received: LabelPrior\(\), a law of biases"
+    ) as told:
+        initx.initialize(model, "LabelPrior")
+    assert 'calibrate(model, (x, y), "LabelPrior")' in str(told.value)
+    with pytest.raises(ValueError, match="PriorBias") as told:
+        initx.initialize(model, initx.initializers.PriorBias(0.1))
+    assert 'overrides={"head/bias": PriorBias(prior=0.1)}' in str(told.value)
+    for old, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    initx.calibrate(model, (x, np.repeat([0, 1], [6, 2])), "LabelPrior")
+    initx.initialize(model, "by_role", overrides={"head/bias": initx.initializers.PriorBias(0.1)})
+    np.testing.assert_allclose(model.get_weights()[3], np.log(0.1 / 0.9), rtol=1e-5)
