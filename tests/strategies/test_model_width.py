@@ -115,3 +115,67 @@ def test_other_laws_of_transformers_on_the_same_kernels():
         for path, std in law.items():
             size = math.prod(found[path].shape)
             assert abs(found[path].std / std - 1) < 5 * (0.5 / size) ** 0.5, path
+
+
+def glorot(inputs, outputs, gain=1.0):
+    return gain * math.sqrt(2 / (inputs + outputs))
+
+
+TFIXUP, DEEPNORM = 0.67 * 2**-0.25, (8 * 2) ** -0.25  # gains of an encoder of two layers
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    ("strategy", "gain", "embedding"),
+    [("TFixup", TFIXUP, (9 * 2) ** -0.25 / math.sqrt(D)), ("DeepNorm", DEEPNORM, 1.0)],
+)
+def test_strategies_by_depth_have_glorots_fans_and_the_models_width(strategy, gain, embedding, tied):
+    """Each kernel by hand: the fans of grouped keys and of separable kernels, the width of embeddings."""
+    expected = {
+        "types/embeddings": embedding,
+        "grouped/query": glorot(D, D),
+        "grouped/key": glorot(D, 64),
+        "grouped/value": glorot(D, 64, gain),
+        "narrow/attention_output": glorot(64, D, gain),
+        "up": glorot(D, 4 * D, gain),
+        "separable/depthwise_kernel": glorot(3, 3, gain),
+        "separable/pointwise_kernel": glorot(D, D, gain),
+        "convolution": glorot(96, 96, gain),
+        "head": glorot(D, 10),
+    }
+    if not tied:
+        expected |= {"tokens/embeddings": embedding, "tokens/reverse_embeddings": glorot(D, VOCABULARY)}
+    elif strategy == "TFixup":
+        expected["tokens/embeddings"] = embedding
+    else:  # it makes the logits, too
+        expected["tokens/embeddings"] = 1 / math.sqrt(D)
+    found = {row.path: row for row in initx.initialize(transformer(tied), strategy, seed=1).rows}
+    for path, std in expected.items():
+        assert abs(found[path].std / std - 1) < 5 * (0.5 / math.prod(found[path].shape)) ** 0.5, path
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_mup_grows_with_each_kernels_own_inputs(tied, monkeypatch):
+    """Twice the base's width: hidden kernels by their fans, outputs with half the variance, others stay."""
+    monkeypatch.setattr("test_model_width.D", D // 2)
+    base = transformer(tied)
+    monkeypatch.undo()
+    report = initx.initialize(transformer(tied), initx.strategies.MuP(base=base), seed=1)
+    expected = {
+        "types/embeddings": (1.0, 1),
+        "grouped/key": (math.sqrt(1 / D / 2), 0.5),  # two heads, whatever the width
+        "down": (None, 0.5),
+        "separable/depthwise_kernel": (1 / math.sqrt(3), 1),
+        "separable/pointwise_kernel": (1 / math.sqrt(D), 0.5),
+        "convolution": (1 / math.sqrt(96), 0.5),
+        "head": (math.sqrt(1 / D / 2), 0.5),
+        # A tied table keeps the base's variance; the logits are divided by the growth.
+        "tokens/embeddings": (1 / math.sqrt(D // 2) if tied else 1.0, 1),
+    }
+    if not tied:
+        expected["tokens/reverse_embeddings"] = (math.sqrt(1 / D / 2), 0.5)
+    found = {row.path: row for row in report.rows}
+    for path, (std, rate) in expected.items():
+        assert report.learning_rates.get(path, 1) == rate, path
+        size = math.prod(found[path].shape)
+        assert std is None or abs(found[path].std / std - 1) < 5 * (0.5 / size) ** 0.5, path
