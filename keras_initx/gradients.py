@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_initx.data import split_weights
+
 __all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "unscoped", "value_and_gradients"]
 
 Objective = Callable[[Any, Any, Any], Any]
@@ -193,8 +195,15 @@ def choose_loss(
 
     def objective(batch: Any, labels: Any, outputs: Any) -> Any:
         try:
-            _check_labels(given, targets, outputs)
-            return _unscaled(judge.compute_loss(batch, labels, outputs, training=False))
+            y, weights = split_weights(labels)
+            _check_labels(given, split_weights(targets)[0], outputs)
+            given_weights = {} if weights is None else {"sample_weight": weights}
+            value = _unscaled(judge.compute_loss(batch, y, outputs, training=False, **given_weights))
+            if len(value.shape):
+                raise ValueError(f"it is no number, but of shape {tuple(value.shape)}: reduce it")
+            # Layers add to any loss: penalties of weights and of activities, and `add_loss`.
+            more = [] if judge is model else model.losses
+            return value + sum(ops.sum(ops.cast(own, keras.config.floatx())) for own in more)
         except Exception as error:  # each backend has a class of its own for what does not fit
             reason = next(iter(re.sub("{{.*?}} *", "", str(error)).strip().splitlines()), "").rstrip(".")
             raise ValueError(

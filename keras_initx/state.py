@@ -11,7 +11,17 @@ import keras
 import numpy as np
 from keras import ops
 
-__all__ = ["check_built", "repeated_masks", "seeded", "slotted", "stream_seed", "transaction"]
+__all__ = [
+    "check_built",
+    "constraint_of",
+    "repeated_masks",
+    "seeded",
+    "slotted",
+    "stream_seed",
+    "transaction",
+]
+
+_MOVED = 1e-3  # of its norm: a value that changes less is where it is going to stay
 
 
 def check_built(model: Any) -> None:
@@ -50,6 +60,36 @@ def stream_seed(seed: int, path: str) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{path}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def constraint_of(variable: keras.Variable, *factors: float) -> str:
+    """Returns the name of a variable's constraint if the next training step would change its value by it.
+
+    >>> dense = keras.layers.Dense(2, kernel_constraint="unit_norm", kernel_initializer="ones")
+    >>> dense.build((None, 1))
+    >>> constraint_of(dense.kernel), constraint_of(dense.kernel, 2.0)
+    ('', 'UnitNorm')
+
+    Args:
+        variable: A Keras variable.
+        factors: What its value is multiplied by before; several are tried. None for the value as it is.
+
+    Returns:
+        The name; an empty string where the value stays or there is no constraint.
+    """
+    constraint = getattr(variable, "constraint", None)
+    if constraint is None:
+        return ""
+    for factor in factors or (1.0,):
+        value = ops.stop_gradient(ops.cast(variable.value, "float32")) * factor
+        moved = ops.cast(constraint(value), "float32") - value
+        if float(_size(moved)) > _MOVED * float(_size(value)):
+            return str(getattr(constraint, "__name__", type(constraint).__name__))
+    return ""
+
+
+def _size(value: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(value)))
 
 
 @contextlib.contextmanager

@@ -75,6 +75,14 @@ class Counter(layers.Layer):
         return inputs + self.count
 
 
+def experts_of_a_capacity(x):
+    """Two experts by the sign of a feature; each takes its first rows, and zeros the others."""
+    chosen = ops.one_hot(ops.cast(x[:, 0] > 0, "int32"), 2, dtype="int32")
+    place = ops.sum(ops.cumsum(chosen, 0) * chosen, 1)
+    room = ops.maximum(4, ops.cast(ops.ceil(0.625 * ops.cast(ops.shape(x)[0], "float32")), "int32"))
+    return ops.where((place <= room)[:, None], 2 * x, 0 * x)
+
+
 # Each with a part of the reason that is told.
 NOT_ROW_WISE = {
     "batch norm in training": (lambda: of(InTraining(layers.BatchNormalization())), "of a row"),
@@ -84,6 +92,7 @@ NOT_ROW_WISE = {
     "attention over the batch": (lambda: of(attention_over_the_batch), "of a row"),
     "attention that masks by zeros": (lambda: of(masked_attention_over_the_batch), "of a row is another"),
     "size of the batch": (lambda: of(lambda x: x / ops.cast(ops.shape(x)[0], x.dtype)), "of a row differs"),
+    "experts of a capacity": (lambda: of(experts_of_a_capacity), "of a row differs"),
     "padded to the longest": (padded_to_the_longest, "the shape of its output"),
     "not one row for each": (flattened, "does not have one row for each row"),
     "a counter": (lambda: of(Counter()), "it keeps a state"),

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "keras_initx"
 ALLOWED = {
     "fans": set(),
     "gains": set(),
-    "gradients": set(),
+    "gradients": {"data"},
     "state": set(),
     "data": set(),
     "datasets": set(),

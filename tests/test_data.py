@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initx.data import take_pair
+from keras_initx.data import Weighted, split_weights, take_pair
 
 ONE = keras.Sequential([layers.Input((3,), name="x"), layers.Dense(2)])
 
@@ -189,7 +189,7 @@ def test_targets_come_with_pairs_or_apart():
     batches = [(x[:4], y[:4]), (x[4:], y[4:])]
     for data, expected in (
         ((x, y), y),
-        ((x, y, np.ones(9)), y),
+        ((x, y, None), y),
         (iter(batches), y[:6]),
         (map(list, batches), y[:6]),
         (x, None),
@@ -200,6 +200,22 @@ def test_targets_come_with_pairs_or_apart():
         np.testing.assert_array_equal(targets, expected)
     _, targets = take_pair(ONE, (x, y), 6, targets={"a": -y})
     np.testing.assert_array_equal(targets["a"], -y)
+
+
+def test_sample_weights_come_with_triples():
+    x, y, weights = rows(9), np.arange(9), np.linspace(0, 1, 9)
+    batches = [(x[:4], y[:4], weights[:4]), (x[4:], y[4:], weights[4:])]
+    for data, size in (((x, y, weights), 9), (iter(batches), 6), (map(list, batches), 6)):
+        _, found = take_pair(ONE, data, 6)
+        assert isinstance(found, Weighted)
+        labels, shares = split_weights(found)
+        np.testing.assert_array_equal(labels, y[:size])
+        np.testing.assert_array_equal(shares, weights[:size])
+    _, found = take_pair(ONE, (x, y, weights), 6, targets=-y)
+    np.testing.assert_array_equal(found.targets, -y)
+    np.testing.assert_array_equal(found.weights, weights)
+    for without in ((x, None), (x, None, None), (x, None, weights)):
+        assert take_pair(ONE, without, 6)[1] is None
 
 
 def test_a_torch_data_loader_brings_its_targets():

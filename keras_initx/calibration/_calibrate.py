@@ -1,5 +1,7 @@
 """Data-dependent initialization of a whole model, in one forward pass."""
 
+import contextlib
+import functools
 import math
 import numbers
 import time
@@ -14,13 +16,13 @@ from keras_initx.calibration._gates import find_cells
 from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import CalibrationReport, CalibrationRow, warn_of
-from keras_initx.calibration._rewritten import find_rewritten
+from keras_initx.calibration._rewritten import find_rewritten, tell_constraint
 from keras_initx.calibration._rounds import TiedError, calibrate_sites
 from keras_initx.calibration._rows import row_of
 from keras_initx.data import check_looked_up, take_pair
 from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.initializers import is_none
-from keras_initx.state import check_built, transaction
+from keras_initx.state import check_built, seeded, transaction
 from keras_initx.walk import KernelSite, input_specs
 
 __all__ = ["calibrate"]
@@ -109,22 +111,27 @@ def calibrate(
     check_built(model)
     _check(seed, tolerance, max_iterations, training=training, redraw=redraw, frozen=frozen)
     check_loss(loss)
-    law = None if is_none(initializer) else check_law(initializer)
     started = time.perf_counter()
+    # An initializer without a seed takes a number from Python's generator as it is made.
+    draws = seed is None and redraw
+    kept = contextlib.nullcontext if draws else functools.partial(seeded, (seed or 0) % 2**31)
+    with kept():
+        law = None if is_none(initializer) else check_law(initializer)
     batch, labels = _take(model, data, samples, targets, seed)
-    chosen = laws(model, law, include, exclude, labels, frozen)
-    check_processes(model, seed, redraw, chosen.values())
-    options: dict[str, Any] = {"training": training, "redraw": redraw, "seed": seed}
-    if whole := find_model_law(chosen):
-        objective = _objective(model, labels, loss, whole, seed)
-        patterns = include, exclude
-        rows, totals = calibrate_over_model(
-            model, whole, chosen, batch, labels, objective, patterns, frozen, **options
-        )
-    else:
-        options |= {"tolerance": tolerance, "max_iterations": max_iterations}
-        rows, passes = _calibrate_layers(model, batch, chosen, frozen, **options)
-        totals = {"forward_passes": passes}
+    with kept():
+        chosen = laws(model, law, include, exclude, labels, frozen)
+        check_processes(model, seed, redraw, chosen.values())
+        options: dict[str, Any] = {"training": training, "redraw": redraw, "seed": seed}
+        if whole := find_model_law(chosen):
+            objective = _objective(model, labels, loss, whole, seed)
+            patterns = include, exclude
+            rows, totals = calibrate_over_model(
+                model, whole, chosen, batch, labels, objective, patterns, frozen, **options
+            )
+        else:
+            options |= {"tolerance": tolerance, "max_iterations": max_iterations}
+            rows, passes = _calibrate_layers(model, batch, chosen, frozen, **options)
+            totals = {"forward_passes": passes}
     warn_of(rows)
     seconds = time.perf_counter() - started
     return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), seconds=seconds, **totals)
@@ -141,11 +148,11 @@ def _calibrate_layers(
     model: Any, batch: Any, chosen: dict[KernelSite, Any], frozen: bool, **options: Any
 ) -> tuple[tuple[CalibrationRow, ...], int]:
     """Calibrates by a law for each layer, and returns the rows of the report and the number of passes."""
-    rewritten = find_rewritten(model, batch, chosen)
+    rewritten = find_rewritten(model, batch, chosen, options["redraw"])
     tied: dict[KernelSite, str] = {}
     spent = 0
     while True:
-        cells = find_cells(model, chosen, frozen)
+        cells = find_cells(model, chosen, frozen, rewritten.notes)
         in_cells = {site for cell in cells for site in cell.sites}
         known = rewritten.notes | tied
         notes = {s: known.get(s) or reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
@@ -163,7 +170,9 @@ def _calibrate_layers(
         row_of(s, chosen[s], notes[s], rewritten.later, found.get(s), options["tolerance"])
         for s in in_call_order
     ]
-    return (*rows, *(row for cell in cells for row in cell.rows())), spent + passes
+    found_rows = (*rows, *(row for cell in cells for row in cell.rows()))
+    sites = {site.path: site for site in chosen}
+    return tuple(tell_constraint(row, sites[row.path]) for row in found_rows), spent + passes
 
 
 def _objective(model: Any, targets: Any, loss: Any, law: Any, seed: int | None) -> Any:

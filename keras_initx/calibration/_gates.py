@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,17 @@ def _rms(values: Sequence[float]) -> float:
     return math.sqrt(sum(value * value for value in values) / len(values))
 
 
-def find_cells(model: Any, laws: dict[KernelSite, Any], frozen: bool) -> list[Cell]:
-    """Returns the cells of known classes whose kernels have a law."""
+def find_cells(
+    model: Any, laws: dict[KernelSite, Any], frozen: bool, notes: Mapping[KernelSite, str]
+) -> list[Cell]:
+    """Returns the cells of known classes whose kernels have a law.
+
+    Args:
+        model: The model.
+        laws: The law of each kernel.
+        frozen: As in `calibrate`.
+        notes: Why kernels are to be left alone.
+    """
     found = []
     owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
     for owner in owners.values():
@@ -83,7 +92,9 @@ def find_cells(model: Any, laws: dict[KernelSite, Any], frozen: bool) -> list[Ce
         for cell in getattr(owner.cell, "cells", [owner.cell]):
             sites = [site for site in laws if site.layer is cell]
             if sites:
-                found.append(Cell(owner, cell, sites, laws[sites[0]], _reason(sites, laws[sites[0]], frozen)))
+                note = next((notes[site] for site in sites if site in notes), "")
+                note = note or _reason(sites, laws[sites[0]], frozen)
+                found.append(Cell(owner, cell, sites, laws[sites[0]], note))
     return found
 
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_initx.calibration._filters import FILTERED
 from keras_initx.calibration._measurement import spreads
+from keras_initx.data import split_weights
 from keras_initx.initializers import DataDependent, LabelPrior, PriorBias
 from keras_initx.walk import KernelSite, iter_kernels
 
@@ -98,9 +99,11 @@ def add_priors(
     return chosen
 
 
-def _of_labels(prior: LabelPrior, site: KernelSite, law: Any, labels: Any, follows: str) -> _Towards:
-    units = int(np.prod(site.bias.shape))
-    means = prior.means(labels, units, follows)
+def _of_labels(
+    prior: LabelPrior, site: KernelSite, law: Any, labelled: tuple[Any, Any], follows: str
+) -> _Towards:
+    units, (labels, weights) = int(np.prod(site.bias.shape)), labelled
+    means = prior.means(labels, units, follows, weights)
     meaning = _MEANINGS[prior.form_of(labels, units, follows)]
     return _Towards(law, means, f"LabelPrior set {_bias_of(site)}: {meaning}, {_range(means)}", True)
 
@@ -227,8 +230,17 @@ def _activation(site: KernelSite) -> str:
     return site.feeds if isinstance(site.feeds, str) else type(site.feeds).__name__.lower()
 
 
-def _labels(model: Any, site: KernelSite, targets: Any, heads: Sequence[KernelSite]) -> np.ndarray:
-    """The labels of one head."""
+def _labels(
+    model: Any, site: KernelSite, targets: Any, heads: Sequence[KernelSite]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The labels of one head, and their sample weights or None."""
+    targets, weights = split_weights(targets)
+    if isinstance(weights, dict | list | tuple):  # one for each output, as the targets
+        weights = _of_head(model, site, weights, heads)
+    return _of_head(model, site, targets, heads), weights
+
+
+def _of_head(model: Any, site: KernelSite, targets: Any, heads: Sequence[KernelSite]) -> Any:
     if targets is None:
         raise ValueError(
             f"`targets` must be given: `{site.path}` takes its mean from them (LabelPrior). Received: "

@@ -54,7 +54,7 @@ def calibrate_over_model(
     Returns:
         The rows of the report, and its totals by name.
     """
-    rewritten = find_rewritten(model, batch, laws).notes
+    rewritten = find_rewritten(model, batch, laws, redraw).notes
     notes = {
         site: site.skip or rewritten.get(site, "") or ("" if site.kernel.trainable or frozen else FROZEN)
         for site in laws

@@ -80,7 +80,8 @@ class Task:
             tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], part)
             for part in (self.batch, self.targets)
         )
-        with keras.StatelessScope(list(zip(self.variables, values, strict=True))):
+        state = list(zip(self.variables, values, strict=True))
+        with keras.StatelessScope(state, collect_losses=True):
             return self.objective(batch, targets, self.model(batch, training=self.training))
 
     def compile(self, function: Callable[["Task", Any], Any]) -> Callable[[np.ndarray], Any]:

@@ -86,7 +86,7 @@ class Measurement:
                 *zip(self.model.trainable_variables, values, strict=True),
                 *zip(self.model.non_trainable_variables, others, strict=True),
             ]
-            with keras.StatelessScope(state):
+            with keras.StatelessScope(state, collect_losses=True):
                 return self._objective(batch, targets, self.model(batch, training=False))
 
         return value_and_gradients(loss, trained, nested=False)[1]

@@ -41,7 +41,7 @@ def add_serve(verbs: Any) -> None:
     add("--max-body-bytes", type=int, default=32 * 2**20, help="the largest request (33554432)")
     add("--max-queue", type=int, help="requests that may wait for a model (1000)")
     add("--ray", action="store_true", help="in replicas of Ray Serve, the extra `ray`")
-    add("--replicas", type=int, default=2, help="with --ray: how many, or at least (2)")
+    add("--replicas", type=int, help="with --ray: how many, or at least (2)")
     add("--max-replicas", type=int, help="with --ray: how many at most, by load")
     add("--ray-address", help="with --ray: a running cluster, such as auto (one of its own)")
 
@@ -53,9 +53,13 @@ def _serve(options: argparse.Namespace) -> str:
     for name in ("verb", "write", "json", "broken", "interrupted"):
         del given[name]
     scale = {name: given.pop(name) for name in ("replicas", "max_replicas", "ray_address")}
+    chosen = {name: value for name, value in scale.items() if value is not None}
+    on_ray = given.pop("ray")
+    if chosen and not on_ray:
+        raise ValueError(f"{', '.join(map(as_option, chosen))} must come with `--ray`.")
     try:
-        if given.pop("ray"):
-            serve_on_ray(**given, **scale)
+        if on_ray:
+            serve_on_ray(**given, **chosen)
         else:
             serve(**given)
     except ValueError as error:  # in the words of the command

@@ -15,7 +15,7 @@ from keras_initx.diagnostics._exam import Exam
 from keras_initx.diagnostics._jacobian import spectrum_of
 from keras_initx.diagnostics._report import SignalReport
 from keras_initx.gradients import choose_loss
-from keras_initx.state import check_built
+from keras_initx.state import check_built, seeded
 from keras_initx.walk import input_specs, iter_kernels
 
 __all__ = ["diagnose"]
@@ -102,9 +102,12 @@ def diagnose(
         found = exam.run()
     heads = [site for site in sites if site.is_output and not site.obstacle]
     spectrum = spectrum_of(model, batch, heads, seed) if jacobian else None
+    seed = 0 if seed is None else int(seed)
+    with seeded(seed % 2**31):  # cures make initializers, some of which take a number from Python's generator
+        verdicts = name_cures(exam, found, seed, try_cures)
     return SignalReport(
         rows=found.rows,
-        verdicts=name_cures(exam, found, 0 if seed is None else int(seed), try_cures),
+        verdicts=verdicts,
         loss=found.loss,
         loss_name="random projection" if labels is None else "compiled" if loss is None else "given",
         samples=count,

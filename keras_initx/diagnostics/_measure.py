@@ -74,7 +74,8 @@ def measure(
 
     def loss(values: Sequence[Any]) -> Any:
         pass_ = _Pass(sites, values[len(variables) :])
-        with keras.StatelessScope(list(zip(variables, values[: len(variables)], strict=True))):
+        state = list(zip(variables, values[: len(variables)], strict=True))
+        with keras.StatelessScope(state, collect_losses=True):
             outputs = probe.run(
                 model,
                 batch,
@@ -113,7 +114,8 @@ def loss_at(model: Any, batch: Any, targets: Any, objective: Objective, training
         values: Tensors.
     """
     batch, targets = _tensors(batch), _tensors(targets)
-    with repeated_masks(), keras.StatelessScope(list(zip(model.trainable_variables, values, strict=True))):
+    state = list(zip(model.trainable_variables, values, strict=True))
+    with repeated_masks(), keras.StatelessScope(state, collect_losses=True):
         outputs = probe.run(model, batch, [], lambda _, output: output, training=training)
         return float(to_numpy(ops.cast(objective(batch, targets, outputs), "float32")))
 

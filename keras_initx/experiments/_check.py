@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_initx.data import reason_of, take_pair
+from keras_initx.data import reason_of, split_weights, take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
 from keras_initx.experiments._prepare import draw
 from keras_initx.experiments._problem import Problem, build_model, fixed_rows, rows_to_try
@@ -99,8 +99,9 @@ def _try(problem: Problem, model: Any, data: Any, name: str) -> None:
     if y is None:
         raise ValueError(f"`{name}` must bring targets. Received: {type(data).__name__}. Pass a pair (x, y).")
     rows = rows_of(x)
+    y, weights = split_weights(tree.map_structure(lambda leaf: leaf[:rows], y))
     try:
-        logs = model.test_on_batch(x, tree.map_structure(lambda leaf: leaf[:rows], y), return_dict=True)
+        logs = model.test_on_batch(x, y, weights, return_dict=True)
     except Exception as error:
         raise ValueError(f"`{name}` cannot be evaluated on: {reason_of(error)}") from error
     if problem.metric not in logs:

@@ -201,6 +201,18 @@ def _as_data(name: str, data: Any) -> Any:
         raise ValueError(f"`{name}` must be data. Received: None.")
     if isinstance(data, tuple) and len(data) in (2, 3):
         arrays = tree.map_structure(np.asarray, data)
+        if any(leaf.ndim == 0 for leaf in tree.flatten(arrays)):
+            raise ValueError(
+                f"`{name}` must hold arrays, as `fit` takes them. Received: numbers or nested lists. Convert "
+                "them with `numpy.asarray`."
+            )
+        for leaf in tree.flatten(arrays[0]):
+            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+                bad = int(leaf.size - np.isfinite(leaf).sum())
+                raise ValueError(
+                    f"`{name}` must be finite. Received: an array of shape {leaf.shape} with {bad} NaN or "
+                    "Inf among its values. Remove or replace those rows, for example with numpy.nan_to_num."
+                )
         if len({len(leaf) for leaf in tree.flatten(arrays)}) != 1:
             shapes = [leaf.shape for leaf in tree.flatten(arrays)]
             raise ValueError(f"`{name}` must hold as many rows in each array. Received: shapes {shapes}.")

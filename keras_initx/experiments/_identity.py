@@ -1,5 +1,6 @@
 """What an object is, in a form that another process finds the same: no address, no order of a set."""
 
+import functools
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["identify", "identity_of"]
+__all__ = ["code_of", "identify", "identity_of"]
 
 
 def identify(scheme: Any, label: str) -> Any:
@@ -50,6 +51,33 @@ def identity_of(value: Any, name: str) -> Any:
             f"what has none ({type(error).__name__}: {error}). Give its class a `get_config` of numbers and "
             "texts, or leave `store` out."
         ) from error
+
+
+def code_of(function: Any) -> Any:
+    """Returns what a function does, as JSON can hold it: its code, and the numbers and texts that it holds.
+
+    What else it holds, such as a list that it fills, may be another the next time.
+
+    >>> code_of(lambda trial: []) == code_of(lambda trial: [trial])
+    False
+
+    Args:
+        function: A function, a `functools.partial` of one, or another object, of which the class is told.
+    """
+    if isinstance(function, functools.partial):
+        held = [*function.args, *sorted(function.keywords.items())]
+        return [code_of(function.func), _plain(held)]
+    if not isinstance(function, types.FunctionType):
+        return None if function is None else _path(type(function))
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    inner = [code_of(cell) for cell in cells if isinstance(cell, types.FunctionType)]
+    return [_path(function), _told(function.__code__, ()), _plain([function.__defaults__, *cells]), inner]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value if isinstance(item, tuple | bool | int | float | str)]
+    return repr(value)
 
 
 def _told(value: Any, within: tuple[int, ...]) -> Any:

@@ -15,7 +15,7 @@ import keras
 from keras import tree
 
 from keras_initx.experiments._batches import is_arrays
-from keras_initx.experiments._identity import identity_of
+from keras_initx.experiments._identity import code_of, identity_of
 from keras_initx.experiments._reading import Counted, is_read_once, seed_all
 from keras_initx.strategies import describe, resolve
 
@@ -89,6 +89,7 @@ class Problem:
             layers = [(weight.path, weight.shape) for weight in model.weights]
         settings = [self.metric, self.minimize, self.target, self.batch_size]
         told = identity_of([layers, model.get_compile_config(), settings], "build_fn")
+        told = [told, code_of(self.callbacks)]
         digest = hashlib.sha256(json.dumps(told).encode())
         for name in ("train", "validation", "test"):
             data = getattr(self, name)

@@ -169,7 +169,13 @@ class LabelPrior(Shown):
         """
         return self.form or _tell_form(np.asarray(targets), units, activation)
 
-    def means(self, targets: np.ndarray, units: int, activation: str | None = None) -> np.ndarray:
+    def means(
+        self,
+        targets: np.ndarray,
+        units: int,
+        activation: str | None = None,
+        weights: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Returns the mean that each unit's pre-activation is to have.
 
         Args:
@@ -177,6 +183,8 @@ class LabelPrior(Shown):
                 missing for one unit.
             units: Units of the head.
             activation: `"softmax"`, `"sigmoid"`, or anything else for what tells nothing.
+            weights: A weight for each row of the targets, or for each position in it; only their ratios
+                count. None for equal ones.
 
         Returns:
             float64 of shape (units,).
@@ -184,17 +192,18 @@ class LabelPrior(Shown):
         targets = np.asarray(targets)
         form = self.form_of(targets, units, activation)
         if form == "categorical":
-            counts = _count(targets, units) + self.smoothing
+            counts = _count(targets, units, weights) + self.smoothing
             return _log(counts / counts.sum())
         if targets.size % units or (units > 1 and targets.shape[-1] != units):
             raise _misfit(targets, f"hold {units} numbers in each row, one for each unit", form)
         rows = targets.reshape(-1, units).astype("float64")
+        shares = _shares(weights, targets.shape, len(rows))[:, None]
         if form == "numeric":
-            return rows.mean(axis=0)
+            return (shares * rows).mean(axis=0)
         if ((rows != 0) & (rows != 1)).any():
             raise _misfit(targets, "be zeros and ones", form)
-        ones = rows.sum(axis=0) + self.smoothing
-        zeros = (1 - rows).sum(axis=0) + self.smoothing
+        ones = (shares * rows).sum(axis=0) + self.smoothing
+        zeros = (shares * (1 - rows)).sum(axis=0) + self.smoothing
         return _log(ones / (ones + zeros)) - _log(zeros / (ones + zeros))
 
 
@@ -213,14 +222,30 @@ def _one_hot(targets: np.ndarray, units: int) -> bool:
     return rows and bool(np.isin(targets, (0, 1)).all() and (targets.sum(axis=-1) == 1).all())
 
 
-def _count(targets: np.ndarray, units: int) -> np.ndarray:
+def _shares(weights: np.ndarray | None, shape: tuple[int, ...], count: int) -> np.ndarray:
+    """For each of `count` labels, of an array of this shape, its sample weight; their mean is 1."""
+    if weights is None:
+        return np.ones(count)
+    weights = np.asarray(weights, "float64")
+    if weights.shape != shape[: weights.ndim] or count % (weights.size or 1):
+        raise ValueError(
+            "sample weights must be one for each row of the targets, or each position in it. Received: "
+            f"weights of shape {weights.shape}, targets of shape {shape}."
+        )
+    if not (weights.min() >= 0 and weights.sum() > 0):
+        raise ValueError("sample weights must be at least 0, and not all 0. Received: others.")
+    return np.repeat(weights.ravel() / weights.mean(), count // weights.size)
+
+
+def _count(targets: np.ndarray, units: int, weights: np.ndarray | None) -> np.ndarray:
     """How often each class occurs, by numbers of classes or by rows of probabilities."""
     if _one_hot(targets, units) or (targets.dtype.kind == "f" and targets.shape[1:][-1:] == (units,)):
-        return targets.reshape(-1, units).sum(axis=0, dtype="float64")
+        rows = targets.reshape(-1, units)
+        return (_shares(weights, targets.shape, len(rows))[:, None] * rows).sum(axis=0, dtype="float64")
     numbers = targets.ravel().astype("int64")
     if (numbers != targets.ravel()).any() or numbers.min() < 0 or numbers.max() >= units:
         raise _misfit(targets, f"be whole numbers from 0 to {units - 1}, or rows of {units}", "categorical")
-    return np.bincount(numbers, minlength=units).astype("float64")
+    return np.bincount(numbers, _shares(weights, targets.shape, len(numbers)), minlength=units)
 
 
 def _log(rates: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def _examples(specs: list[Any], rows: list[Any]) -> Iterable[bytes]:
             texts = [text if isinstance(text, bytes) else str(text).encode() for text in values.tolist()]
             return tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
         if kind in "iub":
-            return tf.train.Feature(int64_list=tf.train.Int64List(value=values.tolist()))
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values.astype("int64").tolist()))
         return tf.train.Feature(float_list=tf.train.FloatList(value=values.tolist()))
 
     for row in zip(*rows, strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 from keras import tree
 
 from keras_initx.saved_model._names import NotDenseError, dtype_of, named, named_specs, served
+from keras_initx.saved_model._rows import fixed_batch
 
 CLASSIFY = "tensorflow/serving/classify"
 
@@ -82,18 +83,84 @@ class Endpoint:
         return packed
 
 
-def predict(name: str, model: Any, rows: list[Any] | None = None) -> Endpoint:
+def input_signature(model: Any, warmup: Any = None) -> list[Any]:
+    """Returns the specs of the arguments of a model's `call`.
+
+    Keras remembers the shapes of those arguments that the model's `build` takes. Of a subclassed model the
+    shapes of the others are read from rows.
+
+    Args:
+        model: A built model.
+        warmup: Rows for each argument, as a tuple, a list or by name; or what else `export` takes.
+
+    Raises:
+        ValueError: If neither tells the shape of an argument that has no default.
+    """
+    from keras.src.export.export_utils import get_input_signature  # which Keras' own export reads
+
+    signature = list(get_input_signature(model))
+    if size := fixed_batch(model):  # which Keras' export forgets: a state of one row then does not fit
+
+        def fixed(spec: Any) -> Any:
+            return keras.InputSpec(spec.dtype, (size, *spec.shape[1:]), name=spec.name)
+
+        return list(tree.map_structure(fixed, signature))
+    if hasattr(model, "inputs"):
+        return signature
+    needed, possible = _arguments(model.call)
+    given: Any = warmup
+    if isinstance(warmup, dict) and set(needed) <= set(warmup) <= set(possible):
+        given = tuple(warmup[name] for name in possible if name in warmup)
+        if set(warmup) != set(possible[: len(given)]):
+            raise ValueError(
+                "`warmup` must leave out arguments of `call` at the end alone. "
+                f"Received: {sorted(warmup)} of {possible}."
+            )
+    if (
+        isinstance(given, tuple | list)
+        and len(signature) < len(given) <= len(possible)
+        and all(hasattr(one, "shape") for one in given)
+    ):
+        return [keras.InputSpec(_dtype_name(one), (None, *one.shape[1:])) for one in given]
+    if len(needed) > len(signature):
+        raise ValueError(
+            f"`warmup` must have rows for each argument of `call`, as a tuple or by name: {needed}. Keras "
+            f"remembers the shapes of {len(signature)} alone. Received: {type(warmup).__name__}."
+        )
+    return signature
+
+
+def _arguments(call: Callable[..., Any]) -> tuple[list[str], list[str]]:
+    """The names of a `call`'s arguments that must be given, and of those that may be inputs."""
+    parameters = [
+        parameter
+        for name, parameter in inspect.signature(call).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and name not in ("training", "mask")
+    ]
+    needed = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    return needed, [p.name for p in parameters if p.default in (p.empty, None)]
+
+
+def _dtype_name(rows: Any) -> str:
+    kind = getattr(rows.dtype, "kind", None)
+    return "string" if kind in tuple("OSUT") else keras.backend.standardize_dtype(rows.dtype)
+
+
+def predict(
+    name: str, model: Any, rows: list[Any] | None = None, signature: list[Any] | None = None
+) -> Endpoint:
     """Returns the signature that answers as `model.predict` does, by the `predict_step` of the model's class.
 
     Args:
         name: Of the signature.
         model: A built model.
         rows: Its inputs, from which a subclassed model's dtypes are read, where there are some.
+        signature: As `input_signature` returns it; None for that of the model alone.
     """
     import tensorflow as tf
-    from keras.src.export.export_utils import get_input_signature  # which Keras' own export reads
 
-    signature = get_input_signature(model)
+    signature = input_signature(model) if signature is None else signature
     dtypes = [spec.dtype for spec in tree.flatten(signature)]
     if rows is not None and not hasattr(model, "inputs"):
         dtypes = [dtype_of(leaf, dtype) for leaf, dtype in zip(rows, dtypes, strict=True)]

@@ -15,7 +15,15 @@ from keras import tree
 from keras_initx.saved_model._check import answer, compare
 from keras_initx.saved_model._classify import classify
 from keras_initx.saved_model._differences import tolerance_of
-from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, extra, predict, trace, write
+from keras_initx.saved_model._endpoints import (
+    CLASSIFY,
+    Endpoint,
+    extra,
+    input_signature,
+    predict,
+    trace,
+    write,
+)
 from keras_initx.saved_model._foreign import explain, refuse_python
 from keras_initx.saved_model._paths import model_folder
 from keras_initx.saved_model._portable import write_portable
@@ -138,8 +146,9 @@ def export(
     root = model_folder(path)
     _check(model, root, version, signatures, keep)
     start()  # which takes longer than what is done here meanwhile
-    rows = None if warmup is None else take_rows(model, warmup, labels is not None)
-    main = predict("serve", model, rows)
+    signature = input_signature(model, warmup)
+    rows = None if warmup is None else take_rows(model, warmup, labels is not None, signature)
+    main = predict("serve", model, rows, signature)
     hints = hints_of(model)
     drawn = rows is None
     rows = draw_rows(tree.flatten(main.specs), hints, fixed_batch(model)) if rows is None else main.fit(rows)

@@ -15,13 +15,14 @@ FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 _MOST = 1000  # more make TensorFlow Serving refuse the version
 
 
-def take_rows(model: Any, warmup: Any, labelled: bool) -> list[np.ndarray]:
+def take_rows(model: Any, warmup: Any, labelled: bool, signature: list[Any]) -> list[np.ndarray]:
     """Checks what a user gave for warm-up, and returns it in the order of the model's inputs.
 
     Args:
         model: The model.
         warmup: Rows as `model.predict` takes them.
         labelled: Whether a request for the labels comes on top.
+        signature: As `input_signature` returns it.
 
     Raises:
         ValueError: If they do not fit the model, are too many, or the extra `serve` is not installed.
@@ -29,7 +30,7 @@ def take_rows(model: Any, warmup: Any, labelled: bool) -> list[np.ndarray]:
     import_log()
     size = fixed_batch(model)
     most = (_MOST - labelled) * (size or 1)
-    warmup = _by_input(model, warmup)
+    warmup = _by_input(model, warmup, signature)
     try:
         rows = tree.flatten(take_pair(model, warmup, size or most + 1)[0])
     except ValueError as error:
@@ -42,11 +43,11 @@ def take_rows(model: Any, warmup: Any, labelled: bool) -> list[np.ndarray]:
     return rows
 
 
-def _by_input(model: Any, warmup: Any) -> Any:
+def _by_input(model: Any, warmup: Any, signature: list[Any]) -> Any:
     """Returns rows for a model whose inputs are the arguments of its `call` as a list in their order."""
     if hasattr(model, "inputs"):
         return warmup
-    specs = tree.flatten(predict("serve", model).specs)
+    specs = tree.flatten(predict("serve", model, signature=signature).specs)
     names = [spec.name for spec in specs]
     if isinstance(warmup, dict) and set(warmup) == set(names):
         warmup = [warmup[name] for name in names]

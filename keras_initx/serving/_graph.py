@@ -37,7 +37,7 @@ class Graph:
     def writes(self, tensors: Iterable[str]) -> bool:
         """Tells whether an operation on the way to some tensors changes a variable, a table or a file.
 
-        An operation that the graph does not describe counts as one that does.
+        An operation that neither the graph nor this TensorFlow describes counts as one that does.
 
         Args:
             tensors: Names of tensors, such as `"add:0"`.
@@ -47,7 +47,8 @@ class Graph:
     def _writes(self, name: str) -> bool:
         if name in self._functions or name in _SPEAKS_ONLY:
             return False
-        op = self._definitions.get(name)
+        # The graph does not describe what only the body of a loop or a branch uses.
+        op = self._definitions.get(name) or _registered(name)
         if op is None:
             return True
         return (op.is_stateful and not op.output_arg) or any(arg.is_ref for arg in op.input_arg)
@@ -79,3 +80,10 @@ class Graph:
                 waiting.extend(self._functions[name].node_def)
                 found.add(name)
             found.add(one.op)
+
+
+def _registered(name: str) -> Any:
+    """The definition of an operation of this process' TensorFlow, or None."""
+    from tensorflow.python.framework import op_def_registry
+
+    return op_def_registry.get(name)

@@ -127,7 +127,10 @@ class Application:
     def _unzip(self, body: bytes, told: str) -> bytes | Answer:
         most = self._options.max_body_bytes
         try:
-            found = zlib.decompressobj(31).decompress(body, most + 1)
+            unzip = zlib.decompressobj(31)
+            found = unzip.decompress(body, most + 1)
+            if not unzip.eof and len(found) <= most:
+                raise zlib.error("it ends early")
         except zlib.error as error:
             return _refuse(400, "INVALID_ARGUMENT", f"Content-Encoding is gzip, and the body is not: {error}")
         return _refuse(413, "OUT_OF_RANGE", told) if len(found) > most else found

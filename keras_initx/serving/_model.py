@@ -168,7 +168,12 @@ class Model:
             self._files[number] = _Files(opened.files, opened.files)
             self._set(number, "AVAILABLE")
             together = sorted(key for key, one in opened.model.signatures.items() if one.batched)
-            _log.info("Model %s version %s is available; batched: %s", name, number, together or "nothing")
+            _log.info(
+                "Model %s version %s is available; batched: %s",
+                name,
+                number,
+                together or "nothing, and `initx inspect` says why",
+            )
 
     def _fail(self, number: int, opened: Opened) -> None:
         files = _Files(opened.files, opened.files, opened.error)

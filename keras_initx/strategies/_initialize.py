@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_initx.initializers import LabelPrior, PriorBias, get, is_none, nearest
-from keras_initx.state import check_built, slotted, transaction
+from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
@@ -76,26 +76,30 @@ def initialize(
     started = time.perf_counter()
     check_built(model)
     seed = _check_seed(seed)
-    scheme = resolve(initializer)
-    _check_kernels(scheme)
-    sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
-    weights: list[Any] = [*sites, *iter_weights(model, sites)]
-    scope = select(weights, include, exclude)
-    replaced = {pattern: None if is_none(i) else get(i) for pattern, i in (overrides or {}).items()}
-    for pattern in replaced:
-        matching(weights, pattern, "overrides")
-    plan = _plan(
-        scheme, model, [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))]
-    )
-    reset = False
-    with transaction() if transactional else _without_undo() as update:
-        drawing = Drawing(plan, replaced, frozen, seed, model_width(sites), update)
-        rows = tuple(drawing.row(weight) for weight in scope)
-        if any(row.initializer for row in rows):
-            reset = _reset_optimizer(model, update)
-    told = initializer if isinstance(initializer, str) else describe(scheme)
-    name = "each layer's own" if scheme is None else told
-    report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
+    # An initializer without a seed takes a number from Python's generator as it is made.
+    with seeded(seed % 2**31):
+        scheme = resolve(initializer)
+        _check_kernels(scheme)
+        sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
+        weights: list[Any] = [*sites, *iter_weights(model, sites)]
+        scope = select(weights, include, exclude)
+        replaced = {pattern: None if is_none(i) else get(i) for pattern, i in (overrides or {}).items()}
+        for pattern in replaced:
+            matching(weights, pattern, "overrides")
+        plan = _plan(
+            scheme,
+            model,
+            [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))],
+        )
+        reset = False
+        with transaction() if transactional else _without_undo() as update:
+            drawing = Drawing(plan, replaced, frozen, seed, model_width(sites), update)
+            rows = tuple(drawing.row(weight) for weight in scope)
+            if any(row.initializer for row in rows):
+                reset = _reset_optimizer(model, update)
+        told = initializer if isinstance(initializer, str) else describe(scheme)
+        name = "each layer's own" if scheme is None else told
+        report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
     if report.kept:
         warnings.warn(_told(report.kept), stacklevel=2)
     return report

@@ -263,3 +263,50 @@ def test_a_law_that_cannot_be_met_by_passes_says_how_far_off_it_is(rng):
     with pytest.warns(UserWarning, match="`fed/dense`: .*% off the law, scaled 3 times: `fed` reads its"):
         report = initx.calibrate(model, x, max_iterations=2)
     assert_reported(report, model, x)
+
+
+CONSTRAINTS = {
+    "unit norm": keras.constraints.UnitNorm(),
+    "not negative": keras.constraints.NonNeg(),
+    "at most": keras.constraints.MaxNorm(0.1),
+    "at most, and it is less": keras.constraints.MaxNorm(100),
+    "a function": lambda kernel: 0.5 * kernel,
+}
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+@pytest.mark.parametrize("redraw", [False, True])
+def test_a_kernel_that_its_constraint_sets_has_a_reason(name, redraw, rng):
+    """A step of rate 0 changes what its row did not promise, and nothing else."""
+    x, y = rng.normal(size=(64, 8)).astype("float32"), rng.normal(size=(64, 4)).astype("float32")
+    hidden = layers.Dense(16, "relu", kernel_constraint=CONSTRAINTS[name], name="hidden")
+    model = keras.Sequential([layers.Input((8,)), hidden, layers.Dense(4, name="head")])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        report = initx.calibrate(model, x, redraw=redraw, seed=1)
+    assert_reported(report, model, x)
+    model.train_on_batch(x, y)
+    after = outside_stds(model, x)
+    for row in report.rows:
+        kept = after[row.path] == pytest.approx(row.std_after, rel=1e-3)
+        assert kept or "constraint" in row.note or "the next training step moves" in row.note
+    assert bool(report.rows[0].note) is (name != "at most, and it is less")
+
+
+def test_gates_that_a_constraint_sets_have_a_reason(rng):
+    model = keras.Sequential([layers.Input((5, 3)), layers.LSTM(4, recurrent_constraint="unit_norm")])
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="its constraint UnitNorm sets it anew after each training step"):
+        report = initx.calibrate(model, rng.normal(size=(9, 5, 3)).astype("float32"))
+    assert not report.calibrated
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("constraint", [None, "unit_norm"])
+def test_a_drawn_kernel_that_its_constraint_will_change_is_told(constraint):
+    layer = layers.Dense(16, kernel_constraint=constraint)
+    report = initx.initialize(keras.Sequential([layers.Input((8,)), layer]), "by_role", seed=1)
+    told = "its constraint UnitNorm changes it at the first training step"
+    assert report.rows[0].note == (told if constraint else "")

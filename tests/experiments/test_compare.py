@@ -266,7 +266,46 @@ def test_a_store_repeats_nothing_and_can_be_added_to(tmp_path):
         compare(build, ["initx>HeScaled"], VALIDATION, VALIDATION, seeds=2, **arguments)
     with pytest.raises(ValueError, match="another initializer of the label 'initx>HeScaled'"):
         compare(build, {"initx>HeScaled": "zeros"}, TRAIN, VALIDATION, seeds=2, **arguments)
-    assert len(made) == 6
+    for factor in (
+        0.5,
+        2.0,
+    ):  # a callback changes what the training comes to, by its code or by what it holds
+
+        def scheduled(trial, factor=factor):
+            return [keras.callbacks.LearningRateScheduler(lambda _, rate: factor * rate)]
+
+        other = arguments | {"store": tmp_path / "scheduled", "callbacks": scheduled}
+        if factor == 0.5:
+            compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, **other)
+            compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, **other)
+            assert len(made) == 7
+    for callbacks in (scheduled, None, lambda trial: []):
+        with pytest.raises(ValueError, match="or hold results of the same comparison"):
+            compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, **other | {"callbacks": callbacks})
+    assert len(made) == 7
+
+
+@pytest.mark.tensorflow  # its code is the same on each backend
+def test_a_store_knows_callbacks_by_their_code_and_by_the_numbers_that_they_hold(tmp_path):
+    seen = []
+
+    def scheduled(factor):
+        def callbacks(trial):
+            seen.append(trial)  # what a callback gathers does not make it another one
+            return [keras.callbacks.LearningRateScheduler(lambda _, rate: factor * rate)]
+
+        return callbacks
+
+    def run(callbacks):
+        options = {"metric": "accuracy", "runner": QUIET, "store": tmp_path / "store"}
+        compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, callbacks=callbacks, **options)
+
+    run(scheduled(0.5))
+    run(scheduled(0.5))
+    assert len(seen) == 1
+    for other in (scheduled(2.0), None, lambda trial: []):
+        with pytest.raises(ValueError, match="or hold results of the same comparison"):
+            run(other)
 
 
 @pytest.mark.tensorflow  # its code is the same on each backend

@@ -44,6 +44,15 @@ def variables(model):
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in found]
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("kind", [layers.SimpleRNN, layers.LSTM, layers.GRU])
+def test_a_state_has_the_rows_that_the_model_was_built_for(tmp_path, kind, size):
+    inputs = layers.Input(batch_shape=(size, 4, 3), name="x")
+    initx.export(keras.Model(inputs, kind(3, stateful=True)(inputs)), tmp_path)
+    signature = initx.saved_model.inspect(tmp_path).versions[0].signatures["serving_default"]
+    assert signature["inputs"] == {"x": f"float32[{size}, 4, 3]"}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_variables_are_left_and_the_first_answer_goes_on_from_them(tmp_path, name, monkeypatch):
     model = MODELS[name]()

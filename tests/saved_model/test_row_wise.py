@@ -34,7 +34,7 @@ def test_a_model_whose_rows_never_meet_is_proven(tmp_path, name):
     assert exported.row_wise == ("serve", "serving_default"), inspect(tmp_path)
     proof = json.loads((tmp_path / "1" / FILE).read_text())["signatures"]["serving_default"]
     assert {1, 2, 3, 8} <= set(proof["batch_sizes"])
-    assert 0 <= proof["max_difference"] <= max(proof["tolerance"], _row_wise._OF_SIZE)
+    assert 0 <= proof["max_difference"] <= proof["tolerance"] <= 0.1
 
 
 def proven(function, kinds=("zeros", "large"), rows=None):
@@ -102,15 +102,16 @@ def test_rounding_of_batches_is_no_difference_and_is_told():
     found = proven(lambda x: x * np.float32(1 + 1e-7 * len(x)), _rows._FLOATS)
     assert found.batch_sizes == (1, 2, 3, 8, 33, 128)
     assert 1e-6 < found.max_difference < 1e-4
-    assert isinstance(proven(lambda x: x * np.float32(1 + 1e-3 * len(x))), str)
+    assert isinstance(proven(lambda x: x * np.float32(1 + 1e-5 * len(x))), str)
 
 
 def test_kernels_chosen_by_the_size_of_a_batch_may_round_otherwise_and_nothing_of_a_row_may_hide_in_it():
     def rounded(x):
-        """As oneDNN's convolutions, whose algorithm for one row is another."""
-        return x * np.float32(1 + 1e-3 * (len(x) > 1))
+        """Inputs that round otherwise for one row, as in oneDNN's convolutions, in a model that is steep."""
+        return np.sin(300 * x * np.float32(1 + 5e-6 * (len(x) > 1)))
 
     assert 1e-4 < proven(rounded, _rows._FLOATS).max_difference < 1e-2
+    assert isinstance(proven(lambda x: x * np.float32(1 + 1e-3 * (len(x) > 1)), _rows._FLOATS), str)
     leaks = [
         lambda x: rounded(x) + 3e-3 * np.tanh(np.nan_to_num(x).mean()),
         lambda x: rounded(x) + 3e-3 * (np.nan_to_num(x) == np.nan_to_num(x).max(0)),

@@ -209,6 +209,14 @@ def test_strings_integers_and_open_axes_come_from_examples(tmp_path):
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint32", "float16", "float64"])
+def test_labels_stand_beside_inputs_of_every_number(tmp_path, dtype):
+    inputs = layers.Input((2,), dtype=dtype, name="x")
+    model = keras.Model(inputs, layers.Dense(2)(keras.ops.cast(inputs, "float32")))
+    exported = initx.export(model, tmp_path, labels=["no", "yes"], warmup=np.ones((1, 2), dtype))
+    assert exported.warmup_records == 2
+
+
 def test_labels_go_to_the_output_of_their_width(tmp_path):
     model, _ = exported_models.several()
     assert "classify" in initx.export(model, tmp_path, labels=["no", "yes"]).signatures

@@ -83,6 +83,41 @@ class Pair(keras.Model):
         return self.dense(left) * right
 
 
+class Difference(keras.Model):
+    """Without a `build` of its own, for which Keras remembers the first argument alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, left, right=None):
+        return self.dense(left) - (0 if right is None else self.dense(right))
+
+
+@pytest.mark.parametrize("form", [tuple, list, lambda pair: {"right": pair[1], "left": pair[0]}])
+def test_inputs_that_keras_forgets_come_from_the_rows(tmp_path, form):
+    model, pair = Difference(), (np.ones((2, 3), "float32"), np.arange(6, dtype="float32").reshape(2, 3))
+    expected = model(*pair)
+    exported = initx.export(model, tmp_path, warmup=form(pair))
+    assert exported.row_wise == ("serve", "serving_default")
+    with load(exported.path) as call:
+        served = call("serving_default", {"left": pair[0], "right": pair[1]})
+    np.testing.assert_allclose(served["output_0"], expected, rtol=1e-5)
+
+
+def test_an_argument_of_unknown_shape_asks_for_rows(tmp_path):
+    class Needed(Difference):
+        def call(self, left, right):
+            return super().call(left, right)
+
+    model, rows = Needed(), np.ones((2, 3), "float32")
+    model(rows, rows)
+    for warmup in (None, rows, {"right": rows}):
+        with pytest.raises(ValueError, match=r"must have rows for each argument of `call`.*'left', 'right'"):
+            initx.export(model, tmp_path, warmup=warmup)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("form", [tuple, list, lambda pair: {"right": pair[1], "left": pair[0]}])
 def test_inputs_that_are_arguments_come_in_order_or_by_name(tmp_path, form):
     model, pair = Pair(), (np.ones((2, 3), "float32"), np.arange(4, dtype="float32").reshape(2, 2))

@@ -72,7 +72,8 @@ def test_a_zipped_body_is_read_within_the_limit(server):
     url, headers = f"{server.url}/v1/models/half:predict", {"Content-Encoding": "gzip"}
     body = gzip.compress(b'{"instances": [1.0]}')
     assert requests.post(url, data=body, headers=headers).json() == {"predictions": [2.5]}
-    assert requests.post(url, data=b"no zip", headers=headers).status_code == 400
+    for broken in (b"no zip", body[:-5], body[:-9]):  # the latter two without their checksum, or part of it
+        assert requests.post(url, data=broken, headers=headers).status_code == 400
     bomb = gzip.compress(b" " * (33 * 2**20))
     assert requests.post(url, data=bomb, headers=headers).status_code == 413
 
@@ -274,6 +275,10 @@ def test_a_body_that_does_not_arrive_is_refused(secured):
     [
         (["--host", "0.0.0.0"], "`--token-file` must be given to listen beyond this machine"),
         (["--host", "10.0.0.1"], "`--token-file` must be given"),
+        (
+            ["--replicas", "3", "--ray-address", "auto"],
+            "`--replicas`, `--ray-address` must come with `--ray`",
+        ),
         (["--tls-cert", "x"], "must be given together"),
         (["--token-file", "nowhere"], "must be a file that can be read"),
         (["--rest-port", "70000"], "must be from 0 to 65535"),

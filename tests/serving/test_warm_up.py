@@ -242,6 +242,45 @@ def test_what_changes_the_model_is_not_run_on_drawn_rows(tmp_path):
         model.close()
 
 
+def looped(folder, changes=False, broken=False):
+    """A sum by a loop, whose body alone may use an operation, change a variable, or fail."""
+    import tensorflow as tf
+
+    class Summed(tf.Module):
+        def __init__(self):
+            self.count = tf.Variable(0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def __call__(self, x):
+            def body(step, total):
+                if changes:
+                    self.count.assign_add(1.0)
+                if broken:
+                    tf.debugging.assert_less(step, 0)
+                return step + 1, total + tf.reduce_sum(tf.tile(tf.reverse(x, [0]), [2])) / 2
+
+            return {"y": x + tf.while_loop(lambda step, _: step < 2, body, (0, 0.0))[1]}
+
+    summed = Summed()
+    tf.saved_model.save(summed, str(folder), {"serving_default": summed.__call__})
+    return folder
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_what_only_a_loop_does_is_known(tmp_path, changes):
+    model = LoadedModel(looped(tmp_path / "1", changes))
+    assert model.signatures["serving_default"].writes is changes
+    model.close()
+
+
+def test_a_loop_that_fails_never_replaces_one_that_runs(tmp_path):
+    before = LoadedModel(looped(tmp_path / "1"))
+    found = opened(looped(tmp_path / "2", broken=True), before)
+    before.close()
+    assert found.model is None
+    assert "fails on a row of zeros" in str(found.error)
+
+
 @pytest.mark.parametrize("stateful", [True, False])
 @pytest.mark.parametrize("kind", ["numpy_function", "py_function"])
 def test_python_code_of_another_process_is_refused(tmp_path, kind, stateful):

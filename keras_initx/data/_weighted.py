@@ -1,0 +1,24 @@
+"""Targets with sample weights."""
+
+from typing import Any, NamedTuple
+
+__all__ = ["Weighted", "split_weights"]
+
+
+class Weighted(NamedTuple):
+    """Targets with sample weights, as `fit` takes them in a triple (x, y, sample_weight)."""
+
+    targets: Any
+    weights: Any
+
+
+def split_weights(targets: Any) -> tuple[Any, Any]:
+    """Returns targets and their sample weights, or None where there are none.
+
+    >>> split_weights(Weighted([1, 0], [0.5, 2.0])), split_weights([1, 0])
+    (([1, 0], [0.5, 2.0]), ([1, 0], None))
+
+    Args:
+        targets: As `take_pair` returns them.
+    """
+    return tuple(targets) if isinstance(targets, Weighted) else (targets, None)
