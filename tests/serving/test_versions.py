@@ -1,6 +1,7 @@
 """Versions from the disk to the answer and back, over real SavedModels."""
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import shutil
@@ -92,29 +93,36 @@ def test_zero_padded_names_and_two_names_of_one_version(put, tmp_path, caplog):
     serve(scenario, config(tmp_path, policy="all"))
 
 
+@contextlib.asynccontextmanager
+async def asking(models, count):
+    """Clients that ask without a pause: none fails, and none sees an older version after a newer one."""
+    done = False
+
+    async def client():
+        answers = []
+        while not done:
+            answers.append(await ask(models))
+        return answers
+
+    clients = [asyncio.create_task(client()) for _ in range(count)]
+    yield
+    done = True
+    for answers in await asyncio.gather(*clients):
+        assert answers == sorted(answers)
+        assert {*answers} <= {1.0, 2.0}
+
+
 def test_a_swap_under_load_fails_nothing_and_never_goes_back(put, tmp_path):
     put(1)
 
     async def scenario(models):
-        done = False
-
-        async def client():
-            answers = []
-            while not done:
-                answers.append(await ask(models))
-            return answers
-
-        clients = [asyncio.create_task(client()) for _ in range(32)]
-        while not models.find("half").waiting:
-            await asyncio.sleep(0)
-        put(2)
-        await models.poll()
-        after = await asyncio.gather(*(ask(models) for _ in range(32)))
-        states = await unloaded(models)
-        done = True
-        for answers in await asyncio.gather(*clients):
-            assert answers == sorted(answers)
-            assert {*answers} <= {1.0, 2.0}
+        async with asking(models, 32):
+            while not models.find("half").waiting:
+                await asyncio.sleep(0)
+            put(2)
+            await models.poll()
+            after = await asyncio.gather(*(ask(models) for _ in range(32)))
+            states = await unloaded(models)
         assert after == [2.0] * 32
         assert states == {2: "AVAILABLE", 1: "END"}
 
@@ -322,23 +330,11 @@ def test_a_swap_of_the_same_number_under_load_fails_nothing(exported, put, tmp_p
     put(1)
 
     async def scenario(models):
-        done = False
-
-        async def client():
-            answers = []
-            while not done:
-                answers.append(await ask(models))
-            return answers
-
-        clients = [asyncio.create_task(client()) for _ in range(8)]
-        replace(tmp_path, exported, "1", "2")
-        await models.poll()
-        await models.poll()
-        await unloaded(models)
-        done = True
-        for answers in await asyncio.gather(*clients):
-            assert answers == sorted(answers)
-            assert {*answers} <= {1.0, 2.0}
+        async with asking(models, 8):
+            replace(tmp_path, exported, "1", "2")
+            await models.poll()
+            await models.poll()
+            await unloaded(models)
         assert await ask(models) == 2.0
 
     serve(scenario, config(tmp_path))
