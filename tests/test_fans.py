@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from keras_initx.fans import Fans, Layout, compute_fans, split_kernel
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 SHAPES = st.lists(st.integers(0, 9), max_size=6)
 
 

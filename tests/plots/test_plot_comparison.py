@@ -15,6 +15,7 @@ from keras_initx.plots import plot_curves, plot_finals, plot_rates
 
 pytest.importorskip("matplotlib")
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 ALL = (plot_curves, plot_finals, plot_rates)
 
 
