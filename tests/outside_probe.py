@@ -38,7 +38,7 @@ def outside_stds(model, inputs, training=False):
         if not site.obstacle and site.kernel.name != "reverse_embeddings"
     }
     seen = {site.path: [] for site in sites.values()}
-    kept = [(variable, ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables]
+    kept = [(v, np.array(ops.convert_to_numpy(v))) for v in model.non_trainable_variables]
     with contextlib.ExitStack() as hooks:
         for site in sites.values():
             for layer in {id(one.layer): one.layer for one in (site, *site.shared)}.values():
