@@ -92,10 +92,17 @@ def _traced(sites: Sequence[KernelSite]) -> list[ResidualBranch]:
         if site.branch:
             groups.setdefault(site.branch, []).append(site)
     return [
-        ResidualBranch(groups[branch], branch.layers, [site for site in groups[branch] if site.ends_branch])
+        ResidualBranch(groups[branch], branch.layers, _ends(groups[branch]))
         for branch in sorted(groups, key=lambda branch: branch.index)
         if any(site.role not in _PLAIN for site in groups[branch])
     ]
+
+
+def _ends(sites: Sequence[KernelSite]) -> list[KernelSite]:
+    """Of a taught layer, whose kernels the trace finds at one place, the one that was named last."""
+    ends = [site for site in sites if site.ends_branch]
+    last = {id(site.layer): site for site in ends if site.taught and site.role not in _PLAIN}
+    return [site for site in ends if last.get(id(site.layer), site) is site or site.role in _PLAIN]
 
 
 def _given(sites: Sequence[KernelSite], branches: str | Sequence[str]) -> list[ResidualBranch]:

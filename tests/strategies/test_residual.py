@@ -8,7 +8,7 @@ from keras import layers, ops
 import keras_initx as initx
 from keras_initx.layers import ResidualScale
 from keras_initx.strategies import ByRole, Fixup, ReZero, SkipInit, ZeroResidual
-from keras_initx.walk import iter_kernels
+from keras_initx.walk import Kernel, iter_kernels, register
 
 
 def values(model):
@@ -296,3 +296,31 @@ def test_the_strategies_are_equal_by_value():
     assert SkipInit() == SkipInit()
     assert ReZero() == ReZero()
     assert Fixup("a*") != Fixup("b*")
+
+
+class Gated(layers.Layer):
+    """A branch whose kernels a user teaches; the last of them makes its output."""
+
+    def build(self, shape):
+        for name in ("gate", "value", "out"):
+            setattr(self, name, self.add_weight(shape=(shape[-1], shape[-1]), name=name))
+
+    def call(self, inputs):
+        return (ops.sigmoid(inputs @ self.gate) * (inputs @ self.value)) @ self.out
+
+
+@pytest.mark.parametrize(
+    "strategy", [Fixup(), ZeroResidual(), Fixup(branches="b?"), ZeroResidual(branches="b?")]
+)
+def test_of_a_registered_layer_the_kernel_that_was_named_last_ends_the_branch(strategy):
+    register(Gated, {name: Kernel("dense", layout="dense") for name in ("gate", "value", "out")})
+    x = inputs = layers.Input((8,))
+    for n in range(2):
+        x = x + Gated(name=f"b{n}")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    initx.initialize(model, strategy, seed=1)
+    zeros = {path for path, value in values(model).items() if not value.any()}
+    assert zeros - {"head"} == {"b0/out", "b1/out"}
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    model.fit(np.eye(8, dtype="float32"), np.ones((8, 3)), epochs=3, verbose=0)
+    assert all(value.any() for value in values(model).values())
