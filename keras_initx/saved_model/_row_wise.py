@@ -13,6 +13,7 @@ from keras_initx.saved_model._rows import Hints, Row, groups_of_rows
 Answer = dict[str, np.ndarray]
 Ask = Callable[[Sequence[tuple[str, dict[str, Any]]]], Sequence[tuple[Any, float]]]
 
+_LONGEST = 1.0  # seconds for a row alone: a proof runs about a hundred batches
 _SECONDS = 2.0  # for the larger batches of a signature, each
 _ENTRIES = 2**25  # that an input of theirs may have
 _LARGE = (33, 128)
@@ -76,8 +77,15 @@ def prove(
         ]
         return list(ask([(signature, dict(zip(names, leaves, strict=True))) for leaves in feeds]))
 
+    tried = groups_of_rows(specs, rows, hints)
+    *_, (_, seconds) = run([[tried[0][0]]] * 2)  # the first run of a program takes longer
+    if seconds > _LONGEST:
+        return (
+            f"a row takes {seconds:.1f} s, too long to try it beside others: ask for batches by "
+            "batching_params.pbtxt if its rows never meet"
+        )
     try:
-        groups = [_Group(run, group) for group in groups_of_rows(specs, rows, hints)]
+        groups = [_Group(run, group) for group in tried]
         answering = [group for group in groups if group.ordinary]
         if not answering:
             raise _NotProvenError(f"a row alone raised {sentence(groups[0].error)}")

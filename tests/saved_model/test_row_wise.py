@@ -37,7 +37,7 @@ def test_a_model_whose_rows_never_meet_is_proven(tmp_path, name):
     assert 0 <= proof["max_difference"] <= proof["tolerance"] <= 0.1
 
 
-def proven(function, kinds=("zeros", "large"), rows=None):
+def proven(function, kinds=("zeros", "large"), rows=None, seconds=0.0):
     """What `prove` says of a NumPy function, without the values that hardly any leak survives."""
     import tensorflow as tf
 
@@ -47,7 +47,7 @@ def proven(function, kinds=("zeros", "large"), rows=None):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_rows, "_FLOATS", chosen)
         return _row_wise.prove(
-            lambda requests: [(_answer(function, feeds["x"]), 0.0) for _, feeds in requests],
+            lambda requests: [(_answer(function, feeds["x"]), seconds) for _, feeds in requests],
             "f",
             specs,
             [rows],
@@ -129,6 +129,14 @@ def test_nan_of_one_row_in_another_is_found_and_in_its_own_is_none():
     assert "is another" in proven(mixed_by_zeros, ["inf"])
     assert not isinstance(proven(mixed_by_zeros), str)
     assert not isinstance(proven(lambda x: x * 2, _rows._FLOATS), str)
+
+
+def test_what_would_take_minutes_to_prove_is_not_proven():
+    asked = []
+    found = proven(lambda x: asked.append(x) or x * 2, seconds=1.5)
+    assert "a row takes 1.5 s, too long to try it beside others" in found
+    assert len(asked) == 2
+    assert not isinstance(proven(lambda x: x * 2, seconds=0.5), str)
 
 
 def test_rows_that_fail_alone_are_left_out():
