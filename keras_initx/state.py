@@ -13,6 +13,7 @@ from keras import ops
 
 __all__ = [
     "check_built",
+    "constraint_note",
     "constraint_of",
     "repeated_masks",
     "seeded",
@@ -86,6 +87,16 @@ def constraint_of(variable: keras.Variable, *factors: float) -> str:
         if float(_size(moved)) > _MOVED * float(_size(value)):
             return str(getattr(constraint, "__name__", type(constraint).__name__))
     return ""
+
+
+def constraint_note(variable: keras.Variable) -> str:
+    """Returns a sentence for a report if a constraint changes a variable at the first training step.
+
+    Args:
+        variable: A Keras variable.
+    """
+    name = constraint_of(variable)
+    return f"its constraint {name} changes it at the first training step" if name else ""
 
 
 def _size(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras_initx.probe as probe
 from keras_initx.calibration._report import CalibrationRow
-from keras_initx.state import constraint_of
+from keras_initx.state import constraint_note, constraint_of
 from keras_initx.walk import KernelSite, is_of_users
 
 __all__ = ["Rewritten", "find_rewritten", "tell_constraint"]
@@ -72,11 +72,10 @@ def find_rewritten(model: Any, batch: Any, sites: Iterable[KernelSite], redraw: 
 
 def tell_constraint(row: CalibrationRow, site: KernelSite) -> CalibrationRow:
     """Returns the row of a kernel, with a note if the kernel has become too large for its constraint."""
-    group = [variable for variable in (site.kernel, site.bias) if variable is not None]
-    name = next(filter(None, map(constraint_of, group)), "") if row.iterations and not row.note else ""
-    if not name:
+    if row.note or not row.iterations:
         return row
-    return dataclasses.replace(row, note=f"its constraint {name} changes it at the first training step")
+    group = [variable for variable in (site.kernel, site.bias) if variable is not None]
+    return dataclasses.replace(row, note=next(filter(None, map(constraint_note, group)), ""))
 
 
 def _constrained(

@@ -1,11 +1,12 @@
 """From whatever holds a user's data to one checked batch that a model can be called on."""
 
-from keras_initx.data._inputs import check_looked_up, knows_inputs, reason_of, refusal
+from keras_initx.data._inputs import check_finite, check_looked_up, knows_inputs, reason_of, refusal
 from keras_initx.data._take import take_pair
 from keras_initx.data._weighted import Weighted, split_weights
 
 __all__ = [
     "Weighted",
+    "check_finite",
     "check_looked_up",
     "knows_inputs",
     "reason_of",

@@ -75,6 +75,12 @@ def check_size(model: Any, samples: int, rows: int) -> None:
 
 
 def check_finite(name: str, structure: Any) -> None:
+    """Raises ValueError if an array of floats holds NaN or Inf.
+
+    Args:
+        name: The argument that brought the arrays.
+        structure: NumPy arrays, in any structure.
+    """
     for leaf in tree.flatten(structure):
         if getattr(leaf, "dtype", np.dtype(int)).kind == "f" and not np.isfinite(leaf).all():
             bad = int(leaf.size - np.isfinite(leaf).sum())

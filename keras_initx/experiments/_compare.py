@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.data import check_finite
 from keras_initx.experiments._chance import best_constant
 from keras_initx.experiments._check import check
 from keras_initx.experiments._comparison import Comparison
@@ -206,13 +207,7 @@ def _as_data(name: str, data: Any) -> Any:
                 f"`{name}` must hold arrays, as `fit` takes them. Received: numbers or nested lists. Convert "
                 "them with `numpy.asarray`."
             )
-        for leaf in tree.flatten(arrays[0]):
-            if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-                bad = int(leaf.size - np.isfinite(leaf).sum())
-                raise ValueError(
-                    f"`{name}` must be finite. Received: an array of shape {leaf.shape} with {bad} NaN or "
-                    "Inf among its values. Remove or replace those rows, for example with numpy.nan_to_num."
-                )
+        check_finite(name, arrays[0])
         if len({len(leaf) for leaf in tree.flatten(arrays)}) != 1:
             shapes = [leaf.shape for leaf in tree.flatten(arrays)]
             raise ValueError(f"`{name}` must hold as many rows in each array. Received: shapes {shapes}.")

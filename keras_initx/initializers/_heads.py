@@ -229,11 +229,14 @@ def _shares(weights: np.ndarray | None, shape: tuple[int, ...], count: int) -> n
     weights = np.asarray(weights, "float64")
     if weights.shape != shape[: weights.ndim] or count % (weights.size or 1):
         raise ValueError(
-            "sample weights must be one for each row of the targets, or each position in it. Received: "
-            f"weights of shape {weights.shape}, targets of shape {shape}."
+            "`sample_weight` must hold a number for each row of the targets, or for each position in a row. "
+            f"Received: sample weights of shape {weights.shape}, targets of shape {shape}."
         )
     if not (weights.min() >= 0 and weights.sum() > 0):
-        raise ValueError("sample weights must be at least 0, and not all 0. Received: others.")
+        raise ValueError(
+            "`sample_weight` must be at least 0 everywhere and positive somewhere. Received: numbers from "
+            f"{weights.min():g} to {weights.max():g}."
+        )
     return np.repeat(weights.ravel() / weights.mean(), count // weights.size)
 
 

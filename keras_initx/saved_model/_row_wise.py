@@ -167,7 +167,7 @@ class _Group:
         return leaks, responses
 
     def _among_own(self, wanted: Collection[tuple[Row, int]]) -> dict[tuple[Row, int], Answer]:
-        """Answers of batches of one row repeated, which know of no other; where one fails, there is none."""
+        """Answers of batches that repeat one row, by the row and the size; without those that raise."""
         keys = list(wanted)
         answers = self._run([[row] * size for row, size in keys])
         return {

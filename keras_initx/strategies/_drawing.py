@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initx.state import constraint_of, seeded, stream_seed
+from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._fresh import Origins, is_adapted
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
@@ -62,7 +62,7 @@ class Drawing:
                 "Exclude it, or give it another initializer by `overrides`."
             ) from error
         std = sample_std(weight.kernel) if fans else None  # of kernels: it costs more than drawing a bias
-        note = "; ".join(filter(None, (note, remark, _constrained(weight.kernel))))
+        note = "; ".join(filter(None, (note, remark, constraint_note(weight.kernel))))
         label = describe(draw.initializer)
         return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
 
@@ -108,11 +108,6 @@ class Drawing:
             )
         fill(weight.kernel, lambda shape, dtype: drawn(stream, shape, dtype), self.update, traced=False)
         return self._remarks[id(draw.initializer)]
-
-
-def _constrained(variable: keras.Variable) -> str:
-    name = constraint_of(variable)
-    return f"its constraint {name} changes it at the first training step" if name else ""
 
 
 def _is_trusted(initializer: Any) -> bool:

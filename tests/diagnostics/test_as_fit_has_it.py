@@ -77,6 +77,20 @@ def test_the_prior_of_labels_counts_each_label_by_its_weight():
     np.testing.assert_allclose(ops.convert_to_numpy(model(X))[0], shares, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (WEIGHTS[:, None], r"`sample_weight` must hold a number for each row.*shape \(64, 1\), .*\(64,\)"),
+        (-WEIGHTS, "`sample_weight` must be at least 0 .* from -50 to -0.5"),
+        (0 * WEIGHTS, "positive somewhere. Received: numbers from 0 to 0"),
+    ],
+)
+def test_sample_weights_that_are_none_are_refused(weights, message):
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(4, "softmax")])
+    with pytest.raises(ValueError, match=message):
+        initx.calibrate(model, (X, Y, weights), "LabelPrior")
+
+
 @pytest.mark.parametrize("verb", ["initialize", "calibrate", "diagnose"])
 def test_pythons_generator_is_left_as_it_was(verb):
     model = net()

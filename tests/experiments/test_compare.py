@@ -409,6 +409,8 @@ BAD = [
     ({"train": None}, "`train` must be data"),
     ({"train": (TRAIN[0], TRAIN[1][:5])}, "as many rows"),
     ({"train": TRAIN[0]}, "`train` must bring targets"),
+    ({"train": (TRAIN[0].tolist(), TRAIN[1].tolist())}, "`train` must hold arrays, as `fit` takes them"),
+    ({"train": (np.full_like(TRAIN[0], np.nan), TRAIN[1])}, "`train` must be finite"),
     ({"validation": (np.zeros((5, 3), "float32"), np.zeros(5))}, "`validation`"),
     ({"seeds": 0}, "`seeds`"),
     ({"seeds": [1, 1]}, "`seeds`"),
