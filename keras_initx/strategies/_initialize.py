@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_initx.initializers import LabelPrior, PriorBias, get, is_none, nearest
+from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, nearest
 from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
@@ -146,10 +146,10 @@ def _told(kept: tuple[str, ...]) -> str:
 
 def _check_kernels(scheme: Any) -> None:
     """Refuses laws of biases, which would draw each kernel as zeros."""
-    if isinstance(scheme, PriorBias | LabelPrior):
+    if is_bias_initializer(scheme):
         instead = (
             'call `calibrate(model, (x, y), "LabelPrior")`'
-            if isinstance(scheme, LabelPrior)
+            if is_law(scheme)
             else f'pass `overrides={{"head/bias": {describe(scheme)}}}` with the path of its bias'
         )
         raise ValueError(
