@@ -4,13 +4,13 @@ import json
 import re
 import subprocess
 
-import exported_models
 import keras
 import numpy as np
 import pytest
 
 import keras_initx as initx
 from keras_initx.saved_model import _inspect, inspect
+from support import exported_models
 
 pytestmark = pytest.mark.tensorflow
 
