@@ -3,13 +3,19 @@
 import contextlib
 import hashlib
 import random
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_initx._keras_internals import (
+    GLOBAL_SEED,
+    global_attribute,
+    optimized_variables,
+    set_global_attribute,
+)
 
 __all__ = [
     "check_built",
@@ -118,18 +124,16 @@ def seeded(seed: int) -> Iterator[None]:
         seed: A non-negative int below 2^31.
     """
     # Keras has `set_random_seed`, which sets all of these and more, but nothing to put them back with.
-    module: Any = sys.modules[keras.random.SeedGenerator.__module__]
-    name, keep = module.GLOBAL_SEED_GENERATOR, module.global_state
-    saved = random.getstate(), np.random.get_state(), keep.get_global_attribute(name)  # noqa: NPY002
+    saved = random.getstate(), np.random.get_state(), global_attribute(GLOBAL_SEED)  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    keep.set_global_attribute(name, keras.random.SeedGenerator(seed, name=name))
+    set_global_attribute(GLOBAL_SEED, keras.random.SeedGenerator(seed, name=GLOBAL_SEED))
     try:
         yield
     finally:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
-        keep.set_global_attribute(name, saved[2])
+        set_global_attribute(GLOBAL_SEED, saved[2])
 
 
 @contextlib.contextmanager
@@ -166,7 +170,7 @@ def slotted(optimizer: Any) -> list[Any]:
     >>> [variable is second for variable in slotted(optimizer)]
     [False, True]
     """
-    return list(optimizer._trainable_variables)
+    return optimized_variables(optimizer)
 
 
 @contextlib.contextmanager

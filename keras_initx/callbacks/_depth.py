@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 import keras_initx.walk as walk
+from keras_initx._keras_internals import flatten_layers, own_variables
 
 __all__ = ["NumberedLayer", "number_layers"]
 
@@ -43,13 +44,13 @@ def number_layers(model: Any) -> list[NumberedLayer]:
         The layers in the order in which they first run, each once; one that a trace does not see after the
         one that Keras lists before it.
     """
-    found = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    found = list({id(layer): layer for layer in flatten_layers(model)}.values())
     paths, variables = walk.layer_paths(model), _variables(found)
     nodes = [node for node in walk.trace(model).nodes if isinstance(node.operation, keras.layers.Layer)]
     steps: dict[int, int] = {}
     run_in: dict[int, Any] = {}  # the layer that runs a layer: a recurrent one its cell, say, in a loop
     for step, node in enumerate(nodes):
-        for layer in node.operation._flatten_layers():
+        for layer in flatten_layers(node.operation):
             steps.setdefault(id(layer), step)
             if not node.opaque:
                 run_in.setdefault(id(layer), node.operation)
@@ -61,7 +62,7 @@ def number_layers(model: Any) -> list[NumberedLayer]:
     last = -1.0
     for layer in found:
         # One that the trace sees through runs when the first of those that it holds does.
-        depth = min(steps.get(id(inner), np.inf) for inner in layer._flatten_layers())
+        depth = min(steps.get(id(inner), np.inf) for inner in flatten_layers(layer))
         depths[id(layer)] = last = depth if np.isfinite(depth) else last
     rows = [layer for layer in found if id(layer) in shown or id(layer) in variables]
     rows.sort(key=lambda layer: depths[id(layer)])
@@ -76,11 +77,7 @@ def number_layers(model: Any) -> list[NumberedLayer]:
 
 def _variables(layers: list[Any]) -> dict[int, list[Any]]:
     """The weights that each layer owns; a wrapper may hold those of what it wraps, which comes later."""
-    owners = {
-        id(variable): (layer, variable)
-        for layer in layers
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
-    }
+    owners = {id(variable): (layer, variable) for layer in layers for variable in own_variables(layer)}
     found: dict[int, list[Any]] = {}
     for layer, variable in owners.values():
         found.setdefault(id(layer), []).append(variable)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from keras_initx._keras_internals import flatten_layers, input_structure
+
 __all__ = [
     "check_finite",
     "check_leaves",
@@ -24,7 +26,7 @@ __all__ = [
 
 def expected_inputs(model: Any) -> Any:
     """The structure of KerasTensors that a functional or Sequential model was built on; None for others."""
-    return getattr(getattr(model, "_functional", model), "_inputs_struct", None)
+    return input_structure(model)
 
 
 def knows_inputs(model: Any) -> bool:
@@ -52,7 +54,7 @@ def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[A
         specs: Returns what `keras_initx.walk.input_specs` does; asked only where an integer is beyond the
             smallest vocabulary of all, since it takes a trace.
     """
-    sizes = [layer.input_dim for layer in model._flatten_layers() if hasattr(layer, "input_dim")]
+    sizes = [layer.input_dim for layer in flatten_layers(model) if hasattr(layer, "input_dim")]
     least = min((size for size in sizes if isinstance(size, int)), default=None)
     integers = [leaf for leaf in tree.flatten(batch) if leaf.dtype.kind in "iu"]
     if least is None or all(leaf.min() >= 0 and leaf.max() < least for leaf in integers):

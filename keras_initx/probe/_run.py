@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.probe._hooks import accompanied, hooked
 from keras_initx.probe._moments import mean_and_variance
 from keras_initx.probe._readers import watched
@@ -63,7 +64,7 @@ def run(
     with contextlib.ExitStack() as hooks:
         if not gradients:
             hooks.enter_context(no_gradients())
-        stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+        stateful = [layer for layer in flatten_layers(model) if getattr(layer, "stateful", False)]
         moved = [v for layer in ([model] if training else stateful) for v in layer.non_trainable_variables]
         hooks.enter_context(unchanged([*moved, *held]))
         for layer, function in before:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras_initx._keras_internals import flatten_layers
+
 __all__ = ["TRACED", "is_refusal", "refused_layout"]
 
 # How the errors begin. They are no class of their own: TensorFlow's graphs give back Python's alone.
@@ -31,7 +33,7 @@ def refused_layout(model: Any, error: Exception) -> ValueError | None:
     """
     if "NHWC" not in str(error):
         return None
-    first = [layer for layer in model._flatten_layers() if _is_channels_first(layer)]
+    first = [layer for layer in flatten_layers(model) if _is_channels_first(layer)]
     where = f"`{first[0].name}` with data_format='channels_first'" if first else "channels first"
     return ValueError(
         f"{_LAYOUT}. Received: {where}, which TensorFlow runs on a "

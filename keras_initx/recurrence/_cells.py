@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._keras_internals import is_of_keras, is_rnn_code_of_keras
+
 __all__ = ["WEIGHTS", "cells_of", "gate_names", "obstacle", "scaled"]
 
 # By the class whose `call` a cell runs: its gates in kernel order, which is also the order in which `call`
@@ -18,7 +20,6 @@ _GATES = {
     "LSTMCell": ("i", "f", "c", "o"),
     "SimpleRNNCell": ("h",),
 }
-_HOME = "keras.src.layers.rnn."
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 _ROLES = ("dense", "gates", "recurrent")
 
@@ -40,7 +41,7 @@ def obstacle(layer: Any) -> str:
     if not hasattr(layer, "cell") or not hasattr(layer, "inner_loop"):
         return f"{name} is not a recurrent layer"
     for method in ("call", "inner_loop"):
-        if not _definer(layer, method).__module__.startswith(_HOME):
+        if not is_rnn_code_of_keras(_definer(layer, method)):
             return f"{name} overrides `{method}`, so its cell need not see the layer's inputs"
     for cell in cells_of(layer):
         if not _known(cell):
@@ -108,7 +109,7 @@ def _known(cell: Any) -> bool:
         return False
     # `call` leaves work to other methods: LSTM's gates, ConvLSTM's convolutions, dropout's masks.
     owners = (_definer(cell, name) for name in _run_by(type(cell), "call"))
-    return all(owner.__module__.startswith("keras.src.") for owner in owners)
+    return all(is_of_keras(owner) for owner in owners)
 
 
 def _run_by(cls: type, method: str) -> set[str]:

@@ -10,13 +10,22 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initx._keras_internals import (
+    NAME_COUNTS,
+    UNINITIALIZED,
+    flatten_layers,
+    global_attribute,
+    own_variables,
+    pending_initializer,
+    set_global_attribute,
+)
 from keras_initx.state import seeded, stream_seed
 from keras_initx.walk import KernelSite, Weight, own_initializer
 
 __all__ = ["Origins", "is_adapted"]
 
 # What Keras keeps for the thread beside random numbers: building a layer must leave it as it was.
-_COUNTERS = ("object_name_uids", "uninitialized_variables")
+_COUNTERS = (NAME_COUNTS, UNINITIALIZED)
 _PATCHING = threading.RLock()
 
 
@@ -57,19 +66,19 @@ def _initial(layer: Any, seed: int) -> dict[int, Any]:
     """Returns by the ids of a layer's own variables what a copy of it draws them with."""
     own = _variables(layer)
     # For real only what holds no other layers, or a model would be made twice.
-    alone = not layer._flatten_layers(include_self=False)
+    alone = not flatten_layers(layer, include_self=False)
     for valueless in (True, False)[: 1 + alone]:
         with contextlib.suppress(Exception), _aside(seed, valueless):  # a user's layer may raise anything
             copies = _variables(_copy(layer))
             if [tuple(v.shape) for v in copies] == [tuple(v.shape) for v in own]:
-                initial = [v._initializer if valueless else FreshValue(v.value) for v in copies]
+                initial = [pending_initializer(v) if valueless else FreshValue(v.value) for v in copies]
                 pairs = zip(own, initial, strict=True)
                 return {id(v): start for v, start in pairs if not _is_carried(v, start)}
     return {}
 
 
 def _copy(layer: Any) -> Any:
-    classes = {type(sub).__name__: type(sub) for sub in layer._flatten_layers()}
+    classes = {type(sub).__name__: type(sub) for sub in flatten_layers(layer)}
     with keras.saving.custom_object_scope(classes):
         try:
             copy = type(layer).from_config(layer.get_config())
@@ -100,17 +109,15 @@ def _is_carried(variable: Any, start: Any) -> bool:
 
 
 def _variables(layer: Any) -> list[Any]:
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+    return own_variables(layer)
 
 
 @contextlib.contextmanager
 def _aside(seed: int, valueless: bool) -> Iterator[None]:
     """Lets layers be built without a trace: counts of names and random numbers go on as if none was."""
-    from keras.src.backend.common import global_state as state  # Keras has no other way to them
-
-    kept = {name: state.get_global_attribute(name) for name in _COUNTERS}
+    kept = {name: global_attribute(name) for name in _COUNTERS}
     for name, value in kept.items():
-        state.set_global_attribute(name, None if value is None else value.copy())
+        set_global_attribute(name, None if value is None else value.copy())
     scope = _valueless() if valueless else contextlib.nullcontext()
     try:
         with seeded(seed), scope, warnings.catch_warnings():
@@ -118,7 +125,7 @@ def _aside(seed: int, valueless: bool) -> Iterator[None]:
             yield
     finally:
         for name, value in kept.items():
-            state.set_global_attribute(name, value)
+            set_global_attribute(name, value)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import layers
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.walk._kernels import known_class, rule_of
 from keras_initx.walk._operations import (
     MIXTURES,
@@ -274,7 +275,7 @@ class Flow:
 def _owners(operation: Any) -> Iterator[tuple[Any, int]]:
     """The layers that run within a step, and how many kernels of the step come before each."""
     yield operation, 0
-    for layer in operation._flatten_layers(include_self=False):
+    for layer in flatten_layers(operation, include_self=False):
         yield layer, 0
         if isinstance(layer, layers.StackedRNNCells):
             yield from ((cell, place) for place, cell in enumerate(layer.cells) if place)

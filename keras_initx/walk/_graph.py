@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.layers import ResidualScale
 from keras_initx.walk._flow import activation_of
 from keras_initx.walk._kernels import known_class
@@ -165,6 +166,6 @@ def _kind(operation: Any) -> str:
 def _kernels_in(operation: Any) -> tuple[Any, ...]:
     if not isinstance(operation, layers.Layer) or isinstance(operation, layers.TimeDistributed):
         return ()  # what TimeDistributed wraps is a step of its own
-    inner = [] if known_class(operation) else operation._flatten_layers(include_self=False)
+    inner = [] if known_class(operation) else flatten_layers(operation, include_self=False)
     found = [kernel for layer in (operation, *inner) for kernel in _kernels(layer)]
     return tuple({id(kernel): kernel for kernel in found}.values())

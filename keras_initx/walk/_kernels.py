@@ -1,12 +1,13 @@
 """What the kernels of each class of layer are: the table that `register` adds to."""
 
 import dataclasses
-import sys
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras import layers, ops
 
+from keras_initx._keras_internals import conv_lstm_cell, own_variables
 from keras_initx.fans import Layout
 from keras_initx.layers import ResidualScale
 
@@ -138,8 +139,6 @@ _RULES: dict[type, Rule] = {
     ),
     layers.LSTMCell: Rule(_gates(4)),
     layers.GRUCell: Rule(_gates(3)),
-    # Keras exports no name for it; making one would start JAX, which several processes must set up first.
-    sys.modules[layers.ConvLSTM1D.__mro__[1].__module__].ConvLSTMCell: Rule(_gates(4)),
     layers.BatchNormalization: Rule(_SCALE),
     layers.GroupNormalization: Rule(_SCALE),
     layers.LayerNormalization: Rule(_SCALE),
@@ -148,11 +147,18 @@ _RULES: dict[type, Rule] = {
 }
 
 
+@functools.cache
+def _rules() -> dict[type, Rule]:
+    """The table, with Keras' private class, which is looked up at the first use and not at import."""
+    _RULES.setdefault(conv_lstm_cell(), Rule(_gates(4)))
+    return _RULES
+
+
 def rule_of(layer: Any) -> tuple[type | None, Rule]:
     """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
     base = known_class(layer)
     if base is not None:
-        return base, _RULES[base]
+        return base, _rules()[base]
     hub = [cls for cls in type(layer).__mro__ if cls.__module__.startswith("keras_hub.")]
     base = next((cls for cls in hub if cls.__name__ in _HUB), None)
     return base, _HUB[base.__name__] if base else _HUB_REST if hub else Rule({})
@@ -163,13 +169,13 @@ def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
     name = rule.kernels[kernel].bias
     if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
         return None
-    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    variables = own_variables(layer)
     return next((variable for variable in variables if variable.name == name), None)
 
 
 def known_class(layer: Any) -> type | None:
     """Returns the nearest class of a layer that the table holds."""
-    return next((cls for cls in type(layer).__mro__ if cls in _RULES), None)
+    return next((cls for cls in type(layer).__mro__ if cls in _rules()), None)
 
 
 def register(
@@ -226,4 +232,4 @@ def register(
             'lambda layer, show, x: layer.activation(show("kernel", x @ layer.kernel)).'
         )
     rules = {name: Kernel(kernel) if isinstance(kernel, str) else kernel for name, kernel in kernels.items()}
-    _RULES[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)
+    _rules()[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.walk._kernels import known_class
 from keras_initx.walk._trace import Step
 
@@ -61,7 +62,7 @@ def is_normalization(operation: Any) -> bool:
     if not isinstance(operation, layers.Layer) or isinstance(operation, layers.Wrapper):
         return False
     named_so = type(operation).__name__.endswith(("Norm", "Normalization"))
-    return named_so and not operation._flatten_layers(include_self=False)
+    return named_so and not flatten_layers(operation, include_self=False)
 
 
 def is_gate(activation: Any) -> bool:

@@ -3,6 +3,8 @@
 import itertools
 from typing import Any
 
+from keras_initx._keras_internals import flatten_layers
+
 __all__ = ["layer_paths"]
 
 
@@ -27,7 +29,7 @@ def layer_paths(model: Any) -> dict[int, str]:
     taken: set[str] = set()
 
     def visit(parent: Any) -> None:
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
+        for layer in flatten_layers(parent, include_self=False, recursive=False):
             if id(layer) in paths:
                 continue
             path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")

@@ -6,6 +6,12 @@ from typing import Any
 
 from keras import layers
 
+from keras_initx._keras_internals import (
+    flatten_layers,
+    is_layer_of_keras,
+    own_trainable_variables,
+    quantized_weight,
+)
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
 from keras_initx.walk._kernels import Kernel, bias_of, einsum_axes, known_class, rule_of
@@ -150,8 +156,8 @@ def _crossing(sites: list[KernelSite], flow: Flow) -> set[str]:
 def _is_leaf(layer: Any) -> bool:
     if known_class(layer) or (isinstance(layer, _ONE_STEP) and not isinstance(layer, layers.TimeDistributed)):
         return True
-    builtin = type(layer).__module__.startswith("keras.src.layers")
-    return builtin and not layer._flatten_layers(include_self=False) and not isinstance(layer, layers.Lambda)
+    builtin = is_layer_of_keras(layer)
+    return builtin and not flatten_layers(layer, include_self=False) and not isinstance(layer, layers.Lambda)
 
 
 def _chain(layer: Any) -> int:
@@ -160,7 +166,7 @@ def _chain(layer: Any) -> int:
         cells = getattr(layer.cell, "cells", [layer.cell])
         return len(cells)
     if isinstance(layer, _ONE_STEP):
-        inner = [sub for sub in layer._flatten_layers(include_self=False) if _chain(sub)]
+        inner = [sub for sub in flatten_layers(layer, include_self=False) if _chain(sub)]
         return max(map(_chain, inner), default=0)
     if known_class(layer) is None:
         return 0
@@ -171,17 +177,15 @@ def _chain(layer: Any) -> int:
 
 def _untraced(model: Any) -> Iterator[KernelSite]:
     paths = layer_paths(model)
-    found = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    found = list({id(layer): layer for layer in flatten_layers(model)}.values())
     attention = {
         id(layer): (layer.name, paths[id(parent)])
         for parent in found
         if _is_attention(parent)
-        for layer in parent._flatten_layers(include_self=False, recursive=False)
+        for layer in flatten_layers(parent, include_self=False, recursive=False)
         if layer.name in _ATTENTION_ROLES
     }
-    looped = {
-        id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in parent._flatten_layers()
-    }
+    looped = {id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in flatten_layers(parent)}
     for layer in found:
         role, parent = attention.get(id(layer), ("", ""))
         for kernel in _kernels(layer):
@@ -202,18 +206,18 @@ def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
 
 def _is_attention(layer: Any) -> bool:
     """Whether a layer is Keras' attention, or a model's own with Keras' names for its four projections."""
-    names = {sub.name for sub in layer._flatten_layers(include_self=False, recursive=False)}
+    names = {sub.name for sub in flatten_layers(layer, include_self=False, recursive=False)}
     return isinstance(layer, _ATTENTION) or names >= set(_ATTENTION_ROLES)
 
 
 def _kernels(layer: Any) -> list[Any]:
     base, rule = rule_of(layer)
     quantized = base is not None and getattr(layer, "quantization_mode", None)
-    hidden = [getattr(layer, f"_{name}", None) for name in rule.kernels] if quantized else []
+    hidden = [quantized_weight(layer, name) for name in rule.kernels] if quantized else []
     # A wrapper may hold on to the kernel of what it wraps.
-    inner = [] if base else layer._flatten_layers(include_self=False)
-    theirs = {id(variable) for sub in inner for variable in sub._trainable_variables}
-    variables = [*(v for v in layer._trainable_variables if id(v) not in theirs), *hidden]
+    inner = [] if base else flatten_layers(layer, include_self=False)
+    theirs = {id(variable) for sub in inner for variable in own_trainable_variables(sub)}
+    variables = [*(v for v in own_trainable_variables(layer) if id(v) not in theirs), *hidden]
     return [
         v
         for v in {id(v): v for v in variables if v is not None}.values()
@@ -276,6 +280,6 @@ def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> A
     names = (attribute, f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")
     depthwise = ("depthwise_initializer",) if name == "kernel" else ()
     # A layer of one weight may call its initializer just that, as keras_hub's position embedding does.
-    only = ("initializer",) if len(layer._trainable_variables) == 1 else ()
+    only = ("initializer",) if len(own_trainable_variables(layer)) == 1 else ()
     candidates = (getattr(layer, n, None) for n in (*names, *depthwise, *only) if n)
     return next((found for found in candidates if found), None)

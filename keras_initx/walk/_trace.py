@@ -8,13 +8,20 @@ import contextlib
 import contextvars
 import dataclasses
 import itertools
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import layers, tree
+
+from keras_initx._keras_internals import (
+    build_shapes,
+    collected_losses,
+    flatten_layers,
+    input_structure,
+    without_nodes,
+)
 
 __all__ = ["Step", "Trace", "trace_model"]
 
@@ -100,7 +107,7 @@ class _Recorder:
             except Exception:  # a user's layer may raise anything on symbolic input
                 pass
             del self.steps[before:]
-            opaque = bool(operation._flatten_layers(include_self=False)) or bool(operation.weights)
+            opaque = bool(flatten_layers(operation, include_self=False)) or bool(operation.weights)
         outputs = operation.compute_output_spec(*args, **kwargs)
         if isinstance(operation, layers.EinsumDense):
             outputs = _sized(operation, args[0].shape, outputs)
@@ -144,7 +151,7 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
         The trace in which opaque layers hold the fewest weights, over a few sizes of the axes that the model
         leaves free.
     """
-    if not all(layer.built for layer in model._flatten_layers() if _makes_weights(layer)):
+    if not all(layer.built for layer in flatten_layers(model) if _makes_weights(layer)):
         return Trace(failure="a layer is not built yet: run the model on data first")
     best, least = Trace(failure="its input shapes are not known: build or call it first"), float("inf")
     for inputs in _candidate_inputs(model):
@@ -184,11 +191,8 @@ def _spec(value: Any) -> Any:
 @contextlib.contextmanager
 def _recording(recorder: _Recorder) -> Iterator[None]:
     """Lets this thread's symbolic calls go to the recorder, and all others go on as before."""
-    # Where `Layer.__call__` finds the class of the nodes that it leaves behind, which refuse outputs of None.
-    module: Any = sys.modules[layers.Layer.__module__]
-    with _PATCHING:
+    with _PATCHING, without_nodes(lambda: _RECORDER.get() is not None):
         originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
-        node = module.Node
 
         def patch(cls: Any, original: Any) -> None:
             def symbolic_call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -197,17 +201,12 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 
             cls.symbolic_call = symbolic_call
 
-        def make_node(*args: Any, **kwargs: Any) -> Any:
-            return node(*args, **kwargs) if _RECORDER.get() is None else None
-
         token = _RECORDER.set(recorder)
         try:
             for cls, original in originals.items():
                 patch(cls, original)
-            module.Node = make_node
             yield
         finally:
-            module.Node = node
             for cls, original in originals.items():
                 cls.symbolic_call = original
             _RECORDER.reset(token)
@@ -216,7 +215,7 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 @contextlib.contextmanager
 def _left_as_it_is(model: Any) -> Iterator[None]:
     """Takes away the losses that a symbolic call leaves in layers."""
-    lists = [layer._losses for layer in model._flatten_layers()]
+    lists = [collected_losses(layer) for layer in flatten_layers(model)]
     lengths = [len(entries) for entries in lists]
     try:
         yield
@@ -226,15 +225,13 @@ def _left_as_it_is(model: Any) -> Iterator[None]:
 
 
 def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    specs = getattr(model, "_inputs_struct", None)
-    if specs is None and getattr(model, "_functional", None) is not None:
-        specs = model._functional._inputs_struct
+    specs = input_structure(model)
     if specs is not None:
         free = any(size is None for spec in _tensors(specs) for size in spec.shape[1:])
         for size in _FREE_SIZES if free else _FREE_SIZES[:1]:
             yield (tree.map_structure(lambda s, size=size: _fixed(s.shape, s.dtype, size), specs),), {}
         return
-    shapes = dict(getattr(model, "_build_shapes_dict", None) or {})
+    shapes = build_shapes(model)
     if not shapes:
         return
     for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):

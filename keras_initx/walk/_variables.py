@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_initx._keras_internals import flatten_layers, own_variables
 from keras_initx.fans import Layout
 from keras_initx.walk._kernels import einsum_axes, rule_of
 from keras_initx.walk._paths import layer_paths
@@ -55,8 +56,8 @@ def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
     skips = {id(site.layer): site.skip for site in sites}
     gates = {id(site.layer): site.layout for site in sites if site.layout and site.layout.gates}
     paths = layer_paths(model)
-    for layer in model._flatten_layers():
-        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+    for layer in flatten_layers(model):
+        for variable in own_variables(layer):
             if id(variable) in seen or id(layer) not in paths:
                 continue
             seen.add(id(variable))
