@@ -16,6 +16,7 @@ from keras_initx._keras_internals import (
     optimized_variables,
     set_global_attribute,
 )
+from keras_initx._types import Tensor, Variable
 
 __all__ = [
     "check_built",
@@ -31,7 +32,7 @@ __all__ = [
 _MOVED = 1e-3  # of its norm: a value that changes less is where it is going to stay
 
 
-def check_built(model: Any) -> None:
+def check_built(model: object) -> None:
     """Raises ValueError unless a model has the variables that a verb is to change.
 
     >>> check_built(keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]))
@@ -105,7 +106,7 @@ def constraint_note(variable: keras.Variable) -> str:
     return f"its constraint {name} changes it at the first training step" if name else ""
 
 
-def _size(value: Any) -> Any:
+def _size(value: Tensor) -> Any:
     return ops.sqrt(ops.sum(ops.square(value)))
 
 
@@ -159,7 +160,7 @@ def repeated_masks() -> Iterator[None]:
         yield
 
 
-def slotted(optimizer: Any) -> list[Any]:
+def slotted(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     """Returns the variables that a built optimizer has slots for, in the order of the slots.
 
     They are what was trainable when the optimizer was built, whatever was frozen or unfrozen since.
@@ -193,7 +194,7 @@ def transaction() -> Iterator[Callable[..., None]]:
     saved: dict[int, tuple[Any, Any]] = {}
     backend = keras.backend.backend()
 
-    def update(variable: Any, function: Callable[[Any], Any], fresh: bool = False) -> None:
+    def update(variable: Variable, function: Callable[[Any], Any], fresh: bool = False) -> None:
         if id(variable) in saved:
             variable.assign(function(variable.value))
             return

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_initx._keras_internals import is_of_keras, is_rnn_code_of_keras
+from keras_initx._types import Layer, Tensor
 
 __all__ = ["WEIGHTS", "cells_of", "gate_names", "obstacle", "scaled"]
 
@@ -24,7 +25,7 @@ WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 _ROLES = ("dense", "gates", "recurrent")
 
 
-def obstacle(layer: Any) -> str:
+def obstacle(layer: Layer) -> str:
     """Tells why the gates of a layer cannot be measured; empty when they can.
 
     >>> obstacle(keras.layers.Dense(3))
@@ -49,7 +50,7 @@ def obstacle(layer: Any) -> str:
     return "" if layer.built else f"{name} is not built"
 
 
-def gate_names(cell: Any) -> tuple[str, ...]:
+def gate_names(cell: Layer) -> tuple[str, ...]:
     """Returns the letters of a cell's gates in kernel order.
 
     >>> gate_names(keras.layers.GRUCell(2))
@@ -66,7 +67,7 @@ def gate_names(cell: Any) -> tuple[str, ...]:
     return _GATES[_definer(cell, "call").__name__]
 
 
-def scaled(name: str, value: Any, factors: Sequence[float], gates: int) -> Any:
+def scaled(name: str, value: Tensor, factors: Sequence[float], gates: int) -> Any:
     """Multiplies the columns of each gate in a recurrent cell's weight by the gate's factor.
 
     >>> ops.convert_to_numpy(scaled("bias", ops.ones(4), factors=(2.0, 3.0), gates=2)).tolist()
@@ -98,11 +99,11 @@ def scaled(name: str, value: Any, factors: Sequence[float], gates: int) -> Any:
     return ops.cast(ops.cast(value, wide) * ops.convert_to_tensor(columns, wide), dtype)
 
 
-def _definer(layer: Any, method: str) -> type:
+def _definer(layer: Layer, method: str) -> type:
     return next(cls for cls in type(layer).__mro__ if method in cls.__dict__)
 
 
-def _known(cell: Any) -> bool:
+def _known(cell: Layer) -> bool:
     if not isinstance(cell, keras.layers.Layer):
         return False
     if _definer(cell, "call").__name__ not in _GATES:
@@ -124,6 +125,6 @@ def _run_by(cls: type, method: str) -> set[str]:
     return found
 
 
-def cells_of(layer: Any) -> list[Any]:
+def cells_of(layer: Layer) -> list[Any]:
     """The cells of a recurrent layer, each of which sees the outputs of the one before."""
     return list(getattr(layer.cell, "cells", [layer.cell]))

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from keras_initx._keras_internals import (
     pending_initializer,
     set_global_attribute,
 )
+from keras_initx._types import Initializer, Layer, Tensor, Variable
 from keras_initx.state import seeded, stream_seed
 from keras_initx.walk import KernelSite, Weight, own_initializer
 
@@ -62,7 +63,7 @@ class Origins:
         return self._copies[id(layer)].get(id(weight.kernel), told)
 
 
-def _initial(layer: Any, seed: int) -> dict[int, Any]:
+def _initial(layer: Layer, seed: int) -> dict[int, Any]:
     """Returns by the ids of a layer's own variables what a copy of it draws them with."""
     own = _variables(layer)
     # For real only what holds no other layers, or a model would be made twice.
@@ -77,7 +78,7 @@ def _initial(layer: Any, seed: int) -> dict[int, Any]:
     return {}
 
 
-def _copy(layer: Any) -> Any:
+def _copy(layer: Layer) -> Any:
     classes = {type(sub).__name__: type(sub) for sub in flatten_layers(layer)}
     with keras.saving.custom_object_scope(classes):
         try:
@@ -89,7 +90,7 @@ def _copy(layer: Any) -> Any:
     return copy
 
 
-def _arguments(layer: Any) -> dict[str, Any]:
+def _arguments(layer: Layer) -> dict[str, Any]:
     """The arguments of a layer without a config, by the attributes that bear their names, or TypeError."""
     parameters = inspect.signature(type(layer).__init__).parameters
     named = [n for n, p in list(parameters.items())[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -100,7 +101,7 @@ def _arguments(layer: Any) -> dict[str, Any]:
     return found | ({"name": layer.name, "dtype": layer.dtype_policy} if more else {})
 
 
-def _is_carried(variable: Any, start: Any) -> bool:
+def _is_carried(variable: Variable, start: Initializer | None) -> bool:
     """Whether a start may be what was trained, as of a layer whose config holds its weights."""
     if not isinstance(start, FreshValue) or not variable.trainable:
         return start is None
@@ -108,7 +109,7 @@ def _is_carried(variable: Any, start: Any) -> bool:
     return bool(np.array_equal(own, theirs) and np.ptp(own))
 
 
-def _variables(layer: Any) -> list[Any]:
+def _variables(layer: Layer) -> list[Any]:
     return own_variables(layer)
 
 
@@ -133,7 +134,7 @@ def _valueless() -> Iterator[None]:
     """Lets variables be made without values, those of an array, too, which Keras refuses in its scope."""
     original = keras.Variable.__init__
 
-    def made(self: Any, initializer: Any, *args: Any, **options: Any) -> None:
+    def made(self: Any, initializer: object, *args: object, **options: Any) -> None:
         if not callable(initializer) and not isinstance(initializer, str) and not args:
             initializer = FreshValue(initializer)
             dtype = options.get("dtype") or keras.backend.standardize_dtype(initializer.value.dtype)
@@ -151,8 +152,8 @@ def _valueless() -> Iterator[None]:
 class FreshValue(keras.initializers.Initializer):
     """The value that a copy has."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Tensor) -> None:
         self.value = keras.ops.convert_to_tensor(value)
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         return keras.ops.cast(self.value, dtype or keras.config.floatx())

@@ -3,13 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from keras import layers, ops
 
 from keras_initx._keras_internals import conv_lstm_cell, own_variables
+from keras_initx._types import Layer, Tensor
 from keras_initx.fans import Layout
 from keras_initx.layers import ResidualScale
+
+# What `Kernel.layout` takes: a kind, a config, a layout, or a function that makes a layout for a layer.
+KernelLayout: TypeAlias = str | Mapping[str, Any] | Layout | Callable[[Layer], Layout]
 
 __all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
 
@@ -28,7 +32,7 @@ class Kernel:
     """
 
     role: str
-    layout: str | Mapping[str, Any] | Layout | Callable[[Any], Any] | None = None
+    layout: KernelLayout | None = None
     initializer: str | None = None
     bias: str | None = "bias"
 
@@ -64,7 +68,7 @@ def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return summed, outputs
 
 
-def _conv(layer: Any) -> Layout:
+def _conv(layer: Layer) -> Layout:
     return Layout("conv", groups=layer.groups, strides=tuple(layer.strides))
 
 
@@ -80,11 +84,11 @@ def _gates(count: int) -> dict[str, Kernel]:
     }
 
 
-def _linear(role: str, layout: Any = None) -> Rule:
+def _linear(role: str, layout: KernelLayout | None = None) -> Rule:
     return Rule({"kernel": Kernel(role, layout)}, linear=True)
 
 
-def _separable(layer: Any, show: Callable[[str, Any], Any], inputs: Any) -> Any:
+def _separable(layer: Layer, show: Callable[[str, Any], Any], inputs: Tensor) -> Any:
     """What a separable convolution computes in one operation, its depthwise half shown on the way."""
     options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
     half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
@@ -154,7 +158,7 @@ def _rules() -> dict[type, Rule]:
     return _RULES
 
 
-def rule_of(layer: Any) -> tuple[type | None, Rule]:
+def rule_of(layer: Layer) -> tuple[type | None, Rule]:
     """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
     base = known_class(layer)
     if base is not None:
@@ -164,7 +168,7 @@ def rule_of(layer: Any) -> tuple[type | None, Rule]:
     return base, _HUB[base.__name__] if base else _HUB_REST if hub else Rule({})
 
 
-def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
+def bias_of(layer: Layer, rule: Rule, kernel: str) -> Any:
     """Returns the variable that is the bias of a kernel, or None."""
     name = rule.kernels[kernel].bias
     if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
@@ -173,7 +177,7 @@ def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
     return next((variable for variable in variables if variable.name == name), None)
 
 
-def known_class(layer: Any) -> type | None:
+def known_class(layer: Layer) -> type | None:
     """Returns the nearest class of a layer that the table holds."""
     return next((cls for cls in type(layer).__mro__ if cls in _rules()), None)
 
