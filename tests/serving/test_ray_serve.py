@@ -22,7 +22,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_initx.serving import _ray, serve_on_ray
+from keras_initx.serving import _ray, _ray_cluster, serve_on_ray
 from keras_initx.serving._options import Options
 from support.served_models import half_plus_two
 
@@ -226,7 +226,7 @@ def test_nothing_accepted_is_lost_at_sigterm(models):
 def cluster(models):
     """A head and a worker node on this machine, with two replicas, and HAProxy on the head."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as home:
-        for name, value in (_ray.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
+        for name, value in (_ray_cluster.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
             patch.setenv(name, value)
         import ray
         from ray.cluster_utils import Cluster
@@ -241,7 +241,7 @@ def cluster(models):
         finally:
             ray.shutdown()
             nodes.shutdown()
-            _ray.kill_haproxies(home, signal.SIGKILL)
+            _ray_cluster.kill_haproxies(home, signal.SIGKILL)
 
 
 @needs_ray
