@@ -54,10 +54,10 @@ def _answer(model: Model, endpoint: Endpoint, rows: list[np.ndarray], given: boo
         raise
     except Exception as error:  # a layer may raise anything
         rows_are = "the given rows" if given else "rows that were drawn, because none were given"
-        cure = "" if given else " If these rows are the reason, pass a few real ones."
+        cure = "Pass other rows" if given else "If these rows are the reason, pass a few real ones"
         raise ValueError(
             f"`warmup` must hold rows that the signature `{endpoint.key}` can be called on. Received: "
-            f"{rows_are}, on which it raised {reason(error)}{cure}"
+            f"{rows_are}, on which it raised {reason(error).rstrip('.')}. {cure}, or correct the layer."
         ) from error
 
 
@@ -139,12 +139,16 @@ def compare(model: Model, run: Run, expected: Answers, received: Answers, states
         if shapes[0] == shapes[1]:
             return None
     own = type(model).predict is not keras.Model.predict
-    cure = " What `predict` of its class adds belongs into `predict_step`, which is exported." if own else ""
-    raise ValueError(f"`model` must answer as before once it is exported. Received: {problem}.{cure}")
+    cure = (
+        "Move the changes that `predict` of its class makes into `predict_step`, which is exported."
+        if own
+        else "Look for a layer that reads Python state: a graph keeps the value that it had at the export."
+    )
+    raise ValueError(f"`model` must answer as before once it is exported. Received: {problem}. {cure}")
 
 
 def _worst(model: Model, run: Run, expected: Answers, received: Answers) -> tuple[float, str]:
-    """Returns the largest difference, and a sentence about a difference that is too large, or ""."""
+    """Returns the largest difference, and a sentence about one that is too large, or an empty string."""
     worst, problem = 0.0, ""
     tolerance = tolerance_of(*model._flatten_layers())
     for (endpoint, _), want, got in zip(run, expected, received, strict=True):

@@ -215,7 +215,7 @@ def trace(model: Model, endpoints: Iterable[Endpoint]) -> None:
 def _not_exported(model: Model, where: str, error: Exception) -> ValueError:
     return ValueError(
         f"`model` and `signatures` must be such that Keras can export them. Received: `{model.name}`, which "
-        f"raised{where} {reason(error)} Correct the layer or the function that raises it."
+        f"raised{where} {reason(error).rstrip('.')}. Correct the layer or the function that raises it."
     )
 
 

@@ -49,11 +49,14 @@ class Group:
         self._seconds = float(np.median([seconds for _, _, seconds in found]))
 
     def prove(self, tolerance: Callable[[np.dtype], float], large: bool) -> Proof:
-        """Returns the proof, or raises the reason why there is none.
+        """Returns the proof.
 
         Args:
             tolerance: As in `_row_wise.prove`.
             large: Whether to try the large batches too.
+
+        Raises:
+            NotProvenError: If rows meet, or if the rows that were tried do not tell.
         """
         first = self._alone[self.ordinary[0]]
         limits = {name: tolerance(value.dtype) for name, value in first.items()}
@@ -75,11 +78,9 @@ class Group:
         for name, difference in worst.items():
             if leaks[name] > limits[name] or difference > allowed[name]:
                 how = (
-                    f"differs by {difference:.3g} of its largest entry"
-                    if difference < np.inf
-                    else "is another"
+                    f"differs by {difference:.3g} of its largest entry" if difference < np.inf else "changes"
                 )
-                raise NotProvenError(f"its output `{name}` of a row {how} when other rows are beside")
+                raise NotProvenError(f"its output `{name}` of a row {how} when other rows stand beside it")
             # If all rows had one answer, it would not show that a batch had mixed them up.
             if not _MARGIN * difference < self._spread(name, scales[name]):
                 raise NotProvenError(
@@ -165,7 +166,7 @@ class Group:
                 raise NotProvenError(f"its output `{name}` does not have one row for each row of input")
             if isinstance(again, str) or apart(values[0], again[name], scales[name]) > limit:
                 raise NotProvenError(
-                    "it answers the same row otherwise a second time: it keeps a state or draws at random"
+                    "it answers the same row differently the second time: it keeps a state or draws at random"
                 )
 
     def _affords(self, size: int) -> bool:
@@ -181,7 +182,7 @@ class Group:
         for row, got in zip(batch, value, strict=True):
             want = self._alone[row][name][0]
             if np.shape(got) != np.shape(want):
-                raise NotProvenError(f"the shape of its output `{name}` depends on the rows beside")
+                raise NotProvenError(f"the shape of its output `{name}` depends on the rows beside it")
             worst = max(worst, apart(want, got, scale) if row.ordinary else 0.0)
         return worst
 

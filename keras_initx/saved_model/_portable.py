@@ -53,7 +53,7 @@ def write_portable(model: Model, file: pathlib.Path) -> pathlib.Path:
     else:
         raise ValueError(
             f"`portable` needs a model that Keras can load. Received: `{model.name}`, which cannot be loaded "
-            f"again: {reason(failure)} Leave `portable` out, or correct the layer."
+            f"again: {reason(failure).rstrip('.')}. Leave `portable` out, or correct the layer."
         ) from failure
     for before, after in zip(model.weights, loaded.weights, strict=True):
         values = [keras.ops.convert_to_numpy(weight).tobytes() for weight in (before, after)]

@@ -2,8 +2,7 @@
 
 This process has Keras, this package, and every Python function of the user's program, so a SavedModel that
 needs them works here by accident. The other process has TensorFlow alone. It is started once and serves many
-exports, because to import TensorFlow takes seconds. Arrays travel in files, and a line of JSON names the
-files.
+exports, because to import TensorFlow takes seconds. Arrays travel in files, and a line of JSON names them.
 """
 
 import contextlib

@@ -67,15 +67,15 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
     try:
         with tempfile.TemporaryDirectory() as scratch, opened(folder, pathlib.Path(scratch)) as ask:
             found = {
-                # No model is at hand, so neither hints about its inputs nor the dtypes of its layers are
-                # known.
+                # Without the model, neither hints about its inputs nor the dtypes of its layers are known.
                 name: prove(ask, name, specs, _rows(specs, warm.get(name, [])), (), tolerance_of())
                 for name, specs in _definitions(folder).items()
             }
     except (WorkerError, IndexError, DecodeError) as error:
         told = sentence(str(error)) if isinstance(error, WorkerError) else reason(error)
+        told = told.rstrip(".")
         raise ValueError(
-            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: {told} "
+            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: {told}. "
             "Export the model again."
         ) from error
     return write_proof(folder, found)

@@ -1,7 +1,7 @@
 """Rows of input on which signatures are tried.
 
-They are drawn where a user gave none. For the proof of row-wise signatures there are also extreme rows:
-values that show in other rows' answers if rows meet at all.
+They are drawn if the user gave none. The proof of row-wise signatures also needs extreme rows: if rows meet
+at all, the values of an extreme row show in the answers to other rows.
 """
 
 import dataclasses

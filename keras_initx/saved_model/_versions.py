@@ -81,8 +81,7 @@ def _rename(folder: pathlib.Path, root: pathlib.Path, version: int | None) -> in
         try:
             folder.rename(root / str(number))
         except OSError as error:
-            # If the number exists now, another export took it in between. To try again cures no other
-            # failure.
+            # If the number exists now, another export took it in between. Another failure would only repeat.
             if not (root / str(number)).exists():
                 raise
             if version is not None:

@@ -24,8 +24,7 @@ _IDLE = 120.0  # seconds
 def load(folder: str | os.PathLike[str]) -> Iterator[Callable[[str, dict[str, Any]], dict[str, Any]]]:
     """Loads a SavedModel in a session, as TensorFlow Serving does.
 
-    `tf.saved_model.load` would rebuild Python functions and objects around the graph, which a server does
-    not.
+    `tf.saved_model.load` would also rebuild Python objects around the graph. A server does not.
 
     Args:
         folder: The version's folder.
@@ -35,7 +34,7 @@ def load(folder: str | os.PathLike[str]) -> Iterator[Callable[[str, dict[str, An
     """
     import tensorflow as tf
 
-    # TensorFlow warns that this loader is deprecated. Servers use it all the same.
+    # TensorFlow warns that this loader is deprecated, but it loads as servers do.
     logger = logging.getLogger("tensorflow")
     level = logger.level
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
