@@ -1,6 +1,5 @@
 """Callbacks that write into a folder of TensorBoard's, from before the first step on."""
 
-import numbers
 import os
 from typing import Any
 
@@ -8,9 +7,10 @@ import keras
 from keras import ops
 
 from keras_initx.callbacks._processes import Silent, is_first, of_first
+from keras_initx.checks import is_whole
 from keras_initx.summaries import EventWriter, check_log_dir, last_step
 
-__all__ = ["Stepped", "check_positive"]
+__all__ = ["Stepped"]
 
 
 class Stepped(keras.callbacks.Callback):
@@ -27,7 +27,9 @@ class Stepped(keras.callbacks.Callback):
     def __init__(self, log_dir: str | os.PathLike[str], every: str | int) -> None:
         super().__init__()
         self.log_dir = check_log_dir(log_dir)
-        self._every = every if isinstance(every, str) and every == "epoch" else check_positive("every", every)
+        if every != "epoch" and (not is_whole(every) or every < 1):
+            raise ValueError(f'`every` must be a positive int or "epoch". Received: every={every!r}.')
+        self._every = every if isinstance(every, str) else int(every)
         # Tells Keras that it need not wait for the results of each batch: by epochs, none is looked at.
         self.async_safe = self._every == "epoch"
         self._writer: Any = None
@@ -110,11 +112,3 @@ def _count_batches(model: Any) -> int:
     # Not `iterations`: of accumulated gradients it counts the steps, and leaves out the batches since.
     count = next(variable for variable in optimizer.variables if variable.name == "iteration")
     return int(ops.convert_to_numpy(count))
-
-
-def check_positive(name: str, value: Any) -> int:
-    """Returns an argument as an int of at least 1, or raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        allowed = ' or "epoch"' if name == "every" else ""
-        raise ValueError(f"`{name}` must be a positive int{allowed}. Received: {name}={value!r}.")
-    return int(value)

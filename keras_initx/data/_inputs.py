@@ -1,7 +1,6 @@
 """What a model takes, and the errors for what it does not take."""
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from keras import tree
 
 from keras_initx._keras_internals import flatten_layers, input_structure
+from keras_initx.checks import first_line
 
 __all__ = [
     "check_finite",
@@ -19,7 +19,6 @@ __all__ = [
     "expected_inputs",
     "knows_inputs",
     "misfit",
-    "reason_of",
     "refusal",
 ]
 
@@ -124,14 +123,8 @@ def refusal(model: Any, batch: Any, error: Exception) -> ValueError:
     """
     return ValueError(
         f"`data` must be what `{model.name}` can be called on. Received: {describe(batch)}; it raised "
-        f"{type(error).__name__}: {reason_of(error)} Pass what `model.predict` takes."
+        f"{first_line(error, kind=True)} Pass what `model.predict` takes."
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """Returns the line of an error that says why, without what Keras puts before it and the bold type."""
-    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
-    return next((line for line in lines if line.strip() and not line.startswith("Exception encountered")), "")
 
 
 def describe(data: Any) -> str:

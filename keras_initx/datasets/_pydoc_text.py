@@ -11,6 +11,8 @@ import tokenize
 import zlib
 from collections.abc import Callable, Iterator
 
+from keras_initx.checks import check_choice
+
 __all__ = ["CONFIGS", "FAMILIES", "PydocText", "read_pydoc"]
 
 CONFIGS = {
@@ -86,8 +88,7 @@ def read_pydoc(config: str, folder: str | os.PathLike[str] | None = None) -> Pyd
         FileNotFoundError: If the folder lacks the source of a whole label, as in a Python without its `.py`
             files.
     """
-    if config not in CONFIGS:
-        raise ValueError(f"`config` must be one of {sorted(CONFIGS)}. Received: {config!r}.")
+    check_choice("config", config, CONFIGS)
     root = pathlib.Path(folder or sysconfig.get_paths()["stdlib"])
     train, test = _splits(root, _lines if config == "code" else _sentences)
     labels = LABELS[config]

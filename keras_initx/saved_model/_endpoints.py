@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import inspect
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from keras import tree
 
 from keras_initx._keras_internals import export_signature, functional_part, producer_of
+from keras_initx.checks import said_lines
 from keras_initx.saved_model._names import NotDenseError, dtype_of, named, named_specs, served
 from keras_initx.saved_model._rows import fixed_batch
 
@@ -289,9 +289,8 @@ def sentence(said: str) -> str:
     Args:
         said: The error's kind, and its text.
     """
-    kind, _, text = re.sub(r"\x1b\[\d+m", "", said).partition(": ")
-    lines = (line.strip() for line in text.splitlines())
-    told = (line for line in lines if line and not line.startswith("Exception encountered"))
+    kind, _, text = said.partition(": ")
+    told = said_lines(text)
     found = next(told, "")
     while found.endswith(":") and (more := next(told, "")):  # as TensorFlow's "See the information below:"
         found = f"{found} {more}"

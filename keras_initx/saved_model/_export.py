@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import numbers
 import os
 import pathlib
 import warnings
@@ -13,6 +12,7 @@ import keras
 from keras import tree
 
 from keras_initx._keras_internals import flatten_layers
+from keras_initx.checks import is_whole
 from keras_initx.saved_model._check import answer, compare
 from keras_initx.saved_model._classify import classify
 from keras_initx.saved_model._differences import tolerance_of
@@ -186,8 +186,7 @@ def _check(model: Any, root: pathlib.Path, version: Any, signatures: Any, keep: 
             "in a process with KERAS_BACKEND=tensorflow, and export it there."
         )
     for name, value in (("version", version), ("keep", keep)):
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        if value is not None and not (whole and 1 <= value <= _HIGHEST):
+        if value is not None and not (is_whole(value) and 1 <= value <= _HIGHEST):
             raise ValueError(f"`{name}` must be None or a positive int. Received: {name}={value!r}.")
     if version is not None and version in (there := taken(root)):
         raise ValueError(
