@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_initx.checks import is_whole
+
 __all__ = ["Fans", "KernelAxes", "Layout", "compute_fans", "split_kernel"]
 
 # What each layout may say beside its kind, and how many axes its kernels have.
@@ -79,9 +81,9 @@ class Layout:
             )
         strides = self.strides if isinstance(self.strides, tuple) else (self.strides,)
         gates = () if self.gates is None else (self.gates,)
-        if not all(_is_int(n) and n > 0 for n in (self.groups, *gates, *strides)):
+        if not all(is_whole(n) and n > 0 for n in (self.groups, *gates, *strides)):
             raise ValueError(f"`groups`, `strides` and `gates` must be positive ints. Received: {self!r}.")
-        if not isinstance(self.batch_axes, tuple) or not all(map(_is_int, self.batch_axes)):
+        if not isinstance(self.batch_axes, tuple) or not all(map(is_whole, self.batch_axes)):
             raise ValueError(f"`batch_axes` must be a tuple of ints. Received: {self!r}.")
         wrong = sorted(self.to_dict().keys() - {"kind", *_OPTIONS[self.kind]})
         if wrong:
@@ -294,7 +296,3 @@ def _split_einsum(
     inputs, outputs = ([axis for axis in axes if axis not in shared] for axes in (inputs, outputs))
     rest = tuple(axis for axis in range(rank) if axis not in {*inputs, *outputs})
     return KernelAxes(shape, (), tuple(inputs), tuple(outputs), rest)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -4,13 +4,14 @@ import contextlib
 import difflib
 import functools
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_initx.checks import check_positive
 
 __all__ = ["compute_gain", "second_moments"]
 
@@ -117,10 +118,7 @@ def second_moments(
         of the weights. Clenshaw and Curtis, 1960, for the panels; Shazeer, 2020,
         https://arxiv.org/abs/2002.05202, for the names of the gates.
     """
-    real = isinstance(stddev, numbers.Real) and not isinstance(stddev, bool)
-    if not (real and 0 < stddev < math.inf):
-        raise ValueError(f"`stddev` must be a positive finite number. Received: stddev={stddev!r}.")
-    stddev = float(stddev)
+    stddev = check_positive("stddev", stddev)
     gated = isinstance(activation, str) and activation in _GATES
     function = None if gated else _resolve(activation)
     name = str(activation) if gated else _keras_name(function)

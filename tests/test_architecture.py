@@ -14,6 +14,7 @@ GROUND = {"_keras_internals", "_types", "checks", "extras", "tables"}
 ALLOWED = {
     "_keras_internals": set(),
     "_types": set(),
+    "checks": set(),
     "fans": set(),
     "gains": set(),
     "gradients": {"data"},

@@ -11,6 +11,7 @@ from typing import Any
 from keras_initx._types import Arrays, Data, Loss
 from keras_initx.callbacks._processes import largest
 from keras_initx.callbacks._stepped import Stepped
+from keras_initx.checks import check_choice
 from keras_initx.diagnostics import SignalError, SignalReport, diagnose
 from keras_initx.summaries import EventWriter
 
@@ -99,8 +100,7 @@ class SignalMonitor(Stepped):
     ) -> None:
         super().__init__(log_dir, every)
         self.log_dir = posixpath.join(self.log_dir, "signal")
-        if on_break not in _BROKEN:
-            raise ValueError(f"`on_break` must be one of {list(_BROKEN)}. Received: on_break={on_break!r}.")
+        check_choice("on_break", on_break, _BROKEN)
         drawable = importlib.util.find_spec("matplotlib") is not None
         if images and not drawable:
             raise ValueError(

@@ -4,8 +4,9 @@ import argparse
 import pathlib
 from typing import Any
 
+from keras_initx.checks import first_line
 from keras_initx.cli._models import add_model, load_model
-from keras_initx.cli._sources import as_data, one_line, read_source
+from keras_initx.cli._sources import as_data, read_source
 
 __all__ = ["add_export", "add_inspect"]
 
@@ -59,7 +60,7 @@ def _export(options: argparse.Namespace) -> Any:
         return export(model, options.path, labels=labels, warmup=warmup, **chosen)
     except OSError as error:
         raise ValueError(
-            f"`path` must be a folder that can be written. Received: {options.path!r}: {one_line(error)}"
+            f"`path` must be a folder that can be written. Received: {options.path!r}: {first_line(error)}"
         ) from error
 
 
@@ -78,5 +79,6 @@ def _read_labels(file: str) -> list[str]:
         return [line for line in pathlib.Path(file).read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"`--labels` must be a text file with a name on each line. Received: {file!r}: {one_line(error)}"
+            "`--labels` must be a text file with a name on each line. "
+            f"Received: {file!r}: {first_line(error)}"
         ) from error

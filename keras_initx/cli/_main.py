@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_initx.checks import first_line
 from keras_initx.cli._compare import add_compare
 from keras_initx.cli._diagnose import add_diagnose
 from keras_initx.cli._export import add_export, add_inspect
 from keras_initx.cli._models import add_model, load_model
 from keras_initx.cli._serve import add_serve
 from keras_initx.cli._show import list_all, show, write_list, write_show
-from keras_initx.cli._sources import DATA_HELP, as_data, one_line, read_source
+from keras_initx.cli._sources import DATA_HELP, as_data, read_source
 
 __all__ = ["main"]
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         facts = options.verb(options)
     except ValueError as error:
-        print(f"initx: {one_line(error)}", file=sys.stderr)
+        print(f"initx: {first_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"initx: interrupted; {options.interrupted}", file=sys.stderr)

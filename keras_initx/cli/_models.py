@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_initx.cli._sources import one_line
+from keras_initx.checks import first_line
 
 __all__ = ["MODEL_HELP", "add_model", "is_named", "load_model"]
 
@@ -66,7 +66,7 @@ def load_model(
     try:
         model = _build(module, name, input_shape) if named else keras.saving.load_model(source)
     except Exception as error:  # zipfile's, h5py's, Keras' own, the module's
-        reason = one_line(error) if named else _why_not_loaded(error)
+        reason = first_line(error) if named else _why_not_loaded(error)
         what = "that can be called" if named else "that Keras can load"
         raise ValueError(f"`model` must be {MODEL_HELP}, {what}. Received: {source!r}: {reason}") from error
     if not isinstance(model, keras.Model):
@@ -83,7 +83,7 @@ def _import(module: str) -> None:
     except Exception as error:  # whatever the module raises
         raise ValueError(
             f"`--import` must name a module that can be imported from here. Received: {module!r}: "
-            f"{one_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
@@ -98,7 +98,7 @@ def _why_not_loaded(error: BaseException) -> str:
                 "defines it under `@keras.saving.register_keras_serializable()`."
             )
         inner = error.__cause__ or error.__context__
-    return one_line(error)
+    return first_line(error)
 
 
 def _find(module: str) -> Any:

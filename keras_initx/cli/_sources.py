@@ -2,12 +2,13 @@
 
 import contextlib
 import pathlib
-import re
 import sys
 import zipfile
 from typing import Any
 
-__all__ = ["DATA_HELP", "as_data", "as_option", "load_splits", "one_line", "read_source"]
+from keras_initx.checks import first_line
+
+__all__ = ["DATA_HELP", "as_data", "as_option", "load_splits", "read_source"]
 
 DATA_HELP = "an .npz file of x and y or of the inputs by name, an .npy file, or a data set of tfds"
 _PAIR = ("x", "y", "sample_weight")
@@ -31,7 +32,7 @@ def read_source(source: str, option: str) -> Any:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         message = f"`{option}` must be a file of numbers that NumPy can read. Received: {source!r}: "
-        raise ValueError(message + one_line(error)) from error
+        raise ValueError(message + first_line(error)) from error
     if path.suffix == ".npy":
         return found
     if not found.files:
@@ -67,7 +68,7 @@ def load_splits(name: str, option: str) -> dict[str, Any]:
     except ValueError as error:  # tfds answers with its grammar
         raise ValueError(
             f"`{option}` must be an .npy or .npz file, or name a data set of tfds. Received: {name!r}: "
-            f"{one_line(error)}"
+            f"{first_line(error)}"
         ) from error
     except (ImportError, ConnectionError) as error:
         cure = (
@@ -84,17 +85,3 @@ def load_splits(name: str, option: str) -> dict[str, Any]:
 def as_option(name: str) -> str:
     """An argument's name as the command has it: `--max-queue` for max_queue."""
     return f"`--{name.replace('_', '-')}`"
-
-
-def one_line(error: BaseException) -> str:
-    r"""Returns what an error says, without the line and the bold type that Keras puts around it.
-
-    >>> one_line(ValueError("Exception encountered when calling Dense.call().\n\nToo wide.\n\nArguments"))
-    'Too wide.'
-
-    Args:
-        error: An error.
-    """
-    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
-    said = (line for line in lines if line.strip() and not line.startswith("Exception encountered"))
-    return next(said, type(error).__name__)

@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from keras_initx.checks import check_choice
+
 __all__ = ["CONFIGS", "FAMILIES", "PydocText", "read_pydoc"]
 
 CONFIGS = {
@@ -94,8 +96,7 @@ def read_pydoc(config: str, folder: str | os.PathLike[str] | None = None) -> Pyd
         FileNotFoundError: If the folder does not hold the source of any text of a label, as in a Python that
             was installed without its `.py` files.
     """
-    if config not in CONFIGS:
-        raise ValueError(f"`config` must be one of {sorted(CONFIGS)}. Received: {config!r}.")
+    check_choice("config", config, CONFIGS)
     root = pathlib.Path(folder or sysconfig.get_paths()["stdlib"])
     train, test = _splits(root, _lines if config == "code" else _sentences)
     labels = LABELS[config]

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-import numbers
 import os
 import re
 import secrets
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from keras_initx.checks import check_count, is_number
 from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._sequential import Progress
 from keras_initx.experiments._trial import Trial, TrialResult
@@ -64,9 +64,7 @@ class Ray:
                 "which is Ray Client's. Run on a machine of the cluster, with 'auto'."
             )
         self.early_stopping = _check_scheduler(early_stopping)
-        if isinstance(retries, bool) or not isinstance(retries, numbers.Integral) or retries < 0:
-            raise ValueError(f"`retries` must be an int of at least 0. Received: retries={retries!r}.")
-        self.retries: int = int(retries)
+        self.retries: int = check_count("retries", retries, least=0)
         self.progress: bool = progress
 
     def run(self, problem: Problem, trials: Sequence[Trial], keep: Callable[[TrialResult], None]) -> None:
@@ -158,7 +156,7 @@ def _check_installed() -> None:
 
 
 def _amount(name: str, value: Any) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    real = is_number(value) and math.isfinite(value)
     least = 0 if name == "gpus" else 0.001
     if not real or value < least or (value > 1 and value != int(value)):
         raise ValueError(

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import inspect
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +13,7 @@ from keras import tree
 
 from keras_initx._keras_internals import functional_part, producer_of
 from keras_initx._types import Model, Tensor
+from keras_initx.checks import said_lines
 from keras_initx.saved_model._names import NotDenseError, dtype_of, named, named_specs, served
 from keras_initx.saved_model._specs import input_signature
 
@@ -248,10 +248,9 @@ def sentence(said: str) -> str:
     Args:
         said: The class of the error, a colon, and its text.
     """
-    # Keras colours its lines for a terminal, and begins with one that only says that a layer failed.
-    kind, _, text = re.sub(r"\x1b\[\d+m", "", said).partition(": ")
-    lines = (line.strip() for line in text.splitlines())
-    told = (line for line in lines if line and not line.startswith("Exception encountered"))
+    # Keras begins with a line that only says that a layer failed; `said_lines` leaves it out.
+    kind, _, text = said.partition(": ")
+    told = said_lines(text)
     found = next(told, "")
     # TensorFlow's "See the information below:" tells nothing without the line below.
     while found.endswith(":") and (more := next(told, "")):

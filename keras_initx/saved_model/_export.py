@@ -9,7 +9,6 @@ The steps, which leave nothing behind if one of them fails:
 """
 
 import contextlib
-import numbers
 import os
 import pathlib
 import warnings
@@ -20,6 +19,7 @@ import numpy as np
 from keras import tree
 
 from keras_initx._types import Data, Model
+from keras_initx.checks import is_whole
 from keras_initx.saved_model._check import answer
 from keras_initx.saved_model._classify import classify
 from keras_initx.saved_model._endpoints import (
@@ -168,8 +168,7 @@ def _check(model: object, root: pathlib.Path, version: object, signatures: objec
             "in a process with KERAS_BACKEND=tensorflow, and export it there."
         )
     for name, value in (("version", version), ("keep", keep)):
-        whole = int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else 0
-        if value is not None and not 1 <= whole <= _HIGHEST:
+        if value is not None and not (is_whole(value) and 1 <= value <= _HIGHEST):
             raise ValueError(
                 f"`{name}` must be None or a positive int. Received: {name}={value!r}. Pass 1 or more."
             )

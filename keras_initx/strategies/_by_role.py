@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_initx._types import Activation, Model
+from keras_initx.checks import check_choice
 from keras_initx.gains import compute_gain
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.strategies._plan import Draw, Plan
@@ -55,8 +56,7 @@ class ByRole:
     distribution: str = "normal"
 
     def __post_init__(self) -> None:
-        if self.law not in _LAWS:
-            raise ValueError(f"`law` must be one of {sorted(_LAWS)}. Received: law={self.law!r}.")
+        check_choice("law", self.law, _LAWS)
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_initx._types import Model
+from keras_initx.checks import check_choice
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._residual import output_kernels, scaled, zero
@@ -105,10 +106,7 @@ class MuP:
     optimizer: str = "adam"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in _OPTIMIZERS:
-            raise ValueError(
-                f"`optimizer` must be one of {sorted(_OPTIMIZERS)}. Received: optimizer={self.optimizer!r}."
-            )
+        check_choice("optimizer", self.optimizer, _OPTIMIZERS)
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel, with its learning rate's multiplier."""
