@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_initx._types import Arrays, Batch, Loss, Model, Tensor
 from keras_initx.data import split_weights
 
 __all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "unscoped", "value_and_gradients"]
@@ -124,7 +125,7 @@ def unscoped(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> Any:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -137,7 +138,7 @@ def unscoped(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
+def to_numpy(tensor: Tensor) -> np.ndarray:
     """Returns the values of a tensor, also of those that a backend refuses to convert.
 
     They are what torch records for gradients, and TensorFlow's scalars of bfloat16, which become float32.
@@ -154,7 +155,13 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
 
 def choose_loss(
-    model: Any, targets: Any, loss: Any, user: str, *, needed: bool = True, seed: Any = None
+    model: Model,
+    targets: Arrays | None,
+    loss: Loss | None,
+    user: str,
+    *,
+    needed: bool = True,
+    seed: int | None = None,
 ) -> Objective:
     """Returns the loss that was given, or that the model was compiled with.
 
@@ -193,7 +200,7 @@ def choose_loss(
     if any(np.asarray(leaf).dtype.kind in "OSUT" for leaf in tree.flatten(targets) if leaf is not None):
         raise ValueError(f"`targets` must be numbers for a loss. Received: {_shapes(targets)}. Encode them.")
 
-    def objective(batch: Any, labels: Any, outputs: Any) -> Any:
+    def objective(batch: Batch, labels: Arrays, outputs: Arrays) -> Any:
         try:
             y, weights = split_weights(labels)
             _check_labels(given, split_weights(targets)[0], outputs)
@@ -215,7 +222,7 @@ def choose_loss(
     return objective
 
 
-def _unscaled(loss: Any) -> Any:
+def _unscaled(loss: Tensor) -> Any:
     """Takes back the division by the number of replicas that Keras makes within `strategy.scope()`."""
     if keras.backend.backend() != "tensorflow":
         return loss
@@ -225,7 +232,7 @@ def _unscaled(loss: Any) -> Any:
     return loss if replicas == 1 else loss * replicas
 
 
-def check_loss(loss: Any) -> None:
+def check_loss(loss: Loss | None) -> None:
     """Raises ValueError unless each loss is one that `compile` takes.
 
     >>> check_loss({"a": "mse", "b": None})
@@ -246,7 +253,7 @@ def check_loss(loss: Any) -> None:
             )
 
 
-def _judge(model: Any, loss: Any) -> tuple[Any, Any]:
+def _judge(model: Model, loss: Loss | None) -> tuple[Any, Any]:
     """Returns a model that takes a loss as the given one would if compiled with it, and the loss."""
     if isinstance(loss, dict) and "class_name" in loss:
         loss = keras.losses.get(loss)
@@ -258,7 +265,7 @@ def _judge(model: Any, loss: Any) -> tuple[Any, Any]:
     return judge, loss
 
 
-def _check_labels(loss: Any, targets: Any, outputs: Any) -> None:
+def _check_labels(loss: Loss | None, targets: Arrays | None, outputs: Arrays) -> None:
     """Raises where a label is of no class, which JAX, and others on an accelerator, take silently."""
     losses, labels, heads = (tree.flatten(part) for part in (loss, targets, outputs))
     losses = losses * len(heads) if len(losses) == 1 else losses
@@ -275,7 +282,7 @@ def _check_labels(loss: Any, targets: Any, outputs: Any) -> None:
             raise ValueError(f"labels from {counted.min()} to {counted.max()} for {classes} classes")
 
 
-def _shapes(structure: Any) -> list[str]:
+def _shapes(structure: Arrays | None) -> list[str]:
     leaves = [leaf for leaf in tree.flatten(structure) if leaf is not None]
     return [
         f"{getattr(leaf.dtype, 'name', str(leaf.dtype).removeprefix('torch.'))}{tuple(leaf.shape)}"
@@ -283,12 +290,12 @@ def _shapes(structure: Any) -> list[str]:
     ]
 
 
-def _linear(seed: Any) -> Objective:
+def _linear(seed: int | None) -> Objective:
     """Returns a random linear function of the outputs, with independent normal coefficients."""
     rng = np.random.default_rng(seed)
     drawn: dict[tuple[int, tuple[int, ...]], Any] = {}
 
-    def loss(_: Any, __: Any, outputs: Any) -> Any:
+    def loss(_: Batch, __: Arrays | None, outputs: Arrays) -> Any:
         total = 0.0
         for number, output in enumerate(tree.flatten(outputs)):
             key = number, tuple(output.shape)

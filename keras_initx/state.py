@@ -3,13 +3,20 @@
 import contextlib
 import hashlib
 import random
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_initx._keras_internals import (
+    GLOBAL_SEED,
+    global_attribute,
+    optimized_variables,
+    set_global_attribute,
+)
+from keras_initx._types import Tensor, Variable
 
 __all__ = [
     "check_built",
@@ -25,7 +32,7 @@ __all__ = [
 _MOVED = 1e-3  # of its norm: a value that changes less is where it is going to stay
 
 
-def check_built(model: Any) -> None:
+def check_built(model: object) -> None:
     """Raises ValueError unless a model has the variables that a verb is to change.
 
     >>> check_built(keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]))
@@ -99,7 +106,7 @@ def constraint_note(variable: keras.Variable) -> str:
     return f"its constraint {name} changes it at the first training step" if name else ""
 
 
-def _size(value: Any) -> Any:
+def _size(value: Tensor) -> Any:
     return ops.sqrt(ops.sum(ops.square(value)))
 
 
@@ -118,18 +125,16 @@ def seeded(seed: int) -> Iterator[None]:
         seed: A non-negative int below 2^31.
     """
     # Keras has `set_random_seed`, which sets all of these and more, but nothing to put them back with.
-    module: Any = sys.modules[keras.random.SeedGenerator.__module__]
-    name, keep = module.GLOBAL_SEED_GENERATOR, module.global_state
-    saved = random.getstate(), np.random.get_state(), keep.get_global_attribute(name)  # noqa: NPY002
+    saved = random.getstate(), np.random.get_state(), global_attribute(GLOBAL_SEED)  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    keep.set_global_attribute(name, keras.random.SeedGenerator(seed, name=name))
+    set_global_attribute(GLOBAL_SEED, keras.random.SeedGenerator(seed, name=GLOBAL_SEED))
     try:
         yield
     finally:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
-        keep.set_global_attribute(name, saved[2])
+        set_global_attribute(GLOBAL_SEED, saved[2])
 
 
 @contextlib.contextmanager
@@ -155,7 +160,7 @@ def repeated_masks() -> Iterator[None]:
         yield
 
 
-def slotted(optimizer: Any) -> list[Any]:
+def slotted(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     """Returns the variables that a built optimizer has slots for, in the order of the slots.
 
     They are what was trainable when the optimizer was built, whatever was frozen or unfrozen since.
@@ -166,7 +171,7 @@ def slotted(optimizer: Any) -> list[Any]:
     >>> [variable is second for variable in slotted(optimizer)]
     [False, True]
     """
-    return list(optimizer._trainable_variables)
+    return optimized_variables(optimizer)
 
 
 @contextlib.contextmanager
@@ -189,7 +194,7 @@ def transaction() -> Iterator[Callable[..., None]]:
     saved: dict[int, tuple[Any, Any]] = {}
     backend = keras.backend.backend()
 
-    def update(variable: Any, function: Callable[[Any], Any], fresh: bool = False) -> None:
+    def update(variable: Variable, function: Callable[[Any], Any], fresh: bool = False) -> None:
         if id(variable) in saved:
             variable.assign(function(variable.value))
             return

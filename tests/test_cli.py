@@ -29,7 +29,7 @@ def test_list_has_a_row_for_each_initializer_with_family_and_need(capsys):
     assert sorted(row.split()[0] for row in rows) == sorted([*short, *strategies.STRATEGIES])
     assert all(not row.endswith(" ") and len(row.split()) > 4 for row in rows)
     (lsuv,) = (row for row in rows if row.startswith("LSUV "))
-    assert "data-dependent  shape, data" in lsuv
+    assert "data-dependent  shape, inputs" in lsuv
 
 
 def test_list_as_json_says_the_same(capsys):

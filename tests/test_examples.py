@@ -12,10 +12,10 @@ import types
 import keras
 import numpy as np
 import pytest
-import small_data
 
 from keras_initx import cli
 from keras_initx.summaries import last_step
+from support import small_data
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("matplotlib")
@@ -49,7 +49,7 @@ def python(*arguments, cwd, **environment):
 
 @pytest.mark.tensorflow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, load, monkeypatch, capsys):
-    out = python(TESTS / "killed_examples.py", cwd=tmp_path)
+    out = python(TESTS / "support" / "killed_examples.py", cwd=tmp_path)
     assert out.count("goes on after epoch 1") == 2
     for example in ("digits", "pydoc"):
         whole, killed = (
@@ -100,7 +100,8 @@ class WithoutTensorFlow(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
 sys.path[:0] = [{str(EXAMPLES)!r}, {str(TESTS)!r}]
-import keras, numpy as np, image_classification, text_classification, small_data
+import keras, numpy as np, image_classification, text_classification
+from support import small_data
 small_data.use()
 for example, *arguments in (
     [image_classification, "--model", {image!r}, "--initializer", "by_role"],

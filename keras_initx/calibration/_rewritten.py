@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import keras_initx.probe as probe
+from keras_initx._types import Batch, Model, Variable
 from keras_initx.calibration._report import CalibrationRow
 from keras_initx.state import constraint_note, constraint_of
 from keras_initx.walk import KernelSite, is_of_users
@@ -30,7 +30,7 @@ class Rewritten:
     notes: dict[KernelSite, str]
     moving: tuple[KernelSite, ...]
     step: bool
-    held: tuple[Any, ...]
+    held: tuple[Variable, ...]
 
     @property
     def later(self) -> str:
@@ -44,7 +44,7 @@ class Rewritten:
         )
 
 
-def find_rewritten(model: Any, batch: Any, sites: Iterable[KernelSite], redraw: bool) -> Rewritten:
+def find_rewritten(model: Model, batch: Batch, sites: Iterable[KernelSite], redraw: bool) -> Rewritten:
     """Returns the kernels that a training call or step of a model sets, or whose biases it does.
 
     Only models with a layer that is not Keras' own, or with a wrapper, are called.
@@ -79,7 +79,7 @@ def tell_constraint(row: CalibrationRow, site: KernelSite) -> CalibrationRow:
 
 
 def _constrained(
-    variables: dict[KernelSite, list[Any]], redraw: bool
+    variables: dict[KernelSite, list[Variable]], redraw: bool
 ) -> tuple[dict[KernelSite, str], tuple[KernelSite, ...]]:
     """Why kernels are left to their constraints, and those that the next step changes as they are."""
     notes, moving = {}, []

@@ -25,8 +25,10 @@ def list_all() -> list[dict[str, str]]:
 
     rows = [_row(name, "strategy", "model", cls) for name, cls in strategies.STRATEGIES.items()]
     for family, classes in initializers.FAMILIES.items():
-        needs = "shape, data" if family in ("data-dependent", "gradient") else "shape"
-        rows += [_row(cls.__name__, family, needs, cls) for cls in classes]
+        rows += [
+            _row(cls.__name__, family, ", ".join(["shape", *sorted(initializers.needs_of(cls))]), cls)
+            for cls in classes
+        ]
     return rows
 
 

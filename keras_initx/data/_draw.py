@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from keras_initx._types import Model
 from keras_initx.data._inputs import expected_inputs
 
 __all__ = ["draw"]
@@ -13,7 +14,7 @@ __all__ = ["draw"]
 _OPEN = 32  # how long an open axis is drawn
 
 
-def draw(model: Any, samples: int, seed: int | None, drawn: Sequence[Any]) -> Any:
+def draw(model: Model, samples: int, seed: int | None, drawn: Sequence[Any]) -> Any:
     """Draws inputs of the shapes and dtypes that the model was built on."""
     expected = expected_inputs(model)
     leaves = tree.flatten(expected)

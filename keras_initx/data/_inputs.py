@@ -2,11 +2,18 @@
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+import keras
 import numpy as np
 from keras import tree
+
+from keras_initx._keras_internals import flatten_layers, input_structure
+from keras_initx._types import Arrays, Model
+
+# KerasTensors in the structure that a model takes its inputs in.
+Specs: TypeAlias = keras.KerasTensor | Mapping[str, Any] | Sequence[Any]
 
 __all__ = [
     "check_finite",
@@ -22,12 +29,12 @@ __all__ = [
 ]
 
 
-def expected_inputs(model: Any) -> Any:
+def expected_inputs(model: Model) -> Any:
     """The structure of KerasTensors that a functional or Sequential model was built on; None for others."""
-    return getattr(getattr(model, "_functional", model), "_inputs_struct", None)
+    return input_structure(model)
 
 
-def knows_inputs(model: Any) -> bool:
+def knows_inputs(model: Model) -> bool:
     """Tells whether `take_pair` has checked the batch against the model's inputs.
 
     >>> import keras
@@ -43,7 +50,9 @@ def knows_inputs(model: Any) -> bool:
     return expected_inputs(model) is not None
 
 
-def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[Any, int | None]]]) -> None:
+def check_looked_up(
+    model: Model, batch: Arrays, specs: Callable[[], Sequence[tuple[Any, int | None]]]
+) -> None:
     """Raises ValueError for integers outside the vocabulary they are looked up in: some backends take them.
 
     Args:
@@ -52,7 +61,7 @@ def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[A
         specs: Returns what `keras_initx.walk.input_specs` does; asked only where an integer is beyond the
             smallest vocabulary of all, since it takes a trace.
     """
-    sizes = [layer.input_dim for layer in model._flatten_layers() if hasattr(layer, "input_dim")]
+    sizes = [layer.input_dim for layer in flatten_layers(model) if hasattr(layer, "input_dim")]
     least = min((size for size in sizes if isinstance(size, int)), default=None)
     integers = [leaf for leaf in tree.flatten(batch) if leaf.dtype.kind in "iu"]
     if least is None or all(leaf.min() >= 0 and leaf.max() < least for leaf in integers):
@@ -65,7 +74,7 @@ def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[A
             )
 
 
-def check_size(model: Any, samples: int, rows: int) -> None:
+def check_size(model: Model, samples: int, rows: int) -> None:
     inputs = [tensor for tensor in tree.flatten(expected_inputs(model)) if tensor is not None]
     for size in {tensor.shape[0] for tensor in inputs} - {None, rows}:
         raise ValueError(
@@ -74,7 +83,7 @@ def check_size(model: Any, samples: int, rows: int) -> None:
         )
 
 
-def check_finite(name: str, structure: Any) -> None:
+def check_finite(name: str, structure: Arrays | None) -> None:
     """Raises ValueError if an array of floats holds NaN or Inf.
 
     Args:
@@ -101,7 +110,7 @@ def check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
             raise misfit(tensor, leaf, f"`{tensor.name}` takes the dtype {tensor.dtype}")
 
 
-def misfit(expected: Any, data: Any, why: str) -> ValueError:
+def misfit(expected: Specs, data: object, why: str) -> ValueError:
     inputs = ", ".join(f"{tensor.name}{tensor.shape}" for tensor in tree.flatten(expected))
     return ValueError(
         f"`data` must have the structure of the model's inputs ({inputs}): {why}. "
@@ -109,7 +118,7 @@ def misfit(expected: Any, data: Any, why: str) -> ValueError:
     )
 
 
-def refusal(model: Any, batch: Any, error: Exception) -> ValueError:
+def refusal(model: Model, batch: Arrays, error: Exception) -> ValueError:
     """Returns the error for a batch that a model, whose inputs were not known, cannot be called on.
 
     Args:
@@ -132,7 +141,7 @@ def reason_of(error: BaseException) -> str:
     return next((line for line in lines if line.strip() and not line.startswith("Exception encountered")), "")
 
 
-def describe(data: Any) -> str:
+def describe(data: object) -> str:
     described = [
         f"{getattr(leaf, 'dtype', type(leaf).__name__)}{tuple(leaf.shape) if hasattr(leaf, 'shape') else ''}"
         for leaf in itertools.islice(tree.flatten(data), 5)

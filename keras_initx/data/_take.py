@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx._types import Arrays, Data, Model, Tensor
 from keras_initx.data._draw import draw
 from keras_initx.data._inputs import (
+    Specs,
     check_finite,
     check_leaves,
     check_size,
@@ -23,10 +25,10 @@ __all__ = ["take_pair"]
 
 
 def take_pair(
-    model: Any,
-    data: Any,
+    model: Model,
+    data: Data | None,
     samples: int,
-    targets: Any = None,
+    targets: Arrays | None = None,
     seed: int | None = None,
     drawn: Sequence[tuple[tuple[int | None, ...], int | None]] = (),
 ) -> tuple[Any, Any]:
@@ -77,11 +79,11 @@ def take_pair(
     return batch, targets
 
 
-def _is_array(data: Any) -> bool:
+def _is_array(data: object) -> bool:
     return hasattr(data, "shape") and hasattr(data, "__getitem__")
 
 
-def _is_array_structure(data: Any) -> bool:
+def _is_array_structure(data: object) -> bool:
     if isinstance(data, tuple) and len(data) in (2, 3) and data[0] is not None:
         data = tuple(part for part in data if part is not None)  # without targets or weights
     if isinstance(data, dict | tuple | list):
@@ -89,18 +91,18 @@ def _is_array_structure(data: Any) -> bool:
     return _is_array(data)
 
 
-def _is_nested_numbers(data: Any) -> bool:
+def _is_nested_numbers(data: object) -> bool:
     return isinstance(data, list) and all(isinstance(leaf, int | float | str) for leaf in tree.flatten(data))
 
 
-def _from_list(name: str, data: Any) -> Any:
+def _from_list(name: str, data: Data) -> Any:
     try:
         return np.asarray(data) if _is_nested_numbers(data) else data
     except ValueError as error:
         raise ValueError(f"`{name}` must hold rows of equal lengths. Received: nested lists.") from error
 
 
-def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
+def _gather(model: Model, data: Data, samples: int) -> tuple[Any, Any]:
     if isinstance(data, dict | list | str) or not (
         isinstance(data, Iterable) or hasattr(data, "__getitem__")
     ):
@@ -109,7 +111,8 @@ def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
             f"Received: {describe(data)}."
         )
     # A PyDataset has no __iter__ that ends; its length tells how many batches there are.
-    batches = map(data.__getitem__, range(len(data))) if hasattr(data, "__getitem__") else iter(data)
+    indexed: Any = data
+    batches = map(indexed.__getitem__, range(len(indexed))) if hasattr(data, "__getitem__") else iter(data)
     parts, rows = [], 0
     for batch in batches:
         # A DataLoader makes a list of a pair.
@@ -125,7 +128,7 @@ def _gather(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *parts)
 
 
-def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
+def _fit(model: Model, data: Data, samples: int) -> tuple[Any, Any]:
     """Brings one structure of arrays into that of the model's inputs, cut to `samples` rows, with targets."""
     data = _from_list("data", data)
     expected = expected_inputs(model)
@@ -148,7 +151,7 @@ def _fit(model: Any, data: Any, samples: int) -> tuple[Any, Any]:
     return batch, tree.map_structure(_to_numpy, targets)
 
 
-def _match(expected: Any, data: Any) -> Any:
+def _match(expected: Specs, data: Data) -> Any:
     wanted = tree.flatten(expected)
     if isinstance(data, dict):
         keys = list(expected) if isinstance(expected, dict) else [tensor.name for tensor in wanted]
@@ -163,7 +166,7 @@ def _match(expected: Any, data: Any) -> Any:
     return tree.pack_sequence_as(expected, leaves)
 
 
-def _rows(leaf: Any, samples: int) -> np.ndarray:
+def _rows(leaf: Tensor, samples: int) -> np.ndarray:
     if len(leaf.shape) == 0:
         raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
     rows = _to_numpy(leaf, samples)
@@ -172,7 +175,7 @@ def _rows(leaf: Any, samples: int) -> np.ndarray:
     return rows
 
 
-def _to_numpy(leaf: Any, rows: int | None = None) -> Any:
+def _to_numpy(leaf: Tensor, rows: int | None = None) -> Any:
     leaf = leaf if rows is None or leaf is None else leaf[:rows]
     leaf = keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
     return leaf if leaf is None else np.asarray(leaf)

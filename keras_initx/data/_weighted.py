@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from keras_initx._types import Arrays
+
 __all__ = ["Weighted", "split_weights"]
 
 
@@ -12,7 +14,7 @@ class Weighted(NamedTuple):
     weights: Any
 
 
-def split_weights(targets: Any) -> tuple[Any, Any]:
+def split_weights(targets: "Arrays | Weighted | None") -> tuple[Any, Any]:
     """Returns targets and their sample weights, or None where there are none.
 
     >>> split_weights(Weighted([1, 0], [0.5, 2.0])), split_weights([1, 0])

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_initx._keras_internals import learning_rate_of
 from keras_initx.data import reason_of, split_weights, take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
 from keras_initx.experiments._prepare import draw
@@ -71,9 +72,7 @@ def _check_model(model: Any, rates: Sequence[float | None]) -> None:
             f"`build_fn` must return a compiled Keras model. Received: {received}. Call `model.compile(...)` "
             "in it."
         )
-    schedule = isinstance(
-        getattr(model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    )
+    schedule = isinstance(learning_rate_of(model.optimizer), keras.optimizers.schedules.LearningRateSchedule)
     if schedule and rates != [None]:
         raise ValueError(
             "`learning_rates` needs an optimizer with a constant learning rate. Received: a model with a "

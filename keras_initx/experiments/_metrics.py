@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import tree
 
+from keras_initx._keras_internals import compiled_loss, loss_weights, metric_direction, wrapped_function
+
 __all__ = ["UNKNOWN", "Fact", "check_mode", "fact_of", "is_less_better", "logged_by"]
 
 
@@ -100,7 +102,7 @@ def logged_by(model: Any, metric: str = "loss") -> dict[str, Any]:
         By the log's name a Keras metric; for the loss and the losses of single outputs, the losses that the
         model was compiled with.
     """
-    compiled = getattr(model, "_compile_loss", None)
+    compiled = compiled_loss(model)
     losses = list(getattr(compiled, "metrics", ()))
     found: dict[str, Any] = {}
     for one in model.metrics:
@@ -148,8 +150,8 @@ def fact_of(logged: Any) -> Fact:
     if isinstance(logged, _Losses):
         return _fact_of_losses(logged.model)
     kinds = type(logged).__mro__
-    fact = _first(kinds) if _first(kinds).direction else _fact_of_function(getattr(logged, "_fn", None))
-    keras_says = {"up": "max", "down": "min"}.get(getattr(logged, "_direction", ""))
+    fact = _first(kinds) if _first(kinds).direction else _fact_of_function(wrapped_function(logged))
+    keras_says = metric_direction(logged)
     if fact.direction is None:
         return Fact(keras_says)
     counts = next(kind for kind in kinds if "result" in vars(kind))
@@ -186,7 +188,7 @@ def _fact_of_losses(model: Any) -> Fact:
         getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "test_step")
     )
     losses = [_fact_of_loss(loss) for loss in tree.flatten(model.loss) if loss is not None]
-    weights = getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
+    weights = loss_weights(model)
     negative = any(weight < 0 for weight in tree.flatten(weights) if weight is not None)
     if own or model.losses or negative or not losses or not all(fact.lower == 0 for fact in losses):
         return Fact("min")

@@ -23,6 +23,7 @@ from keras_initx.initializers._grad_init import GradInit
 from keras_initx.initializers._heads import LabelPrior, PriorBias
 from keras_initx.initializers._hyperfan import Hyperfan
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
+from keras_initx.initializers._law import Law, Site, Task, is_bias_initializer, is_law, needs_of
 from keras_initx.initializers._orthogonal import OrthogonalScaled
 from keras_initx.initializers._over_model import BetweenLayer, MetaInit, ModelLaw
 from keras_initx.initializers._recurrent import IRNN, ChronoBias, UniformGateBias
@@ -68,6 +69,7 @@ __all__ = [
     "KMeansFilters",
     "LRURing",
     "LabelPrior",
+    "Law",
     "LecunDepthwise",
     "LecunScaled",
     "LecunTransposed",
@@ -82,10 +84,12 @@ __all__ = [
     "S4DLin",
     "S4DReal",
     "Sinusoidal",
+    "Site",
     "SmallInit",
     "SparseNormal",
     "SpectralScaled",
     "TanhFixedPoint",
+    "Task",
     "TimeStepBias",
     "UniformGateBias",
     "WangInit",
@@ -94,9 +98,12 @@ __all__ = [
     "ZerO",
     "default_config",
     "get",
+    "is_bias_initializer",
+    "is_law",
     "is_none",
     "names",
     "nearest",
+    "needs_of",
 ]
 
 # Every class of the package, by family.

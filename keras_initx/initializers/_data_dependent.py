@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_initx._types import Tensor
 from keras_initx.fans import Layout
 from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, check_finite, check_positive
+from keras_initx.initializers._law import Law, Scope, Statistic
 from keras_initx.initializers._orthogonal import draw_orthogonal
 from keras_initx.initializers._variance import draw_entries
 
@@ -15,7 +17,7 @@ from keras_initx.initializers._variance import draw_entries
 _SMALL_STDDEV = 0.05
 
 
-class DataDependent(AxisAware):
+class DataDependent(Law, AxisAware):
     """Base of the laws that turn the statistics of a layer's pre-activation into a scale and a shift.
 
     A law is an ordinary initializer, which draws a kernel, and a method `rescale`, which
@@ -24,7 +26,7 @@ class DataDependent(AxisAware):
     and register it with Keras; it then calibrates, saves and loads as those of the package do.
 
     >>> class HalfSpread(DataDependent):
-    ...     per_unit = True
+    ...     scope = "unit"
     ...
     ...     def rescale(self, mean, std):
     ...         return 0.5 / std, -0.5 * mean / std
@@ -39,15 +41,13 @@ class DataDependent(AxisAware):
         output_axes: Axes that index the outputs; set together with `input_axes`.
 
     Attributes:
-        per_unit: Whether `rescale` gets one mean and std for each unit (output channel), as float64 arrays of
-            shape (units,), or one of each over everything, as floats.
-        constants: Whether `rescale` gets those whose output is constant on the data, too, with a std of 0.
+        scope: `"unit"` if `rescale` gets one mean and std for each unit (output channel), as float64 arrays
+            of shape (units,); `"layer"` if it gets one mean and one std over all units, as floats.
     """
 
-    per_unit: ClassVar[bool] = False
-    constants: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "layer"
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws the base: independent normal entries of variance gain^2 / fan_in, unless a law overrides it.
 
         Args:
@@ -57,12 +57,12 @@ class DataDependent(AxisAware):
         fan_in = self.split(shape).fans.fan_in
         return draw_normal(self, shape, 1 / math.sqrt(fan_in or 1), dtype)
 
-    def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
+    def rescale(self, mean: Statistic, std: Statistic) -> tuple[Statistic, Statistic]:
         """Returns the scale and the shift that bring a pre-activation of this mean and std to the law's.
 
         Args:
-            mean: A float, or an array of shape (units,) where the law is `per_unit`.
-            std: The same, positive unless `constants`: constant units are left alone and never come here.
+            mean: A float, or an array of shape (units,) where the `scope` is `"unit"`.
+            std: The same, positive: `calibrate` leaves units alone whose output is constant on the data.
 
         Returns:
             scale and shift, both in the form of the arguments.
@@ -113,7 +113,7 @@ class LSUV(DataDependent):
         remove_mean: bool = False,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class LSUV(DataDependent):
         self.target_std = check_positive("target_std", target_std)
         self.remove_mean = bool(remove_mean)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws the orthonormal base of the given shape and float dtype (Keras' floatx when None)."""
         return draw_orthogonal(self, shape, dtype)
 
@@ -129,7 +129,7 @@ class LSUV(DataDependent):
         """Returns the constructor's arguments."""
         return super().get_config() | {"target_std": self.target_std, "remove_mean": self.remove_mean}
 
-    def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
+    def rescale(self, mean: Statistic, std: Statistic) -> tuple[Statistic, Statistic]:
         """Returns the factor of kernel and bias, and the shift, that bring a pre-activation to the target."""
         scale = self.target_std / std
         return scale, -scale * mean if self.remove_mean else 0.0
@@ -174,14 +174,14 @@ class WithinLayer(DataDependent):
         layers, is not part of this law.
     """
 
-    per_unit = True
+    scope = "unit"
 
     def __init__(
         self,
         beta: float = 0.0,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -192,7 +192,7 @@ class WithinLayer(DataDependent):
         """Returns the constructor's arguments."""
         return super().get_config() | {"beta": self.beta}
 
-    def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
+    def rescale(self, mean: Statistic, std: Statistic) -> tuple[Statistic, Statistic]:
         """Returns the scale and shift of each unit that give it std 1 and mean beta."""
         return 1 / std, self.beta - mean / std
 
@@ -235,13 +235,13 @@ class WeightNormData(DataDependent):
         so the equations' numbers, was not checked.
     """
 
-    per_unit = True
+    scope = "unit"
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws v, normal entries of std 0.05 * gain, in a float dtype (Keras' floatx when None)."""
         return draw_normal(self, shape, _SMALL_STDDEV, dtype)
 
-    def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
+    def rescale(self, mean: Statistic, std: Statistic) -> tuple[Statistic, Statistic]:
         """Returns g / |v| and the bias that g = 1 / std(t) comes with."""
         return _standardize(mean, std)
 
@@ -278,22 +278,22 @@ class ActNormData(DataDependent):
         done here.
     """
 
-    per_unit = True
+    scope = "unit"
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws normal entries of std 0.05 * gain in a float dtype (Keras' floatx when None)."""
         return draw_normal(self, shape, _SMALL_STDDEV, dtype)
 
-    def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
+    def rescale(self, mean: Statistic, std: Statistic) -> tuple[Statistic, Statistic]:
         """Returns ActNorm's scale and bias of each channel."""
         return _standardize(mean, std)
 
 
-def _standardize(mean: Any, std: Any) -> tuple[Any, Any]:
+def _standardize(mean: Statistic, std: Statistic) -> tuple[Statistic, Statistic]:
     return 1 / std, -mean / std
 
 
-def draw_normal(initializer: AxisAware, shape: Sequence[int], stddev: float, dtype: Any) -> Any:
+def draw_normal(initializer: AxisAware, shape: Sequence[int], stddev: float, dtype: str | None) -> Tensor:
     """Draws normal entries of this standard deviation times the gain."""
     shape = tuple(shape)
     seed = call_seed(initializer.seed, shape)

@@ -8,13 +8,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Tensor
 from keras_initx.fans import Layout
 from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, check_count, check_positive
 from keras_initx.initializers._directions import cluster, extend, find_principal, fix_signs, to_unit
+from keras_initx.initializers._law import Law, Site
 from keras_initx.initializers._orthogonal import draw_orthogonal
 
 
-class DataFilters(AxisAware):
+class DataFilters(Law, AxisAware):
     """Base of the laws that build a kernel from the inputs that it multiplies.
 
     Such a law is an ordinary initializer, which draws an orthonormal kernel, and a method `filters`, which
@@ -35,7 +37,10 @@ class DataFilters(AxisAware):
         output_axes: Axes that index the outputs; set together with `input_axes`.
     """
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    scope = "unit"
+    draws_from_inputs = True
+
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws an orthonormal kernel times gain, which stands until the law has seen data.
 
         Args:
@@ -57,6 +62,14 @@ class DataFilters(AxisAware):
         """
         raise NotImplementedError(
             f"`{type(self).__name__}` must define `filters(self, inputs, units)`, which returns a matrix."
+        )
+
+    def refuses(self, site: Site) -> str:
+        """Returns why a layer cannot take filters: rows of its input do not meet its whole kernel."""
+        whole = site.role == "dense" or (site.role == "conv" and site.layer.groups == 1)
+        # Code outside of Keras may multiply the kernel with anything.
+        return (
+            "" if whole and not site.checked else "filters are for dense layers and convolutions of one group"
         )
 
 
@@ -168,7 +181,7 @@ class KMeansFilters(DataFilters):
         epsilon: float = 0.1,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -205,7 +218,7 @@ class KMeansFilters(DataFilters):
         return self.gain * (whitening @ cluster(centred @ whitening, start, self.iterations, generator))
 
 
-def _check_inputs(inputs: Any, units: Any) -> tuple[np.ndarray, int]:
+def _check_inputs(inputs: np.ndarray, units: int) -> tuple[np.ndarray, int]:
     inputs, units = np.asarray(inputs, "float64"), check_count("units", units)
     finite = bool(np.isfinite(inputs).all())
     if inputs.ndim != 2 or 0 in inputs.shape or not finite:
@@ -217,7 +230,9 @@ def _check_inputs(inputs: Any, units: Any) -> tuple[np.ndarray, int]:
     return inputs, units
 
 
-def _generator(seed: Any, shape: tuple[int, int], label: str) -> np.random.Generator:
+def _generator(
+    seed: int | keras.random.SeedGenerator | None, shape: tuple[int, int], label: str
+) -> np.random.Generator:
     """Returns NumPy's generator for an initializer's seed, so that all backends draw the same."""
     drawn = call_seed(seed, shape, label)
     if not isinstance(drawn, numbers.Integral):

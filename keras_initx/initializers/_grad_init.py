@@ -9,9 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Tensor
 from keras_initx.fans import Layout
 from keras_initx.gradients import unscoped, value_and_gradients
 from keras_initx.initializers._base import PACKAGE, check_choice, check_positive
+from keras_initx.initializers._law import Task
 from keras_initx.initializers._over_model import LEAST, ModelLaw, Search
 
 _LEARNING_RATES = {"sgd": 0.1, "adam": 1e-3}
@@ -68,7 +70,7 @@ class GradInit(ModelLaw):
         steps: int = 390,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -83,7 +85,7 @@ class GradInit(ModelLaw):
         names = ("optimizer", "learning_rate", "max_norm", "scale_rate")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
-    def search(self, task: Any) -> Search:
+    def search(self, task: Task) -> Search:
         """Yields the scales of each step with the norm beyond its bound and the loss after the first step."""
         rate = self.learning_rate or _LEARNING_RATES[self.optimizer]
         bound = self.max_norm or (1.0 if self.optimizer == "sgd" else math.inf)
@@ -103,20 +105,20 @@ class GradInit(ModelLaw):
             scales.assign(ops.maximum(scales, least))
 
 
-def _start(count: int, rate: float) -> tuple[Any, Any, Any]:
+def _start(count: int, rate: float) -> tuple[keras.Variable, keras.Optimizer, keras.Optimizer]:
     """Scales of 1, and an optimizer for each of two goals, with moments of its own."""
     scales = keras.Variable(np.ones(count, "float32"))
     loosen, descend = (keras.optimizers.Adam(rate, clipvalue=1.0) for _ in range(2))
     return scales, loosen, descend
 
 
-def _parts(task: Any) -> tuple[slice, slice]:
+def _parts(task: Task) -> tuple[slice, slice]:
     """Two thirds of the rows each, half of them in both."""
     third = task.rows // 3
     return slice(0, 2 * third or None), slice(third, None)
 
 
-def _slopes(task: Any, values: Sequence[Any], adam: bool) -> tuple[list[Any], Any]:
+def _slopes(task: Task, values: Sequence[Tensor], adam: bool) -> tuple[list[Tensor], Tensor]:
     first, _ = _parts(task)
     _, slopes = value_and_gradients(functools.partial(task.loss, rows=first), values)
     if adam:
@@ -124,13 +126,13 @@ def _slopes(task: Any, values: Sequence[Any], adam: bool) -> tuple[list[Any], An
     return slopes, ops.sqrt(sum(ops.sum(ops.square(g)) for g in slopes))
 
 
-def _after(task: Any, scales: Any, rate: float, adam: bool) -> tuple[Any, Any, Any]:
+def _after(task: Task, scales: Tensor, rate: float, adam: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The loss after the first step, the gradient's norm before it, and the loss' slope by the scales."""
     slopes, size = _slopes(task, task.scaled(scales), adam)
     moves = [rate * (ops.sign(g) if adam else g / (size + 1e-30)) for g in slopes]
     _, second = _parts(task)
 
-    def moved(scales: Sequence[Any]) -> Any:
+    def moved(scales: Sequence[Tensor]) -> Tensor:
         values = [value - move for value, move in zip(task.scaled(scales[0]), moves, strict=True)]
         return task.loss(values, rows=second)
 
@@ -139,7 +141,7 @@ def _after(task: Any, scales: Any, rate: float, adam: bool) -> tuple[Any, Any, A
     return value, size, slope / rate
 
 
-def _norm(task: Any, scales: Any, adam: bool) -> Any:
+def _norm(task: Task, scales: Tensor, adam: bool) -> Tensor:
     """The slope of the gradient's norm by the scales."""
     _, (slope,) = value_and_gradients(lambda scales: _slopes(task, task.scaled(scales[0]), adam)[1], [scales])
     return slope

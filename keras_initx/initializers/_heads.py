@@ -9,7 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Tensor
 from keras_initx.initializers._base import PACKAGE, Shown, check_choice, check_finite, draw, spread
+from keras_initx.initializers._law import Law
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -43,13 +45,15 @@ class PriorBias(Shown):
         for each unit and softmax are the same rule, not in the paper.
     """
 
+    weight = "bias"
+
     def __init__(self, prior: float | Sequence[float] = 0.01, activation: str = "sigmoid") -> None:
         self.activation = check_choice("activation", activation, ("sigmoid", "softmax"))
         self.prior = _check_prior(prior)
         if self.activation == "softmax":
             _check_classes(self.prior)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Returns a bias of the given shape and float dtype (Keras' floatx when None)."""
         shape = tuple(shape)
         if isinstance(self.prior, list) and (not shape or shape[-1] != len(self.prior)):
@@ -108,7 +112,7 @@ def _check_classes(prior: float | list[float]) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class LabelPrior(Shown):
+class LabelPrior(Law):
     """A head's bias that makes its first predictions those of the labels' frequencies, measured on data.
 
     Law: a zero bias, until `keras_initx.calibrate` moves the mean of each unit's pre-activation to the logit
@@ -145,13 +149,17 @@ class LabelPrior(Shown):
         Smoothing, numeric targets and the kernel's share of the mean are additions.
     """
 
+    needs = frozenset({"inputs", "targets"})
+    scope = "unit"
+    weight = "bias"
+
     def __init__(self, form: str | None = None, smoothing: float = 1.0) -> None:
         self.form = None if form is None else check_choice("form", form, ("binary", "categorical", "numeric"))
         if check_finite("smoothing", smoothing) < 0:
             raise ValueError(f"`smoothing` must be at least 0. Received: smoothing={smoothing!r}.")
         self.smoothing = float(smoothing)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Returns zeros of the given shape and float dtype (Keras' floatx when None)."""
         return draw(lambda dtype: ops.zeros(tuple(shape), dtype), dtype)
 

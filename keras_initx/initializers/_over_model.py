@@ -9,17 +9,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Tensor
 from keras_initx.fans import Layout
 from keras_initx.gradients import value_and_gradients
 from keras_initx.initializers._base import PACKAGE, AxisAware, check_count, check_positive
 from keras_initx.initializers._data_dependent import draw_normal
+from keras_initx.initializers._law import Law, Need, Task
 
 LEAST = 0.01  # a norm does not pass through zero
 Value = tuple[float, ...]
 Search = Iterator[tuple[np.ndarray, Value]]
 
 
-class ModelLaw(AxisAware):
+class ModelLaw(Law, AxisAware):
     """Base of the laws that scale the weights of a model by what the gradients of its loss tell.
 
     Such a law is an ordinary initializer, which draws a kernel, and a method `search`, which
@@ -39,12 +41,13 @@ class ModelLaw(AxisAware):
         output_axes: Axes that index the outputs; set together with `input_axes`.
 
     Attributes:
-        needs_loss: Whether the law is about a loss. Without one `calibrate` gives it a random linear function
-            of the model's outputs when there are no targets.
+        needs: Has `"loss"` if the law is about a loss. For a law without it, and without targets, `calibrate`
+            takes gradients of a random linear function of the model's outputs.
         ranked_by: A name for each number of the values that `search` yields, for the report.
     """
 
-    needs_loss: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"gradients", "inputs", "loss", "targets"})
+    scope = "model"
     ranked_by: ClassVar[tuple[str, ...]] = ("objective",)
 
     def __init__(
@@ -52,14 +55,14 @@ class ModelLaw(AxisAware):
         steps: int = 100,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(gain, layout, seed, input_axes, output_axes)
         self.steps = check_count("steps", steps)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Draws independent normal entries of variance gain^2 / fan_in.
 
         Args:
@@ -72,11 +75,11 @@ class ModelLaw(AxisAware):
         """Returns the constructor's arguments."""
         return super().get_config() | {"steps": self.steps}
 
-    def search(self, task: Any) -> Search:
+    def search(self, task: Task) -> Search:
         """Yields candidates without end, or until nothing more is to be gained.
 
         Args:
-            task: What may be asked of the model: `keras_initx.calibration.Task`.
+            task: The model's loss as a function of the scales, compiled on demand.
 
         Yields:
             Scales, float64 of shape (weights,), and a tuple of numbers that tells how good they are. The
@@ -126,7 +129,7 @@ class BetweenLayer(ModelLaw):
         function anew each round.
     """
 
-    needs_loss = False
+    needs = frozenset({"gradients", "inputs"})
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class BetweenLayer(ModelLaw):
         tolerance: float = 0.01,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -145,7 +148,7 @@ class BetweenLayer(ModelLaw):
         """Returns the constructor's arguments."""
         return super().get_config() | {"tolerance": self.tolerance}
 
-    def search(self, task: Any) -> Search:
+    def search(self, task: Task) -> Search:
         """Yields the scales of each round with the largest relative distance of a rate from the mean."""
         measure = task.compile(_rates)
         scales = np.ones(len(task.is_kernel))
@@ -166,7 +169,7 @@ class BetweenLayer(ModelLaw):
             inputs = task.input_sizes(scales)
 
 
-def _rates(task: Any, scales: Any) -> Any:
+def _rates(task: Task, scales: Tensor) -> Tensor:
     values = task.scaled(scales)
     _, slopes = value_and_gradients(task.loss, values)
     pairs = task.of_weights(zip(values, slopes, strict=True))
@@ -220,7 +223,7 @@ class MetaInit(ModelLaw):
         epsilon: float = 1e-5,
         gain: float = 1.0,
         layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
+        seed: int | keras.random.SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -236,7 +239,7 @@ class MetaInit(ModelLaw):
         own = {name: getattr(self, name) for name in ("learning_rate", "momentum", "epsilon")}
         return super().get_config() | own
 
-    def search(self, task: Any) -> Search:
+    def search(self, task: Task) -> Search:
         """Yields the scales of each step with their gradient quotient."""
         measure = task.compile(functools.partial(_quotient, epsilon=self.epsilon))
         scales, change = np.ones(len(task.is_kernel)), 0.0
@@ -248,18 +251,18 @@ class MetaInit(ModelLaw):
             scales = np.where(task.is_kernel & (task.norms > 0), np.maximum(moved, LEAST), scales)
 
 
-def _quotient(task: Any, scales: Any, epsilon: float) -> tuple[Any, Any]:
-    def half_square(values: Sequence[Any]) -> Any:
+def _quotient(task: Task, scales: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    def half_square(values: Sequence[Tensor]) -> Tensor:
         _, slopes = value_and_gradients(task.loss, values)
         return sum(ops.sum(g * g) for g in slopes) / 2
 
-    def quotient(scales: Sequence[Any]) -> Any:
+    def quotient(scales: Sequence[Tensor]) -> Tensor:
         values = task.scaled(scales[0])
         _, slopes = value_and_gradients(task.loss, values)
         _, changes = value_and_gradients(half_square, values)
         return sum(map(apart, slopes, changes)) / sum(math.prod(value.shape) for value in values)
 
-    def apart(g: Any, change: Any) -> Any:
+    def apart(g: Tensor, change: Tensor) -> Tensor:
         sign = 2 * ops.cast(g >= 0, g.dtype) - 1  # never 0
         return ops.sum(ops.abs((g - change) / (g + epsilon * sign) - 1))
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_initx._types import Layer, Tensor
 from keras_initx.probe._unsupported import TRACED
 from keras_initx.walk import KernelSite
 
@@ -58,7 +59,7 @@ def hooked(
             args, kwargs = _entered(enter, site, args, kwargs, gradients)  # type: ignore[arg-type]
         own = functools.partial(call, *args, **kwargs)
 
-        def show(name: str, output: Any) -> Any:
+        def show(name: str, output: Tensor) -> Any:
             _refuse_symbols(output, sites[-1].path, gradients)
             return _changeable(observe(now[name], output), gradients) if name in now else output
 
@@ -84,7 +85,7 @@ def _entered(
     return args, (kwargs if replaced is None else kwargs | {name: replaced})
 
 
-def _changeable(tensor: Any, gradients: bool) -> Any:
+def _changeable(tensor: Tensor, gradients: bool) -> Any:
     """A copy where gradients are recorded: torch refuses changes in place of what a gradient of ours made."""
     return ops.copy(tensor) if gradients and tensor is not None else tensor
 
@@ -93,7 +94,7 @@ def _shown(kernel: str, run: Callable[..., Any]) -> tuple[list[Any], Any]:
     """What a layer shows of one kernel, and its output."""
     found: list[Any] = []
 
-    def show(name: str, output: Any) -> Any:
+    def show(name: str, output: Tensor) -> Any:
         if name == kernel:
             found.append(ops.copy(output))  # what comes next may change it in place
         return output
@@ -102,7 +103,7 @@ def _shown(kernel: str, run: Callable[..., Any]) -> tuple[list[Any], Any]:
     return found, output
 
 
-def _refuse_symbols(output: Any, path: str, gradients: bool) -> None:
+def _refuse_symbols(output: Tensor, path: str, gradients: bool) -> None:
     traced = "Tracer" in type(output).__name__ and not gradients  # JAX differentiates by tracers
     if traced or type(output).__name__ == "SymbolicTensor":
         raise ValueError(
@@ -113,7 +114,7 @@ def _refuse_symbols(output: Any, path: str, gradients: bool) -> None:
 
 @contextlib.contextmanager
 def accompanied(
-    layer: Any, before: Callable[..., None] | None, after: Callable[[Any], None] | None
+    layer: Layer, before: Callable[..., None] | None, after: Callable[[Any], None] | None
 ) -> Iterator[None]:
     """Has functions called with the arguments of each call of a layer, and with what it returns."""
     call, shadow = layer.call, layer.__dict__.get("call")
@@ -131,7 +132,7 @@ def accompanied(
 
 
 @contextlib.contextmanager
-def _called(layer: Any, hooked: Callable[..., Any], shadow: Any) -> Iterator[None]:
+def _called(layer: Layer, hooked: Callable[..., Any], shadow: Callable[..., Any] | None) -> Iterator[None]:
     """Has another function in place of a layer's `call`."""
     # `object.__setattr__` passes by Keras' tracking of layer attributes.
     object.__setattr__(layer, "call", hooked)
@@ -154,7 +155,7 @@ def _sites_of_call(
     return [site for site in sites if (site.kernel.name == "reverse_embeddings") == bool(backwards)]
 
 
-def _linear(layer: Any, call: Callable[[], Any], show: Callable[[Any], Any]) -> Any:
+def _linear(layer: Layer, call: Callable[[], Any], show: Callable[[Any], Any]) -> Any:
     """What a layer returns, shown before its activation."""
     activation = getattr(layer, "activation", None)
     if activation is None:

@@ -1,16 +1,17 @@
 """Mean and variance of a tensor, over all elements or of each unit."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Tensor
+
 __all__ = ["mean_and_variance", "unit_moments"]
 
 
-def mean_and_variance(tensor: Any) -> tuple[float, float]:
+def mean_and_variance(tensor: Tensor) -> tuple[float, float]:
     """Returns the mean and the population variance over all elements, accumulated in float32 or better.
 
     >>> mean_and_variance(ops.convert_to_tensor([1.0, 3.0]))
@@ -45,7 +46,7 @@ def _moments_on_host(values: np.ndarray) -> tuple[float, float]:
         return float(flat.mean()), float(np.dot(flat, flat)) / flat.size
 
 
-def unit_moments(tensor: Any, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def unit_moments(tensor: Tensor, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean and the population variance of each unit, in float64.
 
     >>> mean, variance = unit_moments(ops.convert_to_tensor([[1.0, 0.0], [3.0, 0.0]]), (-1,))

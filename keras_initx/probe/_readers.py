@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_initx._types import Variable
 from keras_initx.walk import KernelSite
 
 __all__ = ["watched"]
@@ -29,7 +30,7 @@ def watched(
             if variable is not None:
                 owners.setdefault(id(variable), (variable, []))[1].append(site)
 
-    def told(variable: Any) -> None:
+    def told(variable: Variable) -> None:
         own = owners[id(variable)][1]
         if not any(layer is site.layer for layer in running for site in own):
             read(own[0], _reader())
@@ -45,7 +46,7 @@ def watched(
             variable.__class__ = own_class
 
 
-def _telling(variable_class: Any, told: Callable[[Any], None]) -> type:
+def _telling(variable_class: type[Variable], told: Callable[[Any], None]) -> type:
     """A class of variables that tells of each reading: everything that Keras computes reads `value`."""
 
     class Telling(variable_class):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Batch, Model, Tensor
 from keras_initx.probe._hooks import accompanied, hooked
 from keras_initx.probe._moments import mean_and_variance
 from keras_initx.probe._readers import watched
@@ -17,8 +19,8 @@ __all__ = ["preactivation_std", "run"]
 
 
 def run(
-    model: Any,
-    inputs: Any,
+    model: Model,
+    inputs: Batch,
     sites: Sequence[KernelSite],
     observe: Callable[[KernelSite, Any], Any],
     enter: Callable[[KernelSite, Any], Any] | None = None,
@@ -63,7 +65,7 @@ def run(
     with contextlib.ExitStack() as hooks:
         if not gradients:
             hooks.enter_context(no_gradients())
-        stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+        stateful = [layer for layer in flatten_layers(model) if getattr(layer, "stateful", False)]
         moved = [v for layer in ([model] if training else stateful) for v in layer.non_trainable_variables]
         hooks.enter_context(unchanged([*moved, *held]))
         for layer, function in before:
@@ -85,7 +87,7 @@ def run(
             raise
 
 
-def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
+def preactivation_std(model: Model, inputs: Batch) -> dict[str, float]:
     """Measures the standard deviation of every pre-activation on a batch; the weights stay as they are.
 
     >>> import keras
@@ -104,7 +106,7 @@ def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
     """
     moments: dict[str, list[tuple[float, float]]] = {}
 
-    def observe(site: KernelSite, output: Any) -> Any:
+    def observe(site: KernelSite, output: Tensor) -> Any:
         moments.setdefault(site.path, []).append(mean_and_variance(output))
         return output
 

@@ -7,12 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Batch, Model, Tensor, Variable
 from keras_initx.probe._scopes import no_gradients
 
 __all__ = ["rewritten_by_training"]
 
 
-def rewritten_by_training(model: Any, inputs: Any, variables: Sequence[Any]) -> dict[int, float]:
+def rewritten_by_training(model: Model, inputs: Batch, variables: Sequence[Any]) -> dict[int, float]:
     """Tells which variables a training call of a model assigns to, as a spectral normalization does.
 
     The call is made on one row where the model takes one, else on all, and changes no variable.
@@ -42,6 +43,6 @@ def rewritten_by_training(model: Any, inputs: Any, variables: Sequence[Any]) -> 
     return {}
 
 
-def _moved(variable: Any, value: Any) -> float:
+def _moved(variable: Variable, value: Tensor) -> float:
     old, new = (ops.convert_to_numpy(ops.cast(tensor, "float32")) for tensor in (variable.value, value))
     return float(np.linalg.norm(new - old) / (np.linalg.norm(old) + 1e-30))

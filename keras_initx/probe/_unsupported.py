@@ -1,6 +1,7 @@
 """Models that cannot be run here, whatever the data."""
 
-from typing import Any
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Layer, Model
 
 __all__ = ["TRACED", "is_refusal", "refused_layout"]
 
@@ -18,7 +19,7 @@ def is_refusal(error: Exception) -> bool:
     return TRACED in str(error) or _LAYOUT in str(error)
 
 
-def refused_layout(model: Any, error: Exception) -> ValueError | None:
+def refused_layout(model: Model, error: Exception) -> ValueError | None:
     """Returns what to raise where TensorFlow's CPU refused channels first, or None for other errors.
 
     >>> import keras
@@ -31,7 +32,7 @@ def refused_layout(model: Any, error: Exception) -> ValueError | None:
     """
     if "NHWC" not in str(error):
         return None
-    first = [layer for layer in model._flatten_layers() if _is_channels_first(layer)]
+    first = [layer for layer in flatten_layers(model) if _is_channels_first(layer)]
     where = f"`{first[0].name}` with data_format='channels_first'" if first else "channels first"
     return ValueError(
         f"{_LAYOUT}. Received: {where}, which TensorFlow runs on a "
@@ -40,5 +41,5 @@ def refused_layout(model: Any, error: Exception) -> ValueError | None:
     )
 
 
-def _is_channels_first(layer: Any) -> bool:
+def _is_channels_first(layer: Layer) -> bool:
     return getattr(layer, "data_format", None) == "channels_first"

@@ -8,6 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._keras_internals import is_of_keras, is_rnn_code_of_keras
+from keras_initx._types import Layer, Tensor
+
 __all__ = ["WEIGHTS", "cells_of", "gate_names", "obstacle", "scaled"]
 
 # By the class whose `call` a cell runs: its gates in kernel order, which is also the order in which `call`
@@ -18,12 +21,11 @@ _GATES = {
     "LSTMCell": ("i", "f", "c", "o"),
     "SimpleRNNCell": ("h",),
 }
-_HOME = "keras.src.layers.rnn."
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 _ROLES = ("dense", "gates", "recurrent")
 
 
-def obstacle(layer: Any) -> str:
+def obstacle(layer: Layer) -> str:
     """Tells why the gates of a layer cannot be measured; empty when they can.
 
     >>> obstacle(keras.layers.Dense(3))
@@ -40,7 +42,7 @@ def obstacle(layer: Any) -> str:
     if not hasattr(layer, "cell") or not hasattr(layer, "inner_loop"):
         return f"{name} is not a recurrent layer"
     for method in ("call", "inner_loop"):
-        if not _definer(layer, method).__module__.startswith(_HOME):
+        if not is_rnn_code_of_keras(_definer(layer, method)):
             return f"{name} overrides `{method}`, so its cell need not see the layer's inputs"
     for cell in cells_of(layer):
         if not _known(cell):
@@ -48,7 +50,7 @@ def obstacle(layer: Any) -> str:
     return "" if layer.built else f"{name} is not built"
 
 
-def gate_names(cell: Any) -> tuple[str, ...]:
+def gate_names(cell: Layer) -> tuple[str, ...]:
     """Returns the letters of a cell's gates in kernel order.
 
     >>> gate_names(keras.layers.GRUCell(2))
@@ -65,7 +67,7 @@ def gate_names(cell: Any) -> tuple[str, ...]:
     return _GATES[_definer(cell, "call").__name__]
 
 
-def scaled(name: str, value: Any, factors: Sequence[float], gates: int) -> Any:
+def scaled(name: str, value: Tensor, factors: Sequence[float], gates: int) -> Any:
     """Multiplies the columns of each gate in a recurrent cell's weight by the gate's factor.
 
     >>> ops.convert_to_numpy(scaled("bias", ops.ones(4), factors=(2.0, 3.0), gates=2)).tolist()
@@ -97,18 +99,18 @@ def scaled(name: str, value: Any, factors: Sequence[float], gates: int) -> Any:
     return ops.cast(ops.cast(value, wide) * ops.convert_to_tensor(columns, wide), dtype)
 
 
-def _definer(layer: Any, method: str) -> type:
+def _definer(layer: Layer, method: str) -> type:
     return next(cls for cls in type(layer).__mro__ if method in cls.__dict__)
 
 
-def _known(cell: Any) -> bool:
+def _known(cell: Layer) -> bool:
     if not isinstance(cell, keras.layers.Layer):
         return False
     if _definer(cell, "call").__name__ not in _GATES:
         return False
     # `call` leaves work to other methods: LSTM's gates, ConvLSTM's convolutions, dropout's masks.
     owners = (_definer(cell, name) for name in _run_by(type(cell), "call"))
-    return all(owner.__module__.startswith("keras.src.") for owner in owners)
+    return all(is_of_keras(owner) for owner in owners)
 
 
 def _run_by(cls: type, method: str) -> set[str]:
@@ -123,6 +125,6 @@ def _run_by(cls: type, method: str) -> set[str]:
     return found
 
 
-def cells_of(layer: Any) -> list[Any]:
+def cells_of(layer: Layer) -> list[Any]:
     """The cells of a recurrent layer, each of which sees the outputs of the one before."""
     return list(getattr(layer.cell, "cells", [layer.cell]))

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_initx._types import Layer, Tensor
 from keras_initx.recurrence._cells import cells_of, gate_names, obstacle
-from keras_initx.recurrence._loop import Run, in_time, run, start
+from keras_initx.recurrence._loop import Run, States, in_time, run, start
 
 __all__ = ["GateFit", "fit_cells", "fit_gates"]
 
@@ -43,14 +44,14 @@ class GateFit:
 
 
 def fit_gates(
-    layer: Any,
-    inputs: Any,
+    layer: Layer,
+    inputs: Tensor,
     rescale: _Law,
     *,
     tolerance: float = 0.1,
     max_iterations: int = 10,
-    initial_state: Any = None,
-    mask: Any = None,
+    initial_state: States | None = None,
+    mask: Tensor | None = None,
 ) -> GateFit:
     """Finds the factor of each gate of a recurrent layer that brings its pre-activation to a law's target.
 
@@ -107,14 +108,14 @@ def fit_gates(
 
 
 def fit_cells(
-    layer: Any,
-    inputs: Any,
+    layer: Layer,
+    inputs: Tensor,
     rescale: _Law,
     *,
     tolerance: float = 0.1,
     max_iterations: int = 10,
-    initial_state: Any = None,
-    mask: Any = None,
+    initial_state: States | None = None,
+    mask: Tensor | None = None,
 ) -> tuple[tuple[Any, GateFit], ...]:
     """Does what `fit_gates` does, and tells the cells of a stack apart.
 
@@ -141,8 +142,10 @@ def fit_cells(
     steps, keeps = in_time(inputs, mask, layer.go_backwards)
     fits = []
     for number, cell in enumerate(cells_of(layer)):
-        stacked = cell is not layer.cell and initial_state is not None
-        state = start(cell, len(inputs), initial_state[number] if stacked else initial_state)
+        own_state = initial_state
+        if cell is not layer.cell and initial_state is not None:
+            own_state = initial_state[number]
+        state = start(cell, len(inputs), own_state)
         loop = functools.partial(run, cell, steps, keeps, state)
         fit, steps = _fit(loop, len(gate_names(cell)), rescale, tolerance, max_iterations)
         fits.append((cell, fit))

@@ -3,23 +3,28 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Layer, Tensor
 from keras_initx.recurrence._cells import WEIGHTS, gate_names, scaled
 
-__all__ = ["Run", "gate_stds", "in_time", "run", "start"]
+__all__ = ["Run", "States", "gate_stds", "in_time", "run", "start"]
+
+# The states of a cell, as a recurrent layer's call takes them: a tensor or a list of tensors. For stacked
+# cells, a list of such states.
+States: TypeAlias = Tensor | Sequence[Any]
 
 
 def gate_stds(
-    cell: Any,
-    inputs: Any,
+    cell: Layer,
+    inputs: Tensor,
     factors: Sequence[float] | None = None,
-    initial_state: Any = None,
-    mask: Any = None,
+    initial_state: States | None = None,
+    mask: Tensor | None = None,
     go_backwards: bool = False,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Measures the pre-activation of each gate of a cell over a sequence; the weights stay as they are.
@@ -51,7 +56,9 @@ def gate_stds(
     return result.means, result.stds
 
 
-def in_time(inputs: Any, mask: Any, go_backwards: bool) -> tuple[list[Any], list[np.ndarray | None]]:
+def in_time(
+    inputs: Tensor, mask: Tensor | None, go_backwards: bool
+) -> tuple[list[Any], list[np.ndarray | None]]:
     """The steps in the order of the loop, and for each the rows that count, None for all."""
     steps = list(ops.unstack(ops.convert_to_tensor(inputs), axis=1))
     keeps: list[np.ndarray | None] = [None] * len(steps)
@@ -61,7 +68,7 @@ def in_time(inputs: Any, mask: Any, go_backwards: bool) -> tuple[list[Any], list
     return (steps[::-1], keeps[::-1]) if go_backwards else (steps, keeps)
 
 
-def start(cell: Any, batch: int, initial: Any) -> list[Any]:
+def start(cell: Layer, batch: int, initial: States | None) -> list[Tensor]:
     """The states that the first step gets."""
     found = cell.get_initial_state(batch_size=batch) if initial is None else initial
     return [ops.convert_to_tensor(state, dtype=cell.compute_dtype) for state in keras.tree.flatten(found)]
@@ -77,7 +84,7 @@ class Run:
 
 
 def run(
-    cell: Any,
+    cell: Layer,
     steps: Sequence[Any],
     keeps: Sequence[np.ndarray | None],
     state: list[Any],
@@ -101,7 +108,7 @@ def run(
     return Run(means, stds, outputs)
 
 
-def _where(keep: np.ndarray, new: Any, old: Any) -> Any:
+def _where(keep: np.ndarray, new: Tensor, old: Tensor) -> Any:
     return ops.where(ops.convert_to_tensor(keep.reshape(-1, *(1,) * (len(new.shape) - 1))), new, old)
 
 
@@ -132,12 +139,12 @@ def _pooled(moments: list[Any], weights: list[float], gates: int) -> tuple[tuple
 
 
 @contextlib.contextmanager
-def _recorded(cell: Any) -> Iterator[list[Any]]:
+def _recorded(cell: Layer) -> Iterator[list[Any]]:
     """Lists what enters the cell's activations; dropout draws nothing meanwhile."""
     seen: list[Any] = []
 
-    def recorder(activation: Any) -> Callable[[Any], Any]:
-        def record(value: Any) -> Any:
+    def recorder(activation: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+        def record(value: Tensor) -> Tensor:
             seen.append(value)
             return value if activation is None else activation(value)
 
@@ -163,7 +170,7 @@ def _recorded(cell: Any) -> Iterator[list[Any]]:
 
 
 @contextlib.contextmanager
-def _scaled_weights(cell: Any, factors: Sequence[float] | None, gates: int) -> Iterator[None]:
+def _scaled_weights(cell: Layer, factors: Sequence[float] | None, gates: int) -> Iterator[None]:
     """Lets the cell see scaled weights, without a write to its variables."""
     found = {name: getattr(cell, name, None) for name in WEIGHTS}
     values = [

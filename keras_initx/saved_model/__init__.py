@@ -1,4 +1,4 @@
-"""A trained model to a versioned SavedModel folder that a server can be pointed at."""
+"""Exports models to versioned SavedModel folders that a server takes, and reports their contents."""
 
 from keras_initx.saved_model._export import ExportedModel, export
 from keras_initx.saved_model._inspect import SavedModelFolder, SavedVersion, inspect

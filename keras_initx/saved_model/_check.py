@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.saved_model._differences import apart, scale_of, tolerance_of
 from keras_initx.saved_model._endpoints import Endpoint, reason
 from keras_initx.saved_model._names import NotDenseError, named
@@ -128,7 +129,7 @@ def compare(
 
 def _worst(model: Any, run: Any, expected: Any, received: Any) -> tuple[float, str]:
     worst, problem = 0.0, ""
-    tolerance = tolerance_of(*model._flatten_layers())
+    tolerance = tolerance_of(*flatten_layers(model))
     for (endpoint, _), want, got in zip(run, expected, received, strict=True):
         for name in sorted({*want, *got}):
             where = f"output `{name}` of the signature `{endpoint.key}`"

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx._keras_internals import export_signature, functional_part, producer_of
 from keras_initx.saved_model._names import NotDenseError, dtype_of, named, named_specs, served
 from keras_initx.saved_model._rows import fixed_batch
 
@@ -96,9 +97,7 @@ def input_signature(model: Any, warmup: Any = None) -> list[Any]:
     Raises:
         ValueError: If neither tells the shape of an argument that has no default.
     """
-    from keras.src.export.export_utils import get_input_signature  # which Keras' own export reads
-
-    signature = list(get_input_signature(model))
+    signature = export_signature(model)
     if size := fixed_batch(model):  # which Keras' export forgets: a state of one row then does not fit
 
         def fixed(spec: Any) -> Any:
@@ -164,9 +163,9 @@ def predict(
     dtypes = [spec.dtype for spec in tree.flatten(signature)]
     if rows is not None and not hasattr(model, "inputs"):
         dtypes = [dtype_of(leaf, dtype) for leaf, dtype in zip(rows, dtypes, strict=True)]
-    graph = getattr(model, "_functional", None) or model
+    graph = functional_part(model) or model
     # Not the tensors': an Input without a name numbers its tensor otherwise in each process.
-    layers = [tensor._keras_history.operation.name for tensor in getattr(graph, "inputs", None) or ()]
+    layers = [producer_of(tensor).name for tensor in getattr(graph, "inputs", None) or ()]
     specs = named_specs(signature, model.call, [served(dtype) for dtype in dtypes], layers)
     # As `predict` does: a layer that was told to run as in training does not.
     given = {"training": False} if "training" in inspect.signature(model.call).parameters else {}

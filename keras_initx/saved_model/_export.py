@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.saved_model._check import answer, compare
 from keras_initx.saved_model._classify import classify
 from keras_initx.saved_model._differences import tolerance_of
@@ -283,7 +284,7 @@ def _prove(
 ) -> dict[str, Proof | str]:
     """Tries each signature for whether rows of several requests may be run together."""
     main = tree.flatten(endpoints[0][0].specs)
-    tolerance = tolerance_of(*model._flatten_layers())
+    tolerance = tolerance_of(*flatten_layers(model))
     found: dict[str, Proof | str] = {}
     for endpoint, rows in endpoints:
         specs = tree.flatten(endpoint.specs)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.saved_model._endpoints import Endpoint, sentence
 
 # They name a function of this process's Python by a number.
@@ -58,7 +59,7 @@ def _operations(endpoint: Endpoint) -> Iterable[tuple[str, str]]:
 
 def _owner(model: Any, endpoint: Endpoint, node: str) -> str:
     """The innermost layer whose name is on the way to a node, as TensorFlow numbers names that come twice."""
-    layers = {layer.name: layer for layer in model._flatten_layers() if layer is not model}
+    layers = {layer.name: layer for layer in flatten_layers(model) if layer is not model}
     for part in reversed(node.split("/")[:-1]):
         for name in (part, re.sub(r"_\d+$", "", part)):
             if name in layers:

@@ -47,7 +47,7 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     from google.protobuf.message import DecodeError
 
-    folder = local(path)
+    folder = local(path, "Copy the version's folder to this machine, and prove the copy.")
     if not (folder / "saved_model.pb").is_file():
         raise ValueError(
             "`path` must be the folder of a version, with saved_model.pb in it. Received: "

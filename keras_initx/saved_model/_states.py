@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from keras_initx._keras_internals import SEED_STATE
 from keras_initx.saved_model._endpoints import Endpoint
-
-_SEED = "seed_generator_state"  # as Keras names it
 
 
 class States:
@@ -35,7 +34,7 @@ class States:
         for variable, value in self._kept:
             if _bits(variable) != _bits(value):
                 variable.assign(value)
-                changed += [] if _SEED in variable.name else [variable.name.partition(":")[0]]
+                changed += [] if SEED_STATE in variable.name else [variable.name.partition(":")[0]]
         return changed
 
 

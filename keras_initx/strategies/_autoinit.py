@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras_initx.strategies._moments as maps
+from keras_initx._types import Activation, Model
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.strategies._by_role import _key
 from keras_initx.strategies._moments import Moments
@@ -87,7 +88,7 @@ class AutoInit:
                 f"Received: input_variance={self.input_variance!r}. Measure both on your data."
             )
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers.
 
         Args:
@@ -168,7 +169,7 @@ class _Propagation:
         alone = len(node.operands) == 1 and node.operands[0].shape == node.shape
         return self._activate(node, node.operation, inputs[0]) if alone else _Unknown(_label(node))
 
-    def _activate(self, node: Node, activation: Any, x: Moments) -> Moments | _Unknown:
+    def _activate(self, node: Node, activation: Activation, x: Moments) -> Moments | _Unknown:
         count = softmax_size(activation, node.shape)
         if count:
             return maps.softmax(x, count)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from keras_initx._types import Activation, Model
 from keras_initx.gains import compute_gain
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.strategies._plan import Draw, Plan
@@ -57,7 +58,7 @@ class ByRole:
         if self.law not in _LAWS:
             raise ValueError(f"`law` must be one of {sorted(_LAWS)}. Received: law={self.law!r}.")
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         gains: dict[Any, tuple[float, str]] = {}
         return {site: self._draw(site, gains) for site in sites if site.role not in _LEFT_ALONE}
@@ -79,7 +80,7 @@ class ByRole:
         return Draw(RandomScaled(gain=gain, mode=_MODES[self.law], distribution=self.distribution), note)
 
 
-def _gain(activation: Any) -> tuple[float, str]:
+def _gain(activation: Activation) -> tuple[float, str]:
     try:
         return compute_gain(activation), ""
     except ValueError:
@@ -87,7 +88,7 @@ def _gain(activation: Any) -> tuple[float, str]:
         return 1.0, f"{label} feeds it, which has no gain: taken as linear"
 
 
-def _key(activation: Any) -> Any:
+def _key(activation: Activation) -> Any:
     """Equal for activations of equal class and arguments: nets hold many copies of one."""
     if isinstance(activation, str) or not hasattr(activation, "__dict__"):
         return activation

@@ -1,12 +1,13 @@
 """What becomes of each weight: what draws it, or why it stays, and the draw itself."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initx._types import Initializer, Tensor
 from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._fresh import Origins, is_adapted
@@ -96,7 +97,7 @@ class Drawing:
             fill(weight.kernel, configure(draw.initializer, site, stream, layout, width), self.update)
             return ""
 
-        def drawn(seed: int, shape: Any, dtype: Any) -> Any:
+        def drawn(seed: int, shape: Sequence[int], dtype: str | None) -> Any:
             with seeded(seed):
                 return configure(draw.initializer, site, seed, layout, width)(shape, dtype=dtype)
 
@@ -110,7 +111,7 @@ class Drawing:
         return self._remarks[id(draw.initializer)]
 
 
-def _is_trusted(initializer: Any) -> bool:
+def _is_trusted(initializer: Initializer) -> bool:
     """Whether the seed of its config is all that an initializer draws by."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return False
@@ -119,6 +120,6 @@ def _is_trusted(initializer: Any) -> bool:
     return package in _TRUSTED and all(map(_is_trusted, nested))
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(one: Tensor, other: Tensor) -> bool:
     one, other = (keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")) for value in (one, other))
     return bool(np.array_equal(one, other, equal_nan=True))

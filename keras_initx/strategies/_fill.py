@@ -1,18 +1,21 @@
 """New values into a variable, and how large they are."""
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_initx._types import Tensor, Variable
 
 __all__ = ["fill", "sample_std"]
 
 _SAMPLE = 2**16  # entries that the std of a large kernel is measured on
 
 
-def fill(variable: Any, initializer: Any, update: Callable[..., None], traced: bool = True) -> None:
+def fill(
+    variable: Variable, initializer: Callable[..., Tensor], update: Callable[..., None], traced: bool = True
+) -> None:
     """Draws a variable's new value, in its own shape and dtype, and assigns it.
 
     On JAX a variable that is sharded over devices is drawn shard by shard: none ever holds the whole.
@@ -24,7 +27,7 @@ def fill(variable: Any, initializer: Any, update: Callable[..., None], traced: b
         traced: Whether JAX may trace the initializer, which global generators of random numbers do not allow.
     """
 
-    def draw() -> Any:
+    def draw() -> Tensor:
         return initializer(tuple(variable.shape), dtype=variable.dtype)
 
     sharding = getattr(variable.value, "sharding", None) if keras.backend.backend() == "jax" else None
@@ -36,7 +39,7 @@ def fill(variable: Any, initializer: Any, update: Callable[..., None], traced: b
     update(variable, lambda _: jax.jit(draw, out_shardings=sharding)())
 
 
-def sample_std(variable: Any) -> float:
+def sample_std(variable: Variable) -> float:
     """Returns the population standard deviation of a variable, of its first entries where it is large."""
     if not keras.backend.is_float_dtype(variable.dtype) or 0 in variable.shape:
         return 0.0
@@ -44,7 +47,7 @@ def sample_std(variable: Any) -> float:
     return float(np.std(_first_entries(variable).astype("float32", copy=False)))
 
 
-def _first_entries(variable: Any) -> Any:
+def _first_entries(variable: Variable) -> np.ndarray:
     """Returns the first entries as a NumPy array: a view of the value where the host holds it."""
     value, backend = variable.value, keras.backend.backend()
     if backend == "tensorflow":

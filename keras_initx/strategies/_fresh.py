@@ -4,19 +4,29 @@ import contextlib
 import inspect
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initx._keras_internals import (
+    NAME_COUNTS,
+    UNINITIALIZED,
+    flatten_layers,
+    global_attribute,
+    own_variables,
+    pending_initializer,
+    set_global_attribute,
+)
+from keras_initx._types import Initializer, Layer, Tensor, Variable
 from keras_initx.state import seeded, stream_seed
 from keras_initx.walk import KernelSite, Weight, own_initializer
 
 __all__ = ["Origins", "is_adapted"]
 
 # What Keras keeps for the thread beside random numbers: building a layer must leave it as it was.
-_COUNTERS = ("object_name_uids", "uninitialized_variables")
+_COUNTERS = (NAME_COUNTS, UNINITIALIZED)
 _PATCHING = threading.RLock()
 
 
@@ -53,23 +63,23 @@ class Origins:
         return self._copies[id(layer)].get(id(weight.kernel), told)
 
 
-def _initial(layer: Any, seed: int) -> dict[int, Any]:
+def _initial(layer: Layer, seed: int) -> dict[int, Any]:
     """Returns by the ids of a layer's own variables what a copy of it draws them with."""
     own = _variables(layer)
     # For real only what holds no other layers, or a model would be made twice.
-    alone = not layer._flatten_layers(include_self=False)
+    alone = not flatten_layers(layer, include_self=False)
     for valueless in (True, False)[: 1 + alone]:
         with contextlib.suppress(Exception), _aside(seed, valueless):  # a user's layer may raise anything
             copies = _variables(_copy(layer))
             if [tuple(v.shape) for v in copies] == [tuple(v.shape) for v in own]:
-                initial = [v._initializer if valueless else FreshValue(v.value) for v in copies]
+                initial = [pending_initializer(v) if valueless else FreshValue(v.value) for v in copies]
                 pairs = zip(own, initial, strict=True)
                 return {id(v): start for v, start in pairs if not _is_carried(v, start)}
     return {}
 
 
-def _copy(layer: Any) -> Any:
-    classes = {type(sub).__name__: type(sub) for sub in layer._flatten_layers()}
+def _copy(layer: Layer) -> Any:
+    classes = {type(sub).__name__: type(sub) for sub in flatten_layers(layer)}
     with keras.saving.custom_object_scope(classes):
         try:
             copy = type(layer).from_config(layer.get_config())
@@ -80,7 +90,7 @@ def _copy(layer: Any) -> Any:
     return copy
 
 
-def _arguments(layer: Any) -> dict[str, Any]:
+def _arguments(layer: Layer) -> dict[str, Any]:
     """The arguments of a layer without a config, by the attributes that bear their names, or TypeError."""
     parameters = inspect.signature(type(layer).__init__).parameters
     named = [n for n, p in list(parameters.items())[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -91,7 +101,7 @@ def _arguments(layer: Any) -> dict[str, Any]:
     return found | ({"name": layer.name, "dtype": layer.dtype_policy} if more else {})
 
 
-def _is_carried(variable: Any, start: Any) -> bool:
+def _is_carried(variable: Variable, start: Initializer | None) -> bool:
     """Whether a start may be what was trained, as of a layer whose config holds its weights."""
     if not isinstance(start, FreshValue) or not variable.trainable:
         return start is None
@@ -99,18 +109,16 @@ def _is_carried(variable: Any, start: Any) -> bool:
     return bool(np.array_equal(own, theirs) and np.ptp(own))
 
 
-def _variables(layer: Any) -> list[Any]:
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+def _variables(layer: Layer) -> list[Any]:
+    return own_variables(layer)
 
 
 @contextlib.contextmanager
 def _aside(seed: int, valueless: bool) -> Iterator[None]:
     """Lets layers be built without a trace: counts of names and random numbers go on as if none was."""
-    from keras.src.backend.common import global_state as state  # Keras has no other way to them
-
-    kept = {name: state.get_global_attribute(name) for name in _COUNTERS}
+    kept = {name: global_attribute(name) for name in _COUNTERS}
     for name, value in kept.items():
-        state.set_global_attribute(name, None if value is None else value.copy())
+        set_global_attribute(name, None if value is None else value.copy())
     scope = _valueless() if valueless else contextlib.nullcontext()
     try:
         with seeded(seed), scope, warnings.catch_warnings():
@@ -118,7 +126,7 @@ def _aside(seed: int, valueless: bool) -> Iterator[None]:
             yield
     finally:
         for name, value in kept.items():
-            state.set_global_attribute(name, value)
+            set_global_attribute(name, value)
 
 
 @contextlib.contextmanager
@@ -126,7 +134,7 @@ def _valueless() -> Iterator[None]:
     """Lets variables be made without values, those of an array, too, which Keras refuses in its scope."""
     original = keras.Variable.__init__
 
-    def made(self: Any, initializer: Any, *args: Any, **options: Any) -> None:
+    def made(self: Any, initializer: object, *args: object, **options: Any) -> None:
         if not callable(initializer) and not isinstance(initializer, str) and not args:
             initializer = FreshValue(initializer)
             dtype = options.get("dtype") or keras.backend.standardize_dtype(initializer.value.dtype)
@@ -144,8 +152,8 @@ def _valueless() -> Iterator[None]:
 class FreshValue(keras.initializers.Initializer):
     """The value that a copy has."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Tensor) -> None:
         self.value = keras.ops.convert_to_tensor(value)
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         return keras.ops.cast(self.value, dtype or keras.config.floatx())

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_initx.initializers import LabelPrior, PriorBias, get, is_none, nearest
+from keras_initx._types import Initializer, Model, Tensor, Variable
+from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, nearest
 from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, describe
+from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
 from keras_initx.strategies._report import InitReport
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
 
@@ -23,8 +24,8 @@ Update = Callable[..., None]
 
 
 def initialize(
-    model: Any,
-    initializer: Any,
+    model: Model,
+    initializer: Initializer | Strategy | type[Strategy] | None = "by_role",
     *,
     seed: int | None = None,
     include: str | Sequence[str] | None = None,
@@ -146,10 +147,10 @@ def _told(kept: tuple[str, ...]) -> str:
 
 def _check_kernels(scheme: Any) -> None:
     """Refuses laws of biases, which would draw each kernel as zeros."""
-    if isinstance(scheme, PriorBias | LabelPrior):
+    if is_bias_initializer(scheme):
         instead = (
             'call `calibrate(model, (x, y), "LabelPrior")`'
-            if isinstance(scheme, LabelPrior)
+            if is_law(scheme)
             else f'pass `overrides={{"head/bias": {describe(scheme)}}}` with the path of its bias'
         )
         raise ValueError(
@@ -158,7 +159,7 @@ def _check_kernels(scheme: Any) -> None:
         )
 
 
-def _check_seed(seed: Any) -> int:
+def _check_seed(seed: int | None) -> int:
     if seed is None:
         return random.randint(0, 2**31 - 1)
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
@@ -166,7 +167,7 @@ def _check_seed(seed: Any) -> int:
     return int(seed)
 
 
-def _plan(scheme: Any, model: Any, sites: list[KernelSite]) -> Plan:
+def _plan(scheme: Any, model: Model, sites: list[KernelSite]) -> Plan:
     if scheme is None:
         return {}
     if hasattr(scheme, "plan"):
@@ -174,7 +175,7 @@ def _plan(scheme: Any, model: Any, sites: list[KernelSite]) -> Plan:
     return {site: Draw(scheme) for site in sites if site.fans}
 
 
-def _reset_optimizer(model: Any, update: Update) -> bool:
+def _reset_optimizer(model: Model, update: Update) -> bool:
     """Gives a built optimizer the slots that it has before its first step; its learning rate stays."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
@@ -187,7 +188,7 @@ def _reset_optimizer(model: Any, update: Update) -> bool:
     return True
 
 
-def _value_of(variable: Any, _: Any) -> Any:
+def _value_of(variable: Variable, _: Tensor) -> Any:
     return variable.value
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_initx._types import Model
 from keras_initx.state import stream_seed
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
@@ -78,7 +79,7 @@ class Mimetic:
                     f"Received: alpha_{pair}={alpha!r}, beta_{pair}={beta!r}."
                 )
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel: factors of one matrix for each pair, the rest by role."""
         plan = ByRole().plan(sites)
         owners: dict[str, dict[str, KernelSite]] = {}
@@ -167,7 +168,7 @@ class MimeticFactor(keras.initializers.Initializer):
         self.side, self.seed = side, seed
         self.alpha, self.beta, self.joint = float(alpha), float(beta), joint
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         """Draws the factor in the given shape and float dtype (Keras' floatx when None)."""
         shape = tuple(shape)
         if len(shape) != 3:

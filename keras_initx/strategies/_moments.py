@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initx._types import Activation, Tensor
 from keras_initx.gains import second_moments
 
 __all__ = [
@@ -41,7 +41,7 @@ class Moments:
     variance: float = 1.0
     shared: float = 0.0
     sums_to_one: bool = False
-    origin: tuple[Any, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
+    origin: "tuple[Activation, Moments] | None" = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def second(self) -> float:
@@ -133,7 +133,7 @@ def rms_normalized(x: Moments, size: float = 1.0) -> Moments:
     return scaled(x, 1 / math.sqrt((x.second or 1.0) * size))
 
 
-def activated(activation: Any, x: Moments) -> Moments:
+def activated(activation: Activation, x: Moments) -> Moments:
     """Through an activation f, of Gaussian moments: E f, Var f and the covariance of f at two positions.
 
     Args:
@@ -197,7 +197,9 @@ def _density_of_maximum(count: int) -> np.ndarray:
     return count * _DENSITY * below ** (count - 1)
 
 
-def _through(function: Any, x: Moments, density: np.ndarray) -> tuple[float, float, float]:
+def _through(
+    function: Callable[[Tensor], Tensor], x: Moments, density: np.ndarray
+) -> tuple[float, float, float]:
     """Moments of f(shared part + own part), where the own part has the density."""
     shared = min(max(x.shared, 0.0), x.variance)
     centers = x.mean + math.sqrt(shared) * _NODES
@@ -210,7 +212,7 @@ def _through(function: Any, x: Moments, density: np.ndarray) -> tuple[float, flo
     return mean, max(second - mean**2, 0.0), max(float(_WEIGHTS @ given**2) - mean**2, 0.0)
 
 
-def _fresh(activation: Any) -> Callable[[Any], Any]:
+def _fresh(activation: Activation | None) -> Callable[[Tensor], Tensor]:
     """A function of one tensor of any shape; a layer such as PReLU builds itself for one shape only."""
     if not isinstance(activation, keras.layers.Layer):
         return keras.activations.get(activation)
@@ -218,6 +220,6 @@ def _fresh(activation: Any) -> Callable[[Any], Any]:
     return lambda tensor: cls.from_config(config)(tensor)
 
 
-def _values(function: Any, points: np.ndarray) -> np.ndarray:
+def _values(function: Callable[[Tensor], Tensor], points: np.ndarray) -> np.ndarray:
     tensor = keras.ops.convert_to_tensor(points.reshape(1, 1, 1, -1), dtype="float64")
     return np.asarray(keras.ops.convert_to_numpy(function(tensor)), dtype="float64").reshape(-1)

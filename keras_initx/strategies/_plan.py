@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_initx._types import Initializer, Model
 from keras_initx.fans import Layout
 from keras_initx.initializers import OrthogonalScaled, RandomScaled, default_config
 from keras_initx.walk import KernelSite
@@ -43,12 +44,12 @@ Plan = dict[KernelSite, Draw]
 class Strategy(Protocol):
     """A scheme for a whole model; kernels that its plan leaves out are drawn by their layers' own."""
 
-    def plan(self, sites: Sequence[KernelSite], model: Any) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan:
         """Returns what draws each kernel; raises ValueError where the model is not what the scheme is for."""
         ...
 
 
-def fits_fans(initializer: Any) -> Any:
+def fits_fans(initializer: Initializer) -> Any:
     """Returns an initializer of the same law that can be told a kernel's layout; others as they are.
 
     Keras' own know no strides, groups, gates or depthwise kernels.
@@ -64,12 +65,13 @@ def fits_fans(initializer: Any) -> Any:
             output_axes=initializer.output_axes,
         )
     if type(initializer) is keras.initializers.Orthogonal:
-        return OrthogonalScaled(gain=initializer.gain)
+        own: keras.initializers.Orthogonal = initializer
+        return OrthogonalScaled(gain=own.gain)
     return initializer
 
 
 def configure(
-    initializer: Any,
+    initializer: Initializer,
     site: KernelSite | None,
     seed: int,
     layout: Layout | None = None,
@@ -113,17 +115,17 @@ def configure(
     return initializer
 
 
-def _is_free(initializer: Any, site: KernelSite) -> bool:
+def _is_free(initializer: Initializer, site: KernelSite) -> bool:
     """Whether an initializer's layout may be the layer's: it has none, or says no more than the kind."""
     own = getattr(initializer, "layout", "none")
     return own is None or (site.layout is not None and own == Layout(site.layout.kind))
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> Any:
     return value["class_name"] if isinstance(value, Mapping) and "class_name" in value else value
 
 
-def _is_initializer(value: Any) -> bool:
+def _is_initializer(value: object) -> bool:
     return isinstance(value, Mapping) and "seed" in (value.get("config") or {})
 
 
@@ -132,7 +134,7 @@ def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return {**config, "config": {**config["config"], "seed": seed}}
 
 
-def describe(initializer: Any) -> str:
+def describe(initializer: Initializer) -> str:
     """Returns a short name with the arguments that differ from the class' defaults."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)

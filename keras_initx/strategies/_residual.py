@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from keras_initx._types import Model
 from keras_initx.initializers import ConstantFill
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
@@ -67,7 +67,7 @@ class Fixup:
 
     branches: str | Sequence[str] | None = None
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel."""
         plan, found = ByRole().plan(sites), find_branches("Fixup", sites, self.branches, model)
         for branch in found:
@@ -110,7 +110,7 @@ class ZeroResidual:
 
     branches: str | Sequence[str] | None = None
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel."""
         plan = ByRole().plan(sites)
         for branch in find_branches("ZeroResidual", sites, self.branches, model):
@@ -142,7 +142,7 @@ class ReZero:
         Bachlechner et al., 2020, "ReZero is all you need", equation 1 (https://arxiv.org/abs/2003.04887).
     """
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel."""
         return _zero_scales(type(self).__name__, sites)
 
@@ -165,7 +165,7 @@ class SkipInit:
         networks" (https://arxiv.org/abs/2002.10444).
     """
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel."""
         return _zero_scales(type(self).__name__, sites)
 

@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
+from keras_initx._types import Model
 from keras_initx.walk import KernelSite, prefixes
 
 __all__ = ["ResidualBranch", "find_branches"]
@@ -38,7 +39,7 @@ class ResidualBranch:
 
 
 def find_branches(
-    scheme: str, sites: Sequence[KernelSite], branches: str | Sequence[str] | None, model: Any = None
+    scheme: str, sites: Sequence[KernelSite], branches: str | Sequence[str] | None, model: Model | None = None
 ) -> list[ResidualBranch]:
     """Returns the residual branches of a model, in the order in which they end.
 
@@ -73,7 +74,7 @@ def find_branches(
     return found
 
 
-def _in_order(sites: Sequence[KernelSite], model: Any) -> Sequence[KernelSite]:
+def _in_order(sites: Sequence[KernelSite], model: Model) -> Sequence[KernelSite]:
     """Sites in the order in which the layers run or, without a trace, in which their owners name them."""
     if model is None:
         return sites
@@ -82,7 +83,7 @@ def _in_order(sites: Sequence[KernelSite], model: Any) -> Sequence[KernelSite]:
     return sorted(sites, key=lambda s: (s.position is None, s.position or 0, rank.get(id(s.kernel), 0)))
 
 
-def _fits(path: str, pattern: Any) -> bool:
+def _fits(path: str, pattern: object) -> bool:
     return isinstance(pattern, str) and fnmatch.fnmatchcase(path, pattern)
 
 

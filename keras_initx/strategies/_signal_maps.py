@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 import keras_initx.strategies._moments as maps
+from keras_initx._types import Activation
 from keras_initx.strategies._moments import Moments
 from keras_initx.walk import Node, Operand
 
@@ -17,7 +18,7 @@ Inputs = Sequence[Moments]
 Map = Callable[[Node, Inputs], "Moments | None"]
 
 
-def constant(value: Any) -> Moments | None:
+def constant(value: object) -> Moments | None:
     """Moments of a number, an array or a variable as it is now; None for what is none of these."""
     try:
         array = np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
@@ -38,7 +39,7 @@ def map_signal(node: Node, inputs: Inputs) -> Moments | None:
     return _MAPS[node.kind](node, inputs) if node.kind in _MAPS else None
 
 
-def softmax_size(activation: Any, shape: Sequence[int | None]) -> int:
+def softmax_size(activation: Activation, shape: Sequence[int | None]) -> int:
     """Weights that sum to 1 if an activation is a softmax over one axis of known size, else 0."""
     name = activation if isinstance(activation, str) else type(activation).__name__.lower()
     axis = getattr(activation, "axis", -1)

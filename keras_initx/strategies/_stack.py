@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from keras_initx._types import Patterns
 from keras_initx.strategies._select import find_branches
 from keras_initx.walk import KernelSite, matches
 
@@ -43,7 +43,7 @@ def find_stack(
     layers: int | None,
     decoder_layers: int | None,
     decoder: str | None,
-    branches: Any,
+    branches: Patterns | None,
 ) -> Stack:
     """Returns the layers of a transformer, or raises ValueError if it is none.
 

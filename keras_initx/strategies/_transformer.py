@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_initx._types import Model
 from keras_initx.initializers import RandomScaled
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
@@ -62,7 +63,7 @@ class GPT2Residual:
         if self.position_stddev is not None:
             _check_positive("position_stddev", self.position_stddev)
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         branches = find_branches("GPT2Residual", sites, self.branches)
         sites = [site for site in sites if site.fans and site.role not in PLAIN]
@@ -134,7 +135,7 @@ class DeepNorm:
     def __post_init__(self) -> None:
         _check_counts(self.layers, self.decoder_layers)
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         stack = find_stack("DeepNorm", sites, self.layers, self.decoder_layers, self.decoder, self.branches)
         n, m = stack.layers, stack.decoder_layers
@@ -198,7 +199,7 @@ class TFixup:
     def __post_init__(self) -> None:
         _check_counts(self.layers, self.decoder_layers)
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         stack = find_stack("TFixup", sites, self.layers, self.decoder_layers, self.decoder, self.branches)
         plan = {site: _glorot(1.0) for site in stack.kernels}

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_initx._types import Model
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._residual import output_kernels, scaled, zero
@@ -47,7 +48,7 @@ class ZeroHead:
 
     head: str | None = None
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel."""
         plan = ByRole().plan(sites)
         heads = [s for s in plan if matches(s, self.head)] if self.head else output_kernels(plan)
@@ -109,7 +110,7 @@ class MuP:
                 f"`optimizer` must be one of {sorted(_OPTIMIZERS)}. Received: optimizer={self.optimizer!r}."
             )
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel, with its learning rate's multiplier."""
         pairs = self._pairs(sites)
         plan = ByRole().plan(sites)

@@ -10,12 +10,12 @@ import sys
 
 import keras
 import numpy as np
-import over_model_gradients as fixed
 import pytest
 from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx.initializers import BetweenLayer, GradInit, MetaInit, ModelLaw
+from support import over_model_gradients as fixed
 
 LAWS = [BetweenLayer(), MetaInit(steps=3), GradInit(steps=3), GradInit("adam", steps=3)]
 every_law = pytest.mark.parametrize("law", LAWS, ids=["between", "meta", "sgd", "adam"])

@@ -9,7 +9,8 @@ import sys
 
 import keras
 import pytest
-import signal_readings
+
+from support import signal_readings
 
 OTHERS = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
 

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import threading
@@ -90,10 +89,11 @@ def test_an_identity_is_the_same_in_another_process_and_no_others():
     assert len(set(texts)) == len(SCHEMES)
     assert not any("0x" in text for text in texts)
     code = f"""
-import sys, json
-sys.path[:0] = {[str(pathlib.Path(__file__).parent)]!r}
-import test_identify
-print(json.dumps(test_identify.told()))
+import sys, json, importlib.util
+spec = importlib.util.spec_from_file_location({__name__!r}, {__file__!r})
+sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(json.dumps(module.told()))
 """
     environment = os.environ | {"KERAS_BACKEND": "numpy"}  # the fastest to import
     command = [sys.executable, "-c", code]

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
-from sampling import cases
 from scipy import stats
 
 from keras_initx.fans import compute_fans
 from keras_initx.initializers import LSUV, OrthogonalScaled, _haar
+from support.sampling import cases
 
 
 def matrix(initializer, shape, dtype="float32"):

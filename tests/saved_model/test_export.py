@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 
-import exported_models
 import keras
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from keras import layers
 import keras_initx as initx
 from keras_initx.saved_model import _export
 from keras_initx.saved_model._states import States
+from support import exported_models
 
 pytestmark = pytest.mark.tensorflow
 

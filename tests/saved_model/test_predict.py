@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from exported_models import floats
 from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model._worker import load
+from support.exported_models import floats
 
 pytestmark = pytest.mark.tensorflow
 

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from row_wise_models import Function, of
 
 import keras_initx as initx
 from keras_initx.saved_model import _export, _foreign, _process
+from support.row_wise_models import Function, of
 
 pytestmark = pytest.mark.tensorflow
 

@@ -2,16 +2,15 @@
 
 import json
 
-import exported_models
 import keras
 import numpy as np
 import pytest
-import row_wise_models
 from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model import _row_wise, _rows, inspect, prove_row_wise
 from keras_initx.saved_model._differences import tolerance_of
+from support import exported_models, row_wise_models
 
 pytestmark = pytest.mark.tensorflow
 FILE = "assets.extra/initx_row_wise.json"

@@ -1,6 +1,5 @@
 """Signatures beside the default: functions, models, and labels for TensorFlow Serving's Classify call."""
 
-import exported_models
 import keras
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model._worker import load
+from support import exported_models
 
 pytestmark = pytest.mark.tensorflow
 

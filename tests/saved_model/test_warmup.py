@@ -2,7 +2,6 @@
 
 import sys
 
-import exported_models
 import keras
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from keras import layers
 import keras_initx as initx
 from keras_initx.saved_model import _export, _warmup
 from keras_initx.saved_model._worker import load
+from support import exported_models
 
 pytest.importorskip("tensorflow_serving")
 pytestmark = pytest.mark.tensorflow

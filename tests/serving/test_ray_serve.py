@@ -21,10 +21,10 @@ import time
 
 import numpy as np
 import pytest
-from served_models import half_plus_two
 
 from keras_initx.serving import _ray, serve_on_ray
 from keras_initx.serving._options import Options
+from support.served_models import half_plus_two
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'ray[serve,tune]')"

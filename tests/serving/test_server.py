@@ -16,8 +16,9 @@ import time
 
 import pytest
 import requests
-from served_graphs import half_plus_two
-from served_process import Server, free_ports, predict_request, prediction_stub, stubs, wait_until
+
+from support.served_graphs import half_plus_two
+from support.served_process import Server, free_ports, predict_request, prediction_stub, stubs, wait_until
 
 pytestmark = pytest.mark.tensorflow
 

@@ -1,8 +1,9 @@
 """Models that are not row-wise, one for each way, and models that are."""
 
 import keras
-from exported_models import mobilenet, several
 from keras import layers, ops
+
+from support.exported_models import mobilenet, several
 
 
 class Function(layers.Layer):

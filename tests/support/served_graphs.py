@@ -6,10 +6,10 @@ import pathlib
 import sys
 
 import numpy as np
-from served_models import save
 
 import keras_initx.serving._loaded as loaded
 from keras_initx.serving._errors import ServingError
+from support.served_models import save
 
 TYPES = {
     "float": [1.5, -2.0],

@@ -11,7 +11,8 @@ import sys
 import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
+TESTS = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "examples")]
 
 
 def run(example, runs):
@@ -75,10 +76,10 @@ def fork(task, *arguments):
 
 if __name__ == "__main__":
     import matplotlib.pyplot  # noqa: F401  for all of them
-    import small_data
 
     import image_classification
     import text_classification
+    from support import small_data
 
     small_data.use()
     for example, killed in (

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.request
 
-from served_graphs import every_type, half_plus_two, several, write
+from support.served_graphs import every_type, half_plus_two, several, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
