@@ -15,7 +15,7 @@ _REACH_SECONDS = 5.0
 
 
 def load(
-    name: str, split: str | Sequence[str], data_dir: str | os.PathLike[str] | None = None
+    name: str, split: str | Sequence[str] | None, data_dir: str | os.PathLike[str] | None = None
 ) -> "tuple[Any, tensorflow_datasets.core.DatasetInfo]":
     """Loads a supervised data set by its tensorflow-datasets name.
 
