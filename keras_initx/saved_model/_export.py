@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from _initx_saved_model import model_folder, write_proof
 from keras_initx.saved_model._check import answer, compare
 from keras_initx.saved_model._classify import classify
 from keras_initx.saved_model._differences import tolerance_of
@@ -25,10 +26,8 @@ from keras_initx.saved_model._endpoints import (
     write,
 )
 from keras_initx.saved_model._foreign import explain, refuse_python
-from keras_initx.saved_model._paths import model_folder
 from keras_initx.saved_model._portable import write_portable
 from keras_initx.saved_model._process import Ask, WorkerError, opened, start
-from keras_initx.saved_model._proof import write_proof
 from keras_initx.saved_model._row_wise import Proof, prove
 from keras_initx.saved_model._rows import Hints, draw_rows, fixed_batch, hints_of
 from keras_initx.saved_model._states import States

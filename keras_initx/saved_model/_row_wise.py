@@ -1,11 +1,11 @@
 """Whether a signature answers each row as it answers the row alone, whatever rows stand beside it."""
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from _initx_saved_model import Proof
 from keras_initx.saved_model._differences import apart, scale_of
 from keras_initx.saved_model._endpoints import sentence
 from keras_initx.saved_model._rows import Hints, Row, groups_of_rows
@@ -22,21 +22,6 @@ _LARGE = (33, 128)
 _ROUNDING = 1e-5
 _OF_SIZE = 1e-2
 _MARGIN = 10  # times the difference found: by how much answers must differ to be told apart
-
-
-@dataclasses.dataclass(frozen=True)
-class Proof:
-    """That a signature is row-wise, and on what it was tried.
-
-    Attributes:
-        batch_sizes: The sizes of the batches, sorted.
-        max_difference: The largest difference to the answer alone, as a part of the output's largest entry.
-        tolerance: What it may be: what the check allows, or what rounding the inputs changes if it is more.
-    """
-
-    batch_sizes: tuple[int, ...]
-    max_difference: float
-    tolerance: float
 
 
 class _NotProvenError(Exception):

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from _initx_saved_model import WARMUP
 from keras_initx.data import take_pair
 from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, predict
 from keras_initx.saved_model._rows import fixed_batch
 
-FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 _MOST = 1000  # more make TensorFlow Serving refuse the version
 
 
@@ -86,9 +86,9 @@ def write_warmup(
     """
     import tensorflow as tf
 
-    (folder / FILE).parent.mkdir(exist_ok=True)
+    (folder / WARMUP).parent.mkdir(exist_ok=True)
     records = 0
-    with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
         for endpoint, rows in run:
             for start in range(0, len(rows[0]), size):
                 log = _log(endpoint, name, [leaf[start : start + size] for leaf in rows])
@@ -105,10 +105,10 @@ def read_warmup(folder: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     import tensorflow as tf
 
-    if not (folder / FILE).exists():
+    if not (folder / WARMUP).exists():
         return
     message = import_log().PredictionLog
-    for record in tf.data.TFRecordDataset(str(folder / FILE)).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(str(folder / WARMUP)).as_numpy_iterator():
         log = message.FromString(record)
         if log.WhichOneof("log_type") == "predict_log":
             request = log.predict_log.request

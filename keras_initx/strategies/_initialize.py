@@ -24,7 +24,7 @@ Update = Callable[..., None]
 
 def initialize(
     model: Any,
-    initializer: Any,
+    initializer: Any = "by_role",
     *,
     seed: int | None = None,
     include: str | Sequence[str] | None = None,

@@ -6,10 +6,23 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from keras_initx.saved_model._row_wise import Proof
-
 FILE = pathlib.Path("assets.extra", "initx_row_wise.json")
 _FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """That a signature is row-wise, and on what it was tried.
+
+    Attributes:
+        batch_sizes: The sizes of the batches, sorted.
+        max_difference: The largest difference to the answer alone, as a part of the output's largest entry.
+        tolerance: What it may be: what the check allows, or what rounding the inputs changes if it is more.
+    """
+
+    batch_sizes: tuple[int, ...]
+    max_difference: float
+    tolerance: float
 
 
 def write_proof(folder: pathlib.Path, found: Mapping[str, Proof | str]) -> tuple[str, ...]:

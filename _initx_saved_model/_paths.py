@@ -5,6 +5,9 @@ import pathlib
 import re
 from typing import Any
 
+# Requests that TensorFlow Serving replays when it loads a version, within the version's folder.
+WARMUP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
+
 
 def model_folder(path: Any) -> pathlib.Path:
     """Returns a model's folder, which may not exist yet.
