@@ -2,11 +2,15 @@
 
 import ast
 import pathlib
+import sys
 
 import pytest
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
-PACKAGE = pathlib.Path(__file__).parents[1] / "keras_initx"
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_initx"
+# Packages beside it, which run without Keras, and the packages that each of them may import at module level.
+BESIDE = {"_initx_command": {"_initx_command"}, "_initx_saved_model": {"_initx_saved_model"}}
 
 # The ground floor: any room may import these.
 GROUND = {"_types", "checks", "extras", "tables"}
@@ -74,6 +78,10 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def modules_beside():
+    return sorted(path for package in BESIDE for path in (ROOT / package).rglob("*.py"))
+
+
 def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -138,8 +146,15 @@ def test_only_probe_and_recurrence_hook_layers_and_only_walk_names_layer_classes
             assert named <= {"keras.layers.Layer"}, path
 
 
+@pytest.mark.parametrize("path", modules_beside(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_packages_beside_import_the_standard_library_alone(path):
+    """So `initx --help` answers at once. Functions import Keras, NumPy and `keras_initx` later."""
+    names = {name.split(".")[0] for name in imported(path)}
+    assert names - sys.stdlib_module_names <= BESIDE[path.parent.name]
+
+
 def test_files_and_function_bodies_stay_short():
-    for path in modules():
+    for path in [*modules(), *modules_beside()]:
         assert len(path.read_text().splitlines()) <= 300, path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
