@@ -1,6 +1,7 @@
-"""What a model's folder holds, read without running it."""
+"""`inspect`: reads the contents of a model's folder, and runs nothing in it."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import shlex
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SavedModelFolder", "SavedVersion", "inspect"]
 
+_CURE = "Pass the folder that `export` wrote to, such as 'saved_models/digits'."
 _META_GRAPHS = (2, 2)  # number of the field, and protobuf's wire type of a message
 
 
@@ -23,17 +25,21 @@ class SavedVersion:
     """One version of a model.
 
     Attributes:
-        version: Its number.
-        path: Its folder.
-        signatures: For each signature its `method` (the last word of TensorFlow Serving's name for it), and
-            the `inputs` and `outputs`: names with dtype and shape, such as `float32[?, 4]`.
-        bytes: Size of all its files.
-        warmup_records: Requests that a server replays as it loads the version.
-        row_wise: Names of the signatures that are proven to answer a row as they answer it alone, sorted.
-        alone: For each other signature why it is not, so that a server runs each of its requests alone.
-        tensorflow: The version of TensorFlow that wrote it.
-        serving: With which releases of TensorFlow Serving it is safe, in a sentence.
-        error: Why it cannot be read, empty if it can.
+        version: The number of the version.
+        path: The folder of the version.
+        signatures: For each signature a dict with three keys. `method` is the call of TensorFlow Serving that
+            the signature answers: `predict` or `classify`. `inputs` and `outputs` map each name to its dtype
+            and shape, such as `float32[?, 4]`; a `?` is a free axis.
+        bytes: The size of all files of the version together.
+        warmup_records: The number of requests that a server replays when it loads the version.
+        row_wise: The names of the signatures that are proven to be row-wise, sorted. A row-wise signature
+            gives a row the same answer alone and next to other rows, so a server may run several requests
+            together.
+        alone: For each other signature the reason why it is not proven. A server runs each of its requests
+            alone.
+        tensorflow: The TensorFlow version that wrote the folder.
+        serving: The releases of TensorFlow Serving that can serve the version, in a sentence.
+        error: Why the version cannot be read. Empty if it can be read.
     """
 
     version: int
@@ -51,8 +57,12 @@ class SavedVersion:
         """Returns the fields as a dict."""
         return dataclasses.asdict(self)
 
+    def to_json(self) -> str:
+        """Returns the fields as JSON, indented by two spaces."""
+        return json.dumps(self.to_dict(), indent=2)
+
     def __str__(self) -> str:
-        """Formats the version as lines."""
+        """Formats the version as lines, two for each signature."""
         head = f"version {self.version}: {self.bytes / 2**20:.1f} MiB in {self.path}"
         if self.error:
             return f"{head}\n  cannot be read: {self.error}"
@@ -70,19 +80,26 @@ class SavedVersion:
 
 @dataclasses.dataclass(frozen=True)
 class SavedModelFolder:
-    """What `inspect` found.
+    """The report of `inspect` about a model's folder.
+
+    `print(report)` shows the same lines as the command `initx inspect`.
 
     Attributes:
         path: The model's folder.
-        versions: Its versions, the highest first: the one that a server takes unless it is told another.
+        versions: The versions in the folder, the highest number first. A server takes the first version
+            unless its configuration names another one.
     """
 
     path: str
     versions: tuple[SavedVersion, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as a dict."""
+        """Returns the fields as a dict, with a dict for each version."""
         return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Returns the report as JSON: the text that `initx inspect --json` prints."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
         """Formats the versions, one below the other."""
@@ -90,61 +107,82 @@ class SavedModelFolder:
 
 
 def inspect(path: str | os.PathLike[str]) -> SavedModelFolder:
-    """Reads what a model's folder holds, without running or loading any of it.
+    """Reports the versions and signatures in a model's folder, without loading or running any of them.
 
-    A SavedModel is a program: look at one that you do not trust with this, not with a loader.
+    A SavedModel is a program. Use `inspect`, not a loader, to look at a SavedModel that you do not trust.
 
     >>> import tempfile
     >>> import keras
-    >>> from keras_initx.saved_model import export
+    >>> import keras_initx as initx
     >>> model = keras.Sequential([keras.layers.Input((4,), name="x"), keras.layers.Dense(2, name="y")])
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = export(model, folder)
-    ...     print(inspect(folder).versions[0].signatures["serving_default"])
+    ...     _ = initx.export(model, folder)
+    ...     report = initx.inspect(folder)
+    >>> report.versions[0].version, report.versions[0].row_wise
+    (1, ('serve', 'serving_default'))
+    >>> report.versions[0].signatures["serving_default"]
     {'method': 'predict', 'inputs': {'x': 'float32[?, 4]'}, 'outputs': {'y': 'float32[?, 2]'}}
 
     Args:
-        path: The model's folder, as `export` takes it.
+        path: The model's folder: the same path that `export` takes, such as `saved_models/digits`. Versions
+            are its subfolders with whole numbers as names.
 
     Returns:
-        Its versions with their signatures, sizes, the TensorFlow that wrote them, and where they are safe.
+        The report. A version that cannot be read is in it, with the reason in `error`.
 
     Raises:
-        ValueError: If it is no folder of versions.
+        ValueError: If `path` is not a local folder, or if the folder does not hold versions.
     """
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or not local(path).is_dir():
-        raise ValueError(f"`path` must be a model's folder. Received: path={str(path)!r}, which is none.")
-    root = pathlib.Path(path)
+    root = _folder(path)
     found = [entry for entry in root.iterdir() if entry.name.isascii() and entry.name.isdecimal()]
     folders = sorted((entry for entry in found if entry.is_dir()), key=lambda entry: -int(entry.name))
     if not folders:
         raise ValueError(
-            f"`path` must hold versions, folders with whole numbers as names. Received: {str(path)!r}."
-            + _cure(root)
+            "`path` must hold versions: folders with whole numbers as names. "
+            f"Received: path={str(path)!r}, which holds none. {_cure(root)}"
         )
     return SavedModelFolder(str(root), tuple(_read(folder) for folder in folders))
 
 
+def _folder(path: object) -> pathlib.Path:
+    """Returns the path of a local folder, or raises ValueError."""
+    rule = "`path` must be a model's folder."
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise ValueError(f"{rule} Received: path={path!r}. {_CURE}")
+    root = local(path, "Copy the model's folder to this machine, and inspect the copy.")
+    if not root.is_dir():
+        kind = "a file" if root.exists() else "which does not exist"
+        raise ValueError(f"{rule} Received: path={str(path)!r}, {kind}. {_CURE}")
+    return root
+
+
 def _cure(root: pathlib.Path) -> str:
-    """What to pass, or to do, where a folder holds no versions."""
-    bare = next(iter(sorted(file.parent for file in root.glob("*/saved_model.pb"))), None)
+    """Tells the user which path to pass, or how to make a version, for a folder without versions."""
+    # Three folders are often passed by mistake: a version, the parent of the models, and the folder that
+    # `model.export` wrote, which holds saved_model.pb without a version folder around it.
     if (root / "saved_model.pb").exists():
         if root.resolve().name.isdecimal():
-            return f" It is a version: pass {str(root.parent)!r}."
-        return f" It is a SavedModel without a version folder: {_wrap(root)}"
+            return f"It is a version: pass {str(root.parent)!r}."
+        return f"It is a SavedModel without a version folder: {_wrap(root)}"
     models = sorted({file.parents[1].name for file in root.glob("*/*/saved_model.pb")})
     if models:
-        return f" It holds the models {models}: name one of them."
-    return f" It holds {bare.name!r}, a SavedModel without a version folder: {_wrap(bare)}" if bare else ""
+        return f"It holds the models {models}: name one of them."
+    bare = next(iter(sorted(file.parent for file in root.glob("*/saved_model.pb"))), None)
+    if bare:
+        return f"It holds {bare.name!r}, a SavedModel without a version folder: {_wrap(bare)}"
+    return _CURE
 
 
 def _wrap(folder: pathlib.Path) -> str:
+    """Tells the user the command that moves a bare SavedModel into a folder for version 1."""
     model = folder.resolve()
+    # `mv` cannot move a folder into itself, so the folder is first moved aside.
     path, aside = shlex.quote(str(model)), shlex.quote(f"{model}.1")
     return f"`mv {path} {aside} && mkdir {path} && mv {aside} {path}/1`, and inspect {str(model)!r}."
 
 
 def _read(folder: pathlib.Path) -> SavedVersion:
+    """Reads one version from its files. Parsing a protobuf message runs no code of the model."""
     from google.protobuf.message import DecodeError
 
     version, size = int(folder.name), sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -152,9 +190,11 @@ def _read(folder: pathlib.Path) -> SavedVersion:
         graph = _read_graph(folder / "saved_model.pb")
         records = _count_records(folder / WARMUP)
     except (OSError, DecodeError, IndexError) as error:
+        # One broken version must not hide the others: its report carries the reason.
         reason = "saved_model.pb holds no graph" if isinstance(error, IndexError) else str(error)
         return SavedVersion(version, str(folder), bytes=size, error=reason)
     written = graph.meta_info_def.tensorflow_version
+    # TensorFlow adds `__saved_model_init_op`, which no client calls.
     names = sorted(name for name in graph.signature_def if not name.startswith("__"))
     proven, reasons, otherwise = read_proof(folder)
     return SavedVersion(
@@ -209,6 +249,7 @@ def _dtype(number: int) -> str:
 
 
 def _tensors(infos: "Mapping[str, TensorInfo]") -> dict[str, str]:
+    """Returns the dtype and shape of each tensor as text, such as `float32[?, 4]`."""
     return {
         name: _dtype(info.dtype)
         + (
@@ -221,7 +262,10 @@ def _tensors(infos: "Mapping[str, TensorInfo]") -> dict[str, str]:
 
 
 def _count_records(file: pathlib.Path) -> int:
-    """Counts the records of a TFRecord file: a length of 8 bytes, 4 of checksum, the data, 4 of checksum."""
+    """Counts the records of a TFRecord file, by the lengths alone: the requests are not parsed.
+
+    A record is a length (8 bytes), the length's checksum (4 bytes), the data, and their checksum (4 bytes).
+    """
     content, place, records = file.read_bytes() if file.exists() else b"", 0, 0
     while place < len(content):
         place += 16 + int.from_bytes(content[place : place + 8], "little")
@@ -232,10 +276,13 @@ def _count_records(file: pathlib.Path) -> int:
 
 
 def _serving(version: str) -> str:
-    """The rule of TensorFlow's guide to version compatibility, for one version."""
+    """Applies the rule of TensorFlow's guide to version compatibility to one version of TensorFlow."""
     major, minor, *_ = [*version.split("."), "", ""]
     if not (major.isdecimal() and minor.isdecimal()):
-        return "It does not tell which TensorFlow wrote it: try it on your release of TensorFlow Serving."
+        return (
+            "saved_model.pb does not name the TensorFlow that wrote it: try the version on your release of "
+            "TensorFlow Serving."
+        )
     return (
         f"Safe with TensorFlow Serving {major}.{minor} and later {major}.x: TensorFlow promises that a newer "
         "binary reads an older model, not the reverse. Try it on an older release before you rely on it."

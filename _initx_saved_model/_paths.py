@@ -1,59 +1,68 @@
-"""Where a model's folder may be."""
+"""The paths that a model's folder may have."""
 
 import os
 import pathlib
 import re
-from typing import Any
 
-# Requests that TensorFlow Serving replays when it loads a version, within the version's folder.
+# Requests that TensorFlow Serving replays when it loads a version. TensorFlow Serving looks for this name.
 WARMUP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 
 
-def model_folder(path: Any) -> pathlib.Path:
-    """Returns a model's folder, which may not exist yet.
+def model_folder(path: object) -> pathlib.Path:
+    """Returns the model's folder, which may not exist yet.
 
     Args:
-        path: What a user gave.
+        path: The argument that a user gave.
 
     Raises:
-        ValueError: If it is not a local path, or that of a version or of what lies in one.
+        ValueError: If `path` is not a local path, is a file, or is the folder of a version or lies in one.
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise ValueError(f"`path` must be the model's folder. Received: path={path!r}.")
-    root = local(path)
+        raise ValueError(
+            f"`path` must be the model's folder. Received: path={path!r}. Pass a folder, such as "
+            "'saved_models/digits'; `export` makes it if it does not exist."
+        )
+    root = local(
+        path,
+        "A remote store cannot rename a finished version into place, so a server could load a part of it. "
+        "Export to a local folder, and copy the version's folder, saved_model.pb last.",
+    )
     if root.exists() and not root.is_dir():
-        raise ValueError(f"`path` must be a folder or not exist yet. Received: path={str(root)!r}, a file.")
-    whole = pathlib.Path(os.path.normpath(root.absolute()))  # a link keeps its own name
+        raise ValueError(
+            f"`path` must be a folder or not exist yet. Received: path={str(root)!r}, a file. "
+            "Pass another path."
+        )
+    # `normpath` and not `resolve`: a link `digits` keeps this name, even where it leads to a folder `7`.
+    whole = pathlib.Path(os.path.normpath(root.absolute()))
     within = next((one for one in (whole, *whole.parents) if (one / "saved_model.pb").is_file()), None)
     version = within or whole
     numbered = version.name.isascii() and version.name.isdecimal()
+    # A version in a version (`digits/1/1`) would be invisible to a server that watches `digits`.
     if within or numbered:
         number = int(version.name) if numbered else 0
         given = f", version={number}" if number and version == whole else ""
         cure = f"Pass path={str(version.parent)!r}{given}." if number else "Pass another folder."
         lies = f"in the SavedModel {str(within)!r}" if within else "the folder of a version"
         raise ValueError(
-            "`path` must be the model's folder, in which `export` makes one for the version. Received: "
+            "`path` must be the model's folder, in which `export` makes a folder for the version. Received: "
             f"path={os.fspath(path)!r}, {lies}. {cure}"
         )
     return root
 
 
-def local(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns a path on this machine.
+def local(path: str | os.PathLike[str], cure: str) -> pathlib.Path:
+    """Returns the path if it is on this machine.
 
     Args:
-        path: What a user gave.
+        path: The path that a user gave.
+        cure: The end of the error: how to do without a remote path.
 
     Raises:
-        ValueError: If it is one of a remote store.
+        ValueError: If `path` is the address of a remote store, such as `gs://bucket/digits`.
     """
     text = os.fspath(path)
-    # One letter is a drive of Windows; pathlib makes one slash of two.
+    # The pattern asks for two letters, because one letter is a drive of Windows, as in `C:/models`. It reads
+    # the text as the user gave it, because pathlib makes one slash of the two in `gs://`.
     if re.match(r"([A-Za-z][A-Za-z0-9+.-]+):[\\/]", text):
-        raise ValueError(
-            "`path` must be a folder of this machine: a remote store does not rename a finished version into "
-            f"place, so that a server could load a part. Received: path={text!r}. Export to a local folder, "
-            "and copy the version's folder, saved_model.pb last."
-        )
+        raise ValueError(f"`path` must be a folder on this machine. Received: path={text!r}. {cure}")
     return pathlib.Path(path)

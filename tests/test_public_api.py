@@ -32,6 +32,7 @@ def test_promised_names():
     assert callable(initx.calibrate)
     assert callable(initx.diagnose)
     assert callable(initx.export)
+    assert callable(initx.inspect)
     assert callable(initx.serve)
     assert callable(initx.initializers.names)
     assert callable(initx.fans.compute_fans)

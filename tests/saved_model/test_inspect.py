@@ -1,5 +1,6 @@
 """`inspect`: what a folder holds, read without running it."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -47,8 +48,8 @@ def test_versions_signatures_sizes_and_writers(tmp_path):
     [
         ("2.21.0", "Safe with TensorFlow Serving 2.21 and later 2.x: "),
         ("2.20.0-rc1", "Safe with TensorFlow Serving 2.20 and later 2.x: "),
-        ("", "It does not tell which TensorFlow wrote it"),
-        ("unknown", "It does not tell which TensorFlow wrote it"),
+        ("", "saved_model.pb does not name the TensorFlow that wrote it"),
+        ("unknown", "saved_model.pb does not name the TensorFlow that wrote it"),
     ],
 )
 def test_the_rule_for_tensorflow_serving(written, sentence):
@@ -71,6 +72,51 @@ def test_what_cannot_be_read_is_told_beside_what_can(tmp_path):
     assert "cannot be read: saved_model.pb holds no graph" in str(inspect(tmp_path))
 
 
+def test_it_is_a_verb_of_the_package_and_its_report_is_the_json_of_the_command(tmp_path, capsys):
+    from keras_initx.cli import main
+
+    model, _ = exported_models.dense()
+    initx.export(model, tmp_path / "m", labels=["a", "b", "c"])
+    assert initx.inspect is inspect
+    report = initx.inspect(tmp_path / "m")
+    assert isinstance(report, initx.saved_model.SavedModelFolder)
+    assert report == initx.inspect(str(tmp_path / "m"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.path = "another"
+    assert json.loads(report.to_json()) == json.loads(json.dumps(report.to_dict()))
+    assert json.loads(report.versions[0].to_json()) == json.loads(report.to_json())["versions"][0]
+    assert main(["inspect", str(tmp_path / "m"), "--json"]) == 0
+    assert capsys.readouterr().out == f"{report.to_json()}\n"
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    assert capsys.readouterr().out == f"{report}\n"
+
+
+def test_a_wrong_path_is_told_with_the_rule_and_the_cure(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    cure = "Pass the folder that `export` wrote to, such as 'saved_models/digits'."
+    for path, received in (
+        (None, "path=None"),
+        ("", "path=''"),
+        (3, "path=3"),
+        (tmp_path / "none", f"path='{tmp_path}/none', which does not exist"),
+        (tmp_path / "file", f"path='{tmp_path}/file', a file"),
+    ):
+        with pytest.raises(ValueError, match="^`path` must be a model's folder. ") as caught:
+            initx.inspect(path)
+        assert str(caught.value) == f"`path` must be a model's folder. Received: {received}. {cure}"
+    with pytest.raises(ValueError, match="^`path` must hold versions: ") as caught:
+        initx.inspect(tmp_path / "empty")
+    assert str(caught.value) == (
+        "`path` must hold versions: folders with whole numbers as names. "
+        f"Received: path='{tmp_path}/empty', which holds none. {cure}"
+    )
+    with pytest.raises(
+        ValueError, match="on this machine. Received: path='gs://a/b'. Copy the model's folder"
+    ):
+        initx.inspect("gs://a/b")
+
+
 def test_what_is_no_folder_of_versions_tells_where_one_is(tmp_path):
     model, _ = exported_models.dense()
     initx.export(model, tmp_path / "digits")
@@ -78,12 +124,6 @@ def test_what_is_no_folder_of_versions_tells_where_one_is(tmp_path):
         inspect(tmp_path)
     with pytest.raises(ValueError, match=r"It is a version: pass '.*digits'"):
         inspect(tmp_path / "digits" / "1")
-    for path in (tmp_path / "none", "", None, 3):
-        with pytest.raises(ValueError, match="`path` must be a model's folder. Received: path="):
-            inspect(path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="`path` must hold versions"):
-        inspect(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("where", ["", "my model"])  # the folder itself, and the one above it

@@ -193,7 +193,7 @@ def test_a_model_that_exists_is_proven_in_its_folder(tmp_path):
     ]
     proof = (tmp_path / "m" / "1" / FILE).read_text()
     (tmp_path / "m" / "1" / FILE).write_text(proof.replace('"fingerprint": "', '"fingerprint": "0'))
-    assert "it is of another saved_model.pb" in inspect(tmp_path / "m").versions[0].alone["serve"]
+    assert "it belongs to another saved_model.pb" in inspect(tmp_path / "m").versions[0].alone["serve"]
     (tmp_path / "m" / "1" / FILE).write_text("{")
     version = inspect(tmp_path / "m").versions[0]
     assert (version.row_wise, version.error) == ((), "")

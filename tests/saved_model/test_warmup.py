@@ -132,7 +132,7 @@ def test_inputs_that_are_arguments_come_in_order_or_by_name(tmp_path, form):
 def test_too_few_arrays_are_told_with_the_inputs(tmp_path):
     model, rows = Pair(), np.ones((2, 3), "float32")
     model(rows, rows[:, :2])
-    for warmup, received in ((rows, "ndarray"), ([rows], "1"), ({"left": rows}, "dict")):
+    for warmup, received in ((rows, "ndarray"), ([rows], "a list of 1"), ({"left": rows}, "dict")):
         with pytest.raises(
             ValueError, match=rf"`warmup` must hold .* \['left', 'right'\].* Received: {received}"
         ):
