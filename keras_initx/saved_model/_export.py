@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from _initx_saved_model import model_folder, write_proof
 from keras_initx._types import Data, Model
 from keras_initx.checks import is_whole
 from keras_initx.saved_model._check import answer
@@ -33,10 +34,8 @@ from keras_initx.saved_model._endpoints import (
 )
 from keras_initx.saved_model._exported import ExportedModel
 from keras_initx.saved_model._foreign import refuse_python
-from keras_initx.saved_model._paths import model_folder
 from keras_initx.saved_model._portable import write_portable
 from keras_initx.saved_model._process import start
-from keras_initx.saved_model._proof import write_proof
 from keras_initx.saved_model._rows import draw_rows, fixed_batch, hints_of
 from keras_initx.saved_model._specs import input_signature
 from keras_initx.saved_model._states import States

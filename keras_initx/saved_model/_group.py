@@ -5,9 +5,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from _initx_saved_model import Proof
 from keras_initx.saved_model._differences import apart, scale_of
 from keras_initx.saved_model._endpoints import sentence
-from keras_initx.saved_model._proof import Proof
 from keras_initx.saved_model._rows import Row, batches_of_rows
 
 # The outputs of a signature, by name.

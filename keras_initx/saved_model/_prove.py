@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from _initx_saved_model import local, write_proof
 from keras_initx.saved_model._differences import tolerance_of
 from keras_initx.saved_model._endpoints import reason, sentence
-from keras_initx.saved_model._paths import local
 from keras_initx.saved_model._process import WorkerError, opened
-from keras_initx.saved_model._proof import write_proof
 from keras_initx.saved_model._row_wise import prove
 from keras_initx.saved_model._rows import draw_rows
 from keras_initx.saved_model._warmup import read_warmup

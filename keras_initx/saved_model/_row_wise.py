@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from _initx_saved_model import Proof
 from keras_initx.saved_model._endpoints import sentence
 from keras_initx.saved_model._group import Group, NotProvenError
-from keras_initx.saved_model._proof import Proof
 from keras_initx.saved_model._rows import Hints, Row, groups_of_rows
 
 if TYPE_CHECKING:

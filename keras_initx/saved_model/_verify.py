@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from keras import tree
 
+from _initx_saved_model import Proof
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Model
 from keras_initx.saved_model._check import Answers, Run, compare
@@ -15,7 +16,6 @@ from keras_initx.saved_model._differences import tolerance_of
 from keras_initx.saved_model._endpoints import Endpoint
 from keras_initx.saved_model._foreign import explain
 from keras_initx.saved_model._process import Ask, WorkerError, opened
-from keras_initx.saved_model._proof import Proof
 from keras_initx.saved_model._row_wise import prove
 from keras_initx.saved_model._rows import Hints
 from keras_initx.saved_model._states import States

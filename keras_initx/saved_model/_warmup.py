@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import tree
 
+from _initx_saved_model import WARMUP
 from keras_initx._types import Data, Model
 from keras_initx.data import take_pair
 from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, predict
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-# TensorFlow Serving looks for this name.
-FILE = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 _MOST = 1000  # records; TensorFlow Serving refuses a version with more
 
 
@@ -103,9 +102,9 @@ def write_warmup(
     """
     import tensorflow as tf
 
-    (folder / FILE).parent.mkdir(exist_ok=True)
+    (folder / WARMUP).parent.mkdir(exist_ok=True)
     records = 0
-    with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
         for endpoint, rows in run:
             for start in range(0, len(rows[0]), size):
                 log = _log(endpoint, name, [leaf[start : start + size] for leaf in rows])
@@ -122,10 +121,10 @@ def read_warmup(folder: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     import tensorflow as tf
 
-    if not (folder / FILE).exists():
+    if not (folder / WARMUP).exists():
         return
     message = import_log().PredictionLog
-    for record in tf.data.TFRecordDataset(str(folder / FILE)).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(str(folder / WARMUP)).as_numpy_iterator():
         log = message.FromString(record)
         if log.WhichOneof("log_type") == "predict_log":
             request = log.predict_log.request

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_initx as initx
-from keras_initx.saved_model import _paths
+from _initx_saved_model import _paths
 
 pytestmark = pytest.mark.tensorflow
 
