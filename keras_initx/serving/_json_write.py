@@ -1,7 +1,7 @@
 """Arrays to JSON answers, by TensorFlow Serving's rules for numbers, strings and bytes.
 
-White space and floats follow TensorFlow Serving's writer. Python's `json` module writes both in other ways, so
-the text is put together here.
+White space and floats follow TensorFlow Serving's writer. Python's `json` module writes both in other ways,
+so the text is put together here.
 """
 
 import base64

@@ -38,17 +38,17 @@ def test_each_option_arrives(tmp_path, monkeypatch):
     import keras_initx.serving._ray as ray_module
     import keras_initx.serving._server as server_module
 
-    class Arrived(Exception):
+    class ArrivedError(Exception):
         pass
 
     def options(**given):
-        raise Arrived(given)
+        raise ArrivedError(given)
 
     monkeypatch.setattr(server_module, "Options", options)
     monkeypatch.setattr(ray_module, "Options", options)
     given = {name: f"/{name}" for name in options_of(serve)}
     for function in (serve, serve_on_ray):
-        with pytest.raises(Arrived) as caught:
+        with pytest.raises(ArrivedError) as caught:
             function(**given)
         assert caught.value.args == (given,)
 
