@@ -145,7 +145,6 @@ async def classify(
     Raises:
         ServingError: If the outputs do not have the names, types or shapes of a classification.
     """
-    # The checks stand in TensorFlow Serving's order: the first failed one decides the client's error.
     if len(signature.outputs) not in (1, 2):
         raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     names = [name for name in ("classes", "scores") if name in signature.outputs]
