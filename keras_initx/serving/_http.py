@@ -1,8 +1,9 @@
 """The REST side of the server: an ASGI application around the protocol, with a token, limits and counters.
 
-request --> token --> /v1/...: read the body, `_rest.answer` within the time limit --> answer --> counters
-                 +--> the rest: page, health, metrics, description, OPTIONS        --> answer --> access
-                 log
+Each request takes one of two ways:
+
+    request --> token --> /v1/...: read the body, then `_rest.answer`            --> answer --> counters, log
+                     +--> others:  page, health, metrics, description, OPTIONS   --> answer --> log
 """
 
 import asyncio

@@ -26,6 +26,7 @@ def page() -> tuple[bytes, list[tuple[bytes, bytes]]]:
     b'nosniff'
     """
     body = pathlib.Path(__file__).with_name("page.html").read_bytes()
+    # Computed from the file, so an edited page cannot disagree with its policy.
     policy = _POLICY.format(script=_hash(body, "script"), style=_hash(body, "style"))
     return body, [
         (b"content-security-policy", policy.encode()),

@@ -1,10 +1,11 @@
 """Scale-out: the same models and the same protocol, in replicas behind Ray Serve's HAProxy.
 
-    client --> HAProxy: the ports of `serve`
-                 | sends each request to the replica with the fewest
-                 +--> replica: one process of Ray's, on any node
-                 +--> replica:   REST --> `Application` (ASGI)        --> `Models`: all models, which watch
-                 +--> ...        gRPC --> `handlers` (bytes to bytes) -->   the folder by themselves
+    client --> HAProxy, on the ports of `serve`
+                 |  sends each request to the replica that holds the fewest requests
+                 +--> replica 1:  REST --> `Application` --+
+                 |                gRPC --> `handlers`    --+--> `Models`: all models, watching the folder
+                 +--> replica 2:  the same in another process, perhaps on another node
+                 +--> ...
 
 `serve_on_ray` starts a cluster (or connects to one), deploys the replicas and waits for a signal.
 `_ray_cluster.py` starts and ends clusters, `_ray_replica.py` is the code inside a replica.

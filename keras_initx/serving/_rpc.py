@@ -273,6 +273,7 @@ def _fill_classes(
         for column in range(width):
             label = b"" if classes is None else classes[row, column]
             score = 0.0 if scores is None else scores[row, column]
+            # The field is text: a label that is not UTF-8 loses bytes, but must not fail the request.
             answer.classes.add(label=label.decode("utf-8", "replace"), score=score)
 
 

@@ -30,8 +30,8 @@ def schemas() -> dict[str, Any]:
     }
     request = {
         "type": "object",
-        "description": "Rows (`instances`) or columns (`inputs`), not both. The first dimension of every "
-        "tensor counts the rows.",
+        "description": "Rows (`instances`) or columns (`inputs`), not both. With rows, every tensor's first "
+        "dimension counts them.",
         "properties": {"signature_name": word, "instances": rows, "inputs": columns},
         "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
         "examples": [{"instances": [1.0, 2.0, 5.0]}],

@@ -1,8 +1,9 @@
 """The local server: REST by uvicorn and gRPC by grpc.aio over the same models, in one process or several.
 
-serve --> Options, checked --> the REST socket listens --+--> workers == 1: `work`, here
-                                                         +--> workers > 1:  `supervise`, then `work` in each
-                                                              worker process, on the inherited socket
+`serve` checks its options, opens the REST socket and hands the socket over:
+
+    serve --> listen --+--> one worker:      `work` in this process
+                       +--> several workers: `supervise` in this process, `work` in each worker process
 """
 
 import contextlib
