@@ -1,6 +1,5 @@
 """The report of `diagnose` in TensorBoard, from before the first step on, and limits to it."""
 
-import importlib.util
 import inspect
 import os
 import posixpath
@@ -12,6 +11,7 @@ from keras_initx.callbacks._processes import largest
 from keras_initx.callbacks._stepped import Stepped
 from keras_initx.checks import check_choice
 from keras_initx.diagnostics import SignalError, SignalReport, diagnose
+from keras_initx.extras import is_installed, require
 from keras_initx.summaries import EventWriter
 
 __all__ = ["SignalMonitor"]
@@ -83,15 +83,11 @@ class SignalMonitor(Stepped):
         super().__init__(log_dir, every)
         self.log_dir = posixpath.join(self.log_dir, "signal")
         check_choice("on_break", on_break, _BROKEN)
-        drawable = importlib.util.find_spec("matplotlib") is not None
-        if images and not drawable:
-            raise ValueError(
-                "`images` needs matplotlib. Received: images=True where it is not installed: "
-                "pip install matplotlib"
-            )
+        if images:
+            require("matplotlib", extra="plots", purpose="`images=True`")
         _check_limits(limits)
         self._limits, self._on_break = limits, on_break
-        self._images = drawable if images is None else images
+        self._images = is_installed("matplotlib") if images is None else images
         given = {"data": data, "targets": targets, "loss": loss, "seed": 0, "try_cures": False}
         self._arguments = given | options
         self.reports: dict[int, SignalReport] = {}

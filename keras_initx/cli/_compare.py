@@ -2,13 +2,13 @@
 
 import argparse
 import functools
-import importlib.util
 import pathlib
 import re
 from typing import Any
 
 from keras_initx.cli._models import add_model, is_named, load_model
 from keras_initx.cli._sources import DATA_HELP, as_data, as_option, load_splits, read_source
+from keras_initx.extras import require
 
 __all__ = ["add_compare"]
 
@@ -90,8 +90,7 @@ def _compare(options: argparse.Namespace) -> Any:
 
 def _plots(path: str) -> pathlib.Path:
     """Makes the folder, and says before a long run what would fail after it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("`--plots` needs matplotlib: pip install matplotlib")
+    require("matplotlib", extra="plots", purpose="`--plots`")
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 from keras_initx.cli._models import add_model, load_model
 from keras_initx.cli._show import parse_shape
 from keras_initx.cli._sources import DATA_HELP, as_data
+from keras_initx.extras import require
 
 __all__ = ["add_diagnose"]
 
@@ -109,10 +110,9 @@ def _check_allowed(kinds: list[str], limits: dict[str, Any] | None) -> None:
 
 def _check_plot(path: str) -> None:
     """Says before a long run what would fail after it."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise ValueError("`--plot` needs matplotlib: pip install matplotlib") from error
+    require("matplotlib", extra="plots", purpose="`--plot`")
+    from matplotlib.backend_bases import FigureCanvasBase
+
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())
     file = pathlib.Path(path)
     if file.suffix[1:].lower() not in kinds or not file.parent.is_dir():

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         facts = options.verb(options)
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         print(f"initx: {first_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

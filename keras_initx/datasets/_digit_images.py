@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_initx.extras import require
+
 __all__ = ["DigitImages", "read_digits"]
 
 TRAIN_ROWS = 1437
@@ -36,6 +38,7 @@ def read_digits() -> DigitImages:
     Raises:
         ImportError: If scikit-learn is absent.
     """
+    require("sklearn", extra="examples", purpose="`read_digits`")
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()

@@ -1,8 +1,9 @@
 """Loading a data set of tensorflow-datasets by its name."""
 
-import importlib.util
 import os
 from typing import Any
+
+from keras_initx.extras import require
 
 __all__ = ["load"]
 
@@ -52,10 +53,9 @@ def load(name: str, split: Any, data_dir: str | os.PathLike[str] | None = None) 
 
 
 def _tfds() -> Any:
-    if not importlib.util.find_spec("tensorflow"):  # tfds prints a banner, and is then half imported
-        raise ImportError(
-            "tensorflow-datasets needs TensorFlow, which is not installed: pip install tensorflow"
-        )
+    # Without TensorFlow tfds prints a banner, and is then half imported.
+    modules = ("tensorflow", "tensorflow_datasets", "importlib_resources")
+    require(*modules, extra="examples", purpose="A data set of tfds")
     import tensorflow_datasets
 
     return tensorflow_datasets

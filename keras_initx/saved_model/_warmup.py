@@ -8,6 +8,7 @@ import numpy as np
 from keras import tree
 
 from keras_initx.data import take_pair
+from keras_initx.extras import require
 from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, predict
 from keras_initx.saved_model._rows import fixed_batch
 
@@ -25,7 +26,8 @@ def take_rows(model: Any, warmup: Any, labelled: bool, signature: list[Any]) -> 
         signature: As `input_signature` returns it.
 
     Raises:
-        ValueError: If they do not fit the model, are too many, or the extra `serve` is not installed.
+        ImportError: If the extra `serve` is not installed.
+        ValueError: If they do not fit the model, or are too many.
     """
     import_log()
     size = fixed_batch(model)
@@ -63,13 +65,10 @@ def _by_input(model: Any, warmup: Any, signature: list[Any]) -> Any:
 
 
 def import_log() -> Any:
-    """Returns the module of the records' message, or raises ValueError where it is not installed."""
-    try:
-        from tensorflow_serving.apis import prediction_log_pb2
-    except ImportError as error:
-        raise ValueError(
-            "`warmup` needs tensorflow-serving-api: pip install tensorflow-serving-api"
-        ) from error
+    """Returns the module of the records' message, or raises ImportError where it is not installed."""
+    require("tensorflow_serving", extra="serve", purpose="`warmup`")
+    from tensorflow_serving.apis import prediction_log_pb2
+
     return prediction_log_pb2
 
 

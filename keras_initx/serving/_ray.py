@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import pathlib
-import re
 import secrets
 import signal
 import tempfile
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from keras_initx.extras import require_ray
 from keras_initx.serving._configs import find_models
 from keras_initx.serving._grpc import handlers, services
 from keras_initx.serving._http import Application
@@ -24,7 +24,6 @@ from keras_initx.serving._server import check_installed, choose, import_messages
 __all__ = ["deploy", "environment", "kill_haproxies", "serve_on_ray"]
 
 _APP = "initx"
-_NEEDED = (2, 60)
 # A configuration that is sent to a replica would be that replica's alone.
 _PATHS = [path for path in METHODS if not path.endswith("/HandleReloadConfigRequest")]
 
@@ -55,7 +54,8 @@ def serve_on_ray(
         0, once it was stopped by SIGTERM or Ctrl-C: what had been accepted is answered before.
 
     Raises:
-        ValueError: If an option is wrong, or the extra `ray` is missing or too old.
+        ImportError: If the extra `ray` is missing or too old.
+        ValueError: If an option is wrong.
     """
     for name in ("config", "batching", "token_file"):  # for replicas, which start in folders of their own
         options[name] = options.get(name) and os.path.abspath(options[name])  # noqa: PTH100
@@ -74,18 +74,8 @@ def serve_on_ray(
 
 
 def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
-    import importlib.metadata
-
-    cure = "pip install 'ray[serve,tune]>=2.60'"
     check_installed()
-    try:
-        found = importlib.metadata.version("ray")
-    except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"Ray must be installed. Received: no ray. {cure}") from None
-    if tuple(int(part) for part in re.findall("[0-9]+", found)[:2]) < _NEEDED:
-        raise ValueError(
-            f"Ray must be 2.60 or newer: older ones let anybody in. Received: ray {found}. {cure}"
-        )
+    require_ray("`serve_on_ray`")
     if options.workers > 1 or options.tls_cert:
         raise ValueError(
             "`workers` and `tls_cert` are not for Ray. Received: "

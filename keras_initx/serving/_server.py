@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from keras_initx.extras import require
 from keras_initx.serving._configs import find_models, read_batching, read_models
 from keras_initx.serving._grpc import start_grpc
 from keras_initx.serving._http import Application
@@ -60,7 +61,8 @@ def serve(root: str | os.PathLike[str] | None = None, **options: Any) -> int:
         0, once it was stopped by SIGTERM or Ctrl-C: what had been accepted is answered before.
 
     Raises:
-        ValueError: If an option is wrong, a port is taken, or the extra `serve` is not installed.
+        ImportError: If the extra `serve` is not installed.
+        ValueError: If an option is wrong, or a port is taken.
     """
     chosen = choose(root, options)
     check_installed()
@@ -251,16 +253,8 @@ def _configs(options: Options) -> Any:
 
 def check_installed() -> None:
     """Refuses to go on without the extra `serve`."""
-    import importlib.util
-
-    names = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            "`serve` needs the extra of its name. "
-            f"Received: no {', '.join(missing)}. "
-            "pip install grpcio prometheus-client tensorflow-serving-api 'uvicorn[standard]'"
-        )
+    modules = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
+    require(*modules, extra="serve", purpose="`serve`")
 
 
 def import_messages() -> None:
