@@ -114,7 +114,7 @@ class Flow:
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
         note = "what feeds it is not known" if source is _UNKNOWN else ""
-        if site.role in ("recurrent", "scale", "residual_scale"):  # no gain is theirs to have
+        if site.role == "recurrent" or site.is_scale:  # no gain is theirs to have
             source, note = None, ""
         feeds, feeds_layer, feeds_normalized = next_activation(self, index) if last else (None, None, False)
         return Position(
