@@ -138,7 +138,7 @@ def _train(
 def _make_folder(path: str) -> pathlib.Path:
     """Makes the folder of `--plots`, or raises ValueError before a long run."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("`--plots` needs matplotlib: pip install matplotlib")
+        raise ValueError("`--plots` needs matplotlib: pip install 'keras-initx[plots]'")
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def _check_allowed(kinds: list[str] | tuple[()]) -> None:
 def _check_plot(path: str) -> None:
     """Raises ValueError for a picture that cannot be written, before a long run."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("`--plot` needs matplotlib: pip install matplotlib")
+        raise ValueError("`--plot` needs matplotlib: pip install 'keras-initx[plots]'")
     from matplotlib.backend_bases import FigureCanvasBase
 
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())

@@ -85,12 +85,7 @@ def load_splits(name: str, option: str) -> "dict[str, tf.data.Dataset]":
             f"{one_line(error)}"
         ) from error
     except (ImportError, ConnectionError) as error:
-        cure = (
-            " pip install importlib_resources scikit-learn tensorflow-datasets"
-            if isinstance(error, ImportError)
-            else ""
-        )
-        raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}.{cure}") from error
+        raise ValueError(f"`{option}` cannot be loaded. Received: {name!r}: {error}") from error
     if "train" not in splits:
         raise ValueError(f"`{option}` must have a split train. Received: {name!r}, with {sorted(splits)}.")
     return splits

@@ -19,6 +19,7 @@ ALLOWED = {
     "_keras_internals": set(),
     "_types": set(),
     "checks": set(),
+    "extras": set(),
     "fans": set(),
     "gains": set(),
     "gradients": {"data"},

@@ -195,8 +195,8 @@ def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
 
 
 def test_a_missing_matplotlib_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install matplotlib"):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"needs matplotlib\..*pip install 'keras-initx\[plots\]'"):
         plot_signal(report_of([1.0]))
 
 

@@ -107,7 +107,7 @@ def test_import_and_calibrate_under_jax_where_tensorflow_cannot_be_imported():
 
 
 def test_every_pip_line_names_what_the_project_declares():
-    """The package is on no index: a line that asks for it by name fails; an extra of a clone does not."""
+    """The package is on no index: a page names an extra of a clone. What code prints, test_extras.py runs."""
     root = pathlib.Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -118,10 +118,9 @@ def test_every_pip_line_names_what_the_project_declares():
         root / "README.md",
         *root.glob("docs/*.md"),
         *root.glob("*/README.md"),
-        *root.rglob("keras_initx/**/*.py"),
     ]
     lines = re.findall(r"pip install((?: (?:'[^']+'|[\w.-]+))+)", "".join(file.read_text() for file in files))
-    assert len(lines) > 15
+    assert len(lines) > 8
     for word in (word for line in lines for word in shlex.split(line)):
         name, _, extra = word.rstrip("]").partition("[")
         if name == ".":

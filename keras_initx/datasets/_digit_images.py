@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_initx.extras import require
+
 __all__ = ["DigitImages", "read_digits"]
 
 TRAIN_ROWS = 1437
@@ -45,6 +47,7 @@ def read_digits() -> DigitImages:
         Alpaydin and Kaynak, 1998, "Optical Recognition of Handwritten Digits", UCI repository
         (https://doi.org/10.24432/C50P49), the test part, as in `sklearn.datasets.load_digits`.
     """
+    require("sklearn", extra="examples", purpose="`read_digits`")
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()

@@ -1,6 +1,5 @@
 """`load`: a data set of tensorflow-datasets by its name, with errors that come within seconds."""
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tensorflow_datasets
+
+from keras_initx.extras import require
 
 __all__ = ["load"]
 
@@ -65,10 +66,8 @@ def load(
 def _tfds() -> ModuleType:
     """Returns the module `tensorflow_datasets`; raises ImportError if it cannot be imported."""
     # Without TensorFlow, importing it prints a banner, and leaves a half of the module in `sys.modules`.
-    if not importlib.util.find_spec("tensorflow"):
-        raise ImportError(
-            "tensorflow-datasets needs TensorFlow, which is not installed: pip install tensorflow"
-        )
+    modules = ("tensorflow", "tensorflow_datasets", "importlib_resources")
+    require(*modules, extra="examples", purpose="A data set of tfds")
     import tensorflow_datasets
 
     return tensorflow_datasets

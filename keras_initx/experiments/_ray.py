@@ -4,7 +4,6 @@ import contextlib
 import copy
 import math
 import os
-import re
 import secrets
 import sys
 import tempfile
@@ -16,10 +15,9 @@ from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._sequential import Progress
 from keras_initx.experiments._trial import Trial, TrialResult
 from keras_initx.experiments._tune import environment, make_keeper, make_task, quiet_tune, share
+from keras_initx.extras import require_ray
 
 __all__ = ["Ray"]
-
-_NEEDED = (2, 60)
 
 
 class Ray:
@@ -39,7 +37,8 @@ class Ray:
         progress: Whether to show on stderr how far it is, and how long it will take.
 
     Raises:
-        ValueError: If an argument is wrong, or the extra `ray` is missing or too old.
+        ImportError: If the extra `ray` is missing or too old.
+        ValueError: If an argument is wrong.
 
     Reference:
         Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
@@ -55,7 +54,7 @@ class Ray:
         retries: int = 2,
         progress: bool = True,
     ) -> None:
-        _check_installed()
+        require_ray("`Ray`", "fsspec", "pandas", "pyarrow", "requests")
         self.cpus, self.gpus = _amount("cpus", cpus), _amount("gpus", gpus)
         self.address = address or os.environ.get("RAY_ADDRESS")
         if self.address and self.address.startswith("ray://"):
@@ -133,26 +132,6 @@ class Ray:
             return {"scheduler": scheduler}
         mode = "min" if problem.minimize else "max"
         return {"scheduler": scheduler, "metric": f"val_{problem.metric}", "mode": mode}
-
-
-def _check_installed() -> None:
-    import importlib.metadata
-    import importlib.util
-
-    cure = "pip install 'ray[serve,tune]>=2.60'"
-    try:
-        found = importlib.metadata.version("ray")
-    except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"Ray must be installed. Received: no ray. {cure}") from None
-    if tuple(int(part) for part in re.findall("[0-9]+", found)[:2]) < _NEEDED:
-        raise ValueError(
-            f"Ray must be 2.60 or newer: older ones let anybody in. Received: ray {found}. {cure}"
-        )
-    missing = [
-        name for name in ("fsspec", "pandas", "pyarrow", "requests") if not importlib.util.find_spec(name)
-    ]
-    if missing:
-        raise ValueError(f"Ray Tune must be installed with what it needs. Received: no {missing[0]}. {cure}")
 
 
 def _amount(name: str, value: Any) -> float:

@@ -14,6 +14,7 @@ from keras import tree
 from _initx_saved_model import WARMUP
 from keras_initx._types import Data, Model
 from keras_initx.data import take_pair
+from keras_initx.extras import require
 from keras_initx.saved_model._endpoints import CLASSIFY, Endpoint, predict
 from keras_initx.saved_model._rows import fixed_batch
 
@@ -35,8 +36,8 @@ def take_rows(model: Model, warmup: Data, labelled: bool, signature: list[Any]) 
         signature: The specs of the model's inputs, from `input_signature`.
 
     Raises:
-        ValueError: If the rows do not fit the model, if there are too many, or if the extra `serve` is not
-            installed.
+        ImportError: If the extra `serve` is not installed.
+        ValueError: If the rows do not fit the model, or if there are too many.
     """
     import_log()
     size = fixed_batch(model)
@@ -79,13 +80,10 @@ def _by_input(model: Model, warmup: Data, signature: list[Any]) -> Data:
 
 
 def import_log() -> "ModuleType":
-    """Returns the module with the message of the records; raises ValueError if it is not installed."""
-    try:
-        from tensorflow_serving.apis import prediction_log_pb2
-    except ImportError as error:
-        raise ValueError(
-            "`warmup` needs tensorflow-serving-api: pip install tensorflow-serving-api"
-        ) from error
+    """Returns the module with the message of the records; raises ImportError if it is not installed."""
+    require("tensorflow_serving", extra="serve", purpose="`warmup`")
+    from tensorflow_serving.apis import prediction_log_pb2
+
     return prediction_log_pb2
 
 

@@ -97,7 +97,7 @@ def _from_objects(
             )
     found = {}
     for name, spec in specs.items():
-        values = [row[name] for row in instances]
+        values = [row[name] for row in instances]  # type: ignore[index, call-overload]  # all are objects
         tensor = _fast(values, spec.type, bools)
         found[name] = _stack(values, spec, f" key: {name}") if tensor is None else tensor
     return found

@@ -15,12 +15,12 @@ sends most of these to another replica. That is safe because a prediction change
 """
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from keras_initx.extras import require_ray
 from keras_initx.serving._configs import find_models
 from keras_initx.serving._options import Options
 from keras_initx.serving._ray_cluster import APP, connected, own_cluster
@@ -28,8 +28,6 @@ from keras_initx.serving._ray_replica import Replica, add_services
 from keras_initx.serving._server import check_installed
 
 __all__ = ["deploy", "serve_on_ray"]
-
-_NEEDED = (2, 60)
 
 
 def serve_on_ray(
@@ -98,7 +96,8 @@ def serve_on_ray(
         0, after SIGTERM or Ctrl-C. All requests that had been accepted are answered before.
 
     Raises:
-        ValueError: If an option is wrong, or if the extra `ray` is missing or too old.
+        ImportError: If the extra `ray` is missing or too old.
+        ValueError: If an option is wrong.
     """
     options = Options(
         root=_absolute(root),
@@ -142,18 +141,8 @@ def _absolute(path: str | os.PathLike[str] | None) -> str | None:
 
 
 def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
-    import importlib.metadata
-
-    cure = "pip install 'ray[serve,tune]>=2.60'"
     check_installed()
-    try:
-        found = importlib.metadata.version("ray")
-    except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"Ray must be installed. Received: no ray. {cure}") from None
-    if tuple(int(part) for part in re.findall("[0-9]+", found)[:2]) < _NEEDED:
-        raise ValueError(
-            f"Ray must be 2.60 or newer: older ones let anybody in. Received: ray {found}. {cure}"
-        )
+    require_ray("`serve_on_ray`")
     if options.workers > 1 or options.tls_cert:
         raise ValueError(
             "`workers` and `tls_cert` are not for Ray. Received: "

@@ -18,7 +18,6 @@ from keras_initx.walk import Graph, KernelSite, Node, trace
 __all__ = ["AutoInit"]
 
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
-_LEFT_ALONE = ("scale", "residual_scale")
 _LINEAR = {
     *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
     *("SeparableConv1D", "SeparableConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
@@ -115,7 +114,7 @@ class _Propagation:
 
     def __init__(self, settings: AutoInit, graph: Graph, sites: Sequence[KernelSite]) -> None:
         self.settings, self.graph = settings, graph
-        self.sites = {id(site.kernel): site for site in sites if site.role not in _LEFT_ALONE}
+        self.sites = {id(site.kernel): site for site in sites if not site.is_scale}
         self.signals: list[Moments | _Unknown] = []
         self.draws: dict[KernelSite, Draw] = {}
         self.activations: dict[Any, Moments | _Unknown] = {}

@@ -15,7 +15,6 @@ __all__ = ["ByRole"]
 
 _MODES = {"glorot": "fan_avg", "he": "fan_in", "lecun": "fan_in"}
 _LAWS = (*sorted(_MODES), "orthogonal")
-_LEFT_ALONE = ("scale", "residual_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ class ByRole:
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         gains: dict[Any, tuple[float, str]] = {}
-        return {site: self._draw(site, gains) for site in sites if site.role not in _LEFT_ALONE}
+        return {site: self._draw(site, gains) for site in sites if not site.is_scale}
 
     def _draw(self, site: KernelSite, gains: dict[Any, tuple[float, str]]) -> Draw:
         if site.role == "recurrent":

@@ -91,7 +91,7 @@ def initialize(
         plan = _plan(
             scheme,
             model,
-            [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))],
+            [s for s in sites if not s.skip and (s.fans or s.is_scale)],
         )
         reset = False
         with transaction() if transactional else _without_undo() as update:

@@ -13,7 +13,7 @@ from keras_initx.initializers import RandomScaled
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._select import find_branches
-from keras_initx.strategies._stack import PLAIN, find_stack
+from keras_initx.strategies._stack import find_stack
 from keras_initx.walk import KernelSite
 
 __all__ = ["DeepNorm", "GPT2Residual", "TFixup"]
@@ -67,7 +67,7 @@ class GPT2Residual:
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         branches = find_branches("GPT2Residual", sites, self.branches)
-        sites = [site for site in sites if site.fans and site.role not in PLAIN]
+        sites = [site for site in sites if site.fans and not site.is_scale]
         positions = [site for site in sites if site.role == "embedding" and "position" in site.path.lower()]
         if self.position_stddev is not None and not positions:
             raise ValueError(

@@ -17,7 +17,6 @@ from keras_initx.walk import KernelSite, iter_kernels, matches
 __all__ = ["MuP", "ZeroHead"]
 
 _OPTIMIZERS = ("adam", "sgd")
-_SCALES = ("scale", "residual_scale")
 _FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
 
 
@@ -126,7 +125,7 @@ class MuP:
                 f"base={self.base!r}. Pass MuP(base=build(width=64)) for a model of build(width=1024)."
             )
         own, others = (
-            [s for s in found if not s.skip and (s.fans or s.role in _SCALES)]
+            [s for s in found if not s.skip and (s.fans or s.is_scale)]
             for found in (sites, list(iter_kernels(self.base)))
         )
         for site, base in zip(own, others, strict=False):

@@ -390,7 +390,7 @@ def test_a_data_frame_has_a_row_for_each_trial(comparison):
 
 def test_without_pandas_the_error_names_the_extra(comparison, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"needs pandas: pip install pandas"):
+    with pytest.raises(ImportError, match=r"needs pandas\..*pip install 'keras-initx\[dataframe\]'"):
         comparison.to_dataframe()
 
 

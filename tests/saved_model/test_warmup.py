@@ -189,6 +189,6 @@ def test_without_the_extra_the_cure_is_told(tmp_path, monkeypatch):
     model, rows = exported_models.dense()
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
-    with pytest.raises(ValueError, match="`warmup` needs tensorflow-serving-api: pip install"):
+    with pytest.raises(ImportError, match=r"`warmup` needs tensorflow_serving\..*keras-initx\[serve\]"):
         initx.export(model, tmp_path / "new", warmup=rows["features"])
     initx.export(model, tmp_path / "plain")

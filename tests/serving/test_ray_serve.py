@@ -140,15 +140,15 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("found", ["2.59.3", "2.9.0", "1.13.0"])
 def test_a_ray_without_its_security_measures_is_refused_with_the_cure(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
-    with pytest.raises(
-        ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*'ray\[serve,tune\]>=2.60'"
-    ):
+    monkeypatch.setattr("keras_initx.extras.is_installed", lambda _: True)
+    with pytest.raises(ImportError, match=rf"2\.60 or newer.*Received: ray {found}.*'keras-initx\[ray\]'"):
         serve_on_ray(models)
 
 
 @pytest.mark.parametrize("found", ["2.60.0", "2.61rc1", "3.0.0.dev0"])
 def test_newer_rays_are_taken(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
+    monkeypatch.setattr("keras_initx.extras.is_installed", lambda _: True)
     _ray._check(Options(root=str(models)), 1, None)
 
 
@@ -164,6 +164,7 @@ def test_newer_rays_are_taken(monkeypatch, models, found):
 )
 def test_what_cannot_be_is_refused_before_anything_starts(monkeypatch, models, given, told):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
+    monkeypatch.setattr("keras_initx.extras.is_installed", lambda _: True)
     with pytest.raises(ValueError, match=told):
         serve_on_ray(**{"root": models} | given)
 
