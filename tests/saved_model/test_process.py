@@ -10,6 +10,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model import _export, _foreign, _process
+from support import forked
 from support.row_wise_models import Function, of
 
 pytestmark = pytest.mark.tensorflow
@@ -141,12 +142,7 @@ import _worker
 _worker._Worker.answer = lambda self, job: exec({code!r}) or {{"keras": str(sys.modules["keras"])}}
 _worker.main()
 """
-    import subprocess
-    import sys
-
-    found = subprocess.run(
-        [sys.executable, "-c", script], input='{"folder": ""}\n', text=True, capture_output=True, check=True
-    )
+    found = forked.run(["-c", script], input='{"folder": ""}\n', preload="tensorflow", check=True)
     assert found.stdout == '{"keras": "None"}\n'
     assert "'keras'" not in found.stderr
     assert "'keras_initx'" not in found.stderr

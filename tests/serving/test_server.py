@@ -10,13 +10,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
 import pytest
 import requests
 
+from support import forked
 from support.served_graphs import half_plus_two
 from support.served_process import Server, free_ports, predict_request, prediction_stub, stubs, wait_until
 
@@ -186,12 +186,11 @@ def test_two_sockets_listen_and_both_on_the_loopback(server):
 
 
 def test_a_port_that_is_taken_is_said_at_once(server, root):
-    command = [sys.executable, "-m", "keras_initx", "serve", str(root), "--rest-port", str(server.rest)]
-    found = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "keras_initx", "serve", str(root), "--rest-port"]
+    found = forked.run([*command, str(server.rest)])
     assert found.returncode == 2
     assert f"rest_port={server.rest}: Address already in use" in found.stderr
-    taken = ["--rest-port", str(free_ports()[0]), "--grpc-port", str(server.grpc)]
-    found = subprocess.run([*command[:5], *taken], capture_output=True, text=True)
+    found = forked.run([*command, str(free_ports()[0]), "--grpc-port", str(server.grpc)])
     assert found.returncode == 2
     assert "`--grpc-port` must be free" in found.stderr
 
