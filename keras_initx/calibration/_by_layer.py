@@ -25,7 +25,7 @@ from keras_initx.calibration._report import CalibrationRow
 from keras_initx.calibration._rows import row_of
 from keras_initx.walk import KernelSite
 
-__all__ = ["TiedError", "act"]
+__all__ = ["TiedError", "act_by_layer"]
 
 
 class TiedError(Exception):
@@ -41,7 +41,7 @@ class TiedError(Exception):
         self.notes, self.passes = notes, passes
 
 
-def act(job: Job, plan: Plan, update: Update) -> tuple[list[CalibrationRow], dict[str, Any]]:
+def act_by_layer(job: Job, plan: Plan, update: Update) -> tuple[list[CalibrationRow], dict[str, Any]]:
     """Scales the kernels of a plan and its cells; returns the rows and the totals of the report.
 
     Raises:

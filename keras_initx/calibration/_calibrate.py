@@ -7,10 +7,10 @@ from typing import Any
 import keras
 
 from keras_initx._types import Arrays, Batch, Data, Initializer, Loss, Model, Patterns
-from keras_initx.calibration import _by_layer, _over_model
 from keras_initx.calibration._aim import Aim
-from keras_initx.calibration._by_layer import TiedError
+from keras_initx.calibration._by_layer import TiedError, act_by_layer
 from keras_initx.calibration._choice import Choice, choose, choose_by
+from keras_initx.calibration._over_model import act_over_model
 from keras_initx.calibration._plan import Job, make_plan, model_law
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import CalibrationReport, CalibrationRow, warn_of
@@ -180,7 +180,7 @@ def _act(job: Job, aims: dict[KernelSite, Aim]) -> tuple[tuple[CalibrationRow, .
     wasted = 0
     tied: dict[KernelSite, str] = {}
     while True:
-        act = _by_layer.act if plan.model_law is None else _over_model.act
+        act = act_by_layer if plan.model_law is None else act_over_model
         try:
             with transaction() as update, together(job.model):
                 found, totals = act(job, plan, update)

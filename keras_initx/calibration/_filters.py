@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_initx._keras_internals import causal_padding
 from keras_initx._types import Tensor
 from keras_initx.initializers import DataFilters
 from keras_initx.walk import KernelSite
@@ -23,7 +24,7 @@ def filters_for(site: KernelSite, law: DataFilters, inputs: Tensor) -> Tensor:
         identity = ops.reshape(ops.eye(fan_in, dtype="float32"), (*shape[:-1], fan_in))
         padding = layer.padding
         if padding == "causal":
-            inputs, padding = ops.pad(inputs, layer._compute_causal_padding()), "valid"
+            inputs, padding = ops.pad(inputs, causal_padding(layer)), "valid"
         inputs = ops.conv(
             inputs, identity, list(layer.strides), padding, layer.data_format, layer.dilation_rate
         )

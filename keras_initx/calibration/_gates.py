@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Layer, Model, Tensor
 from keras_initx.calibration._aim import Aim
 from keras_initx.calibration._draw import Update, drawn, with_stream
@@ -87,7 +88,7 @@ def find_cells(
         notes: Why kernels are to be left alone.
     """
     found = []
-    owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
+    owners = {id(layer): layer for layer in flatten_layers(model) if hasattr(layer, "cell")}
     for owner in owners.values():
         if obstacle(owner):
             continue

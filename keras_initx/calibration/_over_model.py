@@ -15,10 +15,10 @@ from keras_initx.calibration._search import Found, make_task, search
 from keras_initx.data import knows_inputs, refusal
 from keras_initx.walk import KernelSite
 
-__all__ = ["act"]
+__all__ = ["act_over_model"]
 
 
-def act(job: Job, plan: Plan, update: Update) -> tuple[list[CalibrationRow], dict[str, Any]]:
+def act_over_model(job: Job, plan: Plan, update: Update) -> tuple[list[CalibrationRow], dict[str, Any]]:
     """Searches for the scales and writes them; returns the rows and the totals of the report."""
     sites = [site for site, note in plan.notes.items() if not note]
     law = plan.model_law

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import keras_initx.probe as probe
+from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Batch, Model, Variable
 from keras_initx.calibration._report import CalibrationRow
 from keras_initx.state import constraint_note, constraint_of
@@ -58,7 +59,7 @@ def find_rewritten(model: Model, batch: Batch, sites: Iterable[KernelSite], redr
     variables = {site: [v for v in (site.kernel, site.bias) if v is not None] for site in sites}
     constrained, at_once = _constrained(variables, redraw)
     every = [variable for group in variables.values() for variable in group]
-    called = any(is_of_users(layer) for layer in model._flatten_layers())
+    called = any(is_of_users(layer) for layer in flatten_layers(model))
     moves = probe.rewritten_by_training(model, batch, every) if called else {}
     found = [site for site, group in variables.items() if any(id(v) in moves for v in group)]
     moving = tuple(s for s in found if any(moves.get(id(v), 0.0) > _MOVES for v in variables[s]))

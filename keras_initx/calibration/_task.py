@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
-from keras_initx import initializers
 from keras_initx._types import Arrays, Batch, Model, Tensor, Variable
 from keras_initx.gradients import Objective, compile_function, to_numpy
+from keras_initx.initializers import Task as SearchTask
 from keras_initx.walk import KernelSite
 
 __all__ = ["Task"]
@@ -86,7 +86,7 @@ class Task:
         with keras.StatelessScope(state, collect_losses=True):
             return self.objective(batch, targets, self.model(batch, training=self.training))
 
-    def compile(self, function: Callable[[initializers.Task, Tensor], Any]) -> Callable[[np.ndarray], Any]:
+    def compile(self, function: Callable[[SearchTask, Tensor], Any]) -> Callable[[np.ndarray], Any]:
         """Compiles a function of this task and of the scales, a tensor of shape (weights,).
 
         Returns:
