@@ -1,6 +1,5 @@
 """Filter laws: kernels whose units are directions of the inputs that they will multiply."""
 
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -235,6 +234,6 @@ def _generator(
 ) -> np.random.Generator:
     """Returns NumPy's generator for an initializer's seed, so that all backends draw the same."""
     drawn = call_seed(seed, shape, label)
-    if not isinstance(drawn, numbers.Integral):
+    if not isinstance(drawn, int):
         drawn = np.asarray(ops.convert_to_numpy(drawn.next())).astype("uint32")
     return np.random.default_rng(drawn)

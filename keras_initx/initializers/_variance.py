@@ -6,9 +6,9 @@ from typing import Any, Unpack
 
 import keras
 
-from keras_initx._types import Tensor
+from keras_initx._types import Activation, Tensor
 from keras_initx.fans import Fans
-from keras_initx.gains import Activation, compute_gain
+from keras_initx.gains import compute_gain
 from keras_initx.initializers._base import (
     PACKAGE,
     AxisAware,
@@ -76,7 +76,7 @@ class RandomScaled(AxisAware):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = None,
+        activation: Activation | None = None,
         mode: str = "fan_in",
         distribution: str = "normal",
         **kernel: Unpack[KernelOptions],
@@ -176,7 +176,7 @@ class GlorotScaled(RandomScaled):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = None,
+        activation: Activation | None = None,
         mode: str = "fan_avg",
         distribution: str = "uniform",
         **kernel: Unpack[KernelOptions],
@@ -226,7 +226,7 @@ class HeScaled(RandomScaled):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = "relu",
+        activation: Activation | None = "relu",
         mode: str = "fan_in",
         distribution: str = "normal",
         **kernel: Unpack[KernelOptions],
@@ -273,7 +273,7 @@ class LecunScaled(RandomScaled):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = None,
+        activation: Activation | None = None,
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         **kernel: Unpack[KernelOptions],
