@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_initx._types import Arrays, Batch, Loss, Model, Tensor
+from keras_initx.checks import first_line
 from keras_initx.data import split_weights
 
 __all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "unscoped", "value_and_gradients"]
@@ -212,10 +212,10 @@ def choose_loss(
             more = [] if judge is model else model.losses
             return value + sum(ops.sum(ops.cast(own, keras.config.floatx())) for own in more)
         except Exception as error:  # each backend has a class of its own for what does not fit
-            reason = next(iter(re.sub("{{.*?}} *", "", str(error)).strip().splitlines()), "").rstrip(".")
+            reason = first_line(error, kind=True).rstrip(".")
             raise ValueError(
                 f"`targets` must be what the loss can compare with the outputs. Received: {_shapes(labels)}, "
-                f"outputs {_shapes(outputs)}, loss {given!r}; it raised {type(error).__name__}: {reason}. "
+                f"outputs {_shapes(outputs)}, loss {given!r}; it raised {reason}. "
                 "Pass the `targets` and the `loss` that `fit` and `compile` take."
             ) from error
 

@@ -14,6 +14,7 @@ from keras_initx.calibration import calibrate
 from keras_initx.cli import main
 from keras_initx.diagnostics import diagnose
 from keras_initx.strategies import initialize
+from support import forked
 
 
 def run(capsys, *arguments):
@@ -152,8 +153,7 @@ def test_what_the_parser_does_not_know_exits_with_2(capsys, arguments):
 
 @pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 def test_stdout_of_the_module_is_the_table_alone(capsys):
-    command = [sys.executable, "-m", "keras_initx", "list"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = forked.run(["-m", "keras_initx", "list"], check=True)
     assert result.stdout == run(capsys, "list")[1]
 
 
@@ -582,8 +582,7 @@ def test_import_brings_the_classes_of_a_file_and_its_lack_is_told_with_the_cure(
     np.savez(tmp_path / "d.npz", x=np.ones((10, 4)), y=np.ones((10, 3)))
     found = []
     for text in (make, code):
-        command = [sys.executable, "-c", text]
-        found.append(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True))
+        found.append(forked.run(["-c", text], cwd=tmp_path, check=True))
     lines = found[1].stdout.splitlines()
     assert lines[:6] == ["2"] * 6
     assert lines[-1] == "0"

@@ -128,7 +128,7 @@ def test_none_needs_known_inputs_of_numbers(model):
 
 @pytest.mark.parametrize("samples", [0, -1, 2.0, True, "8"])
 def test_samples_must_be_a_positive_int(samples):
-    with pytest.raises(ValueError, match="`samples` must be a positive int. Received: samples="):
+    with pytest.raises(ValueError, match="`samples` must be an int of at least 1. Received: samples="):
         take_batch(ONE, rows(4), samples)
 
 

@@ -395,6 +395,6 @@ def test_no_gain_exists_without_a_signal_or_a_slope():
 @pytest.mark.parametrize("stddev", [0, -1.0, math.inf, math.nan, "1", True, None])
 def test_a_stddev_that_is_none_is_refused(stddev):
     with pytest.raises(
-        ValueError, match=f"`stddev` must be a positive finite number. Received: stddev={stddev!r}"
+        ValueError, match=f"`stddev` must be a positive, finite number. Received: stddev={stddev!r}"
     ):
         second_moments("relu", stddev)

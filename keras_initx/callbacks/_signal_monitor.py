@@ -1,6 +1,5 @@
 """Writes the report of `diagnose` to TensorBoard during training, and checks limits on it."""
 
-import importlib.util
 import inspect
 import os
 import posixpath
@@ -11,7 +10,9 @@ from typing import Any
 from keras_initx._types import Arrays, Data, Loss
 from keras_initx.callbacks._processes import largest
 from keras_initx.callbacks._stepped import Stepped
+from keras_initx.checks import check_choice
 from keras_initx.diagnostics import SignalError, SignalReport, diagnose
+from keras_initx.extras import is_installed, require
 from keras_initx.summaries import EventWriter
 
 __all__ = ["SignalMonitor"]
@@ -99,17 +100,12 @@ class SignalMonitor(Stepped):
     ) -> None:
         super().__init__(log_dir, every)
         self.log_dir = posixpath.join(self.log_dir, "signal")
-        if on_break not in _BROKEN:
-            raise ValueError(f"`on_break` must be one of {list(_BROKEN)}. Received: on_break={on_break!r}.")
-        drawable = importlib.util.find_spec("matplotlib") is not None
-        if images and not drawable:
-            raise ValueError(
-                "`images` must be False or None where matplotlib is not installed. Received: images=True. "
-                "Install it: pip install matplotlib"
-            )
+        check_choice("on_break", on_break, _BROKEN)
+        if images:
+            require("matplotlib", extra="plots", purpose="`images=True`")
         _check_limits(limits)
         self._limits, self._on_break = limits, on_break
-        self._images = drawable if images is None else images
+        self._images = is_installed("matplotlib") if images is None else images
         self._arguments: dict[str, Any] = {
             "data": data,
             "targets": targets,

@@ -1,6 +1,5 @@
 """The base of the callbacks that write TensorBoard files: when a state is written, and under which step."""
 
-import numbers
 import os
 from typing import Any
 
@@ -9,9 +8,10 @@ from keras import ops
 
 from keras_initx._types import Model
 from keras_initx.callbacks._processes import Silent, is_first, of_first
+from keras_initx.checks import is_whole
 from keras_initx.summaries import EventWriter, check_log_dir, last_step
 
-__all__ = ["Stepped", "check_positive"]
+__all__ = ["Stepped"]
 
 
 class Stepped(keras.callbacks.Callback):
@@ -35,7 +35,9 @@ class Stepped(keras.callbacks.Callback):
     def __init__(self, log_dir: str | os.PathLike[str], every: str | int) -> None:
         super().__init__()
         self.log_dir = check_log_dir(log_dir)
-        self._every = every if isinstance(every, str) and every == "epoch" else check_positive("every", every)
+        if every != "epoch" and (not is_whole(every) or every < 1):
+            raise ValueError(f'`every` must be a positive int or "epoch". Received: every={every!r}.')
+        self._every = every if isinstance(every, str) else int(every)
         # Keras reads this: by epochs no result of a batch is needed, so that Keras need not wait for one.
         self.async_safe = self._every == "epoch"
         self._writer: Any = None
@@ -119,11 +121,3 @@ def _count_batches(model: Model) -> int:
     # Not `iterations`: with accumulated gradients it counts steps, and misses the batches since the last one.
     count = next(variable for variable in optimizer.variables if variable.name == "iteration")
     return int(ops.convert_to_numpy(count))
-
-
-def check_positive(name: str, value: object) -> int:
-    """Returns an argument as an int of at least 1, or raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        allowed = ' or "epoch"' if name == "every" else ""
-        raise ValueError(f"`{name}` must be a positive int{allowed}. Received: {name}={value!r}.")
-    return int(value)

@@ -10,7 +10,8 @@ from keras import ops
 from keras_initx._types import Arrays, Data, Tensor
 from keras_initx.callbacks._depth import number_layers
 from keras_initx.callbacks._measurement import Measurement
-from keras_initx.callbacks._stepped import Stepped, check_positive
+from keras_initx.callbacks._stepped import Stepped
+from keras_initx.checks import check_count
 from keras_initx.gradients import to_numpy
 from keras_initx.summaries import EventWriter
 
@@ -91,7 +92,7 @@ class WeightHistograms(Stepped):
             "update_ratio": update_ratio,
         }
         _check_kinds(self._kinds, data)
-        self._bins = check_positive("bins", bins)
+        self._bins = check_count("bins", bins)
         self._data, self._targets = data, targets
         self._measurement: Measurement | None = None
         self._before: dict[str, np.ndarray] = {}

@@ -1,7 +1,6 @@
 """What a model takes, and the errors for what it does not take."""
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ from keras import tree
 
 from keras_initx._keras_internals import flatten_layers, input_structure
 from keras_initx._types import Arrays, Model
+from keras_initx.checks import first_line
 
 # KerasTensors in the structure that a model takes its inputs in.
 Specs: TypeAlias = keras.KerasTensor | Mapping[str, Any] | Sequence[Any]
@@ -24,7 +24,6 @@ __all__ = [
     "expected_inputs",
     "knows_inputs",
     "misfit",
-    "reason_of",
     "refusal",
 ]
 
@@ -131,14 +130,8 @@ def refusal(model: Model, batch: Arrays, error: Exception) -> ValueError:
     """
     return ValueError(
         f"`data` must be what `{model.name}` can be called on. Received: {describe(batch)}; it raised "
-        f"{type(error).__name__}: {reason_of(error)} Pass what `model.predict` takes."
+        f"{first_line(error, kind=True)} Pass what `model.predict` takes."
     )
-
-
-def reason_of(error: BaseException) -> str:
-    """Returns the line of an error that says why, without what Keras puts before it and the bold type."""
-    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
-    return next((line for line in lines if line.strip() and not line.startswith("Exception encountered")), "")
 
 
 def describe(data: object) -> str:

@@ -1,6 +1,5 @@
 """From whatever holds a user's data to one checked batch that a model can be called on."""
 
-import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from keras import tree
 
 from keras_initx._types import Arrays, Data, Model, Tensor
+from keras_initx.checks import check_count
 from keras_initx.data._draw import draw
 from keras_initx.data._inputs import (
     Specs,
@@ -56,8 +56,7 @@ def take_pair(
         ValueError: If the data is empty, not finite, or does not fit the model's inputs; if `samples` is not
             the size of a batch that the model was built with; if the targets are not finite, or too few.
     """
-    if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
-        raise ValueError(f"`samples` must be a positive int. Received: samples={samples!r}.")
+    check_count("samples", samples)
     if data is None:
         batch, brought = draw(model, samples, seed, drawn), None
     else:

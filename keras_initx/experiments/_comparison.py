@@ -12,6 +12,7 @@ from keras_initx.experiments._format import as_latex, as_markdown, as_text
 from keras_initx.experiments._frame import records_of
 from keras_initx.experiments._statistics import Bounds
 from keras_initx.experiments._trial import TrialResult
+from keras_initx.extras import require
 
 if TYPE_CHECKING:
     import pandas
@@ -190,11 +191,9 @@ class Comparison:
             ValueError: If there is no such table.
         """
         records = records_of(self, table)
-        try:
-            import pandas
-        except ImportError as error:
-            cure = "pip install pandas"
-            raise ImportError(f"`to_dataframe` needs pandas: {cure}") from error
+        require("pandas", extra="dataframe", purpose="`to_dataframe`")
+        import pandas
+
         return pandas.DataFrame(records)
 
     def to_tensorboard(self, log_dir: str | os.PathLike[str]) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keras_initx.checks import check_choice
 from keras_initx.experiments._statistics import Bounds, Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -36,10 +37,8 @@ class Curve:
 def curves_of(comparison: "Comparison", name: str | None) -> dict[str, Curve]:
     """Returns the curve of each row by label, in the order of the rows."""
     default = f"val_{comparison.metric}"
-    allowed = sorted({default, *(log for result in comparison.results for log in result.curves)})
-    name = default if name is None else name
-    if name not in allowed:
-        raise ValueError(f"`name` must be one of {allowed}. Received: name={name!r}.")
+    allowed = {default, *(log for result in comparison.results for log in result.curves)}
+    name = check_choice("name", default if name is None else name, allowed)
     bounds = comparison.bounds.get(name.removeprefix("val_"), (None, None))
     curves = {}
     for row in comparison.rows:

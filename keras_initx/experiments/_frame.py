@@ -3,6 +3,8 @@
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from keras_initx.checks import check_choice
+
 if TYPE_CHECKING:
     from keras_initx.experiments._comparison import Comparison
     from keras_initx.experiments._trial import TrialResult
@@ -14,8 +16,7 @@ TABLES = ("epochs", "initializers", "trials")
 
 def records_of(comparison: "Comparison", table: str) -> list[dict[str, Any]]:
     """Returns the rows of one of the tables."""
-    if table not in TABLES:
-        raise ValueError(f"`table` must be one of {sorted(TABLES)}. Received: table={table!r}.")
+    check_choice("table", table, TABLES)
     if table == "trials":
         return [_trial(result) for result in comparison.results]
     if table == "epochs":

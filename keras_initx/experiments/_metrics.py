@@ -7,6 +7,7 @@ import keras
 from keras import tree
 
 from keras_initx._keras_internals import compiled_loss, loss_weights, metric_direction, wrapped_function
+from keras_initx.checks import check_choice
 
 __all__ = ["UNKNOWN", "Fact", "check_mode", "fact_of", "is_less_better", "logged_by"]
 
@@ -73,8 +74,7 @@ def check_mode(metric: Any, mode: Any) -> None:
     """Refuses what is no name of a metric, and no direction."""
     if not isinstance(metric, str) or not metric:
         raise ValueError(f"`metric` must be the name of a metric. Received: metric={metric!r}.")
-    if mode not in ("auto", "max", "min"):
-        raise ValueError(f"`mode` must be one of ['auto', 'max', 'min']. Received: mode={mode!r}.")
+    check_choice("mode", mode, ("auto", "max", "min"))
 
 
 def is_less_better(metric: str, mode: str, facts: Mapping[str, Fact]) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from keras_initx.calibration import CalibrationReport, calibrate_drawn
-from keras_initx.data import reason_of, take_pair
+from keras_initx.checks import first_line
+from keras_initx.data import take_pair
 from keras_initx.diagnostics import diagnose
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import Problem, build_model, rows_to_try
@@ -92,7 +93,7 @@ def _diagnose(model: Any, sample: Any, targets: Any) -> tuple[dict[str, Any] | N
     try:
         report = diagnose(model, sample, targets, seed=0, try_cures=False)
     except Exception as error:
-        return None, [f"not diagnosed: {type(error).__name__}: {reason_of(error)}"]
+        return None, [f"not diagnosed: {first_line(error, kind=True)}"]
     signal = {
         "forward_gain": report.forward_gain,
         "backward_gain": report.backward_gain,

@@ -1,9 +1,10 @@
 """The layouts of kernels: names for kernels of equal shape that mean different things."""
 
 import dataclasses
-import numbers
 from collections.abc import Mapping
 from typing import Any, TypeAlias
+
+from keras_initx.checks import is_whole
 
 # The options that each kind of layout takes.
 _OPTIONS: dict[str, tuple[str, ...]] = {
@@ -64,9 +65,9 @@ class Layout:
             )
         strides = self.strides if isinstance(self.strides, tuple) else (self.strides,)
         gates = () if self.gates is None else (self.gates,)
-        if not all(_is_int(n) and n > 0 for n in (self.groups, *gates, *strides)):
+        if not all(is_whole(n) and n > 0 for n in (self.groups, *gates, *strides)):
             raise ValueError(f"`groups`, `strides` and `gates` must be positive ints. Received: {self!r}.")
-        if not isinstance(self.batch_axes, tuple) or not all(map(_is_int, self.batch_axes)):
+        if not isinstance(self.batch_axes, tuple) or not all(map(is_whole, self.batch_axes)):
             raise ValueError(f"`batch_axes` must be a tuple of ints. Received: {self!r}.")
         wrong = sorted(self.to_dict().keys() - {"kind", *_OPTIONS[self.kind]})
         if wrong:
@@ -114,7 +115,3 @@ class Layout:
 
 # The values that `Layout.of` accepts: a kind, a dict from `to_dict`, or a layout.
 LayoutLike: TypeAlias = str | Mapping[str, Any] | Layout
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -2,13 +2,13 @@
 
 import functools
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from keras_initx._types import Activation, Tensor
+from keras_initx.checks import check_positive
 from keras_initx.gains._activation import GATES, keras_name, refusal, resolve
 from keras_initx.gains._evaluate import REACH, check_element_wise, concrete, evaluate
 from keras_initx.gains._quadrature import DOUBLE, SINGLE, integrate
@@ -111,10 +111,7 @@ def second_moments(
         of the weights. Clenshaw and Curtis, 1960, for the panels; Shazeer, 2020,
         https://arxiv.org/abs/2002.05202, for the names of the gates.
     """
-    real = isinstance(stddev, numbers.Real) and not isinstance(stddev, bool)
-    if not (real and 0 < stddev < math.inf):
-        raise ValueError(f"`stddev` must be a positive finite number. Received: stddev={stddev!r}.")
-    stddev = float(stddev)
+    stddev = check_positive("stddev", stddev)
     if isinstance(activation, str) and activation in GATES:
         return _gated_moments(activation, stddev)
     function = resolve(activation)

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import inspect
-import math
 import numbers
 import random
 import typing
@@ -14,7 +13,19 @@ import keras
 from keras import ops
 
 from keras_initx._types import Tensor
+from keras_initx.checks import check_positive
 from keras_initx.fans import KernelAxes, Layout, LayoutLike, split_kernel
+
+__all__ = [
+    "PACKAGE",
+    "AxisAware",
+    "Seeded",
+    "Shown",
+    "call_seed",
+    "default_config",
+    "draw",
+    "spread",
+]
 
 PACKAGE = "initx"
 _HALF_PRECISION = ("bfloat16", "float16")
@@ -204,34 +215,6 @@ def call_seed(seed: Seed, shape: Sequence[int], label: str = "") -> int | keras.
         digest = hashlib.sha256(f"{seed}/{tuple(shape)}/{label}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
     return seed
-
-
-def check_positive(name: str, value: object) -> float:
-    """Returns `value` as a float, or raises if it is not a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"`{name}` must be a positive, finite number. Received: {name}={value!r}.")
-    return float(value)
-
-
-def check_finite(name: str, value: object) -> float:
-    """Returns `value` as a float, or raises if it is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
-    return float(value)
-
-
-def check_count(name: str, value: object) -> int:
-    """Returns `value` as an int, or raises if it is not a whole number of at least 1."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}.")
-    return int(value)
-
-
-def check_choice(name: str, value: object, allowed: Sequence[str]) -> str:
-    """Returns `value`, or raises if it is not one of the `allowed` strings."""
-    if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {sorted(allowed)}. Received: {name}={value!r}.")
-    return str(value)
 
 
 def draw(sample: Callable[[str], Tensor], dtype: str | None) -> Tensor:

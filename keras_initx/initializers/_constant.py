@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from keras_initx._types import Tensor
-from keras_initx.initializers._base import PACKAGE, Shown, check_finite
+from keras_initx.checks import check_finite
+from keras_initx.initializers._base import PACKAGE, Shown
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

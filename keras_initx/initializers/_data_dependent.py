@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import keras
 
 from keras_initx._types import Tensor
+from keras_initx.checks import check_finite, check_positive
 from keras_initx.fans import Layout
-from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, check_finite, check_positive
+from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed
 from keras_initx.initializers._law import Law, Scope, Statistic
 from keras_initx.initializers._orthogonal import draw_orthogonal
 from keras_initx.initializers._variance import draw_entries

@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
+from keras_initx.checks import check_count, check_positive
 from keras_initx.fans import Layout
-from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, check_count, check_positive
+from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed
 from keras_initx.initializers._directions import cluster, extend, find_principal, fix_signs, to_unit
 from keras_initx.initializers._law import Law, Site
 from keras_initx.initializers._orthogonal import draw_orthogonal
@@ -234,6 +235,6 @@ def _generator(
 ) -> np.random.Generator:
     """Returns NumPy's generator for an initializer's seed, so that all backends draw the same."""
     drawn = call_seed(seed, shape, label)
-    if not isinstance(drawn, int):
-        drawn = np.asarray(ops.convert_to_numpy(drawn.next())).astype("uint32")
-    return np.random.default_rng(drawn)
+    if isinstance(drawn, int):
+        return np.random.default_rng(drawn)
+    return np.random.default_rng(np.asarray(ops.convert_to_numpy(drawn.next())).astype("uint32"))

@@ -10,9 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
+from keras_initx.checks import check_choice, check_positive
 from keras_initx.fans import Layout
 from keras_initx.gradients import unscoped, value_and_gradients
-from keras_initx.initializers._base import PACKAGE, check_choice, check_positive
+from keras_initx.initializers._base import PACKAGE
 from keras_initx.initializers._law import Task
 from keras_initx.initializers._over_model import LEAST, ModelLaw, Search
 

@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.initializers._base import PACKAGE, Shown, check_choice, check_finite, draw, spread
+from keras_initx.checks import check_choice, check_finite
+from keras_initx.initializers._base import PACKAGE, Shown, draw, spread
 from keras_initx.initializers._law import Law
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
+from keras_initx.checks import check_count, check_positive
 from keras_initx.fans import Layout
 from keras_initx.gradients import value_and_gradients
-from keras_initx.initializers._base import PACKAGE, AxisAware, check_count, check_positive
+from keras_initx.initializers._base import PACKAGE, AxisAware
 from keras_initx.initializers._data_dependent import draw_normal
 from keras_initx.initializers._law import Law, Need, Task
 

@@ -9,7 +9,8 @@ import keras
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.initializers._base import PACKAGE, Seed, Seeded, call_seed, check_positive, draw
+from keras_initx.checks import check_positive
+from keras_initx.initializers._base import PACKAGE, Seed, Seeded, call_seed, draw
 from keras_initx.initializers._gates import count_gates
 from keras_initx.initializers._identity import IdentityScaled, split_matrix
 

@@ -7,8 +7,9 @@ from typing import Any, Unpack
 import keras
 
 from keras_initx._types import Activation, Tensor
+from keras_initx.checks import check_positive
 from keras_initx.gains import compute_gain, second_moments
-from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, call_seed, check_positive
+from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, call_seed
 from keras_initx.initializers._saved_activation import restore_activation, save_activation
 from keras_initx.initializers._variance import draw_entries
 

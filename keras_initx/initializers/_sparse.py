@@ -10,15 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.initializers._base import (
-    PACKAGE,
-    AxisAware,
-    KernelOptions,
-    call_seed,
-    check_count,
-    draw,
-    spread,
-)
+from keras_initx.checks import check_count
+from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, call_seed, draw, spread
 from keras_initx.initializers._identity import fill_centre, join_blocks, split_matrix
 
 

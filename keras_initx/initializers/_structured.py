@@ -9,18 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Initializer, Tensor
+from keras_initx.checks import check_choice, check_count
 from keras_initx.fans import KernelAxes
-from keras_initx.initializers._base import (
-    PACKAGE,
-    AxisAware,
-    KernelOptions,
-    Shown,
-    call_seed,
-    check_choice,
-    check_count,
-    draw,
-    spread,
-)
+from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, Shown, call_seed, draw, spread
 from keras_initx.initializers._haar import draw_haar
 from keras_initx.initializers._identity import Deterministic, at_centre, join_blocks, split_matrix
 

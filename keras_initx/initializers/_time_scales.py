@@ -9,15 +9,8 @@ import keras
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.initializers._base import (
-    PACKAGE,
-    Seed,
-    Seeded,
-    call_seed,
-    check_choice,
-    check_positive,
-    draw,
-)
+from keras_initx.checks import check_choice, check_positive
+from keras_initx.initializers._base import PACKAGE, Seed, Seeded, call_seed, draw
 
 # Distance of a uniform draw from 0 and 1, because the logarithms must be finite. It is exact in float32.
 _MARGIN = 2.0**-23

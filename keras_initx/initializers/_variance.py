@@ -7,17 +7,10 @@ from typing import Any, Unpack
 import keras
 
 from keras_initx._types import Activation, Tensor
+from keras_initx.checks import check_choice
 from keras_initx.fans import Fans
 from keras_initx.gains import compute_gain
-from keras_initx.initializers._base import (
-    PACKAGE,
-    AxisAware,
-    KernelOptions,
-    Seed,
-    call_seed,
-    check_choice,
-    draw,
-)
+from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, Seed, call_seed, draw
 from keras_initx.initializers._saved_activation import restore_activation, save_activation
 
 # Standard deviation of N(0, 1) truncated to [-2, 2].

@@ -7,14 +7,8 @@ from typing import Any, Unpack
 import keras
 
 from keras_initx._types import Tensor
-from keras_initx.initializers._base import (
-    PACKAGE,
-    AxisAware,
-    KernelOptions,
-    call_seed,
-    check_choice,
-    check_count,
-)
+from keras_initx.checks import check_choice, check_count
+from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, call_seed
 from keras_initx.initializers._variance import draw_entries
 
 

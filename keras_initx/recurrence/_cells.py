@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_initx._keras_internals import is_of_keras, is_rnn_code_of_keras
 from keras_initx._types import Layer, Tensor
+from keras_initx.checks import check_choice
 
 __all__ = ["WEIGHTS", "cells_of", "gate_names", "obstacle", "scaled"]
 
@@ -85,8 +86,7 @@ def scaled(name: str, value: Tensor, factors: Sequence[float], gates: int) -> An
     Raises:
         ValueError: If the name is not that of a cell's weight, or numbers and shape do not fit.
     """
-    if name not in (*WEIGHTS, *_ROLES):
-        raise ValueError(f"`name` must be one of {sorted((*WEIGHTS, *_ROLES))}. Received: name={name!r}.")
+    check_choice("name", name, (*WEIGHTS, *_ROLES))
     width = value.shape[-1]
     if len(factors) != gates or width % gates:
         raise ValueError(

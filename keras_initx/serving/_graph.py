@@ -56,9 +56,8 @@ class Graph:
         return any(self._writes(name) for name in self._reached(tensors))
 
     def _writes(self, name: str) -> bool:
-        if (
-            name in self._functions or name in _SPEAKS_ONLY
-        ):  # the operations of a function are tested themselves
+        # A function as such writes nothing: `_reached` also returns the operations inside of it.
+        if name in self._functions or name in _SPEAKS_ONLY:
             return False
         # The graph does not describe operations that only a loop's body or a branch uses.
         op = self._definitions.get(name) or _registered(name)
@@ -87,9 +86,8 @@ class Graph:
         waiting = [node]
         while waiting:
             one = waiting.pop()
-            called = {
-                one.op
-            }  # an operation may be a function's name itself, or name functions in its attributes
+            # A function may be called as an operation of its own, or be named in an attribute.
+            called = {one.op}
             for value in one.attr.values():
                 called |= {value.func.name, *(function.name for function in value.list.func)}
             for name in (called & self._functions.keys()) - found:

@@ -166,11 +166,10 @@ class Models:
 
         Raises:
             ServingError: NOT_FOUND if no such version is available, INVALID_ARGUMENT if the model does not
-                have the label, UNAVAILABLE while the models are loaded or unloaded.
+                have the label, UNAVAILABLE while the models are being loaded or unloaded.
         """
         model = self._models.get(name)
-        # Before the first load has ended, nobody knows whether the model exists: "ask again", not "not
-        # found".
+        # Until the first load has ended, nobody knows whether the model exists. So not NOT_FOUND yet.
         if not self._started and not (model and model.available):
             raise ServingError("UNAVAILABLE", "Models are being loaded, or unloaded: ask again.")
         if label is not None and (model is None or label not in model.config.labels):

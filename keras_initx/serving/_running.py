@@ -1,7 +1,8 @@
 """The life of one server process: it loads, answers, drains and ends.
 
 uvicorn runs `Running` as its ASGI application. The socket listens before the models are loaded. Until then,
-requests are answered with 503. (A worker of several waits for its models first: its neighbours may answer.)
+requests are answered with 503. One of several workers does not accept requests before its models are loaded,
+because another worker may answer already.
 
 The end takes a few steps, so that no request is lost. Time runs from SIGTERM or Ctrl-C:
 

@@ -1,8 +1,9 @@
 """The local server: REST by uvicorn and gRPC by grpc.aio over the same models, in one process or several.
 
-serve --> Options, checked --> the REST socket listens --+--> workers == 1: `work`, here
-                                                         +--> workers > 1:  `supervise`, then `work` in each
-                                                              worker process, on the inherited socket
+`serve` checks its options, opens the REST socket and hands the socket over:
+
+    serve --> listen --+--> one worker:      `work` in this process
+                       +--> several workers: `supervise` in this process, `work` in each worker process
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 
+from keras_initx.extras import require
 from keras_initx.serving._configs import ModelConfig, find_models, read_batching, read_models
 from keras_initx.serving._listener import listen
 from keras_initx.serving._metrics import Metrics
@@ -82,7 +84,8 @@ def serve(
         0, after SIGTERM or Ctrl-C. All requests that had been accepted are answered before.
 
     Raises:
-        ValueError: If an option is wrong, a port is taken, or the extra `serve` is not installed.
+        ImportError: If the extra `serve` is not installed.
+        ValueError: If an option is wrong, or a port is taken.
     """
     options = Options(
         root=None if root is None else os.fspath(root),
@@ -180,15 +183,7 @@ def check_installed() -> None:
     """Checks that the packages of the extra `serve` are installed.
 
     Raises:
-        ValueError: If one is missing, with the command that installs it.
+        ImportError: If one is missing, with the command that installs it.
     """
-    import importlib.util
-
-    names = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            "`serve` needs the extra of its name. "
-            f"Received: no {', '.join(missing)}. "
-            "pip install grpcio prometheus-client tensorflow-serving-api 'uvicorn[standard]'"
-        )
+    modules = ("grpc", "prometheus_client", "tensorflow_serving", "uvicorn")
+    require(*modules, extra="serve", purpose="`serve`")

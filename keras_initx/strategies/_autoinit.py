@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras_initx.strategies._moments as maps
 from keras_initx._types import Activation, Model
+from keras_initx.checks import check_choice, check_finite
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.strategies._by_role import _key
 from keras_initx.strategies._moments import Moments
@@ -18,7 +18,6 @@ from keras_initx.walk import Graph, KernelSite, Node, trace
 __all__ = ["AutoInit"]
 
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
-_LEFT_ALONE = ("scale", "residual_scale")
 _LINEAR = {
     *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
     *("SeparableConv1D", "SeparableConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
@@ -73,15 +72,9 @@ class AutoInit:
     input_variance: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.distribution not in _DISTRIBUTIONS:
-            raise ValueError(
-                f"`distribution` must be one of {sorted(_DISTRIBUTIONS)}. "
-                f"Received: distribution={self.distribution!r}."
-            )
+        check_choice("distribution", self.distribution, _DISTRIBUTIONS)
         for name in ("input_mean", "input_variance"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+            check_finite(name, getattr(self, name))
         if self.input_variance < 0 or not (self.input_variance or self.input_mean):
             raise ValueError(
                 "`input_variance` must not be negative, nor 0 where `input_mean` is 0. "
@@ -121,7 +114,7 @@ class _Propagation:
 
     def __init__(self, settings: AutoInit, graph: Graph, sites: Sequence[KernelSite]) -> None:
         self.settings, self.graph = settings, graph
-        self.sites = {id(site.kernel): site for site in sites if site.role not in _LEFT_ALONE}
+        self.sites = {id(site.kernel): site for site in sites if not site.is_scale}
         self.signals: list[Moments | _Unknown] = []
         self.draws: dict[KernelSite, Draw] = {}
         self.activations: dict[Any, Moments | _Unknown] = {}

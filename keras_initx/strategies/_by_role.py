@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_initx._types import Activation, Model
+from keras_initx.checks import check_choice
 from keras_initx.gains import compute_gain
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.strategies._plan import Draw, Plan
@@ -14,7 +15,6 @@ __all__ = ["ByRole"]
 
 _MODES = {"glorot": "fan_avg", "he": "fan_in", "lecun": "fan_in"}
 _LAWS = (*sorted(_MODES), "orthogonal")
-_LEFT_ALONE = ("scale", "residual_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,12 @@ class ByRole:
     distribution: str = "normal"
 
     def __post_init__(self) -> None:
-        if self.law not in _LAWS:
-            raise ValueError(f"`law` must be one of {sorted(_LAWS)}. Received: law={self.law!r}.")
+        check_choice("law", self.law, _LAWS)
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         gains: dict[Any, tuple[float, str]] = {}
-        return {site: self._draw(site, gains) for site in sites if site.role not in _LEFT_ALONE}
+        return {site: self._draw(site, gains) for site in sites if not site.is_scale}
 
     def _draw(self, site: KernelSite, gains: dict[Any, tuple[float, str]]) -> Draw:
         if site.role == "recurrent":

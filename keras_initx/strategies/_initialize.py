@@ -1,7 +1,6 @@
 """Initialization of a whole model in place."""
 
 import functools
-import numbers
 import random
 import time
 import warnings
@@ -9,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_initx._types import Initializer, Model, Tensor, Variable
+from keras_initx.checks import check_seed
 from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, nearest
 from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
@@ -76,7 +76,8 @@ def initialize(
     """
     started = time.perf_counter()
     check_built(model)
-    seed = _check_seed(seed)
+    chosen = check_seed(seed)
+    seed = random.randint(0, 2**31 - 1) if chosen is None else chosen
     # An initializer without a seed takes a number from Python's generator as it is made.
     with seeded(seed % 2**31):
         scheme = resolve(initializer)
@@ -90,7 +91,7 @@ def initialize(
         plan = _plan(
             scheme,
             model,
-            [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))],
+            [s for s in sites if not s.skip and (s.fans or s.is_scale)],
         )
         reset = False
         with transaction() if transactional else _without_undo() as update:
@@ -157,14 +158,6 @@ def _check_kernels(scheme: Any) -> None:
             f"`initializer` must draw kernels. Received: {describe(scheme)}, a law of biases. Give it to a "
             f"head as `bias_initializer`, or {instead}."
         )
-
-
-def _check_seed(seed: int | None) -> int:
-    if seed is None:
-        return random.randint(0, 2**31 - 1)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    return int(seed)
 
 
 def _plan(scheme: Any, model: Model, sites: list[KernelSite]) -> Plan:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_initx._types import Model
+from keras_initx.checks import check_choice, check_finite
 from keras_initx.state import stream_seed
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
@@ -68,9 +68,7 @@ class Mimetic:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
-                raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+            check_finite(name, value)
         for pair in ("qk", "vo"):
             alpha, beta = getattr(self, f"alpha_{pair}"), getattr(self, f"beta_{pair}")
             if not alpha and not beta:
@@ -163,9 +161,7 @@ class MimeticFactor(keras.initializers.Initializer):
         joint: bool = False,
         seed: int | None = None,
     ) -> None:
-        if side not in ("left", "right"):
-            raise ValueError(f"`side` must be one of ['left', 'right']. Received: side={side!r}.")
-        self.side, self.seed = side, seed
+        self.side, self.seed = check_choice("side", side, ("left", "right")), seed
         self.alpha, self.beta, self.joint = float(alpha), float(beta), joint
 
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:

@@ -12,7 +12,7 @@ from keras_initx.walk import KernelSite
 
 __all__ = ["Fixup", "ReZero", "SkipInit", "ZeroResidual", "output_kernels", "scaled", "zero"]
 
-_NO_HEADS = ("embedding", "gates", "recurrent", "scale", "residual_scale")
+_NO_HEADS = ("embedding", "gates", "recurrent")
 
 
 def zero(note: str) -> Draw:
@@ -29,7 +29,8 @@ def scaled(draw: Draw, factor: float, note: str) -> Draw:
 
 def output_kernels(sites: Iterable[KernelSite]) -> list[KernelSite]:
     """Returns the heads: kernels that make the model's output, where zeros would stop nothing else."""
-    return [site for site in sites if site.is_output and not site.tied and site.role not in _NO_HEADS]
+    found = [site for site in sites if site.is_output and not site.tied and not site.is_scale]
+    return [site for site in found if site.role not in _NO_HEADS]
 
 
 @dataclasses.dataclass(frozen=True)

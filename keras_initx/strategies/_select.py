@@ -9,7 +9,6 @@ from keras_initx.walk import KernelSite, prefixes
 
 __all__ = ["ResidualBranch", "find_branches"]
 
-_PLAIN = ("scale", "residual_scale")
 _BESIDE_QUERY = ("key", "value")  # they take what the query takes, and make a branch no longer
 
 
@@ -24,9 +23,9 @@ class ResidualBranch:
     """
 
     def __init__(self, sites: Sequence[KernelSite], layers: int, ends: Sequence[KernelSite]) -> None:
-        self.kernels = tuple(site for site in sites if site.role not in _PLAIN)
-        self.ends = tuple(site for site in ends if site.role not in _PLAIN)
-        self.scales = tuple(site for site in ends if site.role in _PLAIN)
+        self.kernels = tuple(site for site in sites if not site.is_scale)
+        self.ends = tuple(site for site in ends if not site.is_scale)
+        self.scales = tuple(site for site in ends if site.is_scale)
         self.layers = layers
 
     @property
@@ -95,15 +94,15 @@ def _traced(sites: Sequence[KernelSite]) -> list[ResidualBranch]:
     return [
         ResidualBranch(groups[branch], branch.layers, _ends(groups[branch]))
         for branch in sorted(groups, key=lambda branch: branch.index)
-        if any(site.role not in _PLAIN for site in groups[branch])
+        if any(not site.is_scale for site in groups[branch])
     ]
 
 
 def _ends(sites: Sequence[KernelSite]) -> list[KernelSite]:
     """Of a taught layer, whose kernels the trace finds at one place, the one that was named last."""
     ends = [site for site in sites if site.ends_branch]
-    last = {id(site.layer): site for site in ends if site.taught and site.role not in _PLAIN}
-    return [site for site in ends if last.get(id(site.layer), site) is site or site.role in _PLAIN]
+    last = {id(site.layer): site for site in ends if site.taught and not site.is_scale}
+    return [site for site in ends if last.get(id(site.layer), site) is site or site.is_scale]
 
 
 def _given(sites: Sequence[KernelSite], branches: str | Sequence[str]) -> list[ResidualBranch]:
@@ -123,9 +122,9 @@ def _given(sites: Sequence[KernelSite], branches: str | Sequence[str]) -> list[R
         )
     found = []
     for members in groups.values():
-        last = max((n for n, site in enumerate(members) if site.role not in _PLAIN), default=-1)
+        last = max((n for n, site in enumerate(members) if not site.is_scale), default=-1)
         if last >= 0:
-            kernels = sum(site.role not in (*_PLAIN, *_BESIDE_QUERY) for site in members)
+            kernels = sum(not site.is_scale and site.role not in _BESIDE_QUERY for site in members)
             # A layer may make its scale before its kernels; a residual scale is the end wherever it is.
             scales = [site for site in members[:last] if site.role == "residual_scale"]
             found.append(ResidualBranch(members, kernels, [*scales, *members[last:]]))

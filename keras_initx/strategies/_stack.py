@@ -7,10 +7,9 @@ from keras_initx._types import Patterns
 from keras_initx.strategies._select import find_branches
 from keras_initx.walk import KernelSite, matches
 
-__all__ = ["PLAIN", "Stack", "find_stack"]
+__all__ = ["Stack", "find_stack"]
 
-PLAIN = ("scale", "residual_scale")
-_KEPT = (*PLAIN, "embedding", "recurrent")
+_KEPT = ("embedding", "recurrent")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ def find_stack(
         decoder: Pattern of the decoder's paths; None to find it.
         branches: As `find_branches` takes it.
     """
-    kernels = [site for site in sites if site.fans and site.role not in _KEPT]
+    kernels = [site for site in sites if site.fans and not site.is_scale and site.role not in _KEPT]
     queries = sorted((s for s in kernels if s.role == "query"), key=lambda site: site.position or 0)
     if not queries:
         raise ValueError(

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 
 from keras_initx._types import Model
+from keras_initx.checks import check_count, check_positive
 from keras_initx.initializers import RandomScaled
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._select import find_branches
-from keras_initx.strategies._stack import PLAIN, find_stack
+from keras_initx.strategies._stack import find_stack
 from keras_initx.walk import KernelSite
 
 __all__ = ["DeepNorm", "GPT2Residual", "TFixup"]
@@ -59,14 +60,14 @@ class GPT2Residual:
     branches: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("stddev", self.stddev)
+        check_positive("stddev", self.stddev)
         if self.position_stddev is not None:
-            _check_positive("position_stddev", self.position_stddev)
+            check_positive("position_stddev", self.position_stddev)
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel; scales are left to their layers."""
         branches = find_branches("GPT2Residual", sites, self.branches)
-        sites = [site for site in sites if site.fans and site.role not in PLAIN]
+        sites = [site for site in sites if site.fans and not site.is_scale]
         positions = [site for site in sites if site.role == "embedding" and "position" in site.path.lower()]
         if self.position_stddev is not None and not positions:
             raise ValueError(
@@ -227,12 +228,7 @@ def _normal(stddev: float) -> Any:
     return keras.initializers.RandomNormal(stddev=stddev)
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise ValueError(f"`{name}` must be a positive, finite number. Received: {name}={value!r}.")
-
-
 def _check_counts(layers: int | None, decoder_layers: int | None) -> None:
     for name, value in (("layers", layers), ("decoder_layers", decoder_layers)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}.")
+        if value is not None:
+            check_count(name, value)

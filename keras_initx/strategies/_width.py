@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_initx._types import Model
+from keras_initx.checks import check_choice
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._residual import output_kernels, scaled, zero
@@ -16,7 +17,6 @@ from keras_initx.walk import KernelSite, iter_kernels, matches
 __all__ = ["MuP", "ZeroHead"]
 
 _OPTIMIZERS = ("adam", "sgd")
-_SCALES = ("scale", "residual_scale")
 _FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
 
 
@@ -105,10 +105,7 @@ class MuP:
     optimizer: str = "adam"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in _OPTIMIZERS:
-            raise ValueError(
-                f"`optimizer` must be one of {sorted(_OPTIMIZERS)}. Received: optimizer={self.optimizer!r}."
-            )
+        check_choice("optimizer", self.optimizer, _OPTIMIZERS)
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns what draws each kernel, with its learning rate's multiplier."""
@@ -128,7 +125,7 @@ class MuP:
                 f"base={self.base!r}. Pass MuP(base=build(width=64)) for a model of build(width=1024)."
             )
         own, others = (
-            [s for s in found if not s.skip and (s.fans or s.role in _SCALES)]
+            [s for s in found if not s.skip and (s.fans or s.is_scale)]
             for found in (sites, list(iter_kernels(self.base)))
         )
         for site, base in zip(own, others, strict=False):

@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Layer
-from keras_initx.walk._kernels import known_class, rule_of
+from keras_initx.walk._kernels import SCALES, known_class, rule_of
 from keras_initx.walk._operations import (
     MIXTURES,
     PASSING,
@@ -115,7 +115,7 @@ class Flow:
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
         note = "what feeds it is not known" if source is _UNKNOWN else ""
-        if role in ("recurrent", "scale", "residual_scale"):  # no gain is theirs to have
+        if role == "recurrent" or role in SCALES:  # no gain is theirs to have
             source, note = None, ""
         feeds, feeds_layer, feeds_normalized = next_activation(self, index) if last else (None, None, False)
         return Position(

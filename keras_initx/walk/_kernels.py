@@ -15,7 +15,7 @@ from keras_initx.layers import ResidualScale
 # What `Kernel.layout` takes: a kind, a config, a layout, or a function that makes a layout for a layer.
 KernelLayout: TypeAlias = str | Mapping[str, Any] | Layout | Callable[[Layer], Layout]
 
-__all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
+__all__ = ["SCALES", "Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +116,7 @@ _EMBEDDINGS = Kernel("embedding", "embedding")
 # Of keras_hub, which is not imported, by the name of the class; the rest are the biases of T5's attention.
 _HUB = {"PositionEmbedding": Rule({"embeddings": _EMBEDDINGS}, linear=True)}
 _HUB_REST = Rule({"embeddings": _EMBEDDINGS})
+SCALES = ("scale", "residual_scale")  # roles of factors that mix nothing
 _SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
 _RULES: dict[type, Rule] = {
     layers.Dense: _linear("dense", "dense"),

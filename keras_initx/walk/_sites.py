@@ -15,7 +15,7 @@ from keras_initx._keras_internals import (
 from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
-from keras_initx.walk._kernels import Kernel, bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._kernels import SCALES, Kernel, bias_of, einsum_axes, known_class, rule_of
 from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._trace import trace_model
@@ -29,7 +29,6 @@ _LOOPS = (layers.RNN, layers.Bidirectional)
 _ONE_STEP = (layers.RNN, layers.Bidirectional, layers.Wrapper)
 # Weights of several axes that are no kernels: GRU's bias, PReLU's slopes, a shift, a singular vector.
 _NO_KERNELS = ("bias", "alpha", "gamma", "beta", "vector_u")
-_PLAIN = ("scale", "residual_scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,9 +94,14 @@ class KernelSite(Position):
     tied: bool = False
 
     @property
+    def is_scale(self) -> bool:
+        """Whether it is a factor of each channel: of a normalization, or of a residual branch."""
+        return self.role in SCALES
+
+    @property
     def is_matrix(self) -> bool:
         """Whether it mixes inputs into outputs, as all kernels but scales do."""
-        return self.role not in _PLAIN and len(self.kernel.shape) > 1
+        return not self.is_scale and len(self.kernel.shape) > 1
 
     @property
     def checked(self) -> bool:
@@ -172,7 +176,7 @@ def _chain(layer: Layer) -> int:
     if known_class(layer) is None:
         return 0
     _, rule = rule_of(layer)
-    kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in _PLAIN]
+    kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in SCALES]
     return len(kernels) if rule.chained else min(len(kernels), 1)
 
 
@@ -229,7 +233,7 @@ def _kernels(layer: Layer) -> list[Any]:
 def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) -> KernelSite:
     base, rule = rule_of(layer)
     known: Kernel | None = rule.kernels.get(kernel.name)
-    plain = known is not None and known.role in _PLAIN
+    plain = known is not None and known.role in SCALES
     axes = einsum_axes(layer.equation) if known and base is layers.EinsumDense else None
     layout = _layout(layer, known)
     skip = skip_of(layer)
@@ -268,7 +272,7 @@ def _layout(layer: Layer, known: Kernel | None) -> Layout | None:
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
     site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel.name, site.role)))
-    if site.fans is None and not site.skip and site.role not in _PLAIN:
+    if site.fans is None and not site.skip and not site.is_scale:
         name = type(site.layer).__name__
         note = f"{name} is not a layer whose kernels are known: teach it with keras_initx.walk.register"
         return dataclasses.replace(site, note=note)

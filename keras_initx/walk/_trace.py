@@ -23,6 +23,7 @@ from keras_initx._keras_internals import (
     without_nodes,
 )
 from keras_initx._types import Layer, Model, Tensor
+from keras_initx.checks import first_line
 
 __all__ = ["Step", "Trace", "trace_model"]
 
@@ -162,7 +163,7 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
             trace = _run(model, inputs, is_leaf)
         except Exception as error:  # see `visit`
             if not best.steps:
-                best = Trace(failure=f"it does not run on symbolic input ({_first_line(error)})")
+                best = Trace(failure=f"it does not run on symbolic input ({first_line(error, kind=True)})")
             continue
         hidden = sum(len(step.operation.weights) for step in trace.steps if step.opaque)
         if hidden < least:
@@ -270,7 +271,3 @@ def _tensors(structure: object) -> list[Any]:
         structure = [structure[key] for key in sorted(structure, key=str)]
     parts = structure if isinstance(structure, list | tuple) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

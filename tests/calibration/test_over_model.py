@@ -3,10 +3,6 @@
 import importlib.util
 import json
 import math
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -15,6 +11,7 @@ from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx.initializers import BetweenLayer, GradInit, MetaInit, ModelLaw
+from support import forked
 from support import over_model_gradients as fixed
 
 LAWS = [BetweenLayer(), MetaInit(steps=3), GradInit(steps=3), GradInit("adam", steps=3)]
@@ -40,9 +37,7 @@ def pair(rng):
 def run(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    environment = os.environ | {"KERAS_BACKEND": backend}
-    command = [sys.executable, str(pathlib.Path(fixed.__file__))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = forked.run([fixed.__file__], env=forked.backend(backend), check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -50,7 +45,7 @@ def run(backend):
 def test_gradients_agree_on_all_backends():
     """In single precision. MetaInit divides by gradients that may be near to zero: at its own epsilon
     the rounding of the last place moves it by a few parts in 10^4, and with a larger one it agrees, too."""
-    found = [run(backend) for backend in ("tensorflow", "jax", "torch")]
+    found = [fixed.measure(), run("jax"), run("torch")]
     for name in fixed.MEASURES:
         ours, *others = (np.array(measured[name]) for measured in found)
         for theirs in others:

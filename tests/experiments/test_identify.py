@@ -2,9 +2,6 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
 import threading
 
 import keras
@@ -14,6 +11,7 @@ import pytest
 import keras_initx as initx
 from keras_initx.experiments._identity import identify
 from keras_initx.strategies import ByRole, MuP
+from support import forked
 
 pytestmark = pytest.mark.tensorflow  # its code is the same on each backend
 
@@ -95,9 +93,8 @@ sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 print(json.dumps(module.told()))
 """
-    environment = os.environ | {"KERAS_BACKEND": "numpy"}  # the fastest to import
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    # Of another order in sets.
+    done = forked.run(["-c", code], env=forked.backend("jax", PYTHONHASHSEED="1"), check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == here
 
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_initx as initx
-from keras_initx.saved_model import _paths
+from _initx_saved_model import _paths
 
 pytestmark = pytest.mark.tensorflow
 
@@ -59,7 +59,7 @@ def test_the_way_to_a_remote_store_that_the_error_tells(model, tmp_path):
 
 @pytest.mark.parametrize("path", ["C:/models/m", "C:\\models\\m", "models/m", "a:b/m", "/m", "gs:"])
 def test_a_drive_and_a_colon_are_local(path):
-    assert _paths.local(path) == pathlib.Path(path)
+    assert _paths.local(path, "") == pathlib.Path(path)
 
 
 @pytest.mark.parametrize(("path", "version"), [("m/1", 1), ("m/0007", 7), ("m/20261128/", 20261128)])

@@ -4,13 +4,15 @@ import dataclasses
 import json
 import re
 import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 import keras_initx as initx
-from keras_initx.saved_model import _inspect, inspect
+from _initx_saved_model import _inspect
+from keras_initx.saved_model import inspect
 from support import exported_models
 
 pytestmark = pytest.mark.tensorflow
@@ -133,6 +135,30 @@ def test_a_saved_model_without_a_version_folder_gets_one_by_the_command_that_is_
     command, path = re.search("`(mv .*)`, and inspect '(.*)'", str(caught.value)).groups()
     subprocess.run(command, shell=True, check=True)
     assert [version.version for version in inspect(path).versions] == [1]
+
+
+def test_dtypes_have_the_names_that_tensorflow_gives_them():
+    import tensorflow as tf
+    from tensorflow.core.framework.types_pb2 import DataType
+
+    known = [number for name, number in DataType.items() if name != "DT_INVALID"]
+    for number in known:
+        expected = tf.as_dtype(number).name if number < 100 else f"{tf.as_dtype(number - 100).name}_ref"
+        assert _inspect._dtype(number) == expected
+    assert _inspect._dtype(max(known) + 1).startswith("DataType(")
+
+
+def test_the_folder_of_a_saved_model_is_read_without_keras_or_tensorflow(tmp_path):
+    """In a process of its own, on a SavedModel that TensorFlow wrote here."""
+    model, _ = exported_models.dense()
+    initx.export(model, tmp_path)
+    code = (
+        "import sys; from _initx_saved_model import inspect\n"
+        f"print(inspect({str(tmp_path)!r}))\n"
+        "assert not {'keras', 'keras_initx', 'numpy', 'tensorflow'} & set(sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told == f"{inspect(tmp_path)}\n"
 
 
 def test_it_runs_nothing(tmp_path, monkeypatch):

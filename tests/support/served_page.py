@@ -3,10 +3,10 @@
 import contextlib
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
+from support import forked
 from support.served_graphs import every_type, half_plus_two, several, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -82,9 +82,9 @@ def serving(root, *options):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "keras_initx", "serve", "--config", str(root / "models.config")]
+    command = ["-m", "keras_initx", "serve", "--config", str(root / "models.config")]
     command += ["--rest-port", str(port), "--grpc-port", "0", *options]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = forked.Forked(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 90

@@ -3,11 +3,12 @@
 import contextlib
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
 import requests
+
+from support import forked
 
 
 def free_ports():
@@ -26,8 +27,9 @@ class Server:
         self.url = f"{scheme}://127.0.0.1:{self.rest}"
         self.log = folder / f"serve-{self.rest}.log"
         ports = ["--rest-port", str(self.rest), "--grpc-port", str(self.grpc)]
-        command = [sys.executable, "-m", "keras_initx", "serve", *map(str, arguments), *ports]
-        self.process = subprocess.Popen(command, stderr=self.log.open("w"), stdout=subprocess.DEVNULL)
+        command = ["-m", "keras_initx", "serve", *map(str, arguments), *ports]
+        with self.log.open("w") as log:
+            self.process = forked.Forked(command, stderr=log, stdout=subprocess.DEVNULL)
 
     def wait(self, **options):
         seen = set()

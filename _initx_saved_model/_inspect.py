@@ -8,16 +8,16 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from keras_initx.saved_model._paths import local
-from keras_initx.saved_model._proof import read_proof
-from keras_initx.saved_model._warmup import FILE
+from _initx_saved_model._paths import WARMUP, local
+from _initx_saved_model._proof import read_proof
 
 if TYPE_CHECKING:
-    from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
+    from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef, TensorInfo
 
 __all__ = ["SavedModelFolder", "SavedVersion", "inspect"]
 
 _CURE = "Pass the folder that `export` wrote to, such as 'saved_models/digits'."
+_META_GRAPHS = (2, 2)  # number of the field, and protobuf's wire type of a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +184,11 @@ def _wrap(folder: pathlib.Path) -> str:
 def _read(folder: pathlib.Path) -> SavedVersion:
     """Reads one version from its files. Parsing a protobuf message runs no code of the model."""
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
 
     version, size = int(folder.name), sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     try:
-        message = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-        graph = message.meta_graphs[0]
-        records = _count_records(folder / FILE)
+        graph = _read_graph(folder / "saved_model.pb")
+        records = _count_records(folder / WARMUP)
     except (OSError, DecodeError, IndexError) as error:
         # One broken version must not hide the others: its report carries the reason.
         reason = "saved_model.pb holds no graph" if isinstance(error, IndexError) else str(error)
@@ -219,12 +217,41 @@ def _read(folder: pathlib.Path) -> SavedVersion:
     )
 
 
+def _read_graph(file: pathlib.Path) -> "MetaGraphDef":
+    """Returns the first graph of a SavedModel, without TensorFlow.
+
+    Raises:
+        IndexError: If the SavedModel does not hold a graph.
+    """
+    # TensorFlow's own class takes seconds to import. TensorBoard has copies of TensorFlow's messages that
+    # import alone. It lacks the outermost message only, so the fields of that one are read by their numbers:
+    #
+    #     message SavedModel { int64 saved_model_schema_version = 1; repeated MetaGraphDef meta_graphs = 2; }
+    from google.protobuf.empty_pb2 import Empty
+    from google.protobuf.unknown_fields import UnknownFieldSet
+    from tensorboard.compat.proto.meta_graph_pb2 import MetaGraphDef
+
+    fields = UnknownFieldSet(Empty.FromString(file.read_bytes()))
+    graphs = [one.data for one in fields if (one.field_number, one.wire_type) == _META_GRAPHS]
+    return MetaGraphDef.FromString(graphs[0])
+
+
+def _dtype(number: int) -> str:
+    """Returns the name that `tf.as_dtype` gives to a value of TensorFlow's enum `DataType`."""
+    from tensorboard.compat.proto.types_pb2 import DataType
+
+    try:
+        word = DataType.Name(number).removeprefix("DT_").lower()  # such as DT_INT32, or DT_INT32_REF
+    except ValueError:
+        return f"DataType({number})"  # a type of a later TensorFlow
+    kind, mark, _ = word.partition("_ref")
+    return {"float": "float32", "double": "float64", "half": "float16"}.get(kind, kind) + mark
+
+
 def _tensors(infos: "Mapping[str, TensorInfo]") -> dict[str, str]:
     """Returns the dtype and shape of each tensor as text, such as `float32[?, 4]`."""
-    import tensorflow as tf
-
     return {
-        name: tf.as_dtype(info.dtype).name
+        name: _dtype(info.dtype)
         + (
             "[...]"
             if info.tensor_shape.unknown_rank
@@ -244,7 +271,7 @@ def _count_records(file: pathlib.Path) -> int:
         place += 16 + int.from_bytes(content[place : place + 8], "little")
         records += 1
     if place != len(content):
-        raise OSError(f"{FILE} ends within a record")
+        raise OSError(f"{WARMUP} ends within a record")
     return records
 
 

@@ -4,6 +4,9 @@ import os
 import pathlib
 import re
 
+# Requests that TensorFlow Serving replays when it loads a version. TensorFlow Serving looks for this name.
+WARMUP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
+
 
 def model_folder(path: object) -> pathlib.Path:
     """Returns the model's folder, which may not exist yet.
