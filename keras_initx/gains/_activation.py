@@ -2,20 +2,17 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 
-from keras_initx._types import Tensor
+from keras_initx._types import Activation, Tensor
 
-# The values of an `activation` argument: a name, a config, an activation layer or a function of one tensor.
-# None is the linear activation.
-Activation: TypeAlias = str | Mapping[str, Any] | Callable[..., Tensor] | None
 # Gated linear units, value * gate(pre-activation), by the activation of their gate.
 GATES = {"bilinear": "linear", "geglu": "gelu", "glu": "sigmoid", "reglu": "relu", "swiglu": "silu"}
 
 
-def resolve(activation: Activation) -> Callable[..., Tensor]:
+def resolve(activation: Activation | Mapping[str, Any] | None) -> Callable[..., Tensor]:
     """Returns the function of a name, of a config or of a callable; raises ValueError if there is none."""
     try:
         return keras.activations.get(activation)

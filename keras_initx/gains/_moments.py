@@ -2,13 +2,14 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
-from keras_initx._types import Tensor
+from keras_initx._types import Activation, Tensor
 from keras_initx.checks import check_positive
-from keras_initx.gains._activation import GATES, Activation, keras_name, refusal, resolve
+from keras_initx.gains._activation import GATES, keras_name, refusal, resolve
 from keras_initx.gains._evaluate import REACH, check_element_wise, concrete, evaluate
 from keras_initx.gains._quadrature import DOUBLE, SINGLE, integrate
 
@@ -16,7 +17,7 @@ from keras_initx.gains._quadrature import DOUBLE, SINGLE, integrate
 _HOMOGENEOUS = {"linear": 1.0, "relu": 0.5, "leaky_relu": (1 + 0.2**2) / 2}
 
 
-def compute_gain(activation: Activation, *, backward: bool = False) -> float:
+def compute_gain(activation: Activation | Mapping[str, Any] | None, *, backward: bool = False) -> float:
     """Computes the gain of an activation: the factor that brings its output back to unit size.
 
     Law: gain = 1 / sqrt(E f(z)^2) with z ~ N(0, 1). A layer that is fed by f has pre-activations of unit
@@ -67,7 +68,9 @@ def compute_gain(activation: Activation, *, backward: bool = False) -> float:
     return 1 / math.sqrt(moment)
 
 
-def second_moments(activation: Activation, stddev: float = 1.0) -> tuple[float, float]:
+def second_moments(
+    activation: Activation | Mapping[str, Any] | None, stddev: float = 1.0
+) -> tuple[float, float]:
     """Computes E f(s z)^2 and E f'(s z)^2 for z ~ N(0, 1) and a pre-activation of standard deviation s.
 
     Law: both moments are integrals over 14 standard deviations in float64, by Clenshaw-Curtis panels that are

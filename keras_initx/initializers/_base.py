@@ -65,7 +65,7 @@ class Shown(keras.initializers.Initializer):
 
     def __repr__(self) -> str:
         """Returns the name of the class with the arguments that differ from its defaults."""
-        cls: Any = type(self)
+        cls: type = type(self)
         config, defaults = self.get_config(), default_config(cls)
         # A config holds an object, such as an initializer within another, as a dict. Its repr is shorter.
         values = {

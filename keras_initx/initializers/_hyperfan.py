@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_initx._types import Tensor
+from keras_initx._types import Activation, Tensor
 from keras_initx.checks import check_choice, check_positive
 from keras_initx.fans import Layout, LayoutLike, compute_fans
-from keras_initx.gains import Activation, compute_gain
+from keras_initx.gains import compute_gain
 from keras_initx.initializers._base import PACKAGE, Seed, Seeded, call_seed
 from keras_initx.initializers._saved_activation import restore_activation, save_activation
 from keras_initx.initializers._variance import draw_entries
@@ -59,7 +59,7 @@ class Hyperfan(Seeded):
 
     def __init__(
         self,
-        activation: Activation = "relu",
+        activation: Activation | None = "relu",
         mode: str = "fan_in",
         generates_bias: bool = False,
         embedding_variance: float = 1.0,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_initx.gains import Activation
+from keras_initx._types import Activation
 from keras_initx.initializers._base import AxisAware, DrawOptions
 
 
@@ -10,7 +10,7 @@ class VarianceOptions(DrawOptions, total=False):
     """The arguments of the variance family except `layout`, which the recipe fixes."""
 
     gain: float
-    activation: Activation
+    activation: Activation | None
     mode: str
     distribution: str
 

@@ -1,20 +1,22 @@
 """Activations in a config: how an initializer keeps the activation that it was given."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from keras_initx.gains import Activation
+from keras_initx._types import Activation
 
 
-def restore_activation(activation: Activation) -> Activation:
+def restore_activation(activation: Activation | Mapping[str, Any] | None) -> Activation | None:
     """Returns the activation of a saved config; any other activation as it is."""
-    if isinstance(activation, dict):
+    if isinstance(activation, Mapping):
         return keras.saving.deserialize_keras_object(activation)
     return activation
 
 
-def save_activation(activation: Activation) -> Activation:
+def save_activation(activation: Activation | None) -> str | dict[str, Any] | None:
     """Returns the form of an activation that a config can hold.
 
     Args:

@@ -6,9 +6,9 @@ from typing import Any, Unpack
 
 import keras
 
-from keras_initx._types import Tensor
+from keras_initx._types import Activation, Tensor
 from keras_initx.checks import check_positive
-from keras_initx.gains import Activation, compute_gain, second_moments
+from keras_initx.gains import compute_gain, second_moments
 from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, call_seed
 from keras_initx.initializers._saved_activation import restore_activation, save_activation
 from keras_initx.initializers._variance import draw_entries
@@ -60,7 +60,7 @@ class EdgeOfChaos(AxisAware):
 
     def __init__(
         self,
-        activation: Activation = "tanh",
+        activation: Activation | None = "tanh",
         bias_std: float = 0.0,
         gain: float = 1.0,
         **kernel: Unpack[KernelOptions],
@@ -85,7 +85,7 @@ class EdgeOfChaos(AxisAware):
         return super().get_config() | {"activation": activation, "bias_std": self.bias_std}
 
 
-def _solve_critical(activation: Activation, bias_std: float) -> float:
+def _solve_critical(activation: Activation | None, bias_std: float) -> float:
     """Returns the s_w at which slopes keep their size, at the variance where the pre-activations settle.
 
     Two equations hold at once (Poole et al.), for the weights' s_w and the pre-activations' variance q:

@@ -6,10 +6,10 @@ from typing import Any, Unpack
 
 import keras
 
-from keras_initx._types import Tensor
+from keras_initx._types import Activation, Tensor
 from keras_initx.checks import check_choice
 from keras_initx.fans import Fans
-from keras_initx.gains import Activation, compute_gain
+from keras_initx.gains import compute_gain
 from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, Seed, call_seed, draw
 from keras_initx.initializers._saved_activation import restore_activation, save_activation
 
@@ -69,7 +69,7 @@ class RandomScaled(AxisAware):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = None,
+        activation: Activation | None = None,
         mode: str = "fan_in",
         distribution: str = "normal",
         **kernel: Unpack[KernelOptions],
@@ -169,7 +169,7 @@ class GlorotScaled(RandomScaled):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = None,
+        activation: Activation | None = None,
         mode: str = "fan_avg",
         distribution: str = "uniform",
         **kernel: Unpack[KernelOptions],
@@ -219,7 +219,7 @@ class HeScaled(RandomScaled):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = "relu",
+        activation: Activation | None = "relu",
         mode: str = "fan_in",
         distribution: str = "normal",
         **kernel: Unpack[KernelOptions],
@@ -266,7 +266,7 @@ class LecunScaled(RandomScaled):
     def __init__(
         self,
         gain: float = 1.0,
-        activation: Activation = None,
+        activation: Activation | None = None,
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
         **kernel: Unpack[KernelOptions],
