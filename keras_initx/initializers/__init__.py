@@ -11,9 +11,7 @@ from keras_initx.initializers._constant import ConstantFill
 from keras_initx.initializers._convolutional import ConvOrthogonal, DeltaOrthogonal
 from keras_initx.initializers._data_dependent import (
     LSUV,
-    ActNormData,
     DataDependent,
-    WeightNormData,
     WithinLayer,
 )
 from keras_initx.initializers._data_filters import DataFilters, KMeansFilters, PCAFilters
@@ -24,6 +22,7 @@ from keras_initx.initializers._heads import LabelPrior, PriorBias
 from keras_initx.initializers._hyperfan import Hyperfan
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
 from keras_initx.initializers._law import Law, Site, Task, is_bias_initializer, is_law, needs_of
+from keras_initx.initializers._normalized import ActNormData, WeightNormData
 from keras_initx.initializers._orthogonal import OrthogonalScaled
 from keras_initx.initializers._over_model import BetweenLayer, MetaInit, ModelLaw
 from keras_initx.initializers._recurrent import IRNN, ChronoBias, UniformGateBias
