@@ -87,7 +87,7 @@ class GradInit(ModelLaw):
         return super().get_config() | {name: getattr(self, name) for name in names}
 
     def search(self, task: Task) -> Search:
-        """Yields the scales of each step, ranked by the norm above its bound, then by the loss after the step."""
+        """Yields the scales of each step, ranked by the norm above its bound, then by the loss."""
         rate = self.learning_rate or _LEARNING_RATES[self.optimizer]
         bound = self.max_norm or (1.0 if self.optimizer == "sgd" else math.inf)
         adam = self.optimizer == "adam"

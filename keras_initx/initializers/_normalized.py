@@ -76,8 +76,8 @@ class ActNormData(DataDependent):
 
     Choose it to start the convolutions of a flow as Glow does, without a layer for it. On a plain layer
     `WithinLayer(beta=0)` and `WeightNormData` start at the same place. The three methods differ later:
-    ActNorm trains scale and bias of the channels apart from the kernel, weight normalization trains g and v, and
-    `WithinLayer` trains the plain weights. An initializer does not change how a layer trains.
+    ActNorm trains scale and bias of the channels apart from the kernel, weight normalization trains g and v,
+    and `WithinLayer` trains the plain weights. An initializer does not change how a layer trains.
 
     >>> scale, shift = ActNormData().rescale(mean=3.0, std=2.0)
     >>> scale * (3.0 - 2.0) + shift, scale * (3.0 + 2.0) + shift  # one std below and above the mean

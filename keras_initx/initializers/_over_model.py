@@ -152,7 +152,7 @@ class BetweenLayer(ModelLaw):
         return super().get_config() | {"tolerance": self.tolerance}
 
     def search(self, task: Task) -> Search:
-        """Yields the scales of each round, ranked by the largest relative distance of a rate from the mean."""
+        """Yields the scales of each round, ranked by the largest relative distance from the mean rate."""
         measure = task.compile(_rates)
         scales = np.ones(len(task.is_kernel))
         inputs = start = task.input_sizes(scales)
