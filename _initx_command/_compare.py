@@ -98,7 +98,7 @@ def _compare(options: argparse.Namespace) -> Answer:
     try:
         found = _train(options, initializers, train, validation, test, rates)
     except KeyboardInterrupt:
-        kept = f"the same command goes on from what is in {options.store}" if options.store else ""
+        kept = f"the same command continues from the results in {options.store}" if options.store else ""
         raise KeyboardInterrupt(kept) from None
     if plots:
         from keras_initx.plots import plot_curves, plot_finals, plot_rates

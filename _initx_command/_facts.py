@@ -1,6 +1,6 @@
-"""What is known about every strategy and initializer, asked of their classes.
+"""Facts about every strategy and initializer, read from their classes.
 
-That needs Keras. `initx list` and `initx show` read the stored copy instead: see `_catalogue.py`.
+Reading them needs Keras. `initx list` and `initx show` read the stored copy instead: see `_catalogue.py`.
 """
 
 import re

@@ -59,7 +59,7 @@ def check_model(source: str, input_shape: tuple[int, ...] | None = None) -> None
             f"{source!r}. Leave the option out."
         )
     if not pathlib.Path(source).is_file():
-        raise ValueError(f"`model` must be {_RULE}. Received: {source!r}, which is no file.")
+        raise ValueError(f"`model` must be {_RULE}. Received: {source!r}, which is not a file.")
 
 
 def load_model(
@@ -85,13 +85,9 @@ def load_model(
     try:
         model = _build(source, input_shape) if named else keras.saving.load_model(source)
     except Exception as error:  # an error of zipfile, h5py, Keras or the user's module
-        rule = (
-            f"{_RULE}, and the function must run"
-            if named
-            else f"{_RULE}, and Keras must be able to load the file"
-        )
+        what = "which does not run" if named else "which Keras cannot load"
         reason = one_line(error) if named else _why_not_loaded(error)
-        raise ValueError(f"`model` must be {rule}. Received: {source!r}: {reason}") from error
+        raise ValueError(f"`model` must be {_RULE}. Received: {source!r}, {what}: {reason}") from error
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"`model` must name a function that returns a Keras model. Received: {source!r}, which returns "

@@ -53,7 +53,7 @@ def add_calibrate(verbs: "Verbs") -> None:
         verbs,
         "calibrate",
         _calibrate,
-        "rescale the weights of a whole model, so that its pre-activations have the law's size on data",
+        "rescale the weights of a whole model on data, by a data-dependent initializer",
         "keras_initx.calibrate",
     )
     add_model(verb)

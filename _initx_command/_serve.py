@@ -112,4 +112,4 @@ def _serve(options: argparse.Namespace) -> Answer:
         names = [name for name in vars(options) if name != "root"]
         told = re.sub(f"`({'|'.join(names)})`", lambda name: as_option(name[1]), told)
         raise ValueError(told) from error
-    return Answer("initx: stopped; what had been accepted was answered")
+    return Answer("initx: stopped; all accepted requests were answered")

@@ -13,7 +13,7 @@ __all__ = ["Answer", "Verb"]
 
 
 class Answer(NamedTuple):
-    """What a verb prints, and whether its exit status is 1.
+    """The report that a verb prints, and the failure that makes its exit status 1.
 
     Attributes:
         report: The text of `str(report)` goes to stdout; with `--json`, the report's JSON does.

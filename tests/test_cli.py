@@ -210,8 +210,8 @@ def test_initialize_in_place_with_patterns_as_json(capsys, saved):
         ({"--out": "new.h5"}, "`--out` must be a .keras file"),
         ({"--out": "missing/new.keras"}, "folder that exists"),
         ({"--seed": "-1"}, "`seed` must be"),
-        ({"model": "missing.keras"}, "which is no file"),
-        ({"model": "text.keras"}, "that Keras can load"),
+        ({"model": "missing.keras"}, "which is not a file"),
+        ({"model": "text.keras"}, "which Keras cannot load: "),
     ],
 )
 def test_initialize_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeypatch, change, match):
@@ -440,7 +440,7 @@ def test_diagnose_builds_resnet(capsys):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model": "missing.keras"}, "which is no file"),
+        ({"model": "missing.keras"}, "which is not a file"),
         ({"model": "no_such_module:build"}, "No module named"),
         ({"model": "keras.applications:ResNet5"}, "ResNet5"),
         ({"--input-shape": "8x8"}, "`--input-shape` is for models by name"),
