@@ -19,6 +19,9 @@ from keras_initx.fans import KernelAxes, Layout, LayoutLike, split_kernel
 __all__ = [
     "PACKAGE",
     "AxisAware",
+    "DrawOptions",
+    "KernelOptions",
+    "Seed",
     "Seeded",
     "Shown",
     "call_seed",
