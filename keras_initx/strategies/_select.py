@@ -127,8 +127,7 @@ def _given(sites: Sequence[KernelSite], branches: Patterns) -> list[ResidualBran
     if unused:
         raise ValueError(
             "`branches` must hold patterns of paths of layers that hold kernels. Received: "
-            f"{unused[0]!r}, which matches none of {[site.path for site in sites][:6]} and no layer above "
-            "them."
+            f"{unused[0]!r}, which fits none of {[site.path for site in sites][:6]} and no layer above them."
         )
     found = []
     for members in groups.values():
