@@ -28,7 +28,7 @@ ALLOWED = {
     "layers": set(),
     "walk": {"fans", "layers"},
     "probe": {"walk"},
-    "recurrence": set(),
+    "recurrence": {"walk"},
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {

@@ -10,17 +10,10 @@ from keras import ops
 
 from keras_initx._keras_internals import is_of_keras, is_rnn_code_of_keras
 from keras_initx.checks import check_choice
+from keras_initx.walk import cell_gates
 
 __all__ = ["WEIGHTS", "cells_of", "gate_names", "obstacle", "scaled"]
 
-# By the class whose `call` a cell runs: its gates in kernel order, which is also the order in which `call`
-# activates them. LSTM's fifth call, on the new cell state, comes last and is no gate.
-_GATES = {
-    "ConvLSTMCell": ("i", "f", "c", "o"),
-    "GRUCell": ("z", "r", "h"),
-    "LSTMCell": ("i", "f", "c", "o"),
-    "SimpleRNNCell": ("h",),
-}
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 _ROLES = ("dense", "gates", "recurrent")
 
@@ -46,7 +39,7 @@ def obstacle(layer: Any) -> str:
             return f"{name} overrides `{method}`, so its cell need not see the layer's inputs"
     for cell in cells_of(layer):
         if not _known(cell):
-            return f"{type(cell).__name__} is not a cell whose gates are known: {sorted(_GATES)}"
+            return f"{type(cell).__name__} is not a cell whose gates are known: {_names()}"
     return "" if layer.built else f"{name} is not built"
 
 
@@ -63,8 +56,8 @@ def gate_names(cell: Any) -> tuple[str, ...]:
         ValueError: If the cell is of another class.
     """
     if not _known(cell):
-        raise ValueError(f"`cell` must run the `call` of one of {sorted(_GATES)}. Received: cell={cell!r}.")
-    return _GATES[_definer(cell, "call").__name__]
+        raise ValueError(f"`cell` must run the `call` of one of {_names()}. Received: cell={cell!r}.")
+    return cell_gates()[_definer(cell, "call")]
 
 
 def scaled(name: str, value: Any, factors: Sequence[float], gates: int) -> Any:
@@ -98,6 +91,10 @@ def scaled(name: str, value: Any, factors: Sequence[float], gates: int) -> Any:
     return ops.cast(ops.cast(value, wide) * ops.convert_to_tensor(columns, wide), dtype)
 
 
+def _names() -> list[str]:
+    return sorted(cell.__name__ for cell in cell_gates())
+
+
 def _definer(layer: Any, method: str) -> type:
     return next(cls for cls in type(layer).__mro__ if method in cls.__dict__)
 
@@ -105,7 +102,7 @@ def _definer(layer: Any, method: str) -> type:
 def _known(cell: Any) -> bool:
     if not isinstance(cell, keras.layers.Layer):
         return False
-    if _definer(cell, "call").__name__ not in _GATES:
+    if _definer(cell, "call") not in cell_gates():
         return False
     # `call` leaves work to other methods: LSTM's gates, ConvLSTM's convolutions, dropout's masks.
     owners = (_definer(cell, name) for name in _run_by(type(cell), "call"))

@@ -28,7 +28,6 @@ __all__ = ["Step", "Trace", "trace_model"]
 
 _BATCH = 2
 _FREE_SIZES = (32, 128, 8, 256)  # tried in turn for axes that the model leaves free
-_SEEN_THROUGH = (keras.Model, layers.MultiHeadAttention, layers.GroupQueryAttention)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
 _PATCHING = threading.RLock()
 
@@ -171,7 +170,7 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
 
 
 def _makes_weights(layer: Any) -> bool:
-    return type(layer).build is not layers.Layer.build and not isinstance(layer, _SEEN_THROUGH[:1])
+    return type(layer).build is not layers.Layer.build and not isinstance(layer, keras.Model)
 
 
 def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]) -> Trace:
