@@ -2,7 +2,8 @@
 
 from keras_initx.walk._flow import Branch
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, trace
-from keras_initx.walk._kernels import Kernel, register
+from keras_initx.walk._kernels import register
+from keras_initx.walk._layers import EMBEDDINGS, LINEAR, Kernel, cell_gates, with_effect
 from keras_initx.walk._obstacles import is_of_users
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._select import matches, matching, prefixes, select
@@ -10,6 +11,8 @@ from keras_initx.walk._sites import KernelSite, iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
 __all__ = [
+    "EMBEDDINGS",
+    "LINEAR",
     "Branch",
     "Graph",
     "Kernel",
@@ -17,6 +20,7 @@ __all__ = [
     "Node",
     "Operand",
     "Weight",
+    "cell_gates",
     "input_specs",
     "is_of_users",
     "iter_kernels",
@@ -29,4 +33,5 @@ __all__ = [
     "register",
     "select",
     "trace",
+    "with_effect",
 ]

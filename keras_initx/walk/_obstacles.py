@@ -8,13 +8,12 @@ from types import CodeType
 from keras import layers
 
 from keras_initx._types import Layer
-from keras_initx.walk._kernels import Rule
+from keras_initx.walk._layers import PLAIN_WRAPPERS, Rule
 
 __all__ = ["is_of_users", "obstacle_of", "overridden", "skip_of"]
 
 # Packages whose layers assign to no other layer's weights, but for wrappers.
 _KNOWN = ("keras", "keras_hub", "keras_initx")
-_PLAIN_WRAPPERS = (layers.Bidirectional, layers.TimeDistributed)
 
 
 def overridden(layer: Layer, base: type[Layer]) -> str:
@@ -42,7 +41,7 @@ def is_of_users(layer: Layer) -> bool:
     """Tells whether a layer's `call` may do what Keras' own do not, such as assign to others' weights."""
     package = type(layer).__module__.partition(".")[0]
     return package not in _KNOWN or (
-        isinstance(layer, layers.Wrapper) and not isinstance(layer, _PLAIN_WRAPPERS)
+        isinstance(layer, layers.Wrapper) and not isinstance(layer, PLAIN_WRAPPERS)
     )
 
 

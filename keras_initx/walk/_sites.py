@@ -15,7 +15,8 @@ from keras_initx._keras_internals import (
 from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
-from keras_initx.walk._kernels import SCALES, Kernel, bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._kernels import bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._layers import ATTENTION, LOOPS, NOT_KERNELS, ONE_STEP, SCALES, Kernel
 from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._trace import trace_model
@@ -23,12 +24,7 @@ from keras_initx.walk._units import unit_axes
 
 __all__ = ["KernelSite", "initializer_of", "iter_kernels"]
 
-_ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _ATTENTION_ROLES = ("query", "key", "value", "attention_output")
-_LOOPS = (layers.RNN, layers.Bidirectional)
-_ONE_STEP = (layers.RNN, layers.Bidirectional, layers.Wrapper)
-# Weights of several axes that are no kernels: GRU's bias, PReLU's slopes, a shift, a singular vector.
-_NO_KERNELS = ("bias", "alpha", "gamma", "beta", "vector_u")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,7 +155,7 @@ def _crossing(sites: list[KernelSite], flow: Flow) -> set[str]:
 
 
 def _is_leaf(layer: Layer) -> bool:
-    if known_class(layer) or (isinstance(layer, _ONE_STEP) and not isinstance(layer, layers.TimeDistributed)):
+    if known_class(layer) or (isinstance(layer, ONE_STEP) and not isinstance(layer, layers.TimeDistributed)):
         return True
     builtin = is_layer_of_keras(layer)
     return builtin and not flatten_layers(layer, include_self=False) and not isinstance(layer, layers.Lambda)
@@ -170,7 +166,7 @@ def _chain(layer: Layer) -> int:
     if isinstance(layer, layers.RNN):
         cells = getattr(layer.cell, "cells", [layer.cell])
         return len(cells)
-    if isinstance(layer, _ONE_STEP):
+    if isinstance(layer, ONE_STEP):
         inner = [sub for sub in flatten_layers(layer, include_self=False) if _chain(sub)]
         return max(map(_chain, inner), default=0)
     if known_class(layer) is None:
@@ -190,7 +186,7 @@ def _untraced(model: Model) -> Iterator[KernelSite]:
         for layer in flatten_layers(parent, include_self=False, recursive=False)
         if layer.name in _ATTENTION_ROLES
     }
-    looped = {id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in flatten_layers(parent)}
+    looped = {id(layer) for parent in found if isinstance(parent, LOOPS) for layer in flatten_layers(parent)}
     for layer in found:
         role, parent = attention.get(id(layer), ("", ""))
         for kernel in _kernels(layer):
@@ -212,7 +208,7 @@ def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
 def _is_attention(layer: Layer) -> bool:
     """Whether a layer is Keras' attention, or a model's own with Keras' names for its four projections."""
     names = {sub.name for sub in flatten_layers(layer, include_self=False, recursive=False)}
-    return isinstance(layer, _ATTENTION) or names >= set(_ATTENTION_ROLES)
+    return isinstance(layer, ATTENTION) or names >= set(_ATTENTION_ROLES)
 
 
 def _kernels(layer: Layer) -> list[Any]:
@@ -226,7 +222,7 @@ def _kernels(layer: Layer) -> list[Any]:
     return [
         v
         for v in {id(v): v for v in variables if v is not None}.values()
-        if v.name in rule.kernels or (len(v.shape) > 1 and v.name not in _NO_KERNELS)
+        if v.name in rule.kernels or (len(v.shape) > 1 and v.name not in NOT_KERNELS)
     ]
 
 

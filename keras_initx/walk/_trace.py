@@ -29,7 +29,6 @@ __all__ = ["Step", "Trace", "trace_model"]
 
 _BATCH = 2
 _FREE_SIZES = (32, 128, 8, 256)  # tried in turn for axes that the model leaves free
-_SEEN_THROUGH = (keras.Model, layers.MultiHeadAttention, layers.GroupQueryAttention)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
 _PATCHING = threading.RLock()
 
@@ -174,7 +173,7 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
 
 
 def _makes_weights(layer: Layer) -> bool:
-    return type(layer).build is not layers.Layer.build and not isinstance(layer, _SEEN_THROUGH[:1])
+    return type(layer).build is not layers.Layer.build and not isinstance(layer, keras.Model)
 
 
 def _run(
