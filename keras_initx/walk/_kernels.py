@@ -1,4 +1,4 @@
-"""What the kernels of each class of layer are: the table that `register` adds to."""
+"""The table of kernels by layer class, and `register`, which adds a user's layers to it."""
 
 import dataclasses
 import sys
@@ -19,15 +19,20 @@ __all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register"
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What the axes of a layer's kernel mean.
+    """Describes one kernel of a layer, for `register`.
+
+    >>> Kernel("dense", layout="dense", bias="shift").role
+    'dense'
 
     Attributes:
-        role: Role of the kernel: a word of your own, or one of those that `iter_kernels` lists.
-        layout: Its `keras_initx.fans.Layout`, a kind or dict of one, or a function from the layer to it; None
-            for kernels that are read off their shape.
-        initializer: Attribute of the layer that holds its initializer; None to look for `<name>_initializer`.
-        bias: Name of the variable that is its bias, None for none. Where several kernels name the same, the
-            last has it.
+        role: Role of the kernel: a word of your own, or one of the roles of `KernelSite`.
+        layout: Meaning of the kernel's axes: a `keras_initx.fans.Layout`, its kind (`"dense"`, `"conv"`), a
+            dict of its options, or a function from the layer to one of these. None to take the axes from the
+            shape: inputs second to last, outputs last.
+        initializer: Attribute of the layer that holds the kernel's initializer. None for
+            `<name>_initializer`.
+        bias: Name of the variable that is added to the kernel's product; None for none. If several kernels
+            name the same bias, it belongs to the last of them.
     """
 
     role: str
@@ -38,14 +43,14 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A class' kernels by the names of their variables, and how they stand to each other.
+    """The entry of a layer class in the table.
 
     Attributes:
-        kernels: The kernels.
-        linear: Whether every pre-activation is linear in (kernel, bias).
-        chained: Whether each kernel takes the output of the one before.
-        call: As in `register`.
-        taught: Whether it is a user's.
+        kernels: The kernels by the names of their variables.
+        linear: Whether every pre-activation is linear in its kernel and bias.
+        chained: Whether each kernel takes the output of the kernel before it.
+        call: Function that shows the pre-activations, as in `register`.
+        taught: Whether a user registered the class.
     """
 
     kernels: Mapping[str, Kernel]
@@ -56,9 +61,9 @@ class Rule:
 
 
 def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Splits an einsum kernel's axes into those that are summed and those that only the output has.
+    """Returns the axes of an einsum kernel that are summed, and the axes that only kernel and output have.
 
-    An axis that inputs, kernel and output share (heads, experts) is in neither: it is a batch axis.
+    An axis that inputs, kernel and output share (heads, experts) is a batch axis, and in neither tuple.
     """
     left, output = equation.replace("...", "").split("->")
     inputs, kernel = left.split(",")
@@ -88,12 +93,15 @@ def _linear(role: str, layout: KernelLayout | None = None) -> Rule:
 
 
 def _separable(layer: Layer, show: Callable[[str, Any], Any], inputs: Tensor) -> Any:
-    """What a separable convolution computes in one operation, its depthwise half shown on the way."""
+    """Computes a separable convolution in two operations, and shows the depthwise half in between.
+
+    Keras computes both halves in one operation, in which the first pre-activation never appears.
+    """
     options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
     half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
     half = show("depthwise_kernel", half)
     first = layer.data_format == "channels_first"
-    # Channels last, as Keras has it: TensorFlow's own CPU kernels take no others in a plain convolution.
+    # Channels last, as Keras does it, too: TensorFlow's CPU kernels take no other order in a convolution.
     half = ops.moveaxis(half, 1, -1) if first else half
     output = ops.conv(half, layer.pointwise_kernel, 1, "valid", "channels_last")
     if layer.bias is not None:
@@ -112,7 +120,8 @@ _SEPARABLE = Rule(
     call=_separable,
 )
 _EMBEDDINGS = Kernel("embedding", "embedding")
-# Of keras_hub, which is not imported, by the name of the class; the rest are the biases of T5's attention.
+# Layers of keras_hub by the names of their classes: to import the package only for this table is too slow.
+# Other classes there with `embeddings` hold the relative biases of T5's attention, which no output shows.
 _HUB = {"PositionEmbedding": Rule({"embeddings": _EMBEDDINGS}, linear=True)}
 _HUB_REST = Rule({"embeddings": _EMBEDDINGS})
 _SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
@@ -142,7 +151,8 @@ _RULES: dict[type, Rule] = {
     ),
     layers.LSTMCell: Rule(_gates(4)),
     layers.GRUCell: Rule(_gates(3)),
-    # Keras exports no name for it; making one would start JAX, which several processes must set up first.
+    # Keras exports no name for this class. `type(ConvLSTM1D(...).cell)` would make a layer and so start JAX,
+    # which a job of several processes must set up first.
     sys.modules[layers.ConvLSTM1D.__mro__[1].__module__].ConvLSTMCell: Rule(_gates(4)),
     layers.BatchNormalization: Rule(_SCALE),
     layers.GroupNormalization: Rule(_SCALE),
@@ -153,7 +163,7 @@ _RULES: dict[type, Rule] = {
 
 
 def rule_of(layer: Layer) -> tuple[type | None, Rule]:
-    """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
+    """Returns the nearest class of a layer with an entry, and the entry; or (None, an empty rule)."""
     base = known_class(layer)
     if base is not None:
         return base, _RULES[base]
@@ -183,13 +193,15 @@ def register(
     linear: bool = False,
     call: Callable[..., Any] | None = None,
 ) -> None:
-    """Teaches `iter_kernels` the kernels of a class of layers, and of its subclasses.
+    """Teaches the package the kernels of a layer class of your own, and of its subclasses.
 
-    The layer counts as one step of the model: the trace does not look inside. Without this, the kernels of a
-    class that Keras does not know are reported, and drawn as the layer draws them.
+    `initialize` then draws the kernels with their true fans. Without this, they are drawn by their layer's
+    own initializer, and the report says so. `calibrate` and `preactivation_std` need the pre-activations,
+    too, and each must be linear in its kernel and bias. If the layer's output, before its activation, is the
+    only pre-activation, pass `linear=True`. If the layer has several kernels, pass `call`.
 
-    `initialize` needs the kernels. `calibrate` and `preactivation_std` also need the pre-activations, each
-    linear in its kernel and bias: `linear=True` where that is the layer's output, `call` to show others.
+    The layer counts as one step of the model: the trace does not look inside. A subclass with a `call` of its
+    own must be registered by itself.
 
     >>> class Mixer(layers.Layer):
     ...     def build(self, shape):
@@ -200,16 +212,18 @@ def register(
 
     Args:
         layer_class: The class.
-        kernels: For the name of each variable that is a kernel, a `Kernel` or only its role.
-        linear: Whether the output, before the layer's `activation` if it has one, is linear in the one kernel
-            and its bias.
-        call: Computes what the layer's `call` does from `(layer, show, *args, **kwargs)`, with the args of
-            that. Where it makes the pre-activation of a kernel, linear in that and its bias, it calls
-            `show(name, tensor)` and goes on with what that returns.
+        kernels: For the name of each variable that is a kernel, a `Kernel`, or only its role. Name the kernel
+            that makes the layer's output last: strategies for residual nets end a branch with it.
+        linear: Whether the layer's output is linear in its only kernel and its bias. If the layer has an
+            attribute `activation`, the output before this activation counts.
+        call: Function `call(layer, show, *args, **kwargs)`, which computes the output of the layer's `call`
+            from the same arguments. For each pre-activation it calls `show(name, tensor)`, with the name of
+            the kernel, and goes on with the tensor that `show` returns.
 
     Raises:
-        ValueError: If the class is no Keras layer, no kernel is named, a value is neither, `call` is no
-            function, or `linear` is no bool or is True for several kernels.
+        ValueError: If `layer_class` is not a class of Keras layers, `kernels` is empty or holds anything
+            other than a `Kernel` or a role, `call` is not a function, or `linear` is not a bool or is True
+            for several kernels.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
         raise ValueError(f"`layer_class` must be a class of Keras layers. Received: {layer_class!r}.")
@@ -221,8 +235,8 @@ def register(
     if not isinstance(linear, bool) or (linear and (call is not None or len(kernels) > 1)):
         raise ValueError(
             "`linear` must be a bool, and True for layers of one kernel without `call`. Received: "
-            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. Of several kernels, show each "
-            "pre-activation in `call`."
+            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. For several kernels, pass a "
+            "`call` that shows each pre-activation."
         )
     if call is not None and not callable(call):
         raise ValueError(
