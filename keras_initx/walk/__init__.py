@@ -2,7 +2,7 @@
 
 A model is read in three stages:
 
-    _sites      lists the kernels and what their layers alone tell: role, layout, fans (the table: _kernels)
+    _sites      lists the kernels with the facts of their layers: role, layout, fans (the table: _kernels)
     _trace      runs the model on symbolic tensors and lists the steps: which operation feeds which
     _flow       finds each kernel in the trace: depth, activations around it, residual branches
 """

@@ -21,7 +21,7 @@ joins ways that left each other at a fork:
 5. Ends. Going back from the operand, the first kernels that are met end the branch, and the scales of
    normalizations and residual scales on the way belong to its end.
 
-Sums of attention scores and a bias are left out: their common input is no skip.
+Sums of attention scores and a bias are left out: they have no skip.
 """
 
 import functools

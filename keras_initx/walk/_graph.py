@@ -170,7 +170,7 @@ def _kind(operation: keras.Operation | None) -> str:
 
 def _kernels_in(operation: keras.Operation | None) -> tuple[Any, ...]:
     if not isinstance(operation, layers.Layer) or isinstance(operation, layers.TimeDistributed):
-        return ()  # what TimeDistributed wraps is a step of its own
+        return ()  # the layer in a TimeDistributed is a step of its own
     inner = [] if known_class(operation) else operation._flatten_layers(include_self=False)
     found = [kernel for layer in (operation, *inner) for kernel in _kernels(layer)]
     return tuple({id(kernel): kernel for kernel in found}.values())

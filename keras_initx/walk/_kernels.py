@@ -11,7 +11,7 @@ from keras_initx._types import Layer, Tensor
 from keras_initx.fans import Layout
 from keras_initx.layers import ResidualScale
 
-# What `Kernel.layout` takes: a kind, a config, a layout, or a function that makes a layout for a layer.
+# The layout in `Kernel`: a kind, a dict of options, a layout, or a function that makes a layout for a layer.
 KernelLayout: TypeAlias = str | Mapping[str, Any] | Layout | Callable[[Layer], Layout]
 
 __all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
