@@ -40,7 +40,7 @@ def obstacle(layer: Layer) -> str:
             return f"{name} overrides `{method}`, so its cell need not see the layer's inputs"
     for cell in cells_of(layer):
         if not _known(cell):
-            return f"{type(cell).__name__} is not a cell whose gates are known: {_names()}"
+            return f"the gates of {type(cell).__name__} are not known, only those of {_names()}"
     return "" if layer.built else f"{name} is not built"
 
 

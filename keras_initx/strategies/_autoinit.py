@@ -41,7 +41,7 @@ class AutoInit:
 
     Limits: recurrent layers, frozen or quantized kernels, and layers that Keras does not know make signals of
     unknown moments. A kernel that such a signal feeds is scaled for (0, 1), and its note says so.
-    Normalization and dropout count as in training. An axis whose length the model leaves open counts with the
+    Normalization and dropout count as in training. An axis that the model leaves open counts with the
     length that the trace gives it, 32 if the model runs on that. Masks are not seen.
 
     Choose it for nets without normalization that mix activations, pooling, dropout and branches, as an

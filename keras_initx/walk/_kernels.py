@@ -1,4 +1,4 @@
-"""Which class a layer's kernels are known by, and teaching classes that Keras does not have."""
+"""The table of kernels by layer class, and `register`, which adds a user's layers to it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +13,9 @@ __all__ = ["Kernel", "KernelLayout", "Rule", "bias_of", "einsum_axes", "known_cl
 
 
 def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Splits an einsum kernel's axes into those that are summed and those that only the output has.
+    """Returns the axes of an einsum kernel that are summed, and the axes that only kernel and output have.
 
-    An axis that inputs, kernel and output share (heads, experts) is in neither: it is a batch axis.
+    An axis that inputs, kernel and output share (heads, experts) is a batch axis, and in neither tuple.
     """
     left, output = equation.replace("...", "").split("->")
     inputs, kernel = left.split(",")
@@ -25,7 +25,7 @@ def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def rule_of(layer: Layer) -> tuple[type | None, Rule]:
-    """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
+    """Returns the nearest class of a layer with an entry, and the entry; or (None, an empty rule)."""
     base = known_class(layer)
     if base is not None:
         return base, kernel_layers()[base]
@@ -55,13 +55,15 @@ def register(
     linear: bool = False,
     call: Callable[..., Any] | None = None,
 ) -> None:
-    """Teaches `iter_kernels` the kernels of a class of layers, and of its subclasses.
+    """Teaches the package the kernels of a layer class of your own, and of its subclasses.
 
-    The layer counts as one step of the model: the trace does not look inside. Without this, the kernels of a
-    class that Keras does not know are reported, and drawn as the layer draws them.
+    `initialize` then draws the kernels with their true fans. Without this, they are drawn by their layer's
+    own initializer, and the report says so. `calibrate` and `preactivation_std` need the pre-activations,
+    too, and each must be linear in its kernel and bias. If the layer's output, before its activation, is the
+    only pre-activation, pass `linear=True`. If the layer has several kernels, pass `call`.
 
-    `initialize` needs the kernels. `calibrate` and `preactivation_std` also need the pre-activations, each
-    linear in its kernel and bias: `linear=True` where that is the layer's output, `call` to show others.
+    The layer counts as one step of the model: the trace does not look inside. A subclass with a `call` of its
+    own must be registered by itself.
 
     >>> class Mixer(layers.Layer):
     ...     def build(self, shape):
@@ -72,16 +74,18 @@ def register(
 
     Args:
         layer_class: The class.
-        kernels: For the name of each variable that is a kernel, a `Kernel` or only its role.
-        linear: Whether the output, before the layer's `activation` if it has one, is linear in the one kernel
-            and its bias.
-        call: Computes what the layer's `call` does from `(layer, show, *args, **kwargs)`, with the args of
-            that. Where it makes the pre-activation of a kernel, linear in that and its bias, it calls
-            `show(name, tensor)` and goes on with what that returns.
+        kernels: For the name of each variable that is a kernel, a `Kernel`, or only its role. Name the kernel
+            that makes the layer's output last: strategies for residual nets end a branch with it.
+        linear: Whether the layer's output is linear in its only kernel and its bias. If the layer has an
+            attribute `activation`, the output before this activation counts.
+        call: Function `call(layer, show, *args, **kwargs)`, which computes the output of the layer's `call`
+            from the same arguments. For each pre-activation it calls `show(name, tensor)`, with the name of
+            the kernel, and goes on with the tensor that `show` returns.
 
     Raises:
-        ValueError: If the class is no Keras layer, no kernel is named, a value is neither, `call` is no
-            function, or `linear` is no bool or is True for several kernels.
+        ValueError: If `layer_class` is not a class of Keras layers, `kernels` is empty or holds anything
+            other than a `Kernel` or a role, `call` is not a function, or `linear` is not a bool or is True
+            for several kernels.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
         raise ValueError(f"`layer_class` must be a class of Keras layers. Received: {layer_class!r}.")
@@ -93,8 +97,8 @@ def register(
     if not isinstance(linear, bool) or (linear and (call is not None or len(kernels) > 1)):
         raise ValueError(
             "`linear` must be a bool, and True for layers of one kernel without `call`. Received: "
-            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. Of several kernels, show each "
-            "pre-activation in `call`."
+            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. For several kernels, pass a "
+            "`call` that shows each pre-activation."
         )
     if call is not None and not callable(call):
         raise ValueError(

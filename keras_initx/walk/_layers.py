@@ -31,15 +31,20 @@ KernelLayout: TypeAlias = str | Mapping[str, Any] | Layout | Callable[[Layer], L
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What the axes of a layer's kernel mean.
+    """Describes one kernel of a layer, for `register`.
+
+    >>> Kernel("dense", layout="dense", bias="shift").role
+    'dense'
 
     Attributes:
-        role: Role of the kernel: a word of your own, or one of those that `iter_kernels` lists.
-        layout: Its `keras_initx.fans.Layout`, a kind or dict of one, or a function from the layer to it; None
-            for kernels that are read off their shape.
-        initializer: Attribute of the layer that holds its initializer; None to look for `<name>_initializer`.
-        bias: Name of the variable that is its bias, None for none. Where several kernels name the same, the
-            last has it.
+        role: Role of the kernel: a word of your own, or one of the roles of `KernelSite`.
+        layout: Meaning of the kernel's axes: a `keras_initx.fans.Layout`, its kind (`"dense"`, `"conv"`), a
+            dict of its options, or a function from the layer to one of these. None to take the axes from the
+            shape: inputs second to last, outputs last.
+        initializer: Attribute of the layer that holds the kernel's initializer. None for
+            `<name>_initializer`.
+        bias: Name of the variable that is added to the kernel's product; None for none. If several kernels
+            name the same bias, it belongs to the last of them.
     """
 
     role: str
@@ -50,17 +55,17 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A class' kernels by the names of their variables, and how they stand to each other.
+    """The entry of a layer class in the table.
 
     Attributes:
-        kernels: The kernels.
-        linear: Whether every pre-activation is linear in (kernel, bias).
-        chained: Whether each kernel takes the output of the one before.
-        call: As in `register`.
-        taught: Whether it is a user's.
-        gates: Letters of a recurrent cell's gates, in the order of the kernel's columns, which is also the
-            order in which `call` activates them. LSTM activates a fifth time, the new cell state: that comes
-            last and is not a gate.
+        kernels: The kernels by the names of their variables.
+        linear: Whether every pre-activation is linear in its kernel and bias.
+        chained: Whether each kernel takes the output of the kernel before it.
+        call: Function that shows the pre-activations, as `register` takes it.
+        taught: Whether a user registered the class.
+        gates: Letters of a recurrent cell's gates, in the order of the kernel's columns. `call` activates the
+            gates in the same order. An LSTM applies an activation for a fifth time, to the new cell state; it
+            comes last and is not a gate.
     """
 
     kernels: Mapping[str, Kernel]
@@ -93,7 +98,10 @@ def _linear(role: str, layout: KernelLayout | None = None) -> Rule:
 
 
 def _separable(layer: Layer, show: Callable[[str, Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """What a separable convolution computes in one operation, its depthwise half shown on the way."""
+    """Computes a separable convolution in two operations, and shows the depthwise half in between.
+
+    Keras computes both halves in one operation, in which the first pre-activation never appears.
+    """
     options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
     half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
     half = show("depthwise_kernel", half)

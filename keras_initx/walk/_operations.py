@@ -1,4 +1,4 @@
-"""What layers and operations without kernels do to a signal: activate, gate, normalize or pass it on."""
+"""Tables of layers and operations without kernels: which activate, gate, normalize or pass on a signal."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ PASSING = with_effect("moves", "passes")
 
 
 def class_name(step: Step) -> str:
-    """Returns the name of a step's class; that of Keras' class for its subclasses."""
+    """Returns the name of a step's class; for a user's subclass, the name of the nearest class of Keras."""
     names = (cls.__name__ for cls in type(step.operation).__mro__ if cls.__module__.startswith("keras."))
     return next(names, type(step.operation).__name__)
 
 
 def is_normalization(operation: keras.Operation | None) -> bool:
-    """Whether an operation normalizes: Keras' layers, and others of such a name that hold no layers."""
+    """Tells whether an operation normalizes: a layer of Keras, or another of such a name, not a block."""
     if isinstance(operation, NORMALIZATIONS):
         return True
     if not isinstance(operation, layers.Layer) or isinstance(operation, layers.Wrapper):
@@ -44,17 +44,17 @@ def is_normalization(operation: keras.Operation | None) -> bool:
 
 
 def is_gate(activation: Activation) -> bool:
-    """Whether an activation is one of those that gates end with: a sigmoid, or what is bounded as one is."""
+    """Tells whether an activation may end a gate: a sigmoid, or a function that is bounded like a sigmoid."""
     return isinstance(activation, str) and activation in ("sigmoid", "hard_sigmoid", "relu6")
 
 
 def label_of(activation: Activation) -> str:
-    """The name of an activation, whether it is a name or an operation."""
+    """Returns the name of an activation that is given as a name or as an operation."""
     return activation if isinstance(activation, str) else type(activation).__name__.lower()
 
 
 def activation_of(operation: keras.Operation | None) -> Any:
-    """The activation that ends a layer or operation: None if it has none to speak of, "" if it is linear."""
+    """Returns the activation that ends a layer or operation: "" if linear, None if the table knows none."""
     if isinstance(operation, layers.Activation):
         operation = operation.activation
         return "" if operation is keras.activations.linear else named(operation)
@@ -72,7 +72,7 @@ def activation_of(operation: keras.Operation | None) -> Any:
 
 
 def named(activation: Activation) -> Any:
-    """Keras' name of an activation; the activation itself where it has none."""
+    """Returns Keras' name of an activation; the activation itself if Keras has no name for it."""
     name = getattr(activation, "__name__", "")
     return name if getattr(keras.activations, name or "?", None) is activation else activation
 
