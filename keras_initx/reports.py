@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_initx.extras import require
 from keras_initx.tables import Table
 
 if TYPE_CHECKING:
@@ -108,11 +109,9 @@ def frame_of(records: Sequence[Mapping[str, object]]) -> "pandas.DataFrame":
     Raises:
         ImportError: If pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError as error:
-        cure = "pip install pandas"
-        raise ImportError(f"`to_dataframe` needs pandas: {cure}") from error
+    require("pandas", extra="dataframe", purpose="`to_dataframe`")
+    import pandas
+
     return pandas.DataFrame(list(records))
 
 

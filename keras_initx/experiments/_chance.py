@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx._keras_internals import mask_of
 from keras_initx.data import take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
 from keras_initx.experiments._metrics import fact_of
@@ -45,7 +46,7 @@ def best_constant(model: Any, logged: Any, data: Any, batch_size: int, minimize:
         x, _ = take_pair(model, data, batch_size)
         output = model(x, training=False)
         targets = data[1]
-        if len(tree.flatten([output, targets])) != 2 or getattr(output, "_keras_mask", None) is not None:
+        if len(tree.flatten([output, targets])) != 2 or mask_of(output) is not None:
             return None
         shape = tuple(output.shape[1:])
         if rows_of(targets) * math.prod(shape) > _MOST:

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_initx.data import reason_of, split_weights, take_pair
+from keras_initx._keras_internals import learning_rate_of
+from keras_initx.checks import first_line
+from keras_initx.data import split_weights, take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
 from keras_initx.experiments._prepare import draw
 from keras_initx.experiments._problem import Problem, build_model, fixed_rows, rows_to_try
@@ -71,9 +73,7 @@ def _check_model(model: Any, rates: Sequence[float | None]) -> None:
             f"`build_fn` must return a compiled Keras model. Received: {received}. Call `model.compile(...)` "
             "in it."
         )
-    schedule = isinstance(
-        getattr(model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    )
+    schedule = isinstance(learning_rate_of(model.optimizer), keras.optimizers.schedules.LearningRateSchedule)
     if schedule and rates != [None]:
         raise ValueError(
             "`learning_rates` needs an optimizer with a constant learning rate. Received: a model with a "
@@ -103,7 +103,7 @@ def _try(problem: Problem, model: Any, data: Any, name: str) -> None:
     try:
         logs = model.test_on_batch(x, y, weights, return_dict=True)
     except Exception as error:
-        raise ValueError(f"`{name}` cannot be evaluated on: {reason_of(error)}") from error
+        raise ValueError(f"`{name}` cannot be evaluated on: {first_line(error)}") from error
     if problem.metric not in logs:
         raise ValueError(
             f"`metric` must be one of {sorted(logs)}. Received: metric={problem.metric!r}. Name it in "

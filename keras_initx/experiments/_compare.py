@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 import os
 import pathlib
 import warnings
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx.checks import check_count
 from keras_initx.data import check_finite
 from keras_initx.experiments._chance import best_constant
 from keras_initx.experiments._check import check
@@ -126,12 +126,12 @@ def compare(
         metric.removeprefix("val_"),
         mode == "min",
         target,
-        _positive("batch_size", batch_size),
+        check_count("batch_size", batch_size),
         callbacks,
     )
     rates = _check_rates(learning_rates)
     runner = _as_runner(runner)
-    trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, _positive("epochs", epochs))
+    trials = make_trials(list(problem.schemes), _check_seeds(seeds), rates, check_count("epochs", epochs))
     model, batches, notes = check(problem, rates)
     logged = logged_by(model, problem.metric)
     facts = {name: fact_of(found) for name, found in logged.items()}
@@ -254,9 +254,3 @@ def _check_rates(rates: Any) -> list[float | None]:
             f"`learning_rates` must be different positive numbers, or None. Received: {rates!r}."
         )
     return [float(rate) for rate in rates]
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}.")
-    return int(value)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from keras_initx.checks import check_choice
 from keras_initx.experiments._rows import ComparisonRow
 from keras_initx.experiments._statistics import Bounds, Interval, mean_interval
 from keras_initx.experiments._trial import TrialResult
@@ -50,9 +51,7 @@ def curves_of(
     Raises:
         ValueError: If no trial has a log of that name.
     """
-    allowed = sorted({default, *(log for result in results for log in result.curves)})
-    if name not in allowed:
-        raise ValueError(f"`name` must be one of {allowed}. Received: name={name!r}.")
+    check_choice("name", name, {default, *(log for result in results for log in result.curves)})
     found: dict[tuple[str, float | None], list[TrialResult]] = {}
     for result in results:
         if name in result.curves:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
+from keras_initx.checks import check_choice
 from keras_initx.experiments._rows import ComparisonRow
 from keras_initx.experiments._trial import TrialResult
 from keras_initx.reports import records_of
@@ -28,8 +29,7 @@ def cells_of(
         results: The trials.
         about: Cells that all rows of initializers have.
     """
-    if table not in _TABLES:
-        raise ValueError(f"`table` must be one of {list(_TABLES)}. Received: table={table!r}.")
+    check_choice("table", table, _TABLES)
     if table == "trials":
         return [_trial(result) for result in results]
     if table == "epochs":

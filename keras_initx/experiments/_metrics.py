@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import tree
 
+from keras_initx._keras_internals import compiled_loss, loss_weights, metric_direction, wrapped_function
+from keras_initx.checks import check_choice
+
 __all__ = ["UNKNOWN", "Fact", "check_mode", "fact_of", "is_less_better", "logged_by"]
 
 
@@ -71,8 +74,7 @@ def check_mode(metric: Any, mode: Any) -> None:
     """Refuses what is no name of a metric, and no direction."""
     if not isinstance(metric, str) or not metric:
         raise ValueError(f"`metric` must be the name of a metric. Received: metric={metric!r}.")
-    if mode not in ("auto", "max", "min"):
-        raise ValueError(f"`mode` must be one of ['auto', 'max', 'min']. Received: mode={mode!r}.")
+    check_choice("mode", mode, ("auto", "max", "min"))
 
 
 def is_less_better(metric: str, mode: str, facts: Mapping[str, Fact]) -> bool:
@@ -100,7 +102,7 @@ def logged_by(model: Any, metric: str = "loss") -> dict[str, Any]:
         By the log's name a Keras metric; for the loss and the losses of single outputs, the losses that the
         model was compiled with.
     """
-    compiled = getattr(model, "_compile_loss", None)
+    compiled = compiled_loss(model)
     losses = list(getattr(compiled, "metrics", ()))
     found: dict[str, Any] = {}
     for one in model.metrics:
@@ -148,8 +150,8 @@ def fact_of(logged: Any) -> Fact:
     if isinstance(logged, _Losses):
         return _fact_of_losses(logged.model)
     kinds = type(logged).__mro__
-    fact = _first(kinds) if _first(kinds).direction else _fact_of_function(getattr(logged, "_fn", None))
-    keras_says = {"up": "max", "down": "min"}.get(getattr(logged, "_direction", ""))
+    fact = _first(kinds) if _first(kinds).direction else _fact_of_function(wrapped_function(logged))
+    keras_says = metric_direction(logged)
     if fact.direction is None:
         return Fact(keras_says)
     counts = next(kind for kind in kinds if "result" in vars(kind))
@@ -186,7 +188,7 @@ def _fact_of_losses(model: Any) -> Fact:
         getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "test_step")
     )
     losses = [_fact_of_loss(loss) for loss in tree.flatten(model.loss) if loss is not None]
-    weights = getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
+    weights = loss_weights(model)
     negative = any(weight < 0 for weight in tree.flatten(weights) if weight is not None)
     if own or model.losses or negative or not losses or not all(fact.lower == 0 for fact in losses):
         return Fact("min")

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from keras_initx.calibration import CalibrationReport, calibrate_drawn
-from keras_initx.data import reason_of, take_pair
+from keras_initx.checks import first_line
+from keras_initx.data import take_pair
 from keras_initx.diagnostics import diagnose
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
-from keras_initx.initializers import LabelPrior
+from keras_initx.initializers import is_bias_initializer
 from keras_initx.strategies import Plan, initialize
 
 __all__ = ["Prepared", "draw", "prepare"]
@@ -47,7 +48,7 @@ def draw(model: Any, scheme: Any, seed: int) -> Any:
     Returns:
         What `calibrate_drawn` takes: an initializer, a dict of paths and initializers, or None.
     """
-    if isinstance(scheme, LabelPrior):  # a law of biases: as a kernel's it would draw zeros
+    if is_bias_initializer(scheme):  # a law of biases: as a kernel's it would draw zeros
         initialize(model, None, seed=seed)
         return scheme
     if not hasattr(scheme, "plan"):
@@ -92,7 +93,7 @@ def _diagnose(model: Any, sample: Any, targets: Any) -> tuple[dict[str, Any] | N
     try:
         report = diagnose(model, sample, targets, seed=0, try_cures=False)
     except Exception as error:
-        return None, [f"not diagnosed: {type(error).__name__}: {reason_of(error)}"]
+        return None, [f"not diagnosed: {first_line(error, kind=True)}"]
     signal = {
         "forward_gain": report.forward_gain,
         "backward_gain": report.backward_gain,

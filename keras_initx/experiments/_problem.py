@@ -14,6 +14,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_initx._keras_internals import NAME_COUNTS, SEED_STATE, global_attribute, set_global_attribute
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._identity import code_of, identity_of
 from keras_initx.experiments._reading import Counted, is_read_once, seed_all
@@ -119,7 +120,7 @@ class FileModel:
         if model.compiled:
             model.compile_from_config(model.get_compile_config())
         for variable in model.non_trainable_variables:  # or dropout is the same for all seeds
-            if variable.path.endswith("seed_generator_state"):
+            if variable.path.endswith(SEED_STATE):
                 variable.assign([random.randint(0, 2**31 - 1) for _ in range(variable.shape[0])])
         return model
 
@@ -129,16 +130,13 @@ def build_model(problem: Problem, seed: int) -> Any:
 
     The streams of random numbers that `initialize` draws from come from the layers' names.
     """
-    from keras.src.backend.common import global_state  # Keras has no other way to number names anew
-
-    key = "object_name_uids"
-    before = global_state.get_global_attribute(key)
-    global_state.set_global_attribute(key, collections.defaultdict(int))
+    before = global_attribute(NAME_COUNTS)
+    set_global_attribute(NAME_COUNTS, collections.defaultdict(int))
     try:
         keras.utils.set_random_seed(seed)
         return problem.build()
     finally:
-        global_state.set_global_attribute(key, before)
+        set_global_attribute(NAME_COUNTS, before)
 
 
 def fixed_rows(model: Any) -> int | None:

@@ -3,23 +3,21 @@
 import contextlib
 import copy
 import math
-import numbers
 import os
-import re
 import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from keras_initx.checks import check_count, is_number
 from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._sequential import Progress
 from keras_initx.experiments._trial import Trial, TrialResult
 from keras_initx.experiments._tune import environment, make_keeper, make_task, quiet_tune, share
+from keras_initx.extras import require_ray
 
 __all__ = ["Ray"]
-
-_NEEDED = (2, 60)
 
 
 class Ray:
@@ -39,7 +37,8 @@ class Ray:
         progress: Whether to show on stderr how far it is, and how long it will take.
 
     Raises:
-        ValueError: If an argument is wrong, or the extra `ray` is missing or too old.
+        ImportError: If the extra `ray` is missing or too old.
+        ValueError: If an argument is wrong.
 
     Reference:
         Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
@@ -55,7 +54,7 @@ class Ray:
         retries: int = 2,
         progress: bool = True,
     ) -> None:
-        _check_installed()
+        require_ray("`Ray`", "fsspec", "pandas", "pyarrow", "requests")
         self.cpus, self.gpus = _amount("cpus", cpus), _amount("gpus", gpus)
         self.address = address or os.environ.get("RAY_ADDRESS")
         if self.address and self.address.startswith("ray://"):
@@ -64,9 +63,7 @@ class Ray:
                 "which is Ray Client's. Run on a machine of the cluster, with 'auto'."
             )
         self.early_stopping = _check_scheduler(early_stopping)
-        if isinstance(retries, bool) or not isinstance(retries, numbers.Integral) or retries < 0:
-            raise ValueError(f"`retries` must be an int of at least 0. Received: retries={retries!r}.")
-        self.retries: int = int(retries)
+        self.retries: int = check_count("retries", retries, least=0)
         self.progress: bool = progress
 
     def run(self, problem: Problem, trials: Sequence[Trial], keep: Callable[[TrialResult], None]) -> None:
@@ -137,28 +134,8 @@ class Ray:
         return {"scheduler": scheduler, "metric": f"val_{problem.metric}", "mode": mode}
 
 
-def _check_installed() -> None:
-    import importlib.metadata
-    import importlib.util
-
-    cure = "pip install 'ray[serve,tune]>=2.60'"
-    try:
-        found = importlib.metadata.version("ray")
-    except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"Ray must be installed. Received: no ray. {cure}") from None
-    if tuple(int(part) for part in re.findall("[0-9]+", found)[:2]) < _NEEDED:
-        raise ValueError(
-            f"Ray must be 2.60 or newer: older ones let anybody in. Received: ray {found}. {cure}"
-        )
-    missing = [
-        name for name in ("fsspec", "pandas", "pyarrow", "requests") if not importlib.util.find_spec(name)
-    ]
-    if missing:
-        raise ValueError(f"Ray Tune must be installed with what it needs. Received: no {missing[0]}. {cure}")
-
-
 def _amount(name: str, value: Any) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    real = is_number(value) and math.isfinite(value)
     least = 0 if name == "gpus" else 0.001
     if not real or value < least or (value > 1 and value != int(value)):
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initx.data import reason_of
+from keras_initx.checks import first_line
 from keras_initx.experiments._batches import Shuffled, is_arrays
 from keras_initx.experiments._prepare import Prepared, prepare
 from keras_initx.experiments._problem import Problem
@@ -55,7 +55,7 @@ def run_trial(
         )
         test = _test(problem, trial, ready.model) if watch.finite and problem.test is not None else None
     except Exception as error:
-        failure = f"{type(error).__name__}: {reason_of(error)}"
+        failure = f"{first_line(error, kind=True)}"
         return TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
     return dataclasses.replace(so_far(test), stopped=watch.stopped)
 

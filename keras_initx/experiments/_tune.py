@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from keras_initx.checks import first_line
 from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._run_trial import run_trial
 from keras_initx.experiments._sequential import Progress
@@ -61,7 +62,7 @@ def share(problem: Problem, trials: Sequence[Trial], reports: bool) -> Any:
     except Exception as error:  # whatever the pickling of data and functions raises
         raise ValueError(
             "The model's function and the data must be such that they can be sent to another process. "
-            f"Received: {type(error).__name__}: {str(error).strip().splitlines()[0]}. Pass arrays, or a "
+            f"Received: {first_line(error, kind=True)}. Pass arrays, or a "
             "function that opens the data."
         ) from error
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_initx.data import reason_of
+from keras_initx.checks import check_count, first_line
 from keras_initx.experiments._batches import Shuffled, is_arrays, rows_of
 from keras_initx.experiments._prepare import prepare
 from keras_initx.experiments._problem import Problem, build_model, rows_to_try
@@ -35,9 +35,7 @@ class Vectorized:
     """
 
     def __init__(self, size: int | None = None, progress: bool = True) -> None:
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(f"`size` must be a positive int or None. Received: size={size!r}.")
-        self.size, self.progress = size, progress
+        self.size, self.progress = None if size is None else check_count("size", size), progress
 
     def run(self, problem: Problem, trials: Sequence[Trial], keep: Callable[[TrialResult], None]) -> None:
         """Makes the trials, group by group.
@@ -165,7 +163,7 @@ def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResu
         try:
             found = prepare(problem, trial)
         except Exception as error:
-            failure = f"{type(error).__name__}: {reason_of(error)}"
+            failure = f"{first_line(error, kind=True)}"
             yield TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
             continue
         ready.append((trial, _state_of(found.model)))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_initx.extras import require
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -22,10 +24,9 @@ _CHARACTERS = 30  # of a path that is written
 
 def new_figure(width: float, height: float) -> "Figure":
     """Returns an empty figure of this size in inches, or says what brings matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install matplotlib") from error
+    require("matplotlib", extra="plots", purpose="A picture")
+    from matplotlib.figure import Figure
+
     return Figure((width, height), dpi=100, layout="constrained")
 
 

@@ -1,16 +1,21 @@
 """What the kernels of each class of layer are: the table that `register` adds to."""
 
 import dataclasses
-import sys
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from keras import layers, ops
 
+from keras_initx._keras_internals import conv_lstm_cell, own_variables
+from keras_initx._types import Layer, Tensor
 from keras_initx.fans import Layout
 from keras_initx.layers import ResidualScale
 
-__all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
+# What `Kernel.layout` takes: a kind, a config, a layout, or a function that makes a layout for a layer.
+KernelLayout: TypeAlias = str | Mapping[str, Any] | Layout | Callable[[Layer], Layout]
+
+__all__ = ["SCALES", "Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Kernel:
     """
 
     role: str
-    layout: str | Mapping[str, Any] | Layout | Callable[[Any], Any] | None = None
+    layout: KernelLayout | None = None
     initializer: str | None = None
     bias: str | None = "bias"
 
@@ -63,7 +68,7 @@ def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return summed, outputs
 
 
-def _conv(layer: Any) -> Layout:
+def _conv(layer: Layer) -> Layout:
     return Layout("conv", groups=layer.groups, strides=tuple(layer.strides))
 
 
@@ -79,11 +84,11 @@ def _gates(count: int) -> dict[str, Kernel]:
     }
 
 
-def _linear(role: str, layout: Any = None) -> Rule:
+def _linear(role: str, layout: KernelLayout | None = None) -> Rule:
     return Rule({"kernel": Kernel(role, layout)}, linear=True)
 
 
-def _separable(layer: Any, show: Callable[[str, Any], Any], inputs: Any) -> Any:
+def _separable(layer: Layer, show: Callable[[str, Any], Any], inputs: Tensor) -> Any:
     """What a separable convolution computes in one operation, its depthwise half shown on the way."""
     options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
     half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
@@ -111,6 +116,7 @@ _EMBEDDINGS = Kernel("embedding", "embedding")
 # Of keras_hub, which is not imported, by the name of the class; the rest are the biases of T5's attention.
 _HUB = {"PositionEmbedding": Rule({"embeddings": _EMBEDDINGS}, linear=True)}
 _HUB_REST = Rule({"embeddings": _EMBEDDINGS})
+SCALES = ("scale", "residual_scale")  # roles of factors that mix nothing
 _SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
 _RULES: dict[type, Rule] = {
     layers.Dense: _linear("dense", "dense"),
@@ -138,8 +144,6 @@ _RULES: dict[type, Rule] = {
     ),
     layers.LSTMCell: Rule(_gates(4)),
     layers.GRUCell: Rule(_gates(3)),
-    # Keras exports no name for it; making one would start JAX, which several processes must set up first.
-    sys.modules[layers.ConvLSTM1D.__mro__[1].__module__].ConvLSTMCell: Rule(_gates(4)),
     layers.BatchNormalization: Rule(_SCALE),
     layers.GroupNormalization: Rule(_SCALE),
     layers.LayerNormalization: Rule(_SCALE),
@@ -148,28 +152,35 @@ _RULES: dict[type, Rule] = {
 }
 
 
-def rule_of(layer: Any) -> tuple[type | None, Rule]:
+@functools.cache
+def _rules() -> dict[type, Rule]:
+    """The table, with Keras' private class, which is looked up at the first use and not at import."""
+    _RULES.setdefault(conv_lstm_cell(), Rule(_gates(4)))
+    return _RULES
+
+
+def rule_of(layer: Layer) -> tuple[type | None, Rule]:
     """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
     base = known_class(layer)
     if base is not None:
-        return base, _RULES[base]
+        return base, _rules()[base]
     hub = [cls for cls in type(layer).__mro__ if cls.__module__.startswith("keras_hub.")]
     base = next((cls for cls in hub if cls.__name__ in _HUB), None)
     return base, _HUB[base.__name__] if base else _HUB_REST if hub else Rule({})
 
 
-def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
+def bias_of(layer: Layer, rule: Rule, kernel: str) -> Any:
     """Returns the variable that is the bias of a kernel, or None."""
     name = rule.kernels[kernel].bias
     if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
         return None
-    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    variables = own_variables(layer)
     return next((variable for variable in variables if variable.name == name), None)
 
 
-def known_class(layer: Any) -> type | None:
+def known_class(layer: Layer) -> type | None:
     """Returns the nearest class of a layer that the table holds."""
-    return next((cls for cls in type(layer).__mro__ if cls in _RULES), None)
+    return next((cls for cls in type(layer).__mro__ if cls in _rules()), None)
 
 
 def register(
@@ -226,4 +237,4 @@ def register(
             'lambda layer, show, x: layer.activation(show("kernel", x @ layer.kernel)).'
         )
     rules = {name: Kernel(kernel) if isinstance(kernel, str) else kernel for name, kernel in kernels.items()}
-    _RULES[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)
+    _rules()[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)

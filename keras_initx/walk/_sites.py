@@ -6,9 +6,16 @@ from typing import Any
 
 from keras import layers
 
+from keras_initx._keras_internals import (
+    flatten_layers,
+    is_layer_of_keras,
+    own_trainable_variables,
+    quantized_weight,
+)
+from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
-from keras_initx.walk._kernels import Kernel, bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._kernels import SCALES, Kernel, bias_of, einsum_axes, known_class, rule_of
 from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._trace import trace_model
@@ -22,7 +29,6 @@ _LOOPS = (layers.RNN, layers.Bidirectional)
 _ONE_STEP = (layers.RNN, layers.Bidirectional, layers.Wrapper)
 # Weights of several axes that are no kernels: GRU's bias, PReLU's slopes, a shift, a singular vector.
 _NO_KERNELS = ("bias", "alpha", "gamma", "beta", "vector_u")
-_PLAIN = ("scale", "residual_scale")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,9 +94,14 @@ class KernelSite(Position):
     tied: bool = False
 
     @property
+    def is_scale(self) -> bool:
+        """Whether it is a factor of each channel: of a normalization, or of a residual branch."""
+        return self.role in SCALES
+
+    @property
     def is_matrix(self) -> bool:
         """Whether it mixes inputs into outputs, as all kernels but scales do."""
-        return self.role not in _PLAIN and len(self.kernel.shape) > 1
+        return not self.is_scale and len(self.kernel.shape) > 1
 
     @property
     def checked(self) -> bool:
@@ -105,7 +116,7 @@ class KernelSite(Position):
         return {"gates": self.layout.gates, "conv": self.layout.groups}.get(self.layout.kind) or 1
 
 
-def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
+def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
     """Yields the kernels of all built layers of a model, nested and subclassed ones included, each once.
 
     A kernel is a weight of two or more axes, or a scale of a normalization or of a residual branch. What
@@ -147,41 +158,39 @@ def _crossing(sites: list[KernelSite], flow: Flow) -> set[str]:
     return {path for path, found in origins.items() if len(found) > 1}
 
 
-def _is_leaf(layer: Any) -> bool:
+def _is_leaf(layer: Layer) -> bool:
     if known_class(layer) or (isinstance(layer, _ONE_STEP) and not isinstance(layer, layers.TimeDistributed)):
         return True
-    builtin = type(layer).__module__.startswith("keras.src.layers")
-    return builtin and not layer._flatten_layers(include_self=False) and not isinstance(layer, layers.Lambda)
+    builtin = is_layer_of_keras(layer)
+    return builtin and not flatten_layers(layer, include_self=False) and not isinstance(layer, layers.Lambda)
 
 
-def _chain(layer: Any) -> int:
+def _chain(layer: Layer) -> int:
     """Kernels one after another within one step of the trace."""
     if isinstance(layer, layers.RNN):
         cells = getattr(layer.cell, "cells", [layer.cell])
         return len(cells)
     if isinstance(layer, _ONE_STEP):
-        inner = [sub for sub in layer._flatten_layers(include_self=False) if _chain(sub)]
+        inner = [sub for sub in flatten_layers(layer, include_self=False) if _chain(sub)]
         return max(map(_chain, inner), default=0)
     if known_class(layer) is None:
         return 0
     _, rule = rule_of(layer)
-    kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in _PLAIN]
+    kernels = [kernel for kernel in rule.kernels.values() if kernel.role not in SCALES]
     return len(kernels) if rule.chained else min(len(kernels), 1)
 
 
-def _untraced(model: Any) -> Iterator[KernelSite]:
+def _untraced(model: Model) -> Iterator[KernelSite]:
     paths = layer_paths(model)
-    found = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    found = list({id(layer): layer for layer in flatten_layers(model)}.values())
     attention = {
         id(layer): (layer.name, paths[id(parent)])
         for parent in found
         if _is_attention(parent)
-        for layer in parent._flatten_layers(include_self=False, recursive=False)
+        for layer in flatten_layers(parent, include_self=False, recursive=False)
         if layer.name in _ATTENTION_ROLES
     }
-    looped = {
-        id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in parent._flatten_layers()
-    }
+    looped = {id(layer) for parent in found if isinstance(parent, _LOOPS) for layer in flatten_layers(parent)}
     for layer in found:
         role, parent = attention.get(id(layer), ("", ""))
         for kernel in _kernels(layer):
@@ -200,20 +209,20 @@ def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
         yield dataclasses.replace(first, shared=others) if others else first
 
 
-def _is_attention(layer: Any) -> bool:
+def _is_attention(layer: Layer) -> bool:
     """Whether a layer is Keras' attention, or a model's own with Keras' names for its four projections."""
-    names = {sub.name for sub in layer._flatten_layers(include_self=False, recursive=False)}
+    names = {sub.name for sub in flatten_layers(layer, include_self=False, recursive=False)}
     return isinstance(layer, _ATTENTION) or names >= set(_ATTENTION_ROLES)
 
 
-def _kernels(layer: Any) -> list[Any]:
+def _kernels(layer: Layer) -> list[Any]:
     base, rule = rule_of(layer)
     quantized = base is not None and getattr(layer, "quantization_mode", None)
-    hidden = [getattr(layer, f"_{name}", None) for name in rule.kernels] if quantized else []
+    hidden = [quantized_weight(layer, name) for name in rule.kernels] if quantized else []
     # A wrapper may hold on to the kernel of what it wraps.
-    inner = [] if base else layer._flatten_layers(include_self=False)
-    theirs = {id(variable) for sub in inner for variable in sub._trainable_variables}
-    variables = [*(v for v in layer._trainable_variables if id(v) not in theirs), *hidden]
+    inner = [] if base else flatten_layers(layer, include_self=False)
+    theirs = {id(variable) for sub in inner for variable in own_trainable_variables(sub)}
+    variables = [*(v for v in own_trainable_variables(layer) if id(v) not in theirs), *hidden]
     return [
         v
         for v in {id(v): v for v in variables if v is not None}.values()
@@ -221,10 +230,10 @@ def _kernels(layer: Any) -> list[Any]:
     ]
 
 
-def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> KernelSite:
+def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) -> KernelSite:
     base, rule = rule_of(layer)
     known: Kernel | None = rule.kernels.get(kernel.name)
-    plain = known is not None and known.role in _PLAIN
+    plain = known is not None and known.role in SCALES
     axes = einsum_axes(layer.equation) if known and base is layers.EinsumDense else None
     layout = _layout(layer, known)
     skip = skip_of(layer)
@@ -246,7 +255,7 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
         layout=layout,
         unit_axes=unit_axes(layer, layout.kind if layout else known.role) if known else None,
         fans=fans,
-        obstacle=obstacle_of(layer, linear and base, rule, overrides, looped, tied),
+        obstacle=obstacle_of(layer, base if linear else None, rule, overrides, looped, tied),
         skip=skip,
         call=rule.call,
         taught=rule.taught,
@@ -255,27 +264,27 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
     )
 
 
-def _layout(layer: Any, known: Kernel | None) -> Layout | None:
+def _layout(layer: Layer, known: Kernel | None) -> Layout | None:
     layout: Any = known.layout if known else None
     layout = layout(layer) if callable(layout) else layout
     return None if layout is None else Layout.of(layout)
 
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
-    site = dataclasses.replace(site, **vars(flow.place(site)))
-    if site.fans is None and not site.skip and site.role not in _PLAIN:
+    site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel.name, site.role)))
+    if site.fans is None and not site.skip and not site.is_scale:
         name = type(site.layer).__name__
         note = f"{name} is not a layer whose kernels are known: teach it with keras_initx.walk.register"
         return dataclasses.replace(site, note=note)
     return site
 
 
-def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> Any:
+def initializer_of(layer: Layer, variable: Variable, attribute: str | None = None) -> Any:
     """The layer's initializer of a variable: `recurrent_kernel` is drawn by `recurrent_initializer`."""
     name = variable.name
     names = (attribute, f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")
     depthwise = ("depthwise_initializer",) if name == "kernel" else ()
     # A layer of one weight may call its initializer just that, as keras_hub's position embedding does.
-    only = ("initializer",) if len(layer._trainable_variables) == 1 else ()
+    only = ("initializer",) if len(own_trainable_variables(layer)) == 1 else ()
     candidates = (getattr(layer, n, None) for n in (*names, *depthwise, *only) if n)
     return next((found for found in candidates if found), None)
