@@ -5,6 +5,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from keras_initx.reports import Report
+from keras_initx.tables import Table, numbers, words
+
 __all__ = ["CONSTANT", "FROZEN", "TINY", "TOO_SMALL", "CalibrationReport", "CalibrationRow", "warn_of"]
 
 CONSTANT = "zero variance: its output is constant on this data"
@@ -44,7 +47,7 @@ class CalibrationRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class CalibrationReport:
+class CalibrationReport(Report):
     """What `calibrate` did.
 
     Attributes:
@@ -73,34 +76,35 @@ class CalibrationReport:
         """Number of kernels that were calibrated."""
         return sum(row.iterations > 0 for row in self.rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as dicts, tuples and numbers, its totals included."""
-        return dataclasses.asdict(self) | {"calibrated": self.calibrated}
+    def _more(self) -> dict[str, Any]:
+        return {"calibrated": self.calibrated}
 
-    def __str__(self) -> str:
-        """Formats the report as an aligned table."""
-        cells = [("path", "role", "std before", "scale", "std after", "note")]
-        for row in self.rows:
-            numbers = (row.std_before, row.scale, row.std_after)
-            before, scale, after = ("-" if n is None else f"{n:.4g}" for n in numbers)
-            told = "; ".join(filter(None, (row.note, row.bias)))
-            cells.append((row.path, row.role, before, scale, after, told))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells
-        ]
+    def _table(self) -> Table:
+        """The kernels, with the totals and the objective of a law over the whole model."""
+        columns = (
+            words("path", [row.path for row in self.rows]),
+            words("role", [row.role for row in self.rows]),
+            numbers("std before", [row.std_before for row in self.rows]),
+            numbers("scale", [row.scale for row in self.rows]),
+            numbers("std after", [row.std_after for row in self.rows]),
+            words("note", ["; ".join(filter(None, (row.note, row.bias))) for row in self.rows], note=True),
+        )
         passes = "1 forward pass" if self.forward_passes == 1 else f"{self.forward_passes} forward passes"
-        lines.append(
+        total = (
             f"{self.calibrated} of {len(self.rows)} kernels calibrated on {self.samples} rows, {passes}, "
             f"{self.seconds:.2f} s"
         )
-        if self.objective is not None:
-            names = ", then ".join(self.ranked)
-            start, end = (", ".join(f"{pair[n]:.4g}" for pair in self.ranked.values()) for n in (0, 1))
-            several = f"({names}) " if len(self.ranked) > 1 else ""
-            how = ", interrupted" if self.interrupted else ""
-            lines.append(f"objective {several}{start} to {end} in {self.steps} steps{how}")
-        return "\n".join(line.rstrip() for line in lines)
+        return Table(columns, (total, *self._search()))
+
+    def _search(self) -> list[str]:
+        """How far the search of a law over the whole model went; nothing for the laws of single layers."""
+        if self.objective is None:
+            return []
+        names = ", then ".join(self.ranked)
+        start, end = (", ".join(f"{pair[n]:.4g}" for pair in self.ranked.values()) for n in (0, 1))
+        several = f"({names}) " if len(self.ranked) > 1 else ""
+        how = ", interrupted" if self.interrupted else ""
+        return [f"objective {several}{start} to {end} in {self.steps} steps{how}"]
 
 
 def warn_of(rows: Sequence[CalibrationRow]) -> None:

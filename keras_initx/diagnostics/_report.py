@@ -1,14 +1,15 @@
 """What diagnose found, in rows and in words."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from keras_initx.diagnostics._duplicates import Duplicate
-from keras_initx.diagnostics._format import as_html, as_rich, as_text
+from keras_initx.diagnostics._format import columns_of
 from keras_initx.diagnostics._jacobian import Spectrum
+from keras_initx.reports import Report
+from keras_initx.tables import Table
 
 __all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
 
@@ -111,7 +112,7 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
-class SignalReport:
+class SignalReport(Report):
     """What `diagnose` found.
 
     Attributes:
@@ -197,25 +198,40 @@ class SignalReport:
             given = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
             raise SignalError("\n".join([f"the signal breaks a limit ({given}):", *lines]), tuple(broken))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as dicts, tuples and numbers."""
-        return dataclasses.asdict(self)
+    def _table(self) -> Table:
+        """The kernels, with the totals and the verdicts."""
+        return Table(columns_of(self.rows), (*self._totals(), *map(str, self.verdicts)))
 
-    def to_json(self) -> str:
-        """Returns the report as JSON, with null for what is NaN or infinite."""
-        return json.dumps(_finite(self.to_dict()), indent=2)
+    def _totals(self) -> list[str]:
+        """The numbers of the whole model, in sentences."""
+        gains = {
+            "forward gain": self.forward_gain,
+            "backward gain": self.backward_gain,
+            "chi_1": self.chi_1,
+        }
+        kept = self.step_kept
+        parts = [
+            f"{len(self.rows)} kernels on {self.samples} rows",
+            *(f"{name} {value:.3g}" for name, value in gains.items() if value is not None),
+            f"loss {self.loss:.4g} ({self.loss_name})",
+            *([] if kept is None else [f"a step keeps {kept:.0%} of what its gradient promises"]),
+            f"{self.seconds:.2f} s",
+        ]
+        lines = [", ".join(parts)]
+        if (found := self.jacobian) is not None:
+            lines.append(
+                f"Jacobian of {found.outputs} outputs by {found.inputs} inputs: largest singular value "
+                f"{found.largest:.4g}, root mean square {math.sqrt(found.mean_square):.4g}"
+            )
+        count = len(self.verdicts)
+        verdicts = f"{count} verdict{'s' if count > 1 else ''}" if count else f"no verdicts{self._untold()}"
+        return [*lines, verdicts]
 
-    def __str__(self) -> str:
-        """Formats the report as an aligned table, the totals and the verdicts."""
-        return as_text(self)
-
-    def __rich__(self) -> Any:
-        """Returns a table that `rich` prints."""
-        return as_rich(self)
-
-    def _repr_html_(self) -> str:
-        """Returns a table for notebooks."""
-        return as_html(self)
+    def _untold(self) -> str:
+        """What a report without verdicts does not promise."""
+        if self.step_kept is None:
+            return "; nothing is known of the learning rate without targets and a compiled optimizer"
+        return "; of the learning rate the first step alone is known"
 
 
 def _check_kinds(allow: Any) -> set[str]:
@@ -243,11 +259,3 @@ def _broken(row: SignalRow, limits: dict[str, Any], allowed: set[str]) -> list[s
         if value is not None and limit is not None and not value <= limit:
             found.append(f"{name} {value:.3g}")
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from keras_initx.experiments._comparison import Difference, SchemeRow
+from keras_initx.experiments._rows import ComparisonRow, Difference
 from keras_initx.experiments._statistics import Bounds, counts_p, holm, levels, paired
 
 __all__ = ["differences_of"]
@@ -17,8 +17,8 @@ class _Test(NamedTuple):
     """A pair, the better one first, and what can be tested of it."""
 
     kind: str
-    first: SchemeRow
-    second: SchemeRow
+    first: ComparisonRow
+    second: ComparisonRow
     apart: list[float]  # values of the first less those of the second, seed by seed
     p: float
 
@@ -28,7 +28,7 @@ class _Test(NamedTuple):
         return self.kind == "endings" or len(self.apart) >= 2
 
 
-def differences_of(rows: Sequence[SchemeRow], minimize: bool, bounds: Bounds) -> tuple[Difference, ...]:
+def differences_of(rows: Sequence[ComparisonRow], minimize: bool, bounds: Bounds) -> tuple[Difference, ...]:
     """Compares all pairs of rows: their values on shared seeds; how often they end well, if seeds were lost.
 
     How often the two end well is tested only if seeds diverged or were stopped. Their values are tested where
@@ -48,7 +48,7 @@ def differences_of(rows: Sequence[SchemeRow], minimize: bool, bounds: Bounds) ->
     )
 
 
-def _tests_of(one: SchemeRow, other: SchemeRow, minimize: bool) -> list[_Test]:
+def _tests_of(one: ComparisonRow, other: ComparisonRow, minimize: bool) -> list[_Test]:
     found = []
     judged = min(one.judged, other.judged) > 0
     if judged and one.judged + other.judged > one.ended + other.ended:
@@ -65,7 +65,7 @@ def _tests_of(one: SchemeRow, other: SchemeRow, minimize: bool) -> list[_Test]:
     return found
 
 
-def _share(row: SchemeRow) -> float:
+def _share(row: ComparisonRow) -> float:
     return row.ended / row.judged
 
 

@@ -4,8 +4,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from keras_initx.experiments._comparison import Comparison, SchemeRow
+from keras_initx.experiments._comparison import Comparison
 from keras_initx.experiments._differences import differences_of
+from keras_initx.experiments._rows import ComparisonRow
 from keras_initx.experiments._statistics import Bounds, mean_interval
 from keras_initx.experiments._trial import TrialResult
 from keras_initx.experiments._verdict import conclude
@@ -62,13 +63,13 @@ def summarize(
     return conclude(found)
 
 
-def _rank(value: float | None, row: SchemeRow, minimize: bool) -> tuple[float, ...]:
+def _rank(value: float | None, row: ComparisonRow, minimize: bool) -> tuple[float, ...]:
     """The best value first. What was lost decides among equal values, and among those without a value."""
     quality = math.inf if value is None else value if minimize else -value
     return (quality, row.judged - row.ended, row.failed)
 
 
-def _at_best_rate(rows: Sequence[tuple[SchemeRow, list[TrialResult]]], minimize: bool) -> SchemeRow:
+def _at_best_rate(rows: Sequence[tuple[ComparisonRow, list[TrialResult]]], minimize: bool) -> ComparisonRow:
     """The row whose validation values are the best on average, on the seeds that ended well at all rates.
 
     A rate at which as many seeds diverge as end well is out, unless all are. What failed by an exception
@@ -95,7 +96,7 @@ def _at_best_rate(rows: Sequence[tuple[SchemeRow, list[TrialResult]]], minimize:
 
 def _row(
     results: list[TrialResult], reported: str, minimize: bool, bounds: Bounds, chance: float | None
-) -> SchemeRow:
+) -> ComparisonRow:
     well = [result for result in results if result.ended_well]
     values = {
         result.trial.seed: value
@@ -109,7 +110,7 @@ def _row(
     waited = [spent for result in results if (spent := result.seconds_to_target) is not None]
     enough = 2 * len(epochs) > len(results)
     gains = [gain for result in results if (gain := (result.signal or {}).get("forward_gain")) is not None]
-    return SchemeRow(
+    return ComparisonRow(
         initializer=results[0].trial.initializer,
         learning_rate=results[0].trial.learning_rate,
         seeds=len(results),

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._comparison import Comparison
+from keras_initx.experiments._rows import ComparisonRow, Difference
 from keras_initx.experiments._words import (
     join,
     say_chance,
@@ -56,7 +57,7 @@ def _recommend(found: Comparison) -> tuple[str | None, str]:
     return top.initializer, f"Recommended: {top.initializer}{lost and f', although {lost}'}."
 
 
-def _doubts(found: Comparison, top: SchemeRow, others: Sequence[SchemeRow]) -> list[str]:
+def _doubts(found: Comparison, top: ComparisonRow, others: Sequence[ComparisonRow]) -> list[str]:
     """What forbids recommending the one with the best mean, whatever it beats."""
     doubts = []
     if top.at_chance:
@@ -81,7 +82,7 @@ def _doubt(pair: Difference) -> str:
     return f"{pair.first} is better where both ended well"
 
 
-def _beats(found: Comparison, top: SchemeRow, row: SchemeRow) -> bool:
+def _beats(found: Comparison, top: ComparisonRow, row: ComparisonRow) -> bool:
     """By its values, or by how often it ends well where its values are not worse."""
     return any(
         pair.real and pair.first == top.initializer

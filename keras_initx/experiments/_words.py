@@ -1,19 +1,13 @@
 """The sentences of a comparison. Each is checked against the numbers that it tells."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._comparison import Comparison
+from keras_initx.experiments._rows import ComparisonRow, Difference
 
-__all__ = ["better", "join", "say_chance", "say_difference", "say_lost", "say_rate", "say_rates"]
+__all__ = ["join", "say_chance", "say_difference", "say_lost", "say_rate", "say_rates"]
 
 _LEVEL = 0.05
-
-
-def better(minimize: bool) -> str:
-    """Which direction is better, in words."""
-    return "less is better" if minimize else "more is better"
 
 
 def join(words: Sequence[str]) -> str:
@@ -28,7 +22,7 @@ def join(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
-def say_difference(difference: "Difference", found: "Comparison") -> str:
+def say_difference(difference: Difference, found: Comparison) -> str:
     """One difference in a sentence."""
     first, second = difference.first, difference.second
     if difference.kind == "endings":
@@ -46,7 +40,7 @@ def say_difference(difference: "Difference", found: "Comparison") -> str:
     return f"{first} against {second} may be noise: {tail}"
 
 
-def _p(difference: "Difference") -> str:
+def _p(difference: Difference) -> str:
     """The p value with so many digits that it is on the side of 0.05 on which it is."""
     p = difference.corrected
     if p < 0.001:
@@ -55,7 +49,7 @@ def _p(difference: "Difference") -> str:
     return f"p = {p:.{digits}g}"
 
 
-def say_lost(row: "SchemeRow") -> list[str]:
+def say_lost(row: ComparisonRow) -> list[str]:
     """What became of the seeds that did not end well, and whether it says anything."""
     ways = [
         f"diverged in {row.diverged}" if row.diverged else "",
@@ -67,7 +61,7 @@ def say_lost(row: "SchemeRow") -> list[str]:
     return [f"Of {row.seeds} seeds {row.initializer} {words}.{rest}"] if row.lost else []
 
 
-def say_rate(row: "SchemeRow", found: "Comparison") -> list[str]:
+def say_rate(row: ComparisonRow, found: Comparison) -> list[str]:
     """Which other learning rate loses fewer seeds of an initializer that diverges at its best one."""
     safer = [
         (other.validation, other)
@@ -85,7 +79,7 @@ def say_rate(row: "SchemeRow", found: "Comparison") -> list[str]:
     ]
 
 
-def say_chance(row: "SchemeRow", found: "Comparison") -> list[str]:
+def say_chance(row: ComparisonRow, found: Comparison) -> list[str]:
     """That an initializer learned nothing, and by what that is known."""
     if not row.at_chance:
         return []
@@ -96,7 +90,7 @@ def say_chance(row: "SchemeRow", found: "Comparison") -> list[str]:
     ]
 
 
-def say_rates(found: "Comparison") -> list[str]:
+def say_rates(found: Comparison) -> list[str]:
     """That figures were chosen on the data that they come from."""
     if len({row.learning_rate for row in found.grid}) < 2 or found.reported != "validation":
         return []

@@ -8,7 +8,7 @@ import numpy as np
 from keras_initx.plots._figure import shorten
 
 if TYPE_CHECKING:
-    from keras_initx.experiments import Comparison, SchemeRow
+    from keras_initx.experiments import Comparison, ComparisonRow
 
 __all__ = ["LARGE", "check", "direction_of", "finite", "fit_axis", "label_of", "lost_of", "title"]
 
@@ -24,7 +24,7 @@ def check(comparison: Any) -> None:
         )
 
 
-def label_of(row: "SchemeRow") -> str:
+def label_of(row: "ComparisonRow") -> str:
     """The initializer, and its learning rate where it was given one."""
     rate = "" if row.learning_rate is None else f" at {row.learning_rate:g}"
     return shorten(row.initializer) + rate
@@ -35,7 +35,7 @@ def direction_of(comparison: "Comparison") -> str:
     return f"{'less' if comparison.minimize else 'more'} is better"
 
 
-def lost_of(row: "SchemeRow") -> list[str]:
+def lost_of(row: "ComparisonRow") -> list[str]:
     """How many seeds were lost, in words for each way."""
     counts = {"diverged": row.diverged, "stopped": row.stopped, "failed": row.failed}
     return [f"{count} of {row.seeds} {way}" for way, count in counts.items() if count]

@@ -10,7 +10,7 @@ from keras_initx.plots._figure import COLORS, new_figure, shorten
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_initx.experiments import Comparison, SchemeRow
+    from keras_initx.experiments import Comparison, ComparisonRow
 
 __all__ = ["plot_rates"]
 
@@ -68,7 +68,7 @@ def _norm(values: np.ndarray) -> Any:
     return Normalize(low, high) if low < high else Normalize(low - 0.5, high + 0.5)
 
 
-def _words(row: "SchemeRow") -> str:
+def _words(row: "ComparisonRow") -> str:
     """The number, with its zeros, and what was lost."""
     mean = [] if row.validation is None else [f"{row.validation:#.3g}".rstrip(".")]
     return "\n".join([*mean, *lost_of(row)])

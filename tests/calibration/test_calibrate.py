@@ -446,7 +446,7 @@ def test_an_initializer_that_is_no_law_is_refused(initializer, message, images):
 def test_report_is_a_table_and_a_dict(images):
     report = initx.calibrate(sequential(), images)
     lines = str(report).splitlines()
-    assert lines[0].split() == ["path", "role", "std", "before", "scale", "std", "after", "note"]
+    assert lines[0].split() == ["path", "role", "std", "before", "scale", "std", "after"]
     assert len(lines) == len(report.rows) + 2
     assert "5 of 5 kernels calibrated on 40 rows, 1 forward pass" in lines[-1]
     assert report.to_dict()["rows"][0]["path"] == report.rows[0].path

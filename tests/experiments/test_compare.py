@@ -384,7 +384,7 @@ def test_reports_can_be_read_by_programs(comparison):
 
 
 def test_a_data_frame_has_a_row_for_each_trial(comparison):
-    table = comparison.to_dataframe()
+    table = comparison.to_dataframe("trials")
     assert len(table) == 9
     assert set(table["initializer"]) == {"initx>HeScaled", "zeros", "initx>LSUV"}
 
