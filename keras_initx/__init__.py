@@ -23,7 +23,7 @@ from keras_initx import (
 from keras_initx.calibration import calibrate
 from keras_initx.diagnostics import diagnose
 from keras_initx.experiments import compare
-from keras_initx.saved_model import export
+from keras_initx.saved_model import export, inspect
 from keras_initx.serving import serve
 from keras_initx.strategies import initialize
 
@@ -42,6 +42,7 @@ __all__ = [
     "gains",
     "initialize",
     "initializers",
+    "inspect",
     "layers",
     "plots",
     "probe",

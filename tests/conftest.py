@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+pytest_plugins = ["support.durations"]
+
 
 @pytest.fixture
 def rng():

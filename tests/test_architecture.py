@@ -2,11 +2,15 @@
 
 import ast
 import pathlib
+import sys
 
 import pytest
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
-PACKAGE = pathlib.Path(__file__).parents[1] / "keras_initx"
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_initx"
+# Packages beside it, which run without Keras, and the packages that each of them may import at module level.
+BESIDE = {"_initx_command": {"_initx_command"}, "_initx_saved_model": {"_initx_saved_model"}}
 
 # The ground floor: any room may import these.
 GROUND = {"_keras_internals", "_types", "checks", "extras", "tables"}
@@ -86,6 +90,10 @@ NOT_KERAS = {
 
 def modules():
     return sorted(PACKAGE.rglob("*.py"))
+
+
+def modules_beside():
+    return sorted(path for package in BESIDE for path in (ROOT / package).rglob("*.py"))
 
 
 def room_of(path):
@@ -200,8 +208,15 @@ def test_keras_internals_run_nothing_at_import():
     assert not [name for name in imported(PACKAGE / "_keras_internals.py") if name.startswith("keras.")]
 
 
+@pytest.mark.parametrize("path", modules_beside(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_packages_beside_import_the_standard_library_alone(path):
+    """So `initx --help` answers at once. Functions import Keras, NumPy and `keras_initx` later."""
+    names = {name.split(".")[0] for name in imported(path)}
+    assert names - sys.stdlib_module_names <= BESIDE[path.parent.name]
+
+
 def test_files_and_function_bodies_stay_short():
-    for path in modules():
+    for path in [*modules(), *modules_beside()]:
         assert len(path.read_text().splitlines()) <= 300, path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

@@ -111,14 +111,14 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
     monkeypatch.setattr("keras_initx.experiments._sequential.run_trial", interrupted)
     arguments = ("model.keras", "--data", "train.npz", "--initializers", "zeros")
     status, _, err = run(capsys, *arguments, "--store", "kept")
-    assert (status, "goes on from what is in kept" in err) == (130, True)
+    assert (status, "continues from the results in kept" in err) == (130, True)
     assert "nothing was written" in run(capsys, *arguments)[2]
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model": "none.keras"}, "Received: 'none.keras', which is no file"),
+        ({"model": "none.keras"}, "Received: 'none.keras', which is not a file"),
         ({"model": "uncompiled.keras"}, "`model` must return a compiled Keras model"),
         ({"model": "nets_of_a_user:other"}, "has no attribute 'other'"),
         ({"--data": "other.npz"}, "`--data` must be an .npz file of the arrays x and y"),

@@ -153,10 +153,10 @@ def test_values_that_are_not_finite_are_refused_and_counted(bad):
         (ONE, np.zeros((4, 3, 1)), r"`x` takes the shape \(None, 3\)"),
         (ONE, np.array([["a", "b", "c"]]), "`x` takes the dtype float32"),
         (ONE, [rows(4), rows(4)], "takes 1 arrays, not 2"),
-        (ONE, {"y": rows(4)}, r"it lacks \['x'\]"),
+        (ONE, {"y": rows(4)}, r"the data lacks \['x'\]"),
         (two_inputs(), rows(4), "takes 2 arrays, not 1"),
         (two_inputs(), [rows(4), rows(4)], r"`b` takes the shape \(None, 5\)"),
-        (two_inputs(True), {"a": rows(4)}, r"it lacks \['b'\]"),
+        (two_inputs(True), {"a": rows(4)}, r"the data lacks \['b'\]"),
         (two_inputs(True), [rows(4), rows(4, 5)], "the model takes a dict"),
     ],
 )
@@ -166,7 +166,7 @@ def test_data_that_does_not_fit_the_inputs_is_refused(model, data, why):
 
 
 def test_arrays_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="as many rows in each of its arrays"):
+    with pytest.raises(ValueError, match="the same number of rows in each of its arrays"):
         take_batch(two_inputs(), [rows(4), rows(6, 5)], 8)
 
 

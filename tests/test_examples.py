@@ -5,17 +5,16 @@ import importlib.util
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import types
 
 import keras
 import numpy as np
 import pytest
-import small_data
 
 from keras_initx import cli
 from keras_initx.summaries import last_step
+from support import forked, small_data
 
 pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("matplotlib")
@@ -34,22 +33,9 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-def python(*arguments, cwd, **environment):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.tensorflow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, load, monkeypatch, capsys):
-    out = python(TESTS / "killed_examples.py", cwd=tmp_path)
+    out = forked.run([TESTS / "support" / "killed_examples.py"], cwd=tmp_path, check=True).stdout
     assert out.count("goes on after epoch 1") == 2
     for example in ("digits", "pydoc"):
         whole, killed = (
@@ -100,7 +86,8 @@ class WithoutTensorFlow(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
 sys.path[:0] = [{str(EXAMPLES)!r}, {str(TESTS)!r}]
-import keras, numpy as np, image_classification, text_classification, small_data
+import keras, numpy as np, image_classification, text_classification
+from support import small_data
 small_data.use()
 for example, *arguments in (
     [image_classification, "--model", {image!r}, "--initializer", "by_role"],
@@ -116,7 +103,7 @@ for name, inputs in (("digits", images.test[0]), ("pydoc-code", texts.test[0])):
     np.save(f"{{name}}.npy", model.predict(inputs, verbose=0))
 np.save("images.npy", images.test[0].astype("float32"))
 """
-    out = python("-c", code, cwd=tmp_path, KERAS_BACKEND=backend, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    out = forked.run(["-c", code], cwd=tmp_path, env=forked.backend(backend), check=True).stdout
     assert len(list(tmp_path.glob("runs/*/*/*/events.out.tfevents*"))) == 4  # train, validation of both
     monkeypatch.chdir(tmp_path)
     commands = [line.split() for line in out.splitlines() if line.startswith("    ")]

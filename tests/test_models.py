@@ -3,10 +3,19 @@
 import keras
 import numpy as np
 import pytest
-from model_table import APPLICATIONS, BACKBONES, LIGHT, NOTED, application, backbone, light_elsewhere, slow
 
 import keras_initx as initx
 from keras_initx.walk import iter_kernels
+from support.model_table import (
+    APPLICATIONS,
+    BACKBONES,
+    LIGHT,
+    NOTED,
+    application,
+    backbone,
+    light_elsewhere,
+    slow,
+)
 
 
 def branches(sites):

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import subprocess
 import sys
 
 import keras
@@ -12,6 +11,7 @@ import pytest
 
 from keras_initx.diagnostics import SignalReport, SignalRow, Spectrum, diagnose
 from keras_initx.plots import plot_histograms, plot_jacobian, plot_over_steps, plot_signal, to_png
+from support import forked
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -191,7 +191,7 @@ def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
         "assert ('matplotlib.pyplot' in sys.modules) == pyplot\n"
         "assert dict(matplotlib.rcParams) == before\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    forked.run(["-c", code], check=True)
 
 
 def test_a_missing_matplotlib_names_the_extra(monkeypatch):

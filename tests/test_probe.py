@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
-from sampling import cases
 
 from keras_initx import calibrate, diagnose, probe
 from keras_initx.walk import iter_kernels
+from support.sampling import cases
 
 
 def small_model():

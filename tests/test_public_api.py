@@ -14,24 +14,14 @@ import tomllib
 import pytest
 
 import keras_initx as initx
-
-
-def python(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+from support import forked
 
 
 def test_promised_names():
     assert callable(initx.calibrate)
     assert callable(initx.diagnose)
     assert callable(initx.export)
+    assert callable(initx.inspect)
     assert callable(initx.serve)
     assert callable(initx.initializers.names)
     assert callable(initx.fans.compute_fans)
@@ -88,7 +78,7 @@ def test_import_loads_nothing_heavy():
         "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
         "assert not new & heavy, new & heavy"
     )
-    python(code)
+    forked.run(["-c", code], preload="keras", check=True)
 
 
 @pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
@@ -102,7 +92,8 @@ def test_import_and_calibrate_under_jax_where_tensorflow_cannot_be_imported():
         "assert abs(initx.calibrate(model, None).rows[0].std_after - 1) < 1e-3\n"
         "assert not any(name.startswith('tensorflow.') for name in sys.modules)"
     )
-    python(code, KERAS_BACKEND="jax")
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_every_pip_line_names_what_the_project_declares():

@@ -2,14 +2,13 @@
 
 import collections
 import importlib.util
-import os
-import subprocess
 import sys
 
 import pytest
 
 from keras_initx import datasets
 from keras_initx.datasets import _pydoc_text
+from support import forked
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 CONFIGS = sorted(_pydoc_text.CONFIGS)
@@ -130,6 +129,5 @@ def test_another_process_without_tensorflow_and_tfds_reads_the_same_rows_in_the_
         "from keras_initx import datasets\n"
         "print(ascii(datasets.read_pydoc('families')))"
     )
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONHASHSEED": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True)
-    assert done.stdout.strip() == ascii(texts["families"]), done.stderr
+    done = forked.run(["-c", code], env=forked.backend("jax", PYTHONHASHSEED="1"), check=True)
+    assert done.stdout.strip() == ascii(texts["families"])

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_initx as initx
+from support import forked
 
 pytestmark = pytest.mark.tensorflow
 FOLDER = pathlib.Path(__file__).parents[1] / "saved_models"
@@ -35,10 +35,7 @@ json.dump(answers, sys.stdout)
 
 
 def test_without_keras_initx_they_answer_as_stored(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT], cwd=tmp_path, text=True, capture_output=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    result = forked.run(["-c", WITHOUT], cwd=tmp_path, preload="tensorflow", check=True)
     answers = json.loads(result.stdout)
     assert sorted(answers) == sorted(STORED) == NAMES
     for name, stored in STORED.items():
@@ -65,9 +62,7 @@ def test_the_keras_files_load_with_keras_initx_and_answer_as_stored(name):
 
 def test_without_keras_initx_a_keras_file_names_what_it_lacks(tmp_path):
     code = f"import keras; keras.models.load_model({str(FOLDER / 'digit-images.keras')!r})"
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=tmp_path, text=True, capture_output=True, check=False
-    )
+    result = forked.run(["-c", code], cwd=tmp_path, preload="keras")
     assert result.returncode == 1
     assert "initx>LSUV" in result.stderr
 

@@ -1,26 +1,21 @@
 """What a law makes of one site's pre-activations: their moments over all calls, and a scale and a shift."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Tensor
+from keras_initx.calibration._aim import Aim, Statistic, spreads
 from keras_initx.walk import KernelSite
 
-__all__ = ["Measurement", "affine", "check_scale", "spreads", "to_bias", "to_kernel", "to_output", "written"]
+__all__ = ["Measurement", "affine", "check_scale", "to_bias", "to_kernel", "to_output", "written"]
 
-# Rounding gives constant outputs a spread of about one unit in the last place; below this many of them the
-# spread says nothing about the data.
-_ZERO_SPREAD = 8 * 2.0**-23
 # A kernel is looked through after a larger scale alone: others keep in range what was measured in it.
 _LARGE = 1e15
-
-
-def spreads(mean: Any, std: Any) -> Any:
-    """Tells whether what has this mean and std varies by more than rounding."""
-    return std > _ZERO_SPREAD * np.hypot(mean, std)
 
 
 class Measurement:
@@ -29,7 +24,7 @@ class Measurement:
     Moments, scale and shift are floats, or arrays of one entry per unit where the law asks for them.
 
     Args:
-        law: The law.
+        aim: The aim of the kernel.
         movable: Whether the layer has a bias that can hold a shift.
         rank: Axes of the output.
         start: Scale and shift from an earlier pass; None to take them from the first call that varies.
@@ -37,9 +32,14 @@ class Measurement:
     """
 
     def __init__(
-        self, law: Any, movable: bool, rank: int, start: tuple[Any, Any] | None = None, near: float = 0.0
+        self,
+        aim: Aim,
+        movable: bool,
+        rank: int,
+        start: tuple[Statistic, Statistic] | None = None,
+        near: float = 0.0,
     ) -> None:
-        self.law, self.movable, self.rank, self.near = law, movable, rank, near
+        self.aim, self.movable, self.rank, self.near = aim, movable, rank, near
         self.scale: Any
         self.shift: Any
         self.scale, self.shift = start or (1.0, 0.0)
@@ -49,7 +49,7 @@ class Measurement:
         self.mean: Any = 0.0
         self.square: Any = 0.0
 
-    def add(self, mean: Any, variance: Any) -> None:
+    def add(self, mean: Statistic, variance: Statistic) -> None:
         """Adds the moments of one call, and settles on a scale if there is none yet."""
         self.mean = (self.mean * self.calls + mean) / (self.calls + 1)
         self.square = (self.square * self.calls + variance + mean * mean) / (self.calls + 1)
@@ -67,9 +67,9 @@ class Measurement:
         if not np.any(varies):
             return self.scale, self.shift, False
         # What stands for a unit that does not vary is not used, but where a law pools all of them.
-        filled = np.where(varies, std, math.sqrt(np.mean(std[varies] ** 2))) if self.law.per_unit else std
-        scale, shift = self.law.rescale(self.mean, filled)
-        if self.law.per_unit:  # a unit that does not vary is left alone
+        filled = np.where(varies, std, math.sqrt(np.mean(std[varies] ** 2))) if self.aim.per_unit else std
+        scale, shift = self.aim.rescale(self.mean, filled)
+        if self.aim.per_unit:  # a unit that does not vary is left alone
             scale, shift = np.where(varies, scale, 1.0), np.where(varies, shift, 0.0)
         if not self.movable:
             self.unmoved = bool(np.any(shift))
@@ -78,10 +78,10 @@ class Measurement:
 
     def _std(self) -> Any:
         std = np.sqrt(np.maximum(self.square - np.square(self.mean), 0.0))
-        return std if self.law.per_unit else float(std)
+        return std if self.aim.per_unit else float(std)
 
     def _varies(self) -> Any:
-        return np.asarray(spreads(self.mean, self._std())) | self.law.constants
+        return np.asarray(spreads(self.mean, self._std())) | self.aim.constants
 
     def error(self) -> float:
         """Returns how far the scale is from the law's for all calls, relatively."""
@@ -107,12 +107,12 @@ class Measurement:
         if change:
             scale, shift, _ = self.solve()
             start = np.sign(scale) * np.sqrt(np.abs(self.scale * scale)), (self.shift + shift) / 2
-        return Measurement(self.law, self.movable, self.rank, start)
+        return Measurement(self.aim, self.movable, self.rank, start)
 
     @property
     def idle(self) -> int:
         """Units that do not vary."""
-        return int(np.sum(~self._varies())) if self.law.per_unit else 0
+        return int(np.sum(~self._varies())) if self.aim.per_unit else 0
 
     @property
     def std_before(self) -> float:
@@ -132,13 +132,14 @@ class Measurement:
         return float(np.exp(np.mean(np.log(np.abs(self.scale) + 1e-300))))
 
 
-def _spread(mean: Any, square: Any) -> float:
+def _spread(mean: Statistic, square: Statistic) -> float:
     return math.sqrt(max(float(np.mean(square)) - float(np.mean(mean)) ** 2, 0.0))
 
 
-def to_output(values: Any, site: KernelSite, rank: int) -> Any:
+def to_output(values: Statistic, site: KernelSite, rank: int) -> Any:
     """Shapes one value per unit so that it broadcasts against the layer's output; floats stay as they are."""
-    if np.ndim(values) == 0:
+    values = np.asarray(values)
+    if values.ndim == 0:
         return float(values)
     kernel_axes, output_axes = site.unit_axes  # type: ignore[misc]
     places = [axis % rank for axis in output_axes]
@@ -150,9 +151,10 @@ def to_output(values: Any, site: KernelSite, rank: int) -> Any:
     return ordered.reshape(shape)
 
 
-def to_kernel(values: Any, site: KernelSite) -> Any:
+def to_kernel(values: Statistic, site: KernelSite) -> Any:
     """Shapes one value per unit so that it broadcasts against the kernel; floats stay as they are."""
-    if np.ndim(values) == 0:
+    values = np.asarray(values)
+    if values.ndim == 0:
         return float(values)
     shape = [1] * len(site.kernel.shape)
     for axis in site.unit_axes[0]:  # type: ignore[index]
@@ -160,10 +162,11 @@ def to_kernel(values: Any, site: KernelSite) -> Any:
     return values.reshape(shape)
 
 
-def to_bias(values: Any, site: KernelSite, rank: int) -> Any:
+def to_bias(values: Statistic, site: KernelSite, rank: int) -> Any:
     """Shapes one value per unit like the bias of a layer with output of this rank; None if it cannot be."""
     bias = tuple(site.bias.shape)
-    if np.ndim(values) == 0:
+    values = np.asarray(values)
+    if values.ndim == 0:
         return float(values)
     if bias == values.shape:
         return values
@@ -176,7 +179,7 @@ def _covers(bias: tuple[int, ...], tail: tuple[int, ...]) -> bool:
     return all(size in (1, own) for own, size in zip(bias, tail, strict=True))
 
 
-def affine(tensor: Any, scale: Any, shift: Any = 0.0) -> Any:
+def affine(tensor: Tensor, scale: Statistic, shift: Statistic = 0.0) -> Tensor:
     """Returns scale * tensor + shift in its dtype, computed in at least float32.
 
     A scale can lie outside the range of half precision.
@@ -191,26 +194,26 @@ def affine(tensor: Any, scale: Any, shift: Any = 0.0) -> Any:
     return ops.cast(tensor, dtype) if dtype != wide else tensor
 
 
-def check_scale(path: str, law: Any, dtype: str, *values: Any) -> None:
+def check_scale(path: str, aim: Aim, dtype: str, *values: Statistic) -> None:
     """Raises ValueError unless a law gave a scale and a shift that can be computed with."""
     most = np.finfo("float64" if dtype == "float64" else "float32").max
     if not all(np.all(np.abs(value) <= most) for value in values):
-        raise _out_of_range(path, law, dtype, values)
+        raise _out_of_range(path, aim, dtype, values)
 
 
-def written(tensor: Any, path: str, law: Any, scale: Any) -> Any:
+def written(tensor: Tensor, path: str, aim: Aim, scale: Statistic) -> Tensor:
     """Returns what a variable is to hold, or raises ValueError if its scale took it out of its range."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     extreme = dtype == "float16" or not np.max(np.abs(scale)) < _LARGE
     if extreme and not bool(ops.all(ops.isfinite(tensor))):
-        raise _out_of_range(path, law, dtype, (scale,))
+        raise _out_of_range(path, aim, dtype, (scale,))
     return tensor
 
 
-def _out_of_range(path: str, law: Any, dtype: str, values: Any) -> ValueError:
+def _out_of_range(path: str, aim: Aim, dtype: str, values: Sequence[Statistic]) -> ValueError:
     sizes = " and shift ".join(f"{np.max(np.abs(value)):.3g}" for value in values)
     return ValueError(
-        f"`initializer` must give weights that {dtype} can hold. Received: {type(law).__name__}, which gives "
+        f"`initializer` must give weights that {dtype} can hold. Received: {aim.name}, which gives "
         f"`{path}` the scale {sizes}. Change the law, scale `data`, or use float32 in place of half "
         "precision; the weights are unchanged."
     )

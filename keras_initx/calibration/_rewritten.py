@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import keras_initx.probe as probe
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Batch, Model, Variable
 from keras_initx.calibration._report import CalibrationRow
 from keras_initx.state import constraint_note, constraint_of
 from keras_initx.walk import KernelSite, is_of_users
@@ -30,7 +31,7 @@ class Rewritten:
     notes: dict[KernelSite, str]
     moving: tuple[KernelSite, ...]
     step: bool
-    held: tuple[Any, ...]
+    held: tuple[Variable, ...]
 
     @property
     def later(self) -> str:
@@ -44,7 +45,7 @@ class Rewritten:
         )
 
 
-def find_rewritten(model: Any, batch: Any, sites: Iterable[KernelSite], redraw: bool) -> Rewritten:
+def find_rewritten(model: Model, batch: Batch, sites: Iterable[KernelSite], redraw: bool) -> Rewritten:
     """Returns the kernels that a training call or step of a model sets, or whose biases it does.
 
     Only models with a layer that is not Keras' own, or with a wrapper, are called.
@@ -58,7 +59,7 @@ def find_rewritten(model: Any, batch: Any, sites: Iterable[KernelSite], redraw: 
     variables = {site: [v for v in (site.kernel, site.bias) if v is not None] for site in sites}
     constrained, at_once = _constrained(variables, redraw)
     every = [variable for group in variables.values() for variable in group]
-    called = any(is_of_users(layer) for layer in model._flatten_layers())
+    called = any(is_of_users(layer) for layer in flatten_layers(model))
     moves = probe.rewritten_by_training(model, batch, every) if called else {}
     found = [site for site, group in variables.items() if any(id(v) in moves for v in group)]
     moving = tuple(s for s in found if any(moves.get(id(v), 0.0) > _MOVES for v in variables[s]))
@@ -79,7 +80,7 @@ def tell_constraint(row: CalibrationRow, site: KernelSite) -> CalibrationRow:
 
 
 def _constrained(
-    variables: dict[KernelSite, list[Any]], redraw: bool
+    variables: dict[KernelSite, list[Variable]], redraw: bool
 ) -> tuple[dict[KernelSite, str], tuple[KernelSite, ...]]:
     """Why kernels are left to their constraints, and those that the next step changes as they are."""
     notes, moving = {}, []

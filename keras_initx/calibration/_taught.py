@@ -8,6 +8,8 @@ import numpy as np
 from keras import ops
 
 import keras_initx.probe as probe
+from keras_initx._types import Tensor
+from keras_initx.calibration._aim import Aim
 from keras_initx.calibration._measurement import Measurement, affine, to_bias, to_kernel, to_output
 from keras_initx.walk import KernelSite
 
@@ -20,14 +22,14 @@ _TOLERANCES = {"float16": 0.01, "bfloat16": 0.01}
 
 
 def checker(
-    laws: dict[KernelSite, Any], notes: dict[KernelSite, str]
+    aims: dict[KernelSite, Aim], notes: dict[KernelSite, str]
 ) -> Callable[[KernelSite, Callable[[], Any], Callable[[], Any]], bool]:
     """Returns the `check` of `probe.run`: it looks at each site once, and notes what is wrong."""
     shown: dict[KernelSite, bool] = {}
 
     def check(site: KernelSite, run: Callable[[], Any], call: Callable[[], Any]) -> bool:
         if site not in shown:
-            fault = "" if notes[site] else _fault(site, laws[site], run, call)
+            fault = "" if notes[site] else _fault(site, aims[site], run, call)
             notes[site] = notes[site] or fault
             # What is not linear is still what a layer computes before its activation, if it is Keras' layer.
             shown[site] = not notes[site] or not (site.taught or fault.startswith(_DIFFERS))
@@ -36,7 +38,7 @@ def checker(
     return check
 
 
-def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[], Any]) -> str:
+def _fault(site: KernelSite, aim: Aim, run: Callable[[], Any], call: Callable[[], Any]) -> str:
     # In a scope no variable changes, and random generators draw the same in each.
     with keras.StatelessScope(initialize_variables=False):
         shown, output = run()
@@ -45,9 +47,9 @@ def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[]
     if not _close(keras.tree.flatten(output), keras.tree.flatten(plain)):
         how = "as it was registered" if site.taught else "with its activation apart"
         return f"{_DIFFERS}{how}, it does not return what its own `call` does"
-    measured = Measurement(law, site.bias is not None, len(shown[0].shape) if shown else 0)
+    measured = Measurement(aim, site.bias is not None, len(shown[0].shape) if shown else 0)
     for tensor in shown:
-        if law.per_unit:
+        if aim.per_unit:
             measured.add(*probe.unit_moments(tensor, site.unit_axes[1]))  # type: ignore[index]
         else:
             measured.add(*probe.mean_and_variance(tensor))
@@ -72,7 +74,7 @@ def _fault(site: KernelSite, law: Any, run: Callable[[], Any], call: Callable[[]
     )
 
 
-def _close(found: list[Any], wanted: list[Any]) -> bool:
+def _close(found: list[Tensor], wanted: list[Tensor]) -> bool:
     if len(found) != len(wanted):
         return False
     for one, other in zip(found, wanted, strict=True):

@@ -10,7 +10,7 @@ from keras_initx.diagnostics import diagnose
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
-from keras_initx.initializers import LabelPrior
+from keras_initx.initializers import is_bias_initializer
 from keras_initx.strategies import Plan, initialize
 
 __all__ = ["Prepared", "draw", "prepare"]
@@ -48,7 +48,7 @@ def draw(model: Any, scheme: Any, seed: int) -> Any:
     Returns:
         What `calibrate_drawn` takes: an initializer, a dict of paths and initializers, or None.
     """
-    if isinstance(scheme, LabelPrior):  # a law of biases: as a kernel's it would draw zeros
+    if is_bias_initializer(scheme):  # a law of biases: as a kernel's it would draw zeros
         initialize(model, None, seed=seed)
         return scheme
     if not hasattr(scheme, "plan"):

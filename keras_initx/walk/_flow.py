@@ -8,7 +8,8 @@ from typing import Any
 from keras import layers
 
 from keras_initx._keras_internals import flatten_layers
-from keras_initx.walk._kernels import known_class, rule_of
+from keras_initx._types import Layer
+from keras_initx.walk._kernels import SCALES, known_class, rule_of
 from keras_initx.walk._operations import (
     MIXTURES,
     PASSING,
@@ -101,20 +102,20 @@ class Flow:
             end for output in trace.outputs for end in self._last_kernels(output, stop_at_sums=True)
         }
 
-    def place(self, site: Any) -> Position:
-        """Tells where a site stands."""
+    def place(self, layer: Layer, kernel: str, role: str) -> Position:
+        """Tells where a kernel stands, given its layer, the name of its variable and its role."""
         if not self.steps:
             return Position(note=f"the model was not traced: {self.trace.failure}")
-        if id(site.layer) not in self.ran:
+        if id(layer) not in self.ran:
             return Position(note="the trace did not reach it, or could not see into a layer around it")
-        index, place = self.ran[id(site.layer)]
-        _, rule = rule_of(site.layer)
+        index, place = self.ran[id(layer)]
+        _, rule = rule_of(layer)
         names = list(rule.kernels)
-        inside = names.index(site.kernel.name) if rule.chained and site.kernel.name in names else place
+        inside = names.index(kernel) if rule.chained and kernel in names else place
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
         note = "what feeds it is not known" if source is _UNKNOWN else ""
-        if site.role == "recurrent" or site.is_scale:  # no gain is theirs to have
+        if role == "recurrent" or role in SCALES:  # no gain is theirs to have
             source, note = None, ""
         feeds, feeds_layer, feeds_normalized = next_activation(self, index) if last else (None, None, False)
         return Position(
@@ -272,7 +273,7 @@ class Flow:
             queue.extend(self.steps[here].parents)
 
 
-def _owners(operation: Any) -> Iterator[tuple[Any, int]]:
+def _owners(operation: Layer) -> Iterator[tuple[Layer, int]]:
     """The layers that run within a step, and how many kernels of the step come before each."""
     yield operation, 0
     for layer in flatten_layers(operation, include_self=False):

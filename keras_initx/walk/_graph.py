@@ -7,6 +7,7 @@ import keras
 from keras import layers, tree
 
 from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Model
 from keras_initx.layers import ResidualScale
 from keras_initx.walk._flow import activation_of
 from keras_initx.walk._kernels import known_class
@@ -70,7 +71,7 @@ class Graph:
     failure: str = ""
 
 
-def trace(model: Any) -> Graph:
+def trace(model: Model) -> Graph:
     """Returns what runs in a built model, from one run on symbolic input, which computes nothing.
 
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Flatten()])
@@ -90,7 +91,7 @@ def trace(model: Any) -> Graph:
     return Graph(tuple(nodes), found.outputs, found.failure)
 
 
-def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
+def input_specs(model: Model) -> list[tuple[tuple[int | None, ...], int | None]]:
     """For each input, a shape that the model runs on, and the smallest vocabulary that it is looked up in.
 
     >>> layers = [keras.layers.Input((None,), dtype="int32"), keras.layers.Embedding(50, 4)]
@@ -151,7 +152,7 @@ def _filled(shape: tuple[int | None, ...], like: tuple[int | None, ...]) -> tupl
     return tuple(like[axis] if size is None and axis < len(like) else size for axis, size in enumerate(shape))
 
 
-def _kind(operation: Any) -> str:
+def _kind(operation: keras.Operation | None) -> str:
     if operation is None:
         return "input"
     if isinstance(operation, ResidualScale):
@@ -163,7 +164,7 @@ def _kind(operation: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _kernels_in(operation: Any) -> tuple[Any, ...]:
+def _kernels_in(operation: keras.Operation | None) -> tuple[Any, ...]:
     if not isinstance(operation, layers.Layer) or isinstance(operation, layers.TimeDistributed):
         return ()  # what TimeDistributed wraps is a step of its own
     inner = [] if known_class(operation) else flatten_layers(operation, include_self=False)

@@ -6,6 +6,7 @@ from typing import Any
 from keras import layers
 
 from keras_initx._keras_internals import own_variables
+from keras_initx._types import Layer
 from keras_initx.walk._layers import HUB_LAYERS, HUB_REST, Kernel, Rule, kernel_layers
 
 __all__ = ["bias_of", "einsum_axes", "known_class", "register", "rule_of"]
@@ -23,7 +24,7 @@ def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return summed, outputs
 
 
-def rule_of(layer: Any) -> tuple[type | None, Rule]:
+def rule_of(layer: Layer) -> tuple[type | None, Rule]:
     """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
     base = known_class(layer)
     if base is not None:
@@ -33,7 +34,7 @@ def rule_of(layer: Any) -> tuple[type | None, Rule]:
     return base, HUB_LAYERS[base.__name__] if base else HUB_REST if hub else Rule({})
 
 
-def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
+def bias_of(layer: Layer, rule: Rule, kernel: str) -> Any:
     """Returns the variable that is the bias of a kernel, or None."""
     name = rule.kernels[kernel].bias
     if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
@@ -42,7 +43,7 @@ def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
     return next((variable for variable in variables if variable.name == name), None)
 
 
-def known_class(layer: Any) -> type | None:
+def known_class(layer: Layer) -> type | None:
     """Returns the nearest class of a layer that the table holds."""
     return next((cls for cls in type(layer).__mro__ if cls in kernel_layers()), None)
 

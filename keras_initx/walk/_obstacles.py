@@ -4,10 +4,10 @@ import functools
 import inspect
 from collections.abc import Iterator
 from types import CodeType
-from typing import Any
 
 from keras import layers
 
+from keras_initx._types import Layer
 from keras_initx.walk._layers import PLAIN_WRAPPERS, Rule
 
 __all__ = ["is_of_users", "obstacle_of", "overridden", "skip_of"]
@@ -16,7 +16,7 @@ __all__ = ["is_of_users", "obstacle_of", "overridden", "skip_of"]
 _KNOWN = ("keras", "keras_hub", "keras_initx")
 
 
-def overridden(layer: Any, base: type) -> str:
+def overridden(layer: Layer, base: type[Layer]) -> str:
     """Returns the name of what a layer has in place of what the `call` of its base uses, or an empty string.
 
     >>> class Halved(layers.Dense):
@@ -28,7 +28,7 @@ def overridden(layer: Any, base: type) -> str:
         layer: A layer.
         base: The class of Keras' that it derives from.
     """
-    used = _used(base)
+    used = _used(base)  # type: ignore[arg-type]
     classes = type(layer).__mro__
     for cls in classes[: classes.index(base)]:
         if found := next((name for name in vars(cls) if name in used), ""):
@@ -37,7 +37,7 @@ def overridden(layer: Any, base: type) -> str:
     return next((name for name in methods if name in vars(layer)), "")
 
 
-def is_of_users(layer: Any) -> bool:
+def is_of_users(layer: Layer) -> bool:
     """Tells whether a layer's `call` may do what Keras' own do not, such as assign to others' weights."""
     package = type(layer).__module__.partition(".")[0]
     return package not in _KNOWN or (
@@ -46,7 +46,7 @@ def is_of_users(layer: Any) -> bool:
 
 
 @functools.cache
-def _used(base: Any) -> frozenset[str]:
+def _used(base: type) -> frozenset[str]:
     """Names that the `call` of a class looks up, in its own methods and properties, too."""
     found, left = {"__call__"}, ["call"]
     while left:
@@ -67,7 +67,7 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def skip_of(layer: Any) -> str:
+def skip_of(layer: Layer) -> str:
     """Why a layer's kernel is not to be drawn anew; empty when it may be."""
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled: kernel and adapters are one weight"
@@ -76,7 +76,9 @@ def skip_of(layer: Any) -> str:
     return ""
 
 
-def obstacle_of(layer: Any, base: Any, rule: Rule, overrides: str, looped: bool, tied: bool) -> str:
+def obstacle_of(
+    layer: Layer, base: type[Layer] | None, rule: Rule, overrides: str, looped: bool, tied: bool
+) -> str:
     """Why scaling a kernel and its bias does not scale the pre-activation; empty when it does.
 
     Args:

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Activation, Layer
 from keras_initx.walk._kernels import known_class
 from keras_initx.walk._layers import (
     ACTIVATION_LAYERS,
@@ -32,7 +33,7 @@ def class_name(step: Step) -> str:
     return next(names, type(step.operation).__name__)
 
 
-def is_normalization(operation: Any) -> bool:
+def is_normalization(operation: keras.Operation | None) -> bool:
     """Whether an operation normalizes: Keras' layers, and others of such a name that hold no layers."""
     if isinstance(operation, NORMALIZATIONS):
         return True
@@ -42,17 +43,17 @@ def is_normalization(operation: Any) -> bool:
     return named_so and not flatten_layers(operation, include_self=False)
 
 
-def is_gate(activation: Any) -> bool:
+def is_gate(activation: Activation) -> bool:
     """Whether an activation is one of those that gates end with: a sigmoid, or what is bounded as one is."""
     return isinstance(activation, str) and activation in ("sigmoid", "hard_sigmoid", "relu6")
 
 
-def label_of(activation: Any) -> str:
+def label_of(activation: Activation) -> str:
     """The name of an activation, whether it is a name or an operation."""
     return activation if isinstance(activation, str) else type(activation).__name__.lower()
 
 
-def activation_of(operation: Any) -> Any:
+def activation_of(operation: keras.Operation | None) -> Any:
     """The activation that ends a layer or operation: None if it has none to speak of, "" if it is linear."""
     if isinstance(operation, layers.Activation):
         operation = operation.activation
@@ -70,13 +71,13 @@ def activation_of(operation: Any) -> Any:
     return ACTIVATIONS.get(name) or (operation if name in PARAMETRIC else None)
 
 
-def named(activation: Any) -> Any:
+def named(activation: Activation) -> Any:
     """Keras' name of an activation; the activation itself where it has none."""
     name = getattr(activation, "__name__", "")
     return name if getattr(keras.activations, name or "?", None) is activation else activation
 
 
-def _named_layer(layer: Any) -> Any:
+def _named_layer(layer: Layer) -> Any:
     if type(layer) is layers.ReLU and not layer.negative_slope and not layer.threshold:
         return {None: "relu", 6.0: "relu6"}.get(layer.max_value, layer)
     return layer

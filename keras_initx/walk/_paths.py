@@ -1,14 +1,14 @@
 """Paths of layers within a model."""
 
 import itertools
-from typing import Any
 
 from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Layer, Model
 
 __all__ = ["layer_paths"]
 
 
-def layer_paths(model: Any) -> dict[int, str]:
+def layer_paths(model: Model) -> dict[int, str]:
     """Returns the paths of all layers; Keras' own leave out the names of nested functional models.
 
     >>> import keras
@@ -28,7 +28,7 @@ def layer_paths(model: Any) -> dict[int, str]:
     paths: dict[int, str] = {id(model): ""}
     taken: set[str] = set()
 
-    def visit(parent: Any) -> None:
+    def visit(parent: Layer) -> None:
         for layer in flatten_layers(parent, include_self=False, recursive=False):
             if id(layer) in paths:
                 continue

@@ -3,9 +3,15 @@
 import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypeVar
+
+from keras_initx._types import Patterns
+from keras_initx.walk._sites import KernelSite
+from keras_initx.walk._variables import Weight
 
 __all__ = ["matches", "matching", "prefixes", "select"]
+
+_Site = TypeVar("_Site", bound=KernelSite | Weight)
 
 
 def prefixes(path: str) -> list[str]:
@@ -18,13 +24,22 @@ def prefixes(path: str) -> list[str]:
     return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
-def matches(weight: Any, pattern: str) -> bool:
+def matches(weight: KernelSite | Weight, pattern: str) -> bool:
     """Tells whether a pattern is a weight's role or path, a layer above it, or a wildcard of one of these."""
     return pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in prefixes(weight.path))
 
 
-def matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:
-    """Returns the weights that an argument's pattern matches, or raises ValueError if there is none."""
+def matching(weights: Sequence[_Site], pattern: object, argument: str) -> list[_Site]:
+    """Returns the weights that a pattern matches.
+
+    Args:
+        weights: The weights to choose from.
+        pattern: A pattern of paths, or a role.
+        argument: The argument that brought the pattern, for the error.
+
+    Raises:
+        ValueError: If the pattern matches no weight. The message names the nearest paths and roles.
+    """
     found = [weight for weight in weights if isinstance(pattern, str) and matches(weight, pattern)]
     if not found:
         known = sorted({weight.role for weight in weights} | {weight.path for weight in weights})
@@ -36,7 +51,7 @@ def matching(weights: Sequence[Any], pattern: Any, argument: str) -> list[Any]:
     return found
 
 
-def select(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
+def select(weights: Sequence[_Site], include: Patterns | None, exclude: Patterns | None) -> list[_Site]:
     """Returns the weights that `include` names and `exclude` does not.
 
     Args:
@@ -55,8 +70,8 @@ def select(weights: Sequence[Any], include: Any, exclude: Any) -> list[Any]:
         if patterns is None:
             continue
         several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
-        patterns = list(patterns) if several else [patterns]
-        found = {id(weight) for pattern in patterns for weight in matching(weights, pattern, name)}
+        listed: list[object] = list(patterns) if several else [patterns]
+        found = {id(weight) for pattern in listed for weight in matching(weights, pattern, name)}
         chosen = [weight for weight in chosen if (id(weight) in found) == keep]
     if not chosen:
         raise ValueError(

@@ -1,15 +1,26 @@
 """What comes after a kernel in the flow of a model, up to the next kernels."""
 
-from typing import Any
+from typing import Protocol
 
 from keras import layers
 
+from keras_initx._types import Activation, Layer
 from keras_initx.walk._operations import PASSING, SUMS, activation_of, class_name, is_normalization
+from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["is_normalized_after", "next_activation"]
 
 
-def next_activation(flow: Any, index: int) -> tuple[Any, Any, bool]:
+class Followed(Protocol):
+    """The parts of a `Flow` that are read here: `_flow` imports this file, which so cannot import `Flow`."""
+
+    trace: Trace
+    steps: list[Step]
+    weights: list[int]
+    children: list[list[int]]
+
+
+def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Layer | None, bool]:
     """The first activation that the output of a step goes through.
 
     Args:
@@ -41,7 +52,7 @@ def next_activation(flow: Any, index: int) -> tuple[Any, Any, bool]:
     return None, None, False
 
 
-def is_normalized_after(flow: Any, index: int) -> bool:
+def is_normalized_after(flow: Followed, index: int) -> bool:
     """Whether a normalization comes between a step and each kernel and output that it reaches."""
     queue, seen = [index], set()
     while queue:

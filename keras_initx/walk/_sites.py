@@ -12,6 +12,7 @@ from keras_initx._keras_internals import (
     own_trainable_variables,
     quantized_weight,
 )
+from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Fans, Layout, compute_fans
 from keras_initx.walk._flow import Flow, Position
 from keras_initx.walk._kernels import bias_of, einsum_axes, known_class, rule_of
@@ -111,7 +112,7 @@ class KernelSite(Position):
         return {"gates": self.layout.gates, "conv": self.layout.groups}.get(self.layout.kind) or 1
 
 
-def iter_kernels(model: Any, *, trace: bool = True) -> Iterator[KernelSite]:
+def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
     """Yields the kernels of all built layers of a model, nested and subclassed ones included, each once.
 
     A kernel is a weight of two or more axes, or a scale of a normalization or of a residual branch. What
@@ -153,14 +154,14 @@ def _crossing(sites: list[KernelSite], flow: Flow) -> set[str]:
     return {path for path, found in origins.items() if len(found) > 1}
 
 
-def _is_leaf(layer: Any) -> bool:
+def _is_leaf(layer: Layer) -> bool:
     if known_class(layer) or (isinstance(layer, ONE_STEP) and not isinstance(layer, layers.TimeDistributed)):
         return True
     builtin = is_layer_of_keras(layer)
     return builtin and not flatten_layers(layer, include_self=False) and not isinstance(layer, layers.Lambda)
 
 
-def _chain(layer: Any) -> int:
+def _chain(layer: Layer) -> int:
     """Kernels one after another within one step of the trace."""
     if isinstance(layer, layers.RNN):
         cells = getattr(layer.cell, "cells", [layer.cell])
@@ -175,7 +176,7 @@ def _chain(layer: Any) -> int:
     return len(kernels) if rule.chained else min(len(kernels), 1)
 
 
-def _untraced(model: Any) -> Iterator[KernelSite]:
+def _untraced(model: Model) -> Iterator[KernelSite]:
     paths = layer_paths(model)
     found = list({id(layer): layer for layer in flatten_layers(model)}.values())
     attention = {
@@ -204,13 +205,13 @@ def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
         yield dataclasses.replace(first, shared=others) if others else first
 
 
-def _is_attention(layer: Any) -> bool:
+def _is_attention(layer: Layer) -> bool:
     """Whether a layer is Keras' attention, or a model's own with Keras' names for its four projections."""
     names = {sub.name for sub in flatten_layers(layer, include_self=False, recursive=False)}
     return isinstance(layer, ATTENTION) or names >= set(_ATTENTION_ROLES)
 
 
-def _kernels(layer: Any) -> list[Any]:
+def _kernels(layer: Layer) -> list[Any]:
     base, rule = rule_of(layer)
     quantized = base is not None and getattr(layer, "quantization_mode", None)
     hidden = [quantized_weight(layer, name) for name in rule.kernels] if quantized else []
@@ -225,7 +226,7 @@ def _kernels(layer: Any) -> list[Any]:
     ]
 
 
-def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> KernelSite:
+def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) -> KernelSite:
     base, rule = rule_of(layer)
     known: Kernel | None = rule.kernels.get(kernel.name)
     plain = known is not None and known.role in SCALES
@@ -250,7 +251,7 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
         layout=layout,
         unit_axes=unit_axes(layer, layout.kind if layout else known.role) if known else None,
         fans=fans,
-        obstacle=obstacle_of(layer, linear and base, rule, overrides, looped, tied),
+        obstacle=obstacle_of(layer, base if linear else None, rule, overrides, looped, tied),
         skip=skip,
         call=rule.call,
         taught=rule.taught,
@@ -259,14 +260,14 @@ def _site(layer: Any, kernel: Any, path: str, role: str, looped: bool) -> Kernel
     )
 
 
-def _layout(layer: Any, known: Kernel | None) -> Layout | None:
+def _layout(layer: Layer, known: Kernel | None) -> Layout | None:
     layout: Any = known.layout if known else None
     layout = layout(layer) if callable(layout) else layout
     return None if layout is None else Layout.of(layout)
 
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
-    site = dataclasses.replace(site, **vars(flow.place(site)))
+    site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel.name, site.role)))
     if site.fans is None and not site.skip and not site.is_scale:
         name = type(site.layer).__name__
         note = f"{name} is not a layer whose kernels are known: teach it with keras_initx.walk.register"
@@ -274,7 +275,7 @@ def _place(site: KernelSite, flow: Flow) -> KernelSite:
     return site
 
 
-def initializer_of(layer: Any, variable: Any, attribute: str | None = None) -> Any:
+def initializer_of(layer: Layer, variable: Variable, attribute: str | None = None) -> Any:
     """The layer's initializer of a variable: `recurrent_kernel` is drawn by `recurrent_initializer`."""
     name = variable.name
     names = (attribute, f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")

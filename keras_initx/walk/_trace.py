@@ -22,6 +22,7 @@ from keras_initx._keras_internals import (
     input_structure,
     without_nodes,
 )
+from keras_initx._types import Layer, Model, Tensor
 from keras_initx.checks import first_line
 
 __all__ = ["Step", "Trace", "trace_model"]
@@ -67,18 +68,20 @@ class Trace:
 
 
 class _Recorder:
-    def __init__(self, is_leaf: Callable[[Any], bool]) -> None:
+    def __init__(self, is_leaf: Callable[[Layer], bool]) -> None:
         self.steps: list[Step] = []
         self.is_leaf = is_leaf
 
-    def add(self, operation: Any, inputs: Any, outputs: Any, opaque: bool = False) -> Any:
+    def add(
+        self, operation: keras.Operation | None, inputs: Sequence[Any], outputs: object, opaque: bool = False
+    ) -> Any:
         """Records a step and returns its outputs, marked as coming from it."""
         index, tensors = len(self.steps), _tensors(outputs)
         arguments = tuple(inputs[0]) if operation is not None and inputs else ()
         shape = tuple(tensors[0].shape) if tensors else ()
         self.steps.append(Step(operation, self.parents(inputs), shape, opaque, arguments))
 
-        def mark(tensor: Any) -> Any:
+        def mark(tensor: object) -> Any:
             if not isinstance(tensor, keras.KerasTensor):
                 return tensor
             marked = keras.KerasTensor(tensor.shape, tensor.dtype)  # some specs are the input itself
@@ -87,11 +90,11 @@ class _Recorder:
 
         return tree.map_structure(mark, outputs)
 
-    def parents(self, inputs: Any) -> tuple[int, ...]:
+    def parents(self, inputs: object) -> tuple[int, ...]:
         found = (getattr(tensor, "_initx_step", None) for tensor in _tensors(inputs))
         return tuple(dict.fromkeys(step for step in found if step is not None))
 
-    def visit(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def visit(self, operation: keras.Operation, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         opaque = False
         if isinstance(operation, layers.Layer) and not self.is_leaf(operation):
             before = len(self.steps)
@@ -113,7 +116,7 @@ class _Recorder:
             outputs = _sized(operation, args[0].shape, outputs)
         return self.add(operation, (args, kwargs), outputs, opaque)
 
-    def _fold_time(self, operation: Any, args: Sequence[Any]) -> Any:
+    def _fold_time(self, operation: layers.TimeDistributed, args: Sequence[Any]) -> Any:
         """Runs the wrapped layer once on one time step: TimeDistributed calls it for each."""
         (whole,) = args[:1]
         one = keras.KerasTensor((whole.shape[0], *whole.shape[2:]), whole.dtype)
@@ -126,7 +129,7 @@ class _Recorder:
         )
 
 
-def _sized(layer: Any, shape: Sequence[int | None], output: Any) -> Any:
+def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras.KerasTensor) -> Any:
     """The output of an EinsumDense with the sizes that its spec leaves open, as others compute with them."""
     left, letters = layer.equation.split("->")
     taken = left.split(",")[0]
@@ -140,7 +143,7 @@ def _sized(layer: Any, shape: Sequence[int | None], output: Any) -> Any:
     return keras.KerasTensor(whole, output.dtype)
 
 
-def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
+def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
     """Runs a built model on KerasTensors; its weights, nodes and losses stay as they are.
 
     Args:
@@ -169,11 +172,13 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
     return best
 
 
-def _makes_weights(layer: Any) -> bool:
+def _makes_weights(layer: Layer) -> bool:
     return type(layer).build is not layers.Layer.build and not isinstance(layer, keras.Model)
 
 
-def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]) -> Trace:
+def _run(
+    model: Model, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]
+) -> Trace:
     recorder = _Recorder(is_leaf)
     # In the order of `flatten`: that in which `map_structure` comes to a dict's values is the backend's.
     recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]
@@ -184,7 +189,7 @@ def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Ca
     return Trace(recorder.steps, recorder.parents(outputs))
 
 
-def _spec(value: Any) -> Any:
+def _spec(value: Tensor) -> keras.KerasTensor:
     return keras.KerasTensor(value.shape, value.dtype) if hasattr(value, "shape") else value
 
 
@@ -194,8 +199,8 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
     with _PATCHING, without_nodes(lambda: _RECORDER.get() is not None):
         originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
 
-        def patch(cls: Any, original: Any) -> None:
-            def symbolic_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def patch(cls: Any, original: Callable[..., Any]) -> None:
+            def symbolic_call(self: Any, *args: object, **kwargs: object) -> Any:
                 active = _RECORDER.get()
                 return original(self, *args, **kwargs) if active is None else active.visit(self, args, kwargs)
 
@@ -213,7 +218,7 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _left_as_it_is(model: Any) -> Iterator[None]:
+def _left_as_it_is(model: Model) -> Iterator[None]:
     """Takes away the losses that a symbolic call leaves in layers."""
     lists = [collected_losses(layer) for layer in flatten_layers(model)]
     lengths = [len(entries) for entries in lists]
@@ -224,7 +229,7 @@ def _left_as_it_is(model: Any) -> Iterator[None]:
             del entries[length:]
 
 
-def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     specs = input_structure(model)
     if specs is not None:
         free = any(size is None for spec in _tensors(specs) for size in spec.shape[1:])
@@ -242,22 +247,22 @@ def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, A
             yield (), {name.removesuffix("_shape"): tensor for name, tensor in tensors.items()}
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: object) -> bool:
     return isinstance(shape, tuple | list) and all(size is None or isinstance(size, int) for size in shape)
 
 
-def _shaped(shapes: Any, dtype: Any, size: int) -> Any:
+def _shaped(shapes: Sequence[Any] | dict[str, Any], dtype: str, size: int) -> Any:
     """Tensors of the shapes that a model was built with, in the structure that they came in."""
     if isinstance(shapes, dict):
         return {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
     return _fixed(shapes, dtype, size) if _is_shape(shapes) else [_shaped(s, dtype, size) for s in shapes]
 
 
-def _fixed(shape: Sequence[int | None], dtype: Any, size: int) -> Any:
+def _fixed(shape: Sequence[Any], dtype: str, size: int) -> keras.KerasTensor:
     return keras.KerasTensor((_BATCH, *(size if n is None else n for n in shape[1:])), dtype)
 
 
-def _tensors(structure: Any) -> list[Any]:
+def _tensors(structure: object) -> list[Any]:
     # Not `tree.flatten`, which takes a fifth of the whole trace on torch.
     if isinstance(structure, keras.KerasTensor):
         return [structure]

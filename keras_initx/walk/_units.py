@@ -1,8 +1,8 @@
 """Which axes of a kernel, and of its layer's output, index the units."""
 
-from typing import Any
-
 from keras import layers
+
+from keras_initx._types import Layer
 
 __all__ = ["unit_axes"]
 
@@ -13,7 +13,7 @@ _AXES |= {"transposed": (-2,), "depthwise": (-2, -1)}
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def unit_axes(layer: Any, kind: str) -> Axes | None:
+def unit_axes(layer: Layer, kind: str) -> Axes | None:
     """Returns the axes of the kernel and of the output that index units, in one order; None if unknown.
 
     Those of a depthwise kernel, channels and multiplier, are one axis of the output.

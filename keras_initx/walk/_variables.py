@@ -1,13 +1,14 @@
 """The weights of a model that are no kernels: biases, statistics, slopes."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import layers
 
 from keras_initx._keras_internals import flatten_layers, own_variables
+from keras_initx._types import Initializer, Layer, Model, Variable
 from keras_initx.fans import Layout
 from keras_initx.walk._kernels import einsum_axes, rule_of
 from keras_initx.walk._paths import layer_paths
@@ -42,7 +43,7 @@ class Weight:
     layout: Layout | None = None
 
 
-def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
+def iter_weights(model: Model, sites: list[KernelSite]) -> Iterator[Weight]:
     """Yields the weights that no site has, each once, in the order in which Keras lists the layers.
 
     Args:
@@ -100,7 +101,7 @@ def _role(name: str) -> str:
     return "bias" if name == "bias" or name.endswith("_bias") else "other"
 
 
-def _draw_of(layer: Any, variable: Any) -> Any:
+def _draw_of(layer: Layer, variable: Variable) -> Any:
     found = initializer_of(layer, variable)
     if variable.name == "bias" and isinstance(layer, layers.LSTMCell) and layer.unit_forget_bias:
         return UnitForgetBias(found)
@@ -109,7 +110,7 @@ def _draw_of(layer: Any, variable: Any) -> Any:
     return found
 
 
-def _convolutional(layer: Any) -> bool:
+def _convolutional(layer: Layer) -> bool:
     base, _ = rule_of(layer)
     return base is not None and base.__name__ == "ConvLSTMCell"
 
@@ -117,10 +118,10 @@ def _convolutional(layer: Any) -> bool:
 class UnitForgetBias(keras.initializers.Initializer):
     """What Keras draws the bias of an LSTM with: ones for the forget gate, the second of four."""
 
-    def __init__(self, initializer: Any) -> None:
+    def __init__(self, initializer: Initializer) -> None:
         self.initializer = keras.initializers.get(initializer)
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         units = shape[0] // 4
         parts = (
             self.initializer((units,), dtype),

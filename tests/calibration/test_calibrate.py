@@ -414,7 +414,7 @@ def test_bad_data_changes_nothing(bad, images):
 def test_data_that_a_subclassed_model_cannot_be_called_on_is_refused(bad):
     model = subclassed()
     before = model.get_weights()
-    with pytest.raises(ValueError, match="`data` must be what `subclassed` can be called on. Received: "):
+    with pytest.raises(ValueError, match="`data` must be a batch that `subclassed` can be called on. Re"):
         initx.calibrate(model, bad, "initx>LSUV", redraw=True)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)

@@ -6,15 +6,14 @@ find as one line of JSON.
 
 import importlib.util
 import json
-import os
 import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 
 from keras_initx.summaries import last_step
+from support import forked
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 
@@ -53,13 +52,12 @@ def plain(values):
 
 def run(code, *processes, backend="tensorflow", flags=""):
     """Runs the code once for each tuple of arguments, at the same time; returns what each prints last."""
-    environment = os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # it compiles for longer than it computes
-    command = [sys.executable, "-c", COMMON + textwrap.dedent(code)]
+    environment = forked.backend(backend, XLA_FLAGS=flags)
+    command = ["-c", COMMON + textwrap.dedent(code)]
     if "import tensorflow" in code:  # devices are set before Keras starts
-        command[2] = textwrap.dedent(code).replace("#COMMON", COMMON)
+        command[1] = textwrap.dedent(code).replace("#COMMON", COMMON)
     started = [
-        subprocess.Popen(
+        forked.Forked(
             [*command, *map(str, arguments)],
             env=environment,
             text=True,

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from outside_probe import assert_reported
 
 import keras_initx as initx
 from keras_initx import probe
 from keras_initx.walk import iter_kernels
+from support.outside_probe import assert_reported
 
 
 def pooled_std(model, inputs, training=False):

@@ -4,12 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
-from model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, slow
-from outside_probe import assert_reported
 
 import keras_initx as initx
 from keras_initx import probe
 from keras_initx.walk import input_specs, iter_kernels
+from support.model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, slow
+from support.outside_probe import assert_reported
 
 
 def assert_calibrated(model, samples):

@@ -3,19 +3,16 @@
 import importlib.util
 import json
 import math
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
-import over_model_gradients as fixed
 import pytest
 from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx.initializers import BetweenLayer, GradInit, MetaInit, ModelLaw
+from support import forked
+from support import over_model_gradients as fixed
 
 LAWS = [BetweenLayer(), MetaInit(steps=3), GradInit(steps=3), GradInit("adam", steps=3)]
 every_law = pytest.mark.parametrize("law", LAWS, ids=["between", "meta", "sgd", "adam"])
@@ -40,9 +37,7 @@ def pair(rng):
 def run(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    environment = os.environ | {"KERAS_BACKEND": backend}
-    command = [sys.executable, str(pathlib.Path(fixed.__file__))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = forked.run([fixed.__file__], env=forked.backend(backend), check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -50,7 +45,7 @@ def run(backend):
 def test_gradients_agree_on_all_backends():
     """In single precision. MetaInit divides by gradients that may be near to zero: at its own epsilon
     the rounding of the last place moves it by a few parts in 10^4, and with a larger one it agrees, too."""
-    found = [run(backend) for backend in ("tensorflow", "jax", "torch")]
+    found = [fixed.measure(), run("jax"), run("torch")]
     for name in fixed.MEASURES:
         ours, *others = (np.array(measured[name]) for measured in found)
         for theirs in others:
@@ -294,7 +289,7 @@ def test_steps_bound_a_search_without_end(pair):
     ("options", "message"),
     [
         ({}, "`targets` must be given: `MetaInit` takes gradients of a loss"),
-        ({"targets": np.zeros(60)}, "`loss` must be given, or the model be compiled with one"),
+        ({"targets": np.zeros(60)}, "`loss` must be given, or the model must be compiled with one"),
         ({"targets": np.zeros(5), "loss": "mse"}, "`targets` must hold a row for each of the 60 rows"),
     ],
 )

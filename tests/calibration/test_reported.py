@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from outside_probe import assert_reported, outside_stds
 
 import keras_initx as initx
+from support.outside_probe import assert_reported, outside_stds
 
 
 class Transposed(layers.Layer):

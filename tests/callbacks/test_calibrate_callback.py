@@ -28,7 +28,7 @@ def test_calibrate_runs_once_at_the_start_and_never_on_a_trained_model(rng):
     doubled = model.get_weights()
     model.fit(x, y, verbose=0, callbacks=[callback])
     resumed = Calibrate(x)
-    with pytest.warns(UserWarning, match="Calibrate left .* as it is: its optimizer has made 2 steps"):
+    with pytest.warns(UserWarning, match="`Calibrate` left .* its optimizer has made 2 steps"):
         model.fit(x, y, verbose=0, callbacks=[resumed])
     assert callback.report is report
     assert resumed.report is None

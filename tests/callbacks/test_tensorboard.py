@@ -7,7 +7,6 @@ import os
 import pathlib
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -20,6 +19,7 @@ from keras import layers
 
 from keras_initx.callbacks import WeightHistograms
 from keras_initx.summaries import EventWriter
+from support import forked
 
 CHROMIUM = pathlib.Path("/usr/bin/chromium")
 STEPS = [0, 1, 2]
@@ -49,8 +49,9 @@ def tensorboard(folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
+    null = subprocess.DEVNULL
+    server = forked.Forked(command, preload="tensorflow", stdout=null, stderr=null)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

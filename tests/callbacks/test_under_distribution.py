@@ -6,12 +6,11 @@ callback found, by the name of the distribution, as one line of JSON.
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+
+from support import forked
 
 # Each is to start its process in one suite of the three.
 pytestmark = pytest.mark.tensorflow
@@ -96,15 +95,8 @@ print(json.dumps(found))
 """
 
 
-def run(code, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def run(code, backend="tensorflow", **environment):
+    done = forked.run(["-c", code], env=forked.backend(backend, **environment), check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -127,5 +119,5 @@ def test_under_strategies_of_tensorflow():
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 def test_under_distributions_of_jax():
-    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    assert_each_is_as_alone(run(COMMON + JAX, JAX_DISABLE_MOST_OPTIMIZATIONS="1", **flags))
+    flags = "--xla_force_host_platform_device_count=4"
+    assert_each_is_as_alone(run(COMMON + JAX, "jax", XLA_FLAGS=flags))

@@ -343,8 +343,8 @@ def test_a_subclassed_model_is_logged_without_its_own_name_and_must_be_built(tmp
         ({"weights": "all"}, TypeError, "`weights` must be True or False.* Received: weights='all'"),
         ({"gradients": 1}, TypeError, "`gradients` must be True or False"),
         ({"weights": False}, ValueError, "One of .*'weights'.* must be True. Received: weights=False"),
-        ({"gradients": True}, ValueError, "`data` must be given where `gradients` is True.* Pass inputs"),
-        ({"activations": True}, ValueError, "`data` must be given where `activations` is True"),
+        ({"gradients": True}, ValueError, "`data` must be given if `gradients` is True.* Pass inputs"),
+        ({"activations": True}, ValueError, "`data` must be given if `activations` is True"),
         (
             {"every": "batch"},
             ValueError,

@@ -2,14 +2,11 @@
 
 import importlib.util
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
-import signal_readings
+
+from support import forked, signal_readings
 
 OTHERS = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
 
@@ -25,11 +22,7 @@ def own():
 def test_readings_agree_to_four_digits(backend, own):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    script = pathlib.Path(signal_readings.__file__)
-    environment = os.environ | {"KERAS_BACKEND": backend}
-    run = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=environment, check=True, timeout=300
-    )
+    run = forked.run([signal_readings.__file__], env=forked.backend(backend), check=True, timeout=300)
     theirs = json.loads(run.stdout)
     assert theirs.keys() == own.keys()
     for path, numbers in own.items():

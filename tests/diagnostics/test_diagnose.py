@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from model_table import BACKBONES, backbone
 
 import keras_initx as initx
 from keras_initx.gains import second_moments
 from keras_initx.recurrence import gate_stds
+from support.model_table import BACKBONES, backbone
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 16)).astype("float32")

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from model_table import APPLICATIONS, application, backbone, light_elsewhere
 
 import keras_initx as initx
+from support.model_table import APPLICATIONS, application, backbone, light_elsewhere
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 32)).astype("float32")

@@ -16,6 +16,7 @@ import keras_initx as initx
 from keras_initx.experiments import Sequential, Trial, TrialResult, compare
 from keras_initx.experiments._batches import Shuffled
 from keras_initx.experiments._summarize import summarize
+from support import forked
 
 QUIET = Sequential(progress=False)
 
@@ -321,7 +322,7 @@ def log(trial):
 print(compare(build, ["initx>HeScaled", "zeros"], TRAIN, VALIDATION, seeds=4, metric="accuracy",
     runner=QUIET, callbacks=log, store={str(tmp_path / "store")!r}).to_json())
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    process = forked.Forked(["-c", code], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("store/????????????????.json"))) < 3:
         assert time.monotonic() < deadline
@@ -331,7 +332,7 @@ print(compare(build, ["initx>HeScaled", "zeros"], TRAIN, VALIDATION, seeds=4, me
     assert process.wait() == -signal.SIGKILL
     kept = {path.stem for path in tmp_path.glob("store/????????????????.json")}
     (tmp_path / "made").unlink()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = forked.run(["-c", code], check=True)
     made = (tmp_path / "made").read_text().split()
     assert len(kept) + len(made) == 8
     assert not kept & set(made)

@@ -2,10 +2,7 @@
 
 import importlib.util
 import math
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from tensorboard import context
@@ -17,6 +14,7 @@ from tensorboard.util import tensor_util
 from keras_initx.experiments import Trial, TrialResult
 from keras_initx.experiments._summarize import summarize
 from keras_initx.summaries import EventWriter, read_sessions
+from support import forked
 
 pytestmark = pytest.mark.tensorflow  # its code is the same on each backend
 
@@ -193,5 +191,5 @@ def test_it_imports_no_tensorflow(tmp_path):
         f"summarize(results, 'loss', True, 'validation').to_tensorboard({str(tmp_path)!r})\n"
         "assert not any(name.split('.')[0] == 'tensorflow' for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"KERAS_BACKEND": "jax"})
+    forked.run(["-c", code], env=forked.backend("jax"), check=True)
     assert list(Backend(tmp_path).groups()) == [("a", 0, 0.1)]

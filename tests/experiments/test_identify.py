@@ -2,10 +2,6 @@
 
 import functools
 import json
-import os
-import pathlib
-import subprocess
-import sys
 import threading
 
 import keras
@@ -15,6 +11,7 @@ import pytest
 import keras_initx as initx
 from keras_initx.experiments._identity import identify
 from keras_initx.strategies import ByRole, MuP
+from support import forked
 
 pytestmark = pytest.mark.tensorflow  # its code is the same on each backend
 
@@ -90,14 +87,14 @@ def test_an_identity_is_the_same_in_another_process_and_no_others():
     assert len(set(texts)) == len(SCHEMES)
     assert not any("0x" in text for text in texts)
     code = f"""
-import sys, json
-sys.path[:0] = {[str(pathlib.Path(__file__).parent)]!r}
-import test_identify
-print(json.dumps(test_identify.told()))
+import sys, json, importlib.util
+spec = importlib.util.spec_from_file_location({__name__!r}, {__file__!r})
+sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(json.dumps(module.told()))
 """
-    environment = os.environ | {"KERAS_BACKEND": "numpy"}  # the fastest to import
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    # Of another order in sets.
+    done = forked.run(["-c", code], env=forked.backend("jax", PYTHONHASHSEED="1"), check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == here
 
 

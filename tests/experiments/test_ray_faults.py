@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 import pytest
-from ray_trials import SCHEMES, SEEDS, Logs, left_over, needs_ray, others, run, table
 
 from keras_initx.experiments import Ray, Sequential
+from support.ray_trials import SCHEMES, SEEDS, Logs, left_over, needs_ray, others, run, table
 
 pytestmark = [needs_ray, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -157,7 +157,7 @@ def test_a_trial_that_takes_all_memory_is_a_failure_and_the_others_are_made(
 
 COMMAND = """
 import sys
-import ray_trials as here
+from support import ray_trials as here
 from keras_initx.experiments import Ray
 
 found = here.run(Ray(), here.Logs(sys.argv[1]), store=sys.argv[2])

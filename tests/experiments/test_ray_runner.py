@@ -12,9 +12,9 @@ import types
 import keras
 import numpy as np
 import pytest
-from ray_trials import Logs, left_over, needs_ray, run, table
 
 from keras_initx.experiments import Ray, Sequential, _tune
+from support.ray_trials import Logs, left_over, needs_ray, run, table
 
 
 @pytest.fixture

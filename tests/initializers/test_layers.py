@@ -5,11 +5,11 @@ import math
 import keras
 import numpy as np
 import pytest
-from fan_table import ROWS, SEEDS, array, assert_promised
 from keras import layers
 
 from keras_initx.fans import Layout, compute_fans
 from keras_initx.initializers import GlorotScaled, HeScaled, LecunScaled, OrthogonalScaled
+from support.fan_table import ROWS, SEEDS, array, assert_promised
 
 LAWS = {
     "he": (HeScaled, lambda n, m: 2.0),

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
-from sampling import cases
 
 from keras_initx import initializers
 from keras_initx.fans import compute_fans
 from keras_initx.gains import compute_gain
 from keras_initx.initializers import _variance
+from support.sampling import cases
 
 NAMES = initializers.names()
 SEEDED = [name for name in NAMES if "seed" in initializers.get(name).get_config()]

@@ -3,11 +3,8 @@
 import json
 import pathlib
 import re
-import subprocess
-import sys
 import textwrap
 
-import exported_models
 import keras
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from keras import layers
 import keras_initx as initx
 from keras_initx.saved_model import _export
 from keras_initx.saved_model._states import States
+from support import exported_models, forked
 
 pytestmark = pytest.mark.tensorflow
 
@@ -23,12 +21,6 @@ pytestmark = pytest.mark.tensorflow
 @pytest.fixture
 def model():
     return exported_models.dense()[0]
-
-
-def python(code):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], text=True, capture_output=True, check=False
-    )
 
 
 SERVE = """
@@ -62,8 +54,8 @@ def test_a_clean_process_answers_as_predict_does_for_every_kind_of_model(tmp_pat
         values = exported_models.predict(model, rows)
         keys = list(_outputs(exported))
         expected[name] = dict(zip(keys, values, strict=True))
-    result = python(SERVE.format(folder=str(tmp_path)))
-    assert result.returncode == 0, result.stderr
+    code = textwrap.dedent(SERVE.format(folder=str(tmp_path)))
+    forked.run(["-c", code], preload="tensorflow", check=True)
     for name, values in expected.items():
         served = dict(np.load(tmp_path / name / "served.npz"))
         assert served.keys() == values.keys()

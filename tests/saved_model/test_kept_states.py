@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from exported_models import floats
 from keras import layers
-from row_wise_models import Counter, InTraining, of
 
 import keras_initx as initx
 from keras_initx.saved_model import _export
 from keras_initx.saved_model._worker import load
+from support.exported_models import floats
+from support.row_wise_models import Counter, InTraining, of
 
 pytestmark = pytest.mark.tensorflow
 

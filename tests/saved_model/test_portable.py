@@ -1,8 +1,6 @@
 """`portable`: a `.keras` file that loads where the package is not installed."""
 
 import json
-import subprocess
-import sys
 import textwrap
 import zipfile
 
@@ -13,6 +11,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model import _portable
+from support import forked
 
 pytestmark = pytest.mark.tensorflow
 
@@ -54,10 +53,7 @@ def test_it_loads_and_predicts_where_the_package_cannot_be_imported(model, tmp_p
         np.save({str(tmp_path / "outputs.npy")!r}, model.predict(np.load({str(tmp_path / "inputs.npy")!r})))
         np.savez({str(tmp_path / "weights.npz")!r}, *model.get_weights())
         """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    forked.run(["-c", textwrap.dedent(code)], preload="keras", check=True)
     np.testing.assert_allclose(
         np.load(tmp_path / "outputs.npy"), model.predict(inputs, verbose=0), rtol=1e-5, atol=1e-6
     )

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from row_wise_models import Function, of
 
 import keras_initx as initx
 from keras_initx.saved_model import _export, _foreign, _process
+from support import forked
+from support.row_wise_models import Function, of
 
 pytestmark = pytest.mark.tensorflow
 
@@ -70,7 +71,7 @@ def test_what_only_this_process_can_run_fails_the_check(tmp_path, monkeypatch):
     monkeypatch.setattr(_export, "refuse_python", lambda *_: None)
     with pytest.raises(
         ValueError,
-        match="in a process of its own. .*: InvalidArgumentError: .* Could not find callback with key=pyf",
+        match="in another process. .*: InvalidArgumentError: .* Could not find callback with key=pyf",
     ):
         initx.export(of(doubled("numpy_function")), tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
@@ -126,7 +127,7 @@ def test_a_process_that_dies_at_work_is_told(tmp_path, monkeypatch):
     original = _export.write
     initx.export(of(layers.Dense(2)), tmp_path)
     monkeypatch.setattr(_export, "write", dies)
-    with pytest.raises(ValueError, match="in a process of its own. .* ended with code -9"):
+    with pytest.raises(ValueError, match="in another process. .* ended with code -9"):
         initx.export(of(layers.Dense(2)), tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
@@ -141,12 +142,7 @@ import _worker
 _worker._Worker.answer = lambda self, job: exec({code!r}) or {{"keras": str(sys.modules["keras"])}}
 _worker.main()
 """
-    import subprocess
-    import sys
-
-    found = subprocess.run(
-        [sys.executable, "-c", script], input='{"folder": ""}\n', text=True, capture_output=True, check=True
-    )
+    found = forked.run(["-c", script], input='{"folder": ""}\n', preload="tensorflow", check=True)
     assert found.stdout == '{"keras": "None"}\n'
     assert "'keras'" not in found.stderr
     assert "'keras_initx'" not in found.stderr

@@ -4,7 +4,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 
@@ -14,6 +13,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model import _versions
+from support import forked
 
 pytestmark = pytest.mark.tensorflow
 
@@ -136,9 +136,7 @@ EXPORTS = """
 
 def start(folder, times):
     code = textwrap.dedent(EXPORTS.format(folder=str(folder), times=times))
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return forked.Forked(["-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_at_once_and_one_that_is_killed(tmp_path, model):

@@ -1,6 +1,5 @@
 """Signatures beside the default: functions, models, and labels for TensorFlow Serving's Classify call."""
 
-import exported_models
 import keras
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from keras import layers
 
 import keras_initx as initx
 from keras_initx.saved_model._worker import load
+from support import exported_models
 
 pytestmark = pytest.mark.tensorflow
 
@@ -94,7 +94,7 @@ def test_what_is_no_signature_is_refused(model, tmp_path, signatures, message):
 
 def test_a_function_that_cannot_be_traced_says_so(model, tmp_path):
     wrong = (lambda x: x @ x, [keras.InputSpec("float32", (None, 3, 4))])
-    with pytest.raises(ValueError, match="`model` and `signatures` must be what Keras can export"):
+    with pytest.raises(ValueError, match="`model` and `signatures` must be such that Keras can export"):
         initx.export(model, tmp_path / "new", signatures={"wrong": wrong})
     assert list(tmp_path.iterdir()) == []
 

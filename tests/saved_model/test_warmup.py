@@ -2,7 +2,6 @@
 
 import sys
 
-import exported_models
 import keras
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from keras import layers
 import keras_initx as initx
 from keras_initx.saved_model import _export, _warmup
 from keras_initx.saved_model._worker import load
+from support import exported_models
 
 pytest.importorskip("tensorflow_serving")
 pytestmark = pytest.mark.tensorflow
@@ -132,7 +132,7 @@ def test_inputs_that_are_arguments_come_in_order_or_by_name(tmp_path, form):
 def test_too_few_arrays_are_told_with_the_inputs(tmp_path):
     model, rows = Pair(), np.ones((2, 3), "float32")
     model(rows, rows[:, :2])
-    for warmup, received in ((rows, "ndarray"), ([rows], "1"), ({"left": rows}, "dict")):
+    for warmup, received in ((rows, "ndarray"), ([rows], "a list of 1"), ({"left": rows}, "dict")):
         with pytest.raises(
             ValueError, match=rf"`warmup` must hold .* \['left', 'right'\].* Received: {received}"
         ):

@@ -1,8 +1,8 @@
 r"""The same requests to a real TensorFlow Serving and to this package: the same answers.
 
-It needs one that serves the models of `tests/served_graphs.py`, and its addresses:
+It needs one that serves the models of `tests/support/served_graphs.py`, and its addresses:
 
-    python tests/served_graphs.py /tmp/models
+    PYTHONPATH=tests python -m support.served_graphs /tmp/models
     docker run -d -p 127.0.0.1:8501:8501 -p 127.0.0.1:8500:8500 -v /tmp/models:/models tensorflow/serving \
         --model_config_file=/models/models.config --allow_version_labels_for_unavailable_models
     TFS_URL=http://127.0.0.1:8501 TFS_GRPC=127.0.0.1:8500 \
@@ -15,13 +15,13 @@ import os
 import numpy as np
 import pytest
 import requests
-from served_graphs import TYPES, Fixed, wait, write_all
-from serving_vectors import ANSWERED, REFUSED
 
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._loaded import DTYPES
 from keras_initx.serving._rest import answer
 from keras_initx.serving._rpc import METHODS
+from support.served_graphs import TYPES, Fixed, wait, write_all
+from support.serving_vectors import ANSWERED, REFUSED
 
 URL, GRPC = os.environ.get("TFS_URL"), os.environ.get("TFS_GRPC")
 pytestmark = [

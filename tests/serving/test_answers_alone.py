@@ -8,8 +8,9 @@ import threading
 import numpy as np
 import pytest
 import requests
-from served_models import save
-from served_process import Server, stubs
+
+from support.served_models import save
+from support.served_process import Server, stubs
 
 pytestmark = pytest.mark.tensorflow
 LETTERS = "abcdefgh"

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served_graphs import TYPES, strings
 
 from keras_initx.serving._documents import parse, read_signature_name, show
 from keras_initx.serving._errors import ServingError
@@ -13,6 +12,7 @@ from keras_initx.serving._examples import decode_examples
 from keras_initx.serving._json_read import decode_inputs
 from keras_initx.serving._json_write import encode_columns, encode_error, encode_results, encode_rows
 from keras_initx.serving._loaded import DTYPES, TensorSpec
+from support.served_graphs import TYPES, strings
 
 pytestmark = pytest.mark.tensorflow  # whose messages are the examples
 

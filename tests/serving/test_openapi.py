@@ -9,11 +9,11 @@ import requests
 import schemathesis
 from hypothesis import strategies
 from schemathesis.specs.openapi import checks
-from served_graphs import TYPES
-from served_page import serving, write_models
 
 from keras_initx.serving._openapi import openapi
 from keras_initx.serving._routes import parse_route
+from support.served_graphs import TYPES
+from support.served_page import serving, write_models
 
 pytestmark = pytest.mark.tensorflow
 

@@ -14,9 +14,9 @@ import urllib.request
 
 import numpy as np
 import pytest
-from served_page import HOSTILE, MODELS, NAMES, serving, write_models
 
 from keras_initx.serving._page import page as page_of_the_server
+from support.served_page import HOSTILE, MODELS, NAMES, serving, write_models
 
 CHROMIUM = pathlib.Path("/usr/bin/chromium")
 REQUIRED = os.environ.get("INITX_REQUIRE_BROWSER") == "1"

@@ -21,10 +21,10 @@ import time
 
 import numpy as np
 import pytest
-from served_models import half_plus_two
 
-from keras_initx.serving import _ray, serve_on_ray
+from keras_initx.serving import _ray, _ray_cluster, serve_on_ray
 from keras_initx.serving._options import Options
+from support.served_models import half_plus_two
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'ray[serve,tune]')"
@@ -227,7 +227,7 @@ def test_nothing_accepted_is_lost_at_sigterm(models):
 def cluster(models):
     """A head and a worker node on this machine, with two replicas, and HAProxy on the head."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as home:
-        for name, value in (_ray.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
+        for name, value in (_ray_cluster.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
             patch.setenv(name, value)
         import ray
         from ray.cluster_utils import Cluster
@@ -242,7 +242,7 @@ def cluster(models):
         finally:
             ray.shutdown()
             nodes.shutdown()
-            _ray.kill_haproxies(home, signal.SIGKILL)
+            _ray_cluster.kill_haproxies(home, signal.SIGKILL)
 
 
 @needs_ray

@@ -5,10 +5,10 @@ import dataclasses
 import threading
 
 import pytest
-from served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 from keras_initx.serving import ModelConfig, ServingError
 from keras_initx.serving import _opening as opening_module
+from support.served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 pytestmark = pytest.mark.tensorflow
 

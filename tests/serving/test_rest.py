@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from served_graphs import TYPES, Fixed, wait, write_all
-from serving_vectors import ANSWERED, REFUSED
 
 from keras_initx.serving._rest import answer
+from support.served_graphs import TYPES, Fixed, wait, write_all
+from support.serving_vectors import ANSWERED, REFUSED
 
 pytestmark = pytest.mark.tensorflow
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from served_graphs import TYPES, Fixed, wait, write_all
 
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._loaded import DTYPES
 from keras_initx.serving._rpc import METHODS
+from support.served_graphs import TYPES, Fixed, wait, write_all
 
 pytestmark = pytest.mark.tensorflow
 

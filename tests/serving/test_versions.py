@@ -10,12 +10,12 @@ import threading
 
 import numpy as np
 import pytest
-import served_models
-from served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 from keras_initx.serving import ModelConfig, ServingError, find_models
 from keras_initx.serving import _model as model_module
 from keras_initx.serving import _opening as opening_module
+from support import served_models
+from support.served_models import ask, corrupt, half_plus_two, serve, states, unloaded
 
 pytestmark = pytest.mark.tensorflow
 

@@ -4,14 +4,14 @@ import pathlib
 
 import numpy as np
 import pytest
-import served_models
-from served_models import example, half_plus_two, warm_up_file
 
 from keras_initx.serving import ServingError
-from keras_initx.serving._batching import Limits
+from keras_initx.serving._limits import Limits
 from keras_initx.serving._loaded import LoadedModel
 from keras_initx.serving._opening import open_version
 from keras_initx.serving._warm_up import warm_up
+from support import served_models
+from support.served_models import example, half_plus_two, warm_up_file
 
 pytestmark = pytest.mark.tensorflow
 

@@ -264,7 +264,7 @@ def test_a_signal_that_is_zero_is_noted():
         ({"input_mean": float("nan")}, "`input_mean` must be a finite number"),
         ({"input_mean": "1"}, "`input_mean` must be a finite number"),
         ({"input_variance": -1.0}, "`input_variance` must not be negative"),
-        ({"input_variance": 0.0}, "`input_variance` must not be negative, nor 0"),
+        ({"input_variance": 0.0}, "`input_variance` must not be negative, and not 0"),
     ],
 )
 def test_bad_settings(settings, message):

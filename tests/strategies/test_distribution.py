@@ -2,15 +2,13 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 import keras_initx as initx
+from support import forked
 
 BUILD = """
 import json, numpy as np, keras
@@ -73,15 +71,8 @@ print(json.dumps(found))
 """
 
 
-def run(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+def run(code, backend="tensorflow", **environment):
+    result = forked.run(["-c", code], env=forked.backend(backend, **environment), check=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -102,7 +93,7 @@ def test_mirrored_replicas_are_equal_and_those_of_one_device():
 @pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 def test_shards_keep_their_places_and_are_those_of_one_device():
-    flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    single, *shards = run(BUILD + SHARDED, **flags)
+    flags = "--xla_force_host_platform_device_count=4"
+    single, *shards = run(BUILD + SHARDED, "jax", XLA_FLAGS=flags)
     for found in shards:
         np.testing.assert_allclose(found, single, rtol=1e-6)

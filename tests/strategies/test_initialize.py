@@ -336,7 +336,7 @@ def test_a_law_of_biases_draws_no_kernels():
     model = keras.Sequential([layers.Input((4,)), layers.Dense(3), layers.Dense(2, name="head")])
     before = model.get_weights()
     with pytest.raises(
-        ValueError, match=r"must draw kernels. Received: LabelPrior\(\), a law of biases"
+        ValueError, match=r"must draw kernels. Received: LabelPrior\(\), which draws biases"
     ) as told:
         initx.initialize(model, "LabelPrior")
     assert 'calibrate(model, (x, y), "LabelPrior")' in str(told.value)

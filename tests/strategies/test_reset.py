@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from model_table import backbone
 
 import keras_initx as initx
+from support.model_table import backbone
 
 U, SEQUENCE, IMAGE, VOLUME = 32, (5, 32), (6, 6, 32), (4, 4, 4, 8)
 TOKENS = ("int32", (6,))

@@ -5,11 +5,11 @@ import math
 import keras
 import numpy as np
 import pytest
-from fan_table import ROWS, SEEDS, array, assert_promised
 from keras import layers
 
 import keras_initx as initx
 from keras_initx.strategies import ByRole
+from support.fan_table import ROWS, SEEDS, array, assert_promised
 
 LAWS = {
     "he": ("he_normal", lambda n, m: 2.0),

@@ -1,10 +1,7 @@
 import importlib.util
 import io
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import fsspec
 import numpy as np
@@ -16,6 +13,7 @@ from tensorboard.util import tensor_util
 
 from keras_initx.summaries import EventWriter, buckets, check_log_dir, last_step
 from keras_initx.summaries import _writer as writer_module
+from support import forked
 
 TAG = "custom_scalars__config__"
 
@@ -105,7 +103,7 @@ def test_a_killed_run_keeps_what_it_wrote(tmp_path):
         "writer.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     for number, folder in enumerate((str(tmp_path / "local"), f"file://{tmp_path}/remote")):
-        killed = subprocess.run([sys.executable, "-c", code, folder], check=False)
+        killed = forked.run(["-c", code, folder])
         assert killed.returncode == -signal.SIGKILL
         (path,) = (tmp_path / ("local", "remote")[number]).iterdir()
         assert [step for _, step in values(path)] == [0, 1, 2, 3, 4]
@@ -221,5 +219,4 @@ every = dict(gradients=True, activations=True, update_ratio=True, data=(x, y))
 model.fit(x, y, verbose=0, callbacks=[WeightHistograms({str(tmp_path)!r}, **every)])
 assert not any(name.startswith('tensorflow.') for name in sys.modules)
 """
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    forked.run(["-c", code], env=forked.backend("jax"), check=True)

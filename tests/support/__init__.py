@@ -1,0 +1,1 @@
+"""Models, tables and programs that several test files share."""
