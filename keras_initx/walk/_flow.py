@@ -9,7 +9,8 @@ from keras import layers
 
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Layer
-from keras_initx.walk._kernels import SCALES, known_class, rule_of
+from keras_initx.walk._kernels import known_class, rule_of
+from keras_initx.walk._layers import SCALES
 from keras_initx.walk._operations import (
     MIXTURES,
     PASSING,
