@@ -249,7 +249,7 @@ def _by(function: Callable[..., Moments], *names: str) -> Map:
     return lambda node, inputs: function(inputs[0], *(getattr(node.operation, name) for name in names))
 
 
-# Layers and operations that move elements about, or do nothing to them at initialization.
+# Layers and operations that move elements, or do not change them at initialization.
 _PASSING = with_effect("moves") | {"Activation"}  # of the latter the caller applies the activation
 _MAPS: dict[str, Map] = {
     "Add": _add, "Subtract": _subtract, "Average": _average, "Multiply": _multiply, "Divide": _divide,
