@@ -143,12 +143,14 @@ def refusal(model: Model, batch: Arrays, error: Exception) -> ValueError:
 
 def reason_of(error: BaseException) -> str:
     """Returns the line of an error that gives the reason, without Keras' first line and without bold type."""
+    # Keras begins with "Exception encountered when calling ..." in bold type; the reason comes after.
     lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
     return next((line for line in lines if line.strip() and not line.startswith("Exception encountered")), "")
 
 
 def describe(data: object) -> str:
     """Returns a short text on data of any form, for errors: type, keys, dtypes and shapes."""
+    # Five arrays are enough to see a mistake; a list of thousands of numbers would fill the screen.
     described = [
         f"{getattr(leaf, 'dtype', type(leaf).__name__)}{tuple(leaf.shape) if hasattr(leaf, 'shape') else ''}"
         for leaf in itertools.islice(tree.flatten(data), 5)

@@ -29,8 +29,7 @@ from keras_initx._types import Layer, Model, Tensor
 __all__ = ["Step", "Trace", "trace_model"]
 
 _BATCH = 2
-# Lengths for the axes that the model leaves open, tried in turn: some models need a length of their own, for
-# example a multiple of a patch size.
+# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size.
 _FREE_SIZES = (32, 128, 8, 256)
 _SEEN_THROUGH = (keras.Model, layers.MultiHeadAttention, layers.GroupQueryAttention)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
@@ -251,6 +250,7 @@ def _left_as_it_is(model: Model) -> Iterator[None]:
 def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Arguments to run the model on: from its inputs, or from the shapes that a subclass was built with."""
     specs = getattr(model, "_inputs_struct", None)
+    # A Sequential model keeps its inputs in a functional one.
     if specs is None and getattr(model, "_functional", None) is not None:
         specs = model._functional._inputs_struct
     if specs is not None:
@@ -261,6 +261,7 @@ def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str,
     shapes = dict(getattr(model, "_build_shapes_dict", None) or {})
     if not shapes:
         return
+    # Keras keeps the shapes that a subclass was built with, but not the dtypes: indices need integers.
     for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
         tensors = {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
         if len(tensors) == 1:
