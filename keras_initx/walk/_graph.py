@@ -146,6 +146,7 @@ def _operands(step: Step, before: list[Node]) -> tuple[Operand, ...]:
             found.append(Operand(origin, _filled(tuple(leaf.shape), before[origin].shape)))
         elif leaf is not None and not isinstance(leaf, keras.KerasTensor):
             found.append(Operand(None, (), leaf))
+    # A tensor may come by a keyword or inside a structure, which `arguments` does not hold: parents tell it.
     given = {operand.node for operand in found}
     found += [Operand(parent, before[parent].shape) for parent in step.parents if parent not in given]
     return tuple(found)
@@ -174,4 +175,5 @@ def _kernels_in(operation: keras.Operation | None) -> tuple[Any, ...]:
         return ()  # the layer in a TimeDistributed is a step of its own
     inner = [] if known_class(operation) else flatten_layers(operation, include_self=False)
     found = [kernel for layer in (operation, *inner) for kernel in _kernels(layer)]
+    # A wrapper and the layer inside may both list a kernel; each counts once.
     return tuple({id(kernel): kernel for kernel in found}.values())

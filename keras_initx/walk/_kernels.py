@@ -36,6 +36,7 @@ def rule_of(layer: Layer) -> tuple[type | None, Rule]:
 
 def bias_of(layer: Layer, rule: Rule, kernel: str) -> Any:
     """Returns the variable that is the bias of a kernel, or None."""
+    # A bias that is added to the sum of several products is scaled once, with the last of them.
     name = rule.kernels[kernel].bias
     if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
         return None

@@ -35,6 +35,7 @@ def layer_paths(model: Model) -> dict[int, str]:
             if id(layer) in paths:
                 continue
             path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
+            # Keras allows layers of equal names side by side within a subclassed model.
             number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
             paths[id(layer)] = f"{path}_{number}" if number else path
             taken.add(paths[id(layer)])

@@ -40,6 +40,7 @@ def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Laye
         child, normalized = queue.pop(0)
         step = flow.steps[child]
         normalizes = is_normalization(step.operation)
+        # Another kernel, or a layer that the trace did not see into, ends this way.
         if child in seen or flow.weights[child] or (step.opaque and not normalizes):
             continue
         seen.add(child)

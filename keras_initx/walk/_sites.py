@@ -188,6 +188,7 @@ def _chain(layer: Layer) -> int:
 def _untraced(model: Model) -> Iterator[KernelSite]:
     """The sites as their layers alone tell; a kernel that several layers hold comes several times."""
     paths = layer_paths(model)
+    # Keras lists a shared layer once for each place that holds it.
     found = list({id(layer): layer for layer in flatten_layers(model)}.values())
     attention = {
         id(layer): (layer.name, paths[id(parent)])
@@ -196,6 +197,7 @@ def _untraced(model: Model) -> Iterator[KernelSite]:
         for layer in flatten_layers(parent, include_self=False, recursive=False)
         if layer.name in _ATTENTION_ROLES
     }
+    # Inside a loop no hook sees values, so that these kernels get an obstacle.
     looped = {id(layer) for parent in found if isinstance(parent, LOOPS) for layer in flatten_layers(parent)}
     for layer in found:
         role, parent = attention.get(id(layer), ("", ""))
@@ -210,6 +212,7 @@ def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
     for site in sites:
         by_kernel.setdefault(id(site.kernel), []).append(site)
     for group in by_kernel.values():
+        # A layer that only borrows a kernel, such as a tied head, is often of an unknown class.
         first = next((site for site in group if site.fans is not None), group[0])
         others = tuple(site for site in group if site is not first)
         yield dataclasses.replace(first, shared=others) if others else first

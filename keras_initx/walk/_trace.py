@@ -36,8 +36,7 @@ from keras_initx.checks import first_line
 __all__ = ["Step", "Trace", "trace_model"]
 
 _BATCH = 2
-# Lengths for the axes that the model leaves open, tried in turn: some models need a length of their own, for
-# example a multiple of a patch size.
+# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size.
 _FREE_SIZES = (32, 128, 8, 256)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
 _PATCHING = threading.RLock()
@@ -256,6 +255,7 @@ def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str,
     shapes = build_shapes(model)
     if not shapes:
         return
+    # Keras keeps the shapes that a subclass was built with, but not the dtypes: indices need integers.
     for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
         tensors = {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
         if len(tensors) == 1:

@@ -60,6 +60,7 @@ def iter_weights(model: Model, sites: list[KernelSite]) -> Iterator[Weight]:
         The weights, without the states of random generators and metrics.
     """
     seen = {id(site.kernel) for site in sites}
+    # A bias is left alone with its kernel: of a LoRA-enabled or quantized layer, both are one state.
     skips = {id(site.layer): site.skip for site in sites}
     gates = {id(site.layer): site.layout for site in sites if site.layout and site.layout.gates}
     paths = layer_paths(model)
