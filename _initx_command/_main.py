@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         answer = options.run(options)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError) as error:  # an ImportError names the extra that is not installed
         print(f"initx: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
