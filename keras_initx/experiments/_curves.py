@@ -1,4 +1,4 @@
-"""What the epochs tell of each initializer: the mean of a log over the seeds, and its interval."""
+"""Learning curves of a comparison: the mean of a log over the seeds by epoch, with its interval."""
 
 import dataclasses
 import math
@@ -17,12 +17,13 @@ class Curve:
     """One log of one initializer at one learning rate, over all seeds.
 
     Attributes:
-        mean: The mean by epoch over the seeds that ended well; empty if none did. A seed that a callback
-            ended before the others counts with its last value from there on.
-        low: Lower bound of its 95 % interval, by epoch.
-        high: Upper bound.
+        mean: Mean by epoch over the seeds that ended well; empty if no seed did. If a callback ended a seed
+            before the others, its last value counts for the later epochs.
+        low: Lower bound of the 95 % interval of the mean, by epoch.
+        high: Upper bound of that interval, by epoch.
         values: The log by seed, of the seeds that ended well.
-        lost: The log by seed up to where it was finite, of the others; one that raised left none.
+        lost: The log by seed of the other seeds, up to the last finite value. A seed that raised an exception
+            has no log.
     """
 
     mean: tuple[float, ...]

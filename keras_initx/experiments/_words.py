@@ -1,4 +1,4 @@
-"""The sentences of a comparison. Each is checked against the numbers that it tells."""
+"""The sentences of a comparison's summary."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ _LEVEL = 0.05
 
 
 def join(words: Sequence[str]) -> str:
-    """Joins words to a list in a sentence.
+    """Joins words to an enumeration in a sentence.
 
     >>> join(["a", "b", "c"])
     'a, b and c'
 
     Args:
-        words: At least one of them.
+        words: At least one word.
     """
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def say_difference(difference: Difference, found: Comparison) -> str:
-    """One difference in a sentence."""
+    """Returns the sentence of one difference."""
     first, second = difference.first, difference.second
     if difference.kind == "endings":
         rows = {row.initializer: row for row in found.rows}
@@ -41,7 +41,7 @@ def say_difference(difference: Difference, found: Comparison) -> str:
 
 
 def _p(difference: Difference) -> str:
-    """The p value with so many digits that it is on the side of 0.05 on which it is."""
+    """Returns the p value with enough digits to stay on its side of 0.05: 0.0496 is not rounded to 0.05."""
     p = difference.corrected
     if p < 0.001:
         return "p < 0.001"
@@ -50,7 +50,7 @@ def _p(difference: Difference) -> str:
 
 
 def say_lost(row: ComparisonRow) -> list[str]:
-    """What became of the seeds that did not end well, and whether it says anything."""
+    """Returns a sentence about the seeds that did not end well, if there are such seeds."""
     ways = [
         f"diverged in {row.diverged}" if row.diverged else "",
         f"was stopped in {row.stopped} as it was behind" if row.stopped else "",
@@ -62,7 +62,7 @@ def say_lost(row: ComparisonRow) -> list[str]:
 
 
 def say_rate(row: ComparisonRow, found: Comparison) -> list[str]:
-    """Which other learning rate loses fewer seeds of an initializer that diverges at its best one."""
+    """Returns a sentence about a learning rate at which the initializer diverges less, if there is one."""
     safer = [
         (other.validation, other)
         for other in found.grid
@@ -80,7 +80,7 @@ def say_rate(row: ComparisonRow, found: Comparison) -> list[str]:
 
 
 def say_chance(row: ComparisonRow, found: Comparison) -> list[str]:
-    """That an initializer learned nothing, and by what that is known."""
+    """Returns a sentence about an initializer that learned nothing, with the value that shows it."""
     if not row.at_chance:
         return []
     seeds = "its one seed it is not" if row.ended == 1 else f"none of {row.ended} seeds is it"
@@ -91,7 +91,7 @@ def say_chance(row: ComparisonRow, found: Comparison) -> list[str]:
 
 
 def say_rates(found: Comparison) -> list[str]:
-    """That figures were chosen on the data that they come from."""
+    """Returns a warning if learning rates were chosen on the data that the figures come from."""
     if len({row.learning_rate for row in found.grid}) < 2 or found.reported != "validation":
         return []
     return [

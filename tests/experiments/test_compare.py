@@ -99,7 +99,7 @@ def test_a_trial_is_the_same_whenever_it_is_made(comparison):
     assert keras.layers.Dense(1).name == f"dense_{number + 1}"  # the process goes on where it was
 
 
-def test_all_schemes_of_a_seed_see_the_same_batches_and_each_epoch_others():
+def test_all_initializers_of_a_seed_see_the_same_batches_and_each_epoch_others():
     batches = Shuffled((np.arange(10), np.arange(10)), 4, seed=3)
     first = np.concatenate([batches[i][0] for i in range(len(batches))])
     batches.go_to(1)
@@ -201,7 +201,7 @@ def test_divergence_is_counted_and_not_averaged():
     json.loads(found.to_json())
 
 
-def test_it_recommends_one_scheme_or_says_that_there_is_no_difference():
+def test_it_recommends_one_initializer_or_says_that_there_is_no_difference():
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.001, (3, 8))
     results = [
@@ -409,7 +409,7 @@ BAD = [
     ({"initializers": ["zeros", "zeros"]}, "differ in their labels"),
     ({"train": None}, "`train` must be data"),
     ({"train": (TRAIN[0], TRAIN[1][:5])}, "as many rows"),
-    ({"train": TRAIN[0]}, "`train` must bring targets"),
+    ({"train": TRAIN[0]}, "`train` must have targets"),
     ({"train": (TRAIN[0].tolist(), TRAIN[1].tolist())}, "`train` must hold arrays, as `fit` takes them"),
     ({"train": (np.full_like(TRAIN[0], np.nan), TRAIN[1])}, "`train` must be finite"),
     ({"validation": (np.zeros((5, 3), "float32"), np.zeros(5))}, "`validation`"),
