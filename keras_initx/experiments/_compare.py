@@ -236,7 +236,7 @@ def _as_data(name: str, data: Source | None) -> Source:
 def _as_runner(runner: str | Runner) -> Runner:
     if isinstance(runner, str) and runner in RUNNERS:
         return RUNNERS[runner]()
-    if not callable(getattr(runner, "run", None)) or isinstance(runner, type):
+    if isinstance(runner, str | type) or not callable(getattr(runner, "run", None)):
         raise ValueError(
             f"`runner` must be one of {sorted(RUNNERS)}, or an object with a method `run`. "
             f"Received: runner={runner!r}."
