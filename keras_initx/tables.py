@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-__all__ = ["Column", "Table", "numbers", "words"]
+__all__ = ["Column", "Table", "listed", "numbers", "words"]
 
 _GAP = 2  # spaces between two columns
 _LEAST = 24  # characters that a column of texts keeps in a narrow terminal
@@ -79,6 +79,20 @@ def numbers(title: str, values: Iterable[float | None], form: str = ".4g", *, ab
     """
     cells = tuple("" if value is None else format(value, form) for value in values)
     return Column(title, cells, number=True, about=about)
+
+
+def listed(texts: Sequence[str], most: int = 3) -> str:
+    """Returns the first texts of a list, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+
+    Args:
+        texts: The texts, such as paths.
+        most: Number of texts that are shown.
+    """
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 @dataclasses.dataclass(frozen=True)

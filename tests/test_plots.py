@@ -171,7 +171,7 @@ def test_jacobian_keeps_rounding_below_the_axis():
         (plot_signal, {}, "`reports` must be a report of `diagnose`, or a dict"),
         (plot_signal, [1, 2], "Received: list"),
         (plot_signal, report_of([]), "`reports` must have rows"),
-        (plot_jacobian, {"a": report_of([1.0])}, "Received: none in \\['a'\\]. Write `diagnose"),
+        (plot_jacobian, {"a": report_of([1.0])}, "Received: reports without it: \\['a'\\]. Write `diagnose"),
         (plot_histograms, {}, "`weights` must hold arrays"),
     ],
 )

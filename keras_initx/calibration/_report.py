@@ -1,4 +1,4 @@
-"""What calibrate tells of its work."""
+"""The report of `calibrate`: a row for each kernel, as data and as a table."""
 
 import dataclasses
 import warnings
@@ -6,34 +6,33 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_initx.reports import Report
-from keras_initx.tables import Table, numbers, words
+from keras_initx.tables import Table, listed, numbers, words
 
 __all__ = ["CONSTANT", "FROZEN", "TINY", "TOO_SMALL", "CalibrationReport", "CalibrationRow", "warn_of"]
 
 CONSTANT = "zero variance: its output is constant on this data"
 FROZEN = "frozen: left as it is"
 TOO_SMALL = "its output is too small for a variance: scale `data`"
-TINY = 1e-18  # below it squares leave the range of float32
-
-_SHOWN = 3  # paths for each reason in a warning
+TINY = 1e-18  # the square of a smaller number leaves the range of float32
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationRow:
-    """What became of one kernel.
+    """One kernel: its scale, or the reason why the kernel kept its values.
 
     Attributes:
         path: Path of the kernel within the model.
         role: Role of the kernel, as in `keras_initx.walk`.
-        std_before: Standard deviation of the pre-activation on the batch, all earlier layers calibrated;
-            None when it was not measured.
-        scale: What kernel and bias were multiplied by; the geometric mean where each unit has its own.
-        std_after: Standard deviation of the pre-activation in the finished model, over all calls of the layer
-            and of those that hold the same kernel.
-        iterations: Passes that changed the scale: 0 or 1, more for a layer that runs several times.
-        note: Why the kernel was left alone or may be off target; empty when all is well.
-        bias: What the bias holds and how, where it is a head's prior and not scaled with the kernel; empty
-            elsewhere.
+        std_before: Standard deviation of the pre-activation on the batch, after all earlier layers were
+            calibrated; None if it was not measured.
+        scale: Factor of the kernel and its bias; the geometric mean if each unit has a factor of its own.
+        std_after: Standard deviation of the pre-activation in the finished model, over all calls of the
+            layer, and of other layers with the same kernel.
+        iterations: Number of passes that changed the scale: 0 or 1, or more for a layer that runs several
+            times.
+        note: Why the kernel was left as it is, or may be off its target; empty when all is well.
+        bias: The values of a head's bias that is a prior, and so is not scaled with the kernel; empty for
+            other kernels.
     """
 
     path: str
@@ -48,18 +47,19 @@ class CalibrationRow:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationReport(Report):
-    """What `calibrate` did.
+    """The report of `calibrate`. `print(report)` shows the kernels as a table.
 
     Attributes:
-        rows: One row per kernel that the law was to calibrate.
+        rows: One row for each kernel that the law was asked to calibrate.
         samples: Rows of data in the batch.
-        forward_passes: Forward passes spent.
-        seconds: Seconds spent.
-        steps: Candidates that a law over the whole model looked at; 0 for the laws of single layers.
-        objective: What such a law makes small, at the start and at the end.
-        ranked: What it chose the best candidate by, by name: the first number counts, the next ones where
-            those before are equal. The last is the objective.
-        interrupted: Whether Ctrl-C ended its search; the weights are then those of the best candidate so far.
+        forward_passes: Number of forward passes.
+        seconds: Seconds that the call took.
+        steps: Number of candidates that a law over the whole model tried; 0 for the laws of single layers.
+        objective: The number that such a law makes small, at the start and at the end.
+        ranked: The numbers that the law ranks candidates by, by name, at the start and at the end. The first
+            number decides, and a later number only if the numbers before are equal. The last number is the
+            objective.
+        interrupted: Whether Ctrl-C ended the search. The weights are then from the best candidate so far.
     """
 
     rows: tuple[CalibrationRow, ...]
@@ -108,22 +108,20 @@ class CalibrationReport(Report):
 
 
 def warn_of(rows: Sequence[CalibrationRow]) -> None:
-    """Warns of the kernels with a note, those of one reason together; of frozen ones if all are."""
+    """Warns about kernels with a note, with one list of paths for each reason.
+
+    Frozen kernels are left as they are on purpose, so they are named only if all kernels are frozen.
+    """
     told = [row for row in rows if row.note and row.note != FROZEN]
     if rows and all(row.note == FROZEN for row in rows):
         told = list(rows)
     by_reason: dict[str, list[str]] = {}
     for row in told:
         by_reason.setdefault(row.note, []).append(f"`{row.path}`")
-    reasons = [f"{_listed(paths)}: {note}" for note, paths in by_reason.items()]
+    reasons = [f"{listed(paths)}: {note}" for note, paths in by_reason.items()]
     if told:
         warnings.warn(
             f"{len(told)} of {len(rows)} kernels were left as they are or may be off their target: "
             f"{'; '.join(reasons)}.",
             stacklevel=3,
         )
-
-
-def _listed(paths: list[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more

@@ -15,6 +15,7 @@ from keras_initx.experiments._batches import is_arrays, rows_of
 from keras_initx.experiments._prepare import draw
 from keras_initx.experiments._problem import Problem, build_model, fixed_rows, rows_to_try
 from keras_initx.experiments._reading import is_read_once, varies
+from keras_initx.tables import listed
 
 __all__ = ["Checked", "check"]
 
@@ -195,9 +196,8 @@ def _is_plain(value: np.ndarray) -> bool:
 
 
 def _tell(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return (
-        f"{', '.join(paths[:3])}{more}: not drawn anew, because nothing tells the initial values. Every "
+        f"{listed(paths)}: not drawn anew, because nothing tells the initial values. Every "
         "trial starts from the values that the model is built with. If they were trained, the figures say "
         "nothing about the initializer: pass a model that was not trained."
     )

@@ -13,12 +13,12 @@ from keras_initx.experiments._problem import AnyInitializer, Problem, build_mode
 from keras_initx.experiments._trial import Trial
 from keras_initx.initializers import is_bias_initializer
 from keras_initx.strategies import Plan, Strategy, initialize
+from keras_initx.tables import listed
 from keras_initx.walk import KernelSite
 
 __all__ = ["Findings", "Prepared", "draw", "prepare"]
 
 _SAMPLES = 256  # rows of training data for the laws and for `diagnose`
-_SHOWN = 3  # paths in a note
 
 
 class Findings(NamedTuple):
@@ -96,12 +96,7 @@ def _unapplied(reports: Sequence[CalibrationReport]) -> list[str]:
         for row in report.rows:
             if not row.iterations:
                 by_reason.setdefault(row.note, []).append(row.path)
-    return [f"not calibrated: {_listed(paths)} ({reason})" for reason, paths in by_reason.items()]
-
-
-def _listed(paths: list[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more
+    return [f"not calibrated: {listed(paths)} ({reason})" for reason, paths in by_reason.items()]
 
 
 def _diagnose(

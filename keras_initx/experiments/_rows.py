@@ -85,8 +85,8 @@ class Difference:
             `"endings"` for Fisher's exact test of how many seeds did not diverge and were not stopped.
         mean: Mean over the shared seeds of the first metric minus the second metric; None without shared
             seeds, and for `"endings"`.
-        low: Lower bound of the interval of `mean`. The interval is as wide as the corrected p value asks, so
-            zero is outside exactly if `real` is true. None where `mean` is None.
+        low: Lower bound of the interval of `mean`. The confidence of the interval is corrected like the p
+            value, so that zero is outside exactly if `real` is true. None where `mean` is None.
         high: Upper bound of that interval.
         p: The two-sided p value of the test; 1 if both share fewer than two seeds.
         corrected: The p value after Holm's correction for the number of tests.
