@@ -7,7 +7,6 @@ import importlib.metadata
 
 from keras_initx import (
     callbacks,
-    data,
     diagnostics,
     experiments,
     fans,
@@ -15,7 +14,6 @@ from keras_initx import (
     initializers,
     layers,
     plots,
-    probe,
     serving,
     strategies,
     walk,
@@ -33,7 +31,6 @@ __all__ = [
     "calibrate",
     "callbacks",
     "compare",
-    "data",
     "diagnose",
     "diagnostics",
     "experiments",
@@ -45,7 +42,6 @@ __all__ = [
     "inspect",
     "layers",
     "plots",
-    "probe",
     "serve",
     "serving",
     "strategies",

@@ -62,9 +62,8 @@ def value_and_gradients(
             points = [value if value.requires_grad else value.detach().requires_grad_() for value in values]
             result = function(points)
             scalar = result[0] if has_aux else result
-            return result, list(
-                torch.autograd.grad(scalar, points, create_graph=nested, materialize_grads=True)
-            )
+            found = torch.autograd.grad(scalar, points, create_graph=nested, materialize_grads=True)
+            return result, list(found)
     import tensorflow as tf
 
     # The tape cannot watch a replicated variable within `strategy.scope()`. It can watch a tensor.

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import sys
 
 import pytest
@@ -34,7 +35,7 @@ ALLOWED = {
     "layers": set(),
     "walk": {"fans", "layers"},
     "probe": {"walk"},
-    "recurrence": set(),
+    "recurrence": {"walk"},
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {
@@ -51,13 +52,11 @@ ALLOWED = {
         *(
             "calibration",
             "callbacks",
-            "data",
             "diagnostics",
             "fans",
             "gains",
             "initializers",
             "layers",
-            "probe",
         ),
         *("experiments", "plots", "saved_model", "serving", "strategies", "walk"),
     },
@@ -127,6 +126,17 @@ def _is_for_types(node):
 
 def test_the_table_names_every_room():
     assert {room_of(path) for path in modules()} == set(ALLOWED)
+
+
+def test_the_page_for_maintainers_has_the_same_table():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page.split("| room | imports |\n| --- | --- |\n")[1].split("\n\n")[0]
+    rows = [re.findall(r"`(\w+)`", line) for line in table.splitlines()]
+    rule = {room: allowed for room, allowed in ALLOWED.items() if room not in GROUND and room[:2] != "__"}
+    assert {room: set(allowed) for room, *allowed in rows} == rule
+    floors = page.split("| floor | knows | rooms |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
+    named = [room for line in floors.splitlines() for room in re.findall(r"`(\w+)`", line.split("|")[3])]
+    assert sorted(named) == sorted({*rule, *GROUND} - {"cli"})
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -224,6 +234,63 @@ def test_files_and_function_bodies_stay_short():
             if isinstance(node, ast.FunctionDef):
                 start = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0].lineno
                 assert node.end_lineno - start < 40, f"{path}: {node.name}"
+
+
+def _dotted(path):
+    """The name by which a file is imported."""
+    return ".".join(("keras_initx", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def _needed_by(path, known):
+    """Modules of the package that a file names at its top level, those for types alone included."""
+    tree = ast.parse(path.read_text())
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    nested = {inner for function in functions for inner in ast.walk(function)}
+    for node in ast.walk(tree):
+        if node in nested:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & known
+            # The package itself, unless only modules of it are taken.
+            if not names <= known:
+                yield node.module
+
+
+def _circle(needs):
+    """Modules of which each needs the next and the last the first; empty if there are none."""
+    done, way = set(), []
+
+    def follow(name):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        way.append(name)
+        found = next(filter(None, map(follow, sorted(needs[name]))), [])
+        way.pop()
+        done.add(name)
+        return found
+
+    return next(filter(None, map(follow, sorted(needs))), [])
+
+
+def test_a_circle_is_found():
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert _circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d", "b"]
+
+
+def test_no_imports_go_in_a_circle_even_for_types_alone():
+    """Two files that name each other's classes are one file in two parts."""
+    known = {_dotted(path) for path in modules()}
+    needs = {_dotted(path): set(_needed_by(path, known)) for path in modules()}
+    assert sum(map(len, needs.values())) > 300  # or it reads nothing
+    circle = _circle(needs)
+    assert not circle, " -> ".join(circle)
 
 
 def test_the_door_has_no_logic():

@@ -121,7 +121,7 @@ def test_none_is_integers_below_their_limits_and_ones_for_all_others():
 )
 def test_none_needs_known_inputs_of_numbers(model):
     with pytest.raises(
-        ValueError, match="`data=None` needs a functional or Sequential model .* Pass a batch"
+        ValueError, match="`data` must be given unless the model is functional or Sequential .* Pass a batch"
     ):
         take_batch(model, None, 8)
 

@@ -63,7 +63,7 @@ def test_the_extras_that_code_asks_for_are_declared():
     assert {extra for _, extra, _ in found} == set(typing.get_args(extras.Extra))
 
 
-@pytest.mark.parametrize(("file", "extra", "modules"), asked())
+@pytest.mark.parametrize(("file", "extra", "modules"), list(asked()))
 def test_an_extra_brings_the_modules_that_are_asked_of_it(file, extra, modules):
     """TensorFlow is a dependency of the package itself; what Ray Tune needs comes with ray[tune]."""
     brought = {*distributions(extra), "tensorflow"}

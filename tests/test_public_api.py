@@ -16,18 +16,45 @@ import pytest
 import keras_initx as initx
 from support import forked
 
+# The promise: the root's names, and the arguments of its verbs in their order.
+ROOT = {
+    "__version__": None,
+    "calibrate": "model data initializer targets loss include exclude samples training frozen redraw "
+    "tolerance max_iterations seed",
+    "callbacks": None,
+    "compare": "build_fn initializers train validation seeds learning_rates epochs metric mode target test batch_size "
+    "runner store callbacks",
+    "diagnose": "model data targets loss samples training jacobian try_cures seed",
+    "diagnostics": None,
+    "experiments": None,
+    "export": "model path version signatures labels warmup keep portable",
+    "fans": None,
+    "gains": None,
+    "initialize": "model initializer seed include exclude overrides frozen transactional",
+    "initializers": None,
+    "inspect": "path",
+    "layers": None,
+    "plots": None,
+    "serve": "root config batching host rest_port grpc_port workers token_file insecure tls_cert tls_key "
+    "cors access_log poll_seconds timeout_seconds keep_alive_seconds max_body_bytes max_queue",
+    "serving": None,
+    "strategies": None,
+    "walk": None,
+}
 
-def test_promised_names():
-    assert callable(initx.calibrate)
-    assert callable(initx.diagnose)
-    assert callable(initx.export)
-    assert callable(initx.inspect)
-    assert callable(initx.serve)
-    assert callable(initx.initializers.names)
-    assert callable(initx.fans.compute_fans)
-    assert initx.callbacks.WeightHistograms
-    assert initx.__version__.count(".") == 2
-    assert all(hasattr(initx, name) for name in initx.__all__)
+
+def test_the_roots_names_and_the_arguments_of_its_verbs_are_as_promised():
+    assert sorted(initx.__all__) == sorted(ROOT)
+    verbs = {name: arguments for name, arguments in ROOT.items() if arguments is not None}
+    found = {name: " ".join(inspect.signature(getattr(initx, name)).parameters) for name in verbs}
+    assert found == verbs
+    assert re.fullmatch(r"\d+\.\d+\.\d+", initx.__version__)
+
+
+def test_the_readme_has_a_row_for_each_name_of_the_root():
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    table = text.split("| name in `keras_initx` | use |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"^\| \[?`(\w+)`", table, re.MULTILINE)) == sorted(initx.__all__)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ class Calibrate(keras.callbacks.Callback):
         initializer: The law for all layers, for example `"initx>LSUV"`. None keeps the data-dependent law
             that a layer has as its own `kernel_initializer`; if no layer has one, all layers get LSUV.
         targets: Labels for the laws that use them, as `fit` takes them. None for the labels in `data`.
-        loss: Loss of which a law over the whole model takes gradients, as `compile` takes it. None for the
-            loss that the model was compiled with.
+        loss: Loss for laws over the whole model, which take gradients, in a form that `compile` takes. None
+            for the loss that the model was compiled with.
         include: Patterns of paths (`"block3"` with everything below it, `"*/query"`) or roles to calibrate.
             None for all.
         exclude: Patterns or roles to leave as they are. None for none.

@@ -32,8 +32,8 @@ def draw(model: Model, samples: int, seed: int | None, drawn: Sequence[Spec]) ->
     leaves = tree.flatten(expected)
     if expected is None or any(tensor.dtype == "string" for tensor in leaves):
         raise ValueError(
-            "`data=None` needs a functional or Sequential model whose inputs are numbers. "
-            f"Received: {type(model).__name__} `{model.name}`. Pass a batch of data."
+            "`data` must be given unless the model is functional or Sequential and takes numbers. Received: "
+            f"data=None for {type(model).__name__} `{model.name}`. Pass a batch of data."
         )
     rng = np.random.default_rng(seed)
     found = []

@@ -142,6 +142,7 @@ def refusal(model: Model, batch: Arrays, error: Exception) -> ValueError:
 
 def describe(data: object) -> str:
     """Returns a short text on data of any form, for errors: type, keys, dtypes and shapes."""
+    # Five arrays are enough to see a mistake; a list of thousands of numbers would fill the screen.
     described = [
         f"{getattr(leaf, 'dtype', type(leaf).__name__)}{tuple(leaf.shape) if hasattr(leaf, 'shape') else ''}"
         for leaf in itertools.islice(tree.flatten(data), 5)

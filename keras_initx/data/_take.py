@@ -183,6 +183,7 @@ def _rows(leaf: Tensor, samples: int) -> np.ndarray:
     if len(leaf.shape) == 0:
         raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
     rows = _to_numpy(leaf, samples)
+    # NumPy's kinds of complex numbers, time spans and dates.
     if rows.dtype.kind in "cmM":
         raise ValueError(f"`data` must hold real numbers or strings. Received: dtype={rows.dtype}.")
     return rows

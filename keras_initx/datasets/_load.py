@@ -32,12 +32,13 @@ def load(
     Args:
         name: The name of the data set: `initx_digits`, `initx_pydoc/code`, `initx_pydoc/families`, or any
             data set of tensorflow-datasets that has labels, such as `mnist` or `imdb_reviews`.
-        split: The name of a split, such as `"train"` or `"train[:10%]"`, or a list of names.
+        split: The name of a split, such as `"train"` or `"train[:10%]"`, or a list of names; None for all
+            splits.
         data_dir: The folder of prepared data sets; None for the default of tensorflow-datasets.
 
     Returns:
-        A `tf.data.Dataset` of pairs (example, label), or a list with one for each split; and the
-        `DatasetInfo`.
+        A `tf.data.Dataset` of pairs (example, label), and the `DatasetInfo`. For a list of splits, a list of
+        data sets; for None, a dict of data sets by the names of their splits.
 
     Raises:
         ValueError: If the data set does not exist (the message lists names that are near), or has no labels.

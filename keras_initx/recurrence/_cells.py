@@ -11,18 +11,10 @@ from keras import ops
 from keras_initx._keras_internals import is_of_keras, is_rnn_code_of_keras
 from keras_initx._types import Layer, Tensor
 from keras_initx.checks import check_choice
+from keras_initx.walk import cell_gates
 
 __all__ = ["WEIGHTS", "cells_of", "gate_names", "obstacle", "scaled"]
 
-# For each class that defines a cell's `call`, the gates in kernel order. `call` activates them in this order,
-# too. The LSTM applies an activation for a fifth time, to the new cell state; it comes last and is not a
-# gate.
-_GATES = {
-    "ConvLSTMCell": ("i", "f", "c", "o"),
-    "GRUCell": ("z", "r", "h"),
-    "LSTMCell": ("i", "f", "c", "o"),
-    "SimpleRNNCell": ("h",),
-}
 WEIGHTS = ("kernel", "recurrent_kernel", "bias")
 _ROLES = ("dense", "gates", "recurrent")
 
@@ -48,7 +40,7 @@ def obstacle(layer: Layer) -> str:
             return f"{name} overrides `{method}`, so its cell need not see the layer's inputs"
     for cell in cells_of(layer):
         if not _known(cell):
-            return f"{type(cell).__name__} is not a cell whose gates are known: {sorted(_GATES)}"
+            return f"the gates of {type(cell).__name__} are not known, only those of {_names()}"
     return "" if layer.built else f"{name} is not built"
 
 
@@ -65,8 +57,8 @@ def gate_names(cell: Layer) -> tuple[str, ...]:
         ValueError: If the cell is of another class, or overrides a method that `call` uses.
     """
     if not _known(cell):
-        raise ValueError(f"`cell` must run the `call` of one of {sorted(_GATES)}. Received: cell={cell!r}.")
-    return _GATES[_definer(cell, "call").__name__]
+        raise ValueError(f"`cell` must run the `call` of one of {_names()}. Received: cell={cell!r}.")
+    return cell_gates()[_definer(cell, "call")]
 
 
 def scaled(name: str, value: Tensor, factors: Sequence[float], gates: int) -> Any:
@@ -100,15 +92,19 @@ def scaled(name: str, value: Tensor, factors: Sequence[float], gates: int) -> An
     return ops.cast(ops.cast(value, wide) * ops.convert_to_tensor(columns, wide), dtype)
 
 
+def _names() -> list[str]:
+    return sorted(cell.__name__ for cell in cell_gates())
+
+
 def _definer(layer: Layer, method: str) -> type:
-    """The class that defines a method of a layer."""
+    """Returns the class that defines a method of a layer."""
     return next(cls for cls in type(layer).__mro__ if method in cls.__dict__)
 
 
 def _known(cell: Layer) -> bool:
     if not isinstance(cell, keras.layers.Layer):
         return False
-    if _definer(cell, "call").__name__ not in _GATES:
+    if _definer(cell, "call") not in cell_gates():
         return False
     # A subclass may keep `call` and override a method that `call` uses: LSTM's gates, ConvLSTM's
     # convolutions, dropout's masks. Then the gates are no longer those of the table.

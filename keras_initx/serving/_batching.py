@@ -1,4 +1,4 @@
-"""Batches without a timer: a request runs at once if the model is free; the next batch is what waits by then.
+"""Batches without a timer: a request runs at once if the model is free; waiting requests form the next batch.
 
 Requests A, B and C arrive one after the other, and B and C may run together:
 

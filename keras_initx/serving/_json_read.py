@@ -82,6 +82,7 @@ def _from_rows(
 def _from_objects(
     instances: list[Json], specs: Mapping[str, TensorSpec], bools: bool
 ) -> dict[str, np.ndarray]:
+    rows: list[dict[str, Json]] = []
     for index, row in enumerate(instances):
         if not _is_object(row):
             raise invalid(f"Expecting object but got list at item {index} of input list")
@@ -95,9 +96,10 @@ def _from_objects(
                 f"Failed to process element: {index} of 'instances' list. JSON object: {show(row)} keys must "
                 f"be equal to: {','.join(specs)}"
             )
+        rows.append(row)
     found = {}
     for name, spec in specs.items():
-        values = [row[name] for row in instances]  # type: ignore[index, call-overload]  # all are objects
+        values = [row[name] for row in rows]
         tensor = _fast(values, spec.type, bools)
         found[name] = _stack(values, spec, f" key: {name}") if tensor is None else tensor
     return found

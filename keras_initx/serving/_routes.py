@@ -1,7 +1,6 @@
 """The paths of TensorFlow Serving's REST interface, parsed.
 
-The patterns are those of TensorFlow Serving, with their oddities. The error texts are its own too, word for
-word.
+The patterns and the error texts are TensorFlow Serving's, with their oddities.
 """
 
 import dataclasses

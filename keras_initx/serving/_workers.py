@@ -35,7 +35,7 @@ _PAUSE = 1.0
 
 
 def supervise(options: Options, listener: socket.socket) -> int:
-    """Runs the workers until SIGTERM or Ctrl-C, has them answer what they accepted, and returns 0.
+    """Runs the workers until SIGTERM or Ctrl-C, lets them answer all accepted requests, and returns 0.
 
     Args:
         options: The server's options.

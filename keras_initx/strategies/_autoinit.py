@@ -21,16 +21,11 @@ from keras_initx.strategies._by_role import _key
 from keras_initx.strategies._moments import Moments
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._signal_maps import constant, map_signal, softmax_size
-from keras_initx.walk import Graph, KernelSite, Node, trace
+from keras_initx.walk import EMBEDDINGS, LINEAR, Graph, KernelSite, Node, trace
 
 __all__ = ["AutoInit"]
 
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
-_LINEAR = {
-    *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
-    *("SeparableConv1D", "SeparableConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-}
-_EMBEDDINGS = ("Embedding", "ReversibleEmbedding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +41,7 @@ class AutoInit:
 
     Limits: recurrent layers, frozen or quantized kernels, and layers that Keras does not know make signals of
     unknown moments. A kernel that such a signal feeds is scaled for (0, 1), and its note says so.
-    Normalization and dropout count as in training. An axis whose length the model leaves open counts with the
+    Normalization and dropout count as in training. An axis that the model leaves open counts with the
     length that the trace gives it, 32 if the model runs on that. Masks are not seen.
 
     Choose it for nets without normalization that mix activations, pooling, dropout and branches, as an
@@ -193,9 +188,9 @@ class _Propagation:
         self, node: Node, sites: list[KernelSite], inputs: list[Moments | _Unknown]
     ) -> Moments | _Unknown:
         x: Moments | _Unknown = inputs[0] if inputs else _Unknown("no signal")
-        if node.kind in _EMBEDDINGS:
+        if node.kind in EMBEDDINGS:
             return self._embed(node, sites, x)
-        if node.kind not in _LINEAR:
+        if node.kind not in LINEAR:
             return self._through_unknown(node, sites, x)
         for site in sites:
             gain = self._draw(site, x)

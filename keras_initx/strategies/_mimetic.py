@@ -142,7 +142,7 @@ class MimeticFactor(keras.initializers.Initializer):
 
     Args:
         side: `"left"` for queries and values, `"right"` for keys and the output.
-        alpha: Size of the noise Z, whose entries are N(0, 1 / d).
+        alpha: Size of the noise Z, with entries from N(0, 1 / d).
         beta: Size of the diagonal.
         joint: True if all heads factor one matrix: the left factor has shape (d, heads, head_dim), the right
             one (heads, head_dim, d). False if each head has its own matrix: both factors have shape

@@ -13,7 +13,7 @@ import numpy as np
 import keras_initx.strategies._moments as maps
 from keras_initx._types import Activation
 from keras_initx.strategies._moments import Moments
-from keras_initx.walk import Node, Operand
+from keras_initx.walk import Node, Operand, with_effect
 
 __all__ = ["constant", "map_signal", "softmax_size"]
 
@@ -250,25 +250,7 @@ def _by(function: Callable[..., Moments], *names: str) -> Map:
 
 
 # Layers and operations that move elements, or do not change them at initialization.
-_PASSING = frozenset(
-    (
-        *("Activation", "ActivityRegularization", "BroadcastTo", "Cast", "ConvertToTensor", "Copy"),
-        *(
-            "ExpandDims",
-            "Flatten",
-            "GetItem",
-            "Identity",
-            "Masking",
-            "Moveaxis",
-            "Permute",
-            "Ravel",
-            "Repeat",
-        ),
-        *("RepeatVector", "Reshape", "Roll", "Slice", "Split", "Squeeze", "StopGradient", "Swapaxes", "Take"),
-        *("TakeAlongAxis", "Tile", "TimeDistributed", "Transpose", "Unstack", "UpSampling1D", "UpSampling3D"),
-        *("Cropping1D", "Cropping2D", "Cropping3D"),
-    )
-)
+_PASSING = with_effect("moves") | {"Activation"}  # of the latter the caller applies the activation
 _MAPS: dict[str, Map] = {
     "Add": _add, "Subtract": _subtract, "Average": _average, "Multiply": _multiply, "Divide": _divide,
     "TrueDivide": _divide, "Negative": lambda _, inputs: maps.scaled(inputs[0], -1.0),
@@ -282,7 +264,7 @@ _MAPS: dict[str, Map] = {
     "LayerNormalization": lambda _, inputs: maps.normalized(inputs[0], over_batch=False),
     "GroupNormalization": lambda _, inputs: maps.normalized(inputs[0], over_batch=False),
     "RMSNormalization": lambda _, inputs: maps.rms_normalized(inputs[0]),
-    "RmsNorm": lambda _, inputs: maps.rms_normalized(inputs[0]),
+    "RMSNorm": lambda _, inputs: maps.rms_normalized(inputs[0]),
     "UnitNormalization": _unit, "Rescaling": _rescale, "ResidualScale": _by(maps.scaled, "initial"),
     "Einsum": _einsum, "Matmul": _matmul, "Dot": _dot,
     "DotProductAttention": _fused_attention, "Attention": _attention,

@@ -9,7 +9,9 @@ __all__ = ["layer_paths"]
 
 
 def layer_paths(model: Model) -> dict[int, str]:
-    """Returns the paths of all layers; Keras' own leave out the names of nested functional models.
+    """Returns the path of every layer of a model, by `id(layer)`.
+
+    Keras' own `path` of a variable leaves out the names of nested functional models.
 
     >>> import keras
     >>> dense = keras.layers.Dense(1, name="d")
@@ -21,9 +23,9 @@ def layer_paths(model: Model) -> dict[int, str]:
         model: A Keras model or layer.
 
     Returns:
-        By `id(layer)` the names of the layers that lead to it, joined by slashes; that of the model itself,
-        which Keras numbers anew in each process, is left out. Where two paths would be the same, a number is
-        added.
+        The names of the layers that lead to a layer, joined by slashes. The name of the model itself is left
+        out, since Keras numbers it anew in each process. If two layers have the same path, the second gets a
+        number.
     """
     paths: dict[int, str] = {id(model): ""}
     taken: set[str] = set()
@@ -33,6 +35,7 @@ def layer_paths(model: Model) -> dict[int, str]:
             if id(layer) in paths:
                 continue
             path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
+            # Keras allows layers of equal names side by side within a subclassed model.
             number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
             paths[id(layer)] = f"{path}_{number}" if number else path
             taken.add(paths[id(layer)])

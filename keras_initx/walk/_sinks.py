@@ -1,4 +1,4 @@
-"""What comes after a kernel in the flow of a model, up to the next kernels."""
+"""Follows the output of a kernel through the flow, up to the next kernels."""
 
 from typing import Protocol
 
@@ -21,14 +21,15 @@ class Followed(Protocol):
 
 
 def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Layer | None, bool]:
-    """The first activation that the output of a step goes through.
+    """Returns the first activation that the output of a step goes through.
 
     Args:
         flow: A `Flow`.
         index: Number of a step with a kernel.
 
     Returns:
-        The activation, the layer that it is or that ends with it, and whether a normalization comes before.
+        The activation; the layer that applies it, None if a bare operation does; and whether a normalization
+        comes before it.
     """
     operation = flow.steps[index].operation
     own = activation_of(operation)
@@ -39,6 +40,7 @@ def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Laye
         child, normalized = queue.pop(0)
         step = flow.steps[child]
         normalizes = is_normalization(step.operation)
+        # Another kernel, or a layer that the trace did not see into, ends this way.
         if child in seen or flow.weights[child] or (step.opaque and not normalizes):
             continue
         seen.add(child)
@@ -53,7 +55,7 @@ def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Laye
 
 
 def is_normalized_after(flow: Followed, index: int) -> bool:
-    """Whether a normalization comes between a step and each kernel and output that it reaches."""
+    """Tells whether a normalization lies on every way from a step to the next kernels and to the outputs."""
     queue, seen = [index], set()
     while queue:
         here = queue.pop()

@@ -1,7 +1,15 @@
-"""A symbolic run of a model on KerasTensors: which layer and operation feeds which, for models of any form.
+"""Runs a model of any form on KerasTensors, and records which layer or operation feeds which.
 
-Layers that are made of others are seen through: their `call` runs on KerasTensors, too. What cannot run on
-them is one opaque step.
+Keras calls `symbolic_call` on every layer and operation that gets a KerasTensor. For the time of the run this
+method is replaced by the recorder's `visit`, which handles a layer or operation in one of three ways:
+
+    leaf                       a step: its output shape is computed, and its `call` does not run
+    made of other layers       seen through: its `call` runs, and the layers and operations in it are steps
+    `call` fails on symbols    one opaque step, with the steps inside dropped
+
+Each output is a new KerasTensor with the number of its step in `_initx_step`; the inputs of a later step tell
+its parents by this mark. The patch is global, since Keras has no other entry, but a context variable names
+the recorder of this thread, and calls in other threads run as before.
 """
 
 import contextlib
@@ -28,8 +36,8 @@ from keras_initx.checks import first_line
 __all__ = ["Step", "Trace", "trace_model"]
 
 _BATCH = 2
-_FREE_SIZES = (32, 128, 8, 256)  # tried in turn for axes that the model leaves free
-_SEEN_THROUGH = (keras.Model, layers.MultiHeadAttention, layers.GroupQueryAttention)
+# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size.
+_FREE_SIZES = (32, 128, 8, 256)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
 _PATCHING = threading.RLock()
 
@@ -40,7 +48,7 @@ class Step:
 
     Attributes:
         operation: The layer or operation; None for an input of the model.
-        parents: Indices of the steps whose outputs it takes.
+        parents: Indices of the steps that made its inputs.
         shape: Shape of its first output.
         opaque: Whether it holds layers that the trace did not see.
         arguments: Positional arguments, KerasTensors among them.
@@ -60,7 +68,7 @@ class Trace:
     Attributes:
         steps: The steps; each comes after its parents.
         outputs: Indices of the steps that made the model's outputs.
-        failure: Why there are no steps; empty when there are.
+        failure: The reason why there are no steps; empty if there are.
     """
 
     steps: list[Step] = dataclasses.field(default_factory=list)
@@ -85,7 +93,8 @@ class _Recorder:
         def mark(tensor: object) -> Any:
             if not isinstance(tensor, keras.KerasTensor):
                 return tensor
-            marked = keras.KerasTensor(tensor.shape, tensor.dtype)  # some specs are the input itself
+            # A new tensor: some layers return their input itself, which has the mark of another step.
+            marked = keras.KerasTensor(tensor.shape, tensor.dtype)
             marked._initx_step = index
             return marked
 
@@ -106,10 +115,12 @@ class _Recorder:
                 tensors = _tensors(outputs)
                 if tensors and all(hasattr(tensor, "_initx_step") for tensor in tensors):
                     return outputs
-                if not tensors:  # positions, say: values that depend on no input
+                if not tensors:  # values that depend on no input, such as positions
                     return self.add(operation, (args, kwargs), tree.map_structure(_spec, outputs))
             except Exception:  # a user's layer may raise anything on symbolic input
                 pass
+            # Some output came out without a mark, or the call failed: the steps inside tell half of the
+            # truth.
             del self.steps[before:]
             opaque = bool(flatten_layers(operation, include_self=False)) or bool(operation.weights)
         outputs = operation.compute_output_spec(*args, **kwargs)
@@ -118,7 +129,7 @@ class _Recorder:
         return self.add(operation, (args, kwargs), outputs, opaque)
 
     def _fold_time(self, operation: layers.TimeDistributed, args: Sequence[Any]) -> Any:
-        """Runs the wrapped layer once on one time step: TimeDistributed calls it for each."""
+        """Runs the wrapped layer once, on one time step: TimeDistributed calls it for each step alike."""
         (whole,) = args[:1]
         one = keras.KerasTensor((whole.shape[0], *whole.shape[2:]), whole.dtype)
         outputs = operation.layer(self.add(operation, (args[:1], {}), one))
@@ -131,7 +142,7 @@ class _Recorder:
 
 
 def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras.KerasTensor) -> Any:
-    """The output of an EinsumDense with the sizes that its spec leaves open, as others compute with them."""
+    """The output of an EinsumDense with the sizes that its own spec leaves open; later layers need them."""
     left, letters = layer.equation.split("->")
     taken = left.split(",")[0]
     if "..." in letters and not letters.startswith("..."):
@@ -145,15 +156,17 @@ def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras
 
 
 def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
-    """Runs a built model on KerasTensors; its weights, nodes and losses stay as they are.
+    """Runs a built model on KerasTensors, and returns its steps.
+
+    Weights, nodes, losses and seed generators of the model do not change.
 
     Args:
         model: A built Keras model or layer.
-        is_leaf: Tells the layers that are not to be seen through.
+        is_leaf: Tells whether a layer is one step, and not seen through.
 
     Returns:
-        The trace in which opaque layers hold the fewest weights, over a few sizes of the axes that the model
-        leaves free.
+        The best trace over a few lengths of the axes that the model leaves open: in it, the opaque layers
+        hold the fewest weights.
     """
     if not all(layer.built for layer in flatten_layers(model) if _makes_weights(layer)):
         return Trace(failure="a layer is not built yet: run the model on data first")
@@ -161,7 +174,7 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
     for inputs in _candidate_inputs(model):
         try:
             trace = _run(model, inputs, is_leaf)
-        except Exception as error:  # see `visit`
+        except Exception as error:  # a user's layer may raise anything on symbolic input
             if not best.steps:
                 best = Trace(failure=f"it does not run on symbolic input ({first_line(error, kind=True)})")
             continue
@@ -174,14 +187,15 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
 
 
 def _makes_weights(layer: Layer) -> bool:
-    return type(layer).build is not layers.Layer.build and not isinstance(layer, _SEEN_THROUGH[:1])
+    return type(layer).build is not layers.Layer.build and not isinstance(layer, keras.Model)
 
 
 def _run(
     model: Model, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]
 ) -> Trace:
     recorder = _Recorder(is_leaf)
-    # In the order of `flatten`: that in which `map_structure` comes to a dict's values is the backend's.
+    # Inputs are numbered in the order of `flatten`: `map_structure` visits a dict in an order that depends on
+    # the backend.
     recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]
     args, kwargs = tree.pack_sequence_as(inputs, recorded)
     # In the scope no variable changes: neither a seed generator's state nor a counter of a user's layer.
@@ -196,7 +210,7 @@ def _spec(value: Tensor) -> keras.KerasTensor:
 
 @contextlib.contextmanager
 def _recording(recorder: _Recorder) -> Iterator[None]:
-    """Lets this thread's symbolic calls go to the recorder, and all others go on as before."""
+    """Sends the symbolic calls of this thread to the recorder; calls of other threads go on as before."""
     with _PATCHING, without_nodes(lambda: _RECORDER.get() is not None):
         originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
 
@@ -220,7 +234,7 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _left_as_it_is(model: Model) -> Iterator[None]:
-    """Takes away the losses that a symbolic call leaves in layers."""
+    """Removes the losses that a symbolic call leaves in layers."""
     lists = [collected_losses(layer) for layer in flatten_layers(model)]
     lengths = [len(entries) for entries in lists]
     try:
@@ -231,6 +245,7 @@ def _left_as_it_is(model: Model) -> Iterator[None]:
 
 
 def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Arguments to run the model on: from its inputs, or from the shapes that a subclass was built with."""
     specs = input_structure(model)
     if specs is not None:
         free = any(size is None for spec in _tensors(specs) for size in spec.shape[1:])
@@ -240,6 +255,7 @@ def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str,
     shapes = build_shapes(model)
     if not shapes:
         return
+    # Keras keeps the shapes that a subclass was built with, but not the dtypes: indices need integers.
     for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
         tensors = {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
         if len(tensors) == 1:
@@ -253,7 +269,7 @@ def _is_shape(shape: object) -> bool:
 
 
 def _shaped(shapes: Sequence[Any] | dict[str, Any], dtype: str, size: int) -> Any:
-    """Tensors of the shapes that a model was built with, in the structure that they came in."""
+    """Tensors of the shapes that a model was built with, in the structure of the shapes."""
     if isinstance(shapes, dict):
         return {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
     return _fixed(shapes, dtype, size) if _is_shape(shapes) else [_shaped(s, dtype, size) for s in shapes]

@@ -1,4 +1,4 @@
-"""The weights of a model that are no kernels: biases, statistics, slopes."""
+"""`iter_weights`: the weights of a model that are not kernels, such as biases, statistics and slopes."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -21,39 +21,46 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight that is no kernel.
+    """A weight that is not a kernel.
 
     Attributes:
-        path: Path of its layer within the model, and its name.
+        path: Path of the layer within the model, and the name of the weight.
         role: `bias`, `statistic`, `shift` (of a normalization) or `other`.
-        layer: The layer that owns it.
+        layer: The layer that owns the weight.
         kernel: The variable.
-        initializer: What its layer draws it with: a Keras initializer, or a function of shape and dtype; None
-            when the layer does not tell.
-        skip: As in `KernelSite`.
-        layout: For the bias of fused gates, the layout of the layer's kernel; None for all others.
+        initializer: The layer's initializer of the weight: a Keras initializer, or a function of shape and
+            dtype. None if the layer does not tell.
+        skip: The reason not to draw the weight; empty if it may be drawn.
+        layout: For the bias of fused gates, the layout of the layer's kernel; None for other weights.
     """
 
     path: str
     role: str
-    layer: Any
-    kernel: Any
-    initializer: Any
+    layer: Layer
+    kernel: Variable
+    initializer: Initializer | None
     skip: str = ""
     layout: Layout | None = None
 
 
 def iter_weights(model: Model, sites: list[KernelSite]) -> Iterator[Weight]:
-    """Yields the weights that no site has, each once, in the order in which Keras lists the layers.
+    """Yields each weight of a model that is not a kernel, in the order in which Keras lists the layers.
+
+    >>> layer = layers.BatchNormalization(name="norm")
+    >>> layer.build((None, 4))
+    >>> from keras_initx.walk import iter_kernels
+    >>> [(weight.path, weight.role) for weight in iter_weights(layer, list(iter_kernels(layer)))]
+    [('beta', 'shift'), ('moving_mean', 'statistic'), ('moving_variance', 'statistic')]
 
     Args:
         model: A Keras model or layer.
-        sites: All its sites.
+        sites: All sites of the model.
 
     Yields:
-        The weights; the states of random generators and metrics are none.
+        The weights, without the states of random generators and metrics.
     """
     seen = {id(site.kernel) for site in sites}
+    # A bias is left alone with its kernel: of a LoRA-enabled or quantized layer, both are one state.
     skips = {id(site.layer): site.skip for site in sites}
     gates = {id(site.layer): site.layout for site in sites if site.layout and site.layout.gates}
     paths = layer_paths(model)
@@ -75,13 +82,15 @@ def iter_weights(model: Model, sites: list[KernelSite]) -> Iterator[Weight]:
 
 
 def own_initializer(site: KernelSite) -> Any:
-    """Returns a layer's own initializer of a kernel, with the axes that Keras hands over when it builds.
+    """Returns the initializer that a layer draws its kernel with, as Keras completes it in `build`.
+
+    For an EinsumDense, Keras adds the axes of the equation to an initializer that computes fans.
 
     Args:
         site: The kernel.
 
     Returns:
-        An initializer, or None when the layer does not tell.
+        An initializer, or None if the layer does not tell.
     """
     own = site.initializer
     if site.axes is None or not isinstance(own, keras.initializers.VarianceScaling):
@@ -116,7 +125,7 @@ def _convolutional(layer: Layer) -> bool:
 
 
 class UnitForgetBias(keras.initializers.Initializer):
-    """What Keras draws the bias of an LSTM with: ones for the forget gate, the second of four."""
+    """Draws the bias of an LSTM as Keras does: ones for the forget gate, the second of four."""
 
     def __init__(self, initializer: Initializer) -> None:
         self.initializer = keras.initializers.get(initializer)

@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -44,3 +46,16 @@ def test_bad_data_for_calibrate_stops_fit_before_it_trains(rng):
         model.fit(x, np.zeros((32, 1)), verbose=0, callbacks=[Calibrate(x[:, :3])])
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_its_options_are_those_of_calibrate(rng):
+    expected = inspect.signature(calibrate).parameters
+    own = inspect.signature(Calibrate).parameters
+    assert list(own) == [name for name in expected if name != "model"]
+    assert all(own[name].default == expected[name].default for name in own)
+    x = rng.normal(size=(32, 6)).astype("float32")
+    model, callback = small(), Calibrate(x, "initx>LSUV", samples=8, include="dense", seed=1)
+    model.fit(x, np.zeros((32, 1)), verbose=0, callbacks=[callback])
+    assert callback.report.samples == 8
+    with pytest.raises(TypeError, match="sample"):
+        Calibrate(x, sample=8)

@@ -285,7 +285,7 @@ def test_what_cannot_be_traced_is_an_error():
     model = Untraceable()
     model.dense.build((None, 3))
     sites = tuple(iter_kernels(model))
-    with pytest.raises(ValueError, match=r"must be traceable .* Take `ByRole`"):
+    with pytest.raises(ValueError, match=r"must be traceable .* Take 'by_role'"):
         AutoInit().plan(sites, model)
     with pytest.raises(ValueError, match="`model` must be the model"):
         AutoInit().plan(sites)

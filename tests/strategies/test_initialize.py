@@ -54,6 +54,14 @@ def test_the_same_seed_gives_the_same_weights_in_any_model_of_those_paths(scheme
     assert not np.array_equal(by_name(one)["head/kernel"], by_name(other)["head/kernel"])
 
 
+def test_without_an_initializer_it_is_by_role():
+    one, other = convnet(), convnet()
+    report = initx.initialize(one, seed=7)
+    initx.initialize(other, "by_role", seed=7)
+    assert_equal(by_name(one), by_name(other))
+    assert "by_role" in str(report)
+
+
 @pytest.mark.parametrize("scheme", ["initx>HeScaled", "by_role", None])
 def test_a_new_layer_changes_no_other_layers_draw(scheme):
     small, large = convnet(), convnet(extra=True)

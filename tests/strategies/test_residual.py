@@ -287,7 +287,7 @@ def test_a_branch_whose_last_kernel_is_of_an_unknown_layer_raises():
     try:
         report = initx.initialize(model, "Fixup", seed=3)
     except ValueError as error:
-        assert "ends in another layer" in str(error)  # noqa: PT017
+        assert "ends in a layer that is not known" in str(error)  # noqa: PT017
     else:  # the trace looks through layers that it does not know: the kernel before the unknown one ends it
         assert report.rows[0].std == 0
 
