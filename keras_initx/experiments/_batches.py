@@ -62,7 +62,7 @@ class Shuffled(keras.utils.PyDataset):
             return {"x": self, "shuffle": False}
         import tensorflow as tf
 
-        with tf.device("CPU"):
+        with tf.device("CPU"):  # a GPU has other uses for its memory
             data = tree.map_structure(tf.constant, self.data)
         orders = tf.data.Dataset.from_generator(
             lambda: map(self.order_of, range(epochs)), output_signature=tf.TensorSpec(self.rows, tf.int64)

@@ -59,6 +59,7 @@ def best_constant(model: Model, logged: Logged, data: Data, batch_size: int, min
         return None
     found = [value for value in values if math.isfinite(value)]
     best = (min if minimize else max)(found, default=None)
+    # If a constant is perfect, no model can be better: the level says nothing about learning.
     return None if best in (fact.lower, fact.upper) else best
 
 
@@ -67,17 +68,20 @@ def _constants(targets: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarr
     if targets.dtype.kind not in "biuf":
         return
     if targets.shape[1:] == shape or (targets.shape[1:] == shape[:-1] == () and shape == (1,)):
+        # Targets of the output's shape: numbers, probabilities or one-hot classes.
         flat = targets.reshape(-1, *shape)
         mean = flat.mean(axis=0, dtype="float64")
         yield mean
         yield np.median(flat, axis=0)
     elif shape and shape[-1] > 1 and targets.shape[1:] in (shape[:-1], (*shape[:-1], 1)):
+        # Classes as numbers, for an output with a value for each class: the mean is the share of each class.
         classes = targets.reshape(-1, *shape[:-1]).astype("int64")
         mean = np.stack([(classes == number).mean(axis=0) for number in range(shape[-1])], axis=-1)
         yield mean
     else:
         return
     if (mean >= 0).all() and (mean <= 1).all():
+        # The output may be logits, of a softmax over classes or of a sigmoid for each number.
         share = np.clip(mean, _SMALL, 1 - _SMALL)
         yield np.log(share) if shape[-1:] != (1,) else np.log(share / (1 - share))
         yield np.log(share / (1 - share))

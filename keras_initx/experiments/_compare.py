@@ -141,15 +141,16 @@ def compare(
     trials = make_trials(
         list(problem.initializers), _check_seeds(seeds), rates, check_count("epochs", epochs)
     )
+    # Every argument is tried before the first trial: an error after hours of training would be expensive.
     model, batches, notes = check(problem, rates)
     logged = logged_by(model, problem.metric)
     facts = {name: fact_of(found) for name, found in logged.items()}
-    minimize = is_less_better(problem.metric, mode, facts)
+    minimize = is_less_better(problem.metric, mode, facts)  # not before: `check` has made the metrics
     problem = dataclasses.replace(problem, batches=batches, minimize=minimize)
     reported = "validation" if test is None else "test"
     chance = _chance(problem, model, logged, reported)
     kept = None if store is None else _open_store(store, problem, model)
-    del model
+    del model  # the trials may need its memory
     results = _make(runner, problem, trials, notes, kept)
     bounds = {name: (fact.lower, fact.upper) for name, fact in facts.items()}
     return summarize(results, problem.metric, minimize, reported, bounds, chance)
@@ -167,6 +168,7 @@ def _make(
         warnings.warn(note, stacklevel=3)
     found = {result.trial: result for result in (kept.open(trials) if kept else [])}
 
+    # The notes of `check` join the results here, so that they do not travel with each trial.
     def keep(result: TrialResult) -> None:
         result = dataclasses.replace(result, notes=(*notes[result.trial.initializer], *result.notes))
         found[result.trial] = result

@@ -68,6 +68,7 @@ def _renewed(folder: pathlib.Path) -> Iterator[EventWriter]:
 
 def _run_of(trial: Trial) -> str:
     """Returns the name of a folder: words for a reader, and the key that tells trials apart."""
+    # The words are cut, because a file system takes names of 255 characters at most.
     return f"{re.sub(r'[^A-Za-z0-9.=+-]+', '_', str(trial))[:100]}_{trial.key}"
 
 

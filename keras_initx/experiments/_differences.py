@@ -44,6 +44,7 @@ def differences_of(rows: Sequence[ComparisonRow], minimize: bool, bounds: Bounds
     family = [test.p for test in tests if test.made]
     corrected, own = iter(holm(family)), iter(levels(family, _LEVEL))
     lower, upper = bounds
+    # Two values between the bounds are apart by upper - lower at most.
     both = (None, None) if lower is None or upper is None else (lower - upper, upper - lower)
     return tuple(
         _difference(test, next(corrected), next(own), both)
@@ -54,7 +55,9 @@ def differences_of(rows: Sequence[ComparisonRow], minimize: bool, bounds: Bounds
 
 
 def _tests_of(one: ComparisonRow, other: ComparisonRow, minimize: bool) -> list[_Test]:
-    found = []
+    found: list[_Test] = []
+    # Endings are tested only if a seed was lost: else both end well always, and the test would only make the
+    # correction of the others stricter.
     judged = min(one.judged, other.judged) > 0
     if judged and one.judged + other.judged > one.ended + other.ended:
         first, second = (one, other) if _share(one) >= _share(other) else (other, one)

@@ -105,7 +105,7 @@ def _told(value: Any, within: tuple[int, ...]) -> Any:
         pairs = [[_told(key, within), _told(item, within)] for key, item in value.items()]
         if all(isinstance(key, str) for key, _ in pairs):
             return dict(sorted(pairs))
-        return sorted(pairs, key=json.dumps)
+        return sorted(pairs, key=json.dumps)  # keys of JSON are texts, so other keys stay in pairs
     if isinstance(value, list | tuple):
         return [_told(item, within) for item in value]
     if isinstance(value, set | frozenset):
@@ -151,6 +151,7 @@ def _told_object(value: Any, within: tuple[int, ...]) -> Any:
     made = value.__reduce_ex__(2)
     if isinstance(made, str):  # the object is a global variable of this name
         return f"{getattr(value, '__module__', '')}.{made}"
+    # Items of lists and dicts come as iterators, which are read to become contents.
     return [_told(list(part) if hasattr(part, "__next__") else part, within) for part in made]
 
 

@@ -116,6 +116,7 @@ class Problem:
             data = getattr(self, name)
             for leaf in tree.flatten(data) if is_arrays(data) else []:
                 digest.update(f"{leaf.shape}{leaf.dtype}".encode())
+                # The bytes of an array of objects are addresses, which differ in each process.
                 digest.update(str(leaf.tolist()).encode() if leaf.dtype == object else leaf.tobytes())
         return digest.hexdigest()[:16]
 

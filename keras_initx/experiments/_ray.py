@@ -89,6 +89,7 @@ class Ray:
             keeper = make_keeper(trials, keep, Progress(len(trials), self.progress))
             shared = share(problem, trials, bool(self.early_stopping))
             task = make_task(shared, environment(self.cpus, self.gpus))
+            # One round is enough, unless the memory monitor ends a process.
             while left := [number for number in range(len(trials)) if number not in keeper.ended]:
                 options = self._scheduling(problem, trials) | {"callbacks": [keeper], "storage_path": folder}
                 if self._tune(task, left, options, keeper) and len(keeper.ended) < len(trials):
@@ -191,12 +192,12 @@ def _connected(address: str | None) -> Iterator[None]:
             # Ray 2.60 asks for a token unless RAY_AUTH_MODE says otherwise.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_worker_niceness", "0")
+            os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own default would slow the trials down
             alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
             options = {"address": "local", "logging_level": "error", **alone}
         import ray
 
-        ray.init(log_to_driver=False, **options)
+        ray.init(log_to_driver=False, **options)  # prints of trials would break the line of progress
         try:
             yield
         finally:

@@ -44,6 +44,7 @@ def is_read_once(data: object) -> bool:
         or isinstance(data, dict | list | str | tuple)
     ):
         return False
+    # By the names of packages, so that none of them is imported to ask.
     return not _KNOWN & {kind.__module__.partition(".")[0] for kind in type(data).__mro__}
 
 

@@ -56,6 +56,7 @@ def run_trial(
             callbacks=[watch, *extra],
             verbose=0,
         )
+        # A model that diverged has nothing to report on the test data.
         test = _test(problem, trial, ready.model) if watch.finite and problem.test is not None else None
     except Exception as error:
         failure = first_line(error, kind=True)
@@ -176,6 +177,7 @@ class _Watch(keras.callbacks.Callback):
         self.logs.append(found)
         self.seconds.append(time.perf_counter() - self.started)
         self.finite = is_finite(found, self.problem)
+        # A run that diverged is not reported to a scheduler: its numbers would rank as NaN.
         self.stopped = self.finite and self.report is not None and self.report()
         if self.stopped or not self.finite:
             self.model.stop_training = True

@@ -60,7 +60,7 @@ class Store:
         }
 
     def _check(self, before: dict[str, Any], fingerprint: str, initializers: Mapping[str, Any]) -> None:
-        known = before.get("initializers", {})
+        known = before.get("initializers", {})  # a label that is not among them adds to the folder
         other = [
             label for label in initializers if known.get(label, initializers[label]) != initializers[label]
         ]

@@ -109,6 +109,7 @@ def _row(
     finals = [result.final for result in well if result.final is not None]
     epochs = [found for result in results if (found := result.epochs_to_target) is not None]
     waited = [spent for result in results if (spent := result.seconds_to_target) is not None]
+    # A seed that never reached the target counts as infinitely slow: else the median is over the fast seeds.
     enough = 2 * len(epochs) > len(results)
     gains = [gain for result in results if (gain := (result.signal or {}).get("forward_gain")) is not None]
     return ComparisonRow(
@@ -120,6 +121,7 @@ def _row(
         low=spread.low if spread else None,
         high=spread.high if spread else None,
         validation=statistics.fmean(finals) if finals else None,
+        # Each trial counts once: as failed, else as diverged, else as stopped.
         # A trial that ended well, but whose metric on the test data is NaN, counts as a trial that diverged.
         diverged=sum(r.diverged and not r.failure for r in results) + len(well) - len(values),
         stopped=sum(r.stopped and not (r.diverged or r.failure) for r in results),

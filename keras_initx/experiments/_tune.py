@@ -93,6 +93,7 @@ def environment(cpus: float, gpus: float) -> dict[str, str]:
         cpus: CPUs of a trial.
         gpus: GPUs of a trial; without one, the process sees no GPU.
     """
+    # TensorFlow and XLA would otherwise take a thread for each core, and a GPU's whole memory, in each trial.
     threads = str(max(1, int(cpus)))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")  # NPROC is XLA's
     shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -194,7 +195,7 @@ class Keeper:
     def on_trial_result(self, trial: "RayTrial", result: dict[str, Any], **_: object) -> None:
         self.broken = result.get("broken", "")
         if self.broken:
-            raise RuntimeError  # the only way to make Tune end
+            raise RuntimeError  # Tune ends at an exception of a callback; `_tune` then reads `broken`
         number = trial.config["number"]
         self._so_far[number] = TrialResult.from_dict(json.loads(result["found"]))
         if result["ended"]:
@@ -202,7 +203,7 @@ class Keeper:
 
     def on_trial_complete(self, trial: "RayTrial", **_: object) -> None:
         number = trial.config["number"]
-        if number not in self.ended:
+        if number not in self.ended:  # a trial that ended by itself has reported its result
             self._end(number, dataclasses.replace(self._so_far[number], stopped=True))
 
     def on_trial_recover(self, trial: "RayTrial", **_: object) -> None:

@@ -197,6 +197,7 @@ def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResu
     waited = [(moment - train) / len(members) for moment in waited]
     seconds = (time.perf_counter() - started) / len(trials)
     for number, (trial, found) in enumerate(zip(members, prepared, strict=True)):
+        # A seed that diverged trained on beside the others: its logs end at the epoch at which it diverged.
         own = [numbers_of({name: values[number] for name, values in epoch.items()}) for epoch in logs]
         ended = next((e for e, epoch in enumerate(own) if not is_finite(epoch, problem)), len(own) - 1) + 1
         test = float(tests[number]) if tests is not None and ended == len(own) else None

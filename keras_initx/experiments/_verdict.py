@@ -51,6 +51,7 @@ def _recommend(found: Comparison) -> tuple[str | None, str]:
         return None, "No initializer ended well in any seed."
     if not others:
         return None, f"No recommendation: there is nothing to compare {top.initializer} with."
+    # The best mean alone is not enough: it may be at chance, or the mean of the few seeds that survived.
     if doubts := _doubts(found, top, others):
         return None, f"No recommendation: {top.initializer} has the best mean, but {join(doubts)}."
     if ties := [row.initializer for row in others if not _beats(found, top, row)]:
