@@ -43,7 +43,7 @@ ALLOWED = {
         *("state", "strategies", "walk"),
     },
     "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
-    "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries"},
+    "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries", "walk"},
     "saved_model": {"data", "gains", "initializers", "walk"},
     "serving": set(),
     "cli": set(),
