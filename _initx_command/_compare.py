@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, TypeAlias
 from _initx_command._loading import load
 from _initx_command._models import add_model, check_model, is_named, load_model
 from _initx_command._sources import DATA_HELP, as_data, as_option, load_splits, read_source
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from _initx_command._verb import Verbs
     from keras_initx._types import Data
     from keras_initx.experiments import Comparison
 
     # Rows and labels, or rows, labels and sample weights: arrays, or dicts of arrays.
     Rows: TypeAlias = tuple[Data | None, ...]
 
-__all__ = ["add_compare"]
+__all__ = ["COMPARE"]
 
 _HELD_OUT = 5  # without `--validation`, one row in five is validation data
 _MODES = ("auto", "max", "min")
@@ -30,62 +29,56 @@ _RUNNERS = ("ray", "sequential", "vectorized")
 _GIVEN = ("seeds", "epochs", "metric", "mode", "target", "batch_size", "runner", "store")
 
 
-def add_compare(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "compare",
-        _compare,
-        "train a model from several initializers over seeds, and name the best initializer",
-        "keras_initx.compare",
-    )
-    add_model(verb, "; the model must be compiled")
-    verb.add("--data", required=True, metavar="DATA", help=f"data to train on, with labels: {DATA_HELP}")
-    verb.add("--targets", metavar="FILE", help="labels of --data in an .npy or .npz file of their own")
-    verb.add(
+def _add_compare(options: Options) -> None:
+    add_model(options, "; the model must be compiled")
+    options.add("--data", required=True, metavar="DATA", help=f"data to train on, with labels: {DATA_HELP}")
+    options.add("--targets", metavar="FILE", help="labels of --data in an .npy or .npz file of their own")
+    options.add(
         "--validation",
         metavar="FILE",
         help="data to choose on: an .npz file of x and y; by default a fifth of --data, which is held out",
     )
-    verb.add(
+    options.add(
         "--test",
         metavar="FILE",
         help="data to report on: an .npz file of x and y; by default the test split of a data set",
     )
-    verb.add(
+    options.add(
         "--initializers",
         required=True,
         metavar="NAMES",
         help="initializers and strategies with commas between them, such as he_normal,LSUV; "
         "none for each layer's own initializer",
     )
-    _add_training(verb)
-    verb.add("--runner", choices=_RUNNERS, help="how the trials run")
-    verb.add("--store", metavar="FOLDER", help="a folder for the results; the same command continues from it")
-    verb.add("--plots", metavar="FOLDER", help="write curves.png, finals.png and rates.png into this folder")
-    verb.add_json()
+    _add_training(options)
+    options.add("--runner", choices=_RUNNERS, help="how the trials run")
+    options.add(
+        "--store", metavar="FOLDER", help="a folder for the results; the same command continues from it"
+    )
+    options.add(
+        "--plots", metavar="FOLDER", help="write curves.png, finals.png and rates.png into this folder"
+    )
+    options.add_json()
 
 
-def _add_training(verb: Verb) -> None:
-    verb.add("--seeds", type=int, metavar="N", help="number of seeds")
-    verb.add(
+def _add_training(options: Options) -> None:
+    options.add("--seeds", type=int, metavar="N", help="number of seeds")
+    options.add(
         "--learning-rates",
         metavar="RATES",
         help="numbers with commas between them; by default the rate that the model was compiled with",
     )
-    verb.add("--epochs", type=int, metavar="N", help="epochs of each trial")
-    verb.add("--metric", help="loss, or a metric that the model was compiled with")
-    verb.add(
+    options.add("--epochs", type=int, metavar="N", help="epochs of each trial")
+    options.add("--metric", help="loss, or a metric that the model was compiled with")
+    options.add(
         "--mode",
         choices=_MODES,
         help="max if more of the metric is better, min if less is; auto takes the class of the metric",
     )
-    verb.add("--target", type=float, metavar="VALUE", help="report how long the metric takes to this value")
-    verb.add("--batch-size", type=int, metavar="N", help="rows of a batch")
+    options.add(
+        "--target", type=float, metavar="VALUE", help="report how long the metric takes to this value"
+    )
+    options.add("--batch-size", type=int, metavar="N", help="rows of a batch")
 
 
 def _compare(options: argparse.Namespace) -> Answer:
@@ -223,3 +216,12 @@ def _hold_out(data: "Rows") -> "tuple[Rows, Rows]":
     held, kept = np.split(np.random.default_rng(0).permutation(counts[0]), [counts[0] // _HELD_OUT])
     train, validation = (tree.map_structure(lambda leaf: leaf[rows], data) for rows in (kept, held))  # noqa: B023
     return train, validation
+
+
+COMPARE = Verb(
+    "compare",
+    "train a model from several initializers over seeds, and name the best initializer",
+    _add_compare,
+    _compare,
+    "keras_initx.compare",
+)

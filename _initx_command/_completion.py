@@ -5,36 +5,29 @@ from collections.abc import Iterator
 
 from _initx_command._catalogue import names
 
-__all__ = ["PrintCompletion"]
+__all__ = ["SHELLS", "make_script"]
 
 
-class PrintCompletion(argparse.Action):
-    """Prints the script that `shtab` makes of the parser, and exits."""
+SHELLS = ("bash", "tcsh", "zsh")
 
-    SHELLS = ("bash", "tcsh", "zsh")
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, shell: object, *_: object
-    ) -> None:
-        """Prints the script for a shell.
+def make_script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Returns the script that `shtab` makes of a parser. It changes the parser.
 
-        Args:
-            parser: The parser of all verbs.
-            namespace: Not used.
-            shell: One of `SHELLS`.
-        """
-        import shtab
+    Args:
+        parser: The parser of the command, with the options of all verbs.
+        shell: One of `SHELLS`.
+    """
+    import shtab
 
-        del namespace
-        paths = {"DATA": shtab.FILE, "FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY, "MODEL": shtab.FILE}
-        for action in _actions(parser):
-            if action.metavar in paths:
-                action.complete = paths[action.metavar]  # type: ignore[attr-defined]
-            elif action.metavar == "INITIALIZER":
-                # The parser must not know these choices: an object of Keras' registry is right, too.
-                action.choices = names()
-        print(shtab.complete(parser, str(shell)))
-        parser.exit()
+    paths = {"DATA": shtab.FILE, "FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY, "MODEL": shtab.FILE}
+    for action in _actions(parser):
+        if action.metavar in paths:
+            action.complete = paths[action.metavar]  # type: ignore[attr-defined]
+        elif action.metavar == "INITIALIZER":
+            # A parser that reads arguments must not have these choices: other names may be right, too.
+            action.choices = names()
+    return shtab.complete(parser, shell)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

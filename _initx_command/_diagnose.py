@@ -3,46 +3,32 @@
 import argparse
 import importlib.util
 import pathlib
-from typing import TYPE_CHECKING
 
 from _initx_command._loading import load
 from _initx_command._models import add_model, check_model, load_model
 from _initx_command._sources import DATA_HELP, as_data, parse_shape, read_source
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
-if TYPE_CHECKING:
-    from _initx_command._verb import Verbs
-
-__all__ = ["add_diagnose"]
+__all__ = ["DIAGNOSE"]
 
 _LIMITS = ("max_dead", "max_gain", "max_saturated", "max_update_ratio", "max_verdicts")
 
 
-def add_diagnose(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "diagnose",
-        _diagnose,
-        "report the sizes of signal and gradients in a model, and name a cure",
-        "keras_initx.diagnose",
+def _add_diagnose(options: Options) -> None:
+    add_model(options)
+    options.add("--input-shape", metavar="SHAPE", help="input shape of a model by name, such as 64x64x3")
+    options.add("--data", metavar="DATA", help=f"{DATA_HELP}; none or no `--data` for drawn input")
+    options.add("--targets", metavar="FILE", help="labels: an .npy or .npz file")
+    options.add("--loss", help="a loss of targets and outputs, such as mse; by default the model's own")
+    options.add("--samples", type=int, metavar="N", help="rows of the data to use")
+    options.add(
+        "--seed", type=int, metavar="N", help="seed of drawn input, directions and cures; by default 0"
     )
-    add_model(verb)
-    verb.add("--input-shape", metavar="SHAPE", help="input shape of a model by name, such as 64x64x3")
-    verb.add("--data", metavar="DATA", help=f"{DATA_HELP}; none or no `--data` for drawn input")
-    verb.add("--targets", metavar="FILE", help="labels: an .npy or .npz file")
-    verb.add("--loss", help="a loss of targets and outputs, such as mse; by default the model's own")
-    verb.add("--samples", type=int, metavar="N", help="rows of the data to use")
-    verb.add("--seed", type=int, metavar="N", help="seed of drawn input, directions and cures; by default 0")
-    verb.add("--jacobian", action="store_true", help="also report the singular values of the Jacobian")
-    verb.add(
+    options.add("--jacobian", action="store_true", help="also report the singular values of the Jacobian")
+    options.add(
         "--plot", metavar="FILE", help="write a picture of the signal by depth into a .png, .svg or .pdf file"
     )
-    verb.add(
+    options.add(
         "--check",
         action="append",
         nargs="?",
@@ -51,9 +37,9 @@ def add_diagnose(verbs: "Verbs") -> None:
         help="exit with status 1 if there is a verdict, or if a row breaks a limit, such as "
         "max_gain=2,max_dead=0.5; without limits, the usual limits hold",
     )
-    verb.add("--allow", action="append", metavar="KIND", help="a kind of verdict that passes `--check`")
-    verb.add("--no-cures", dest="try_cures", action="store_false", help="name cures without trying them")
-    verb.add_json()
+    options.add("--allow", action="append", metavar="KIND", help="a kind of verdict that passes `--check`")
+    options.add("--no-cures", dest="try_cures", action="store_false", help="name cures without trying them")
+    options.add_json()
 
 
 def _diagnose(options: argparse.Namespace) -> Answer:
@@ -128,3 +114,12 @@ def _check_plot(path: str) -> None:
         raise ValueError(
             f"`--plot` must be a file in a folder that exists, of {', '.join(kinds)}. Received: {path!r}."
         )
+
+
+DIAGNOSE = Verb(
+    "diagnose",
+    "report the sizes of signal and gradients in a model, and name a cure",
+    _add_diagnose,
+    _diagnose,
+    "keras_initx.diagnose",
+)

@@ -2,54 +2,38 @@
 
 import argparse
 import pathlib
-from typing import TYPE_CHECKING
 
 from _initx_command._loading import load
 from _initx_command._models import add_model, check_model, load_model
 from _initx_command._sources import as_data, one_line, read_source
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
-if TYPE_CHECKING:
-    from _initx_command._verb import Verbs
-
-__all__ = ["add_export"]
+__all__ = ["EXPORT"]
 
 
-def add_export(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "export",
-        _export,
-        "write a model as the next version of a SavedModel for a server",
-        "keras_initx.export",
-    )
-    add_model(verb)
-    verb.add("path", metavar="FOLDER", help="the model's folder, such as saved_models/digits")
-    verb.add(
+def _add_export(options: Options) -> None:
+    add_model(options)
+    options.add("path", metavar="FOLDER", help="the model's folder, such as saved_models/digits")
+    options.add(
         "--version", type=int, metavar="N", help="number of the version; by default one above the highest"
     )
-    verb.add(
+    options.add(
         "--labels",
         metavar="FILE",
         help="names of the output's columns, one a line; they add the signature classify",
     )
-    verb.add(
+    options.add(
         "--warmup", metavar="FILE", help="rows that a server replays when it loads the version: .npy or .npz"
     )
-    verb.add(
+    options.add(
         "--keep", type=int, metavar="N", help="how many versions to keep, with the new one; by default all"
     )
-    verb.add(
+    options.add(
         "--portable",
         action="store_true",
         help="also write VERSION.keras, which loads where keras_initx is not installed",
     )
-    verb.add_json()
+    options.add_json()
 
 
 def _export(options: argparse.Namespace) -> Answer:
@@ -80,3 +64,12 @@ def _read_labels(file: str) -> list[str]:
         raise ValueError(
             f"`--labels` must be a text file with a name on each line. Received: {file!r}: {one_line(error)}"
         ) from error
+
+
+EXPORT = Verb(
+    "export",
+    "write a model as the next version of a SavedModel for a server",
+    _add_export,
+    _export,
+    "keras_initx.export",
+)

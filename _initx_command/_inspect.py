@@ -1,30 +1,15 @@
 """`initx inspect`: the contents of an exported model's folder."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
-if TYPE_CHECKING:
-    from _initx_command._verb import Verbs
-
-__all__ = ["add_inspect"]
+__all__ = ["INSPECT"]
 
 
-def add_inspect(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "inspect",
-        _inspect,
-        "show the versions and signatures of an exported model, and which servers can serve it",
-    )
-    verb.add("path", metavar="FOLDER", help="the model's folder, such as saved_models/digits")
-    verb.add_json()
+def _add_inspect(options: Options) -> None:
+    options.add("path", metavar="FOLDER", help="the model's folder, such as saved_models/digits")
+    options.add_json()
 
 
 def _inspect(options: argparse.Namespace) -> Answer:
@@ -34,3 +19,11 @@ def _inspect(options: argparse.Namespace) -> Answer:
     found = inspect(options.path)
     unread = [str(version.version) for version in found.versions if version.error]
     return Answer(found, f"versions that cannot be read: {', '.join(unread)}" if unread else "")
+
+
+INSPECT = Verb(
+    "inspect",
+    "show the versions and signatures of an exported model, and which servers can serve it",
+    _add_inspect,
+    _inspect,
+)

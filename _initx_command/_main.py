@@ -7,20 +7,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from _initx_command._compare import add_compare
-from _initx_command._completion import PrintCompletion
-from _initx_command._diagnose import add_diagnose
-from _initx_command._export import add_export
-from _initx_command._inspect import add_inspect
+from _initx_command._compare import COMPARE
+from _initx_command._completion import SHELLS, make_script
+from _initx_command._diagnose import DIAGNOSE
+from _initx_command._export import EXPORT
+from _initx_command._inspect import INSPECT
 from _initx_command._loading import backend
-from _initx_command._rewrite import add_calibrate, add_initialize
-from _initx_command._serve import add_serve
-from _initx_command._show import add_list, add_show
+from _initx_command._rewrite import CALIBRATE, INITIALIZE
+from _initx_command._serve import SERVE
+from _initx_command._show import LIST, SHOW
 from _initx_command._sources import one_line
-from _initx_command._verb import Answer
+from _initx_command._verb import Answer, Options
 
 __all__ = ["main", "make_parser"]
 
+_VERBS = (LIST, SHOW, INITIALIZE, CALIBRATE, DIAGNOSE, COMPARE, EXPORT, INSPECT, SERVE)
 _INTERRUPTED = 130  # the status that shells give to a command after Ctrl-C
 
 
@@ -40,10 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: With status 2, if the words do not match the usage; with status 0, after `--help`,
             `--version` and `--print-completion`.
     """
-    options = make_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # The verb is the first word that is not an option. Before it, only `--print-completion` takes a value,
+    # and that option ends the run.
+    verb = next((word for word in words if not word.startswith("-")), "")
+    options = make_parser(verb).parse_args(words)
     try:
         answer = options.run(options)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError) as error:  # an ImportError names the extra that is not installed
         print(f"initx: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
@@ -82,8 +87,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of all verbs."""
+class _PrintCompletion(argparse.Action):
+    """Prints the script that completes the command in a shell."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: argparse.Namespace, shell: object, *__: object
+    ) -> None:
+        print(make_script(make_parser(), str(shell)))
+        parser.exit()
+
+
+def make_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """Returns the parser of the command.
+
+    Args:
+        verb: The only verb that gets its options, because reading their defaults takes time. None for all
+            verbs.
+    """
     parser = argparse.ArgumentParser(
         "initx",
         description="Weight initialization for Keras 3 and TensorFlow.",
@@ -92,22 +112,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions and the backend")
     parser.add_argument(
         "--print-completion",
-        action=PrintCompletion,
+        action=_PrintCompletion,
         metavar="SHELL",
-        choices=PrintCompletion.SHELLS,
-        help=f"print a script that completes `initx` in a shell: {', '.join(PrintCompletion.SHELLS)}",
+        choices=SHELLS,
+        help=f"print a script that completes `initx` in a shell: {', '.join(SHELLS)}",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
-    for add in (
-        add_list,
-        add_show,
-        add_initialize,
-        add_calibrate,
-        add_diagnose,
-        add_compare,
-        add_export,
-        add_inspect,
-        add_serve,
-    ):
-        add(verbs)
+    for one in _VERBS:
+        description = f"{one.summary[0].upper()}{one.summary[1:]}."
+        inner = verbs.add_parser(one.name, help=one.summary, description=description)
+        inner.set_defaults(run=one.run, json=False)
+        if verb in (one.name, None):
+            one.add_options(Options(inner, one.function))
     return parser

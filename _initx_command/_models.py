@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from _initx_command._sources import one_line
-from _initx_command._verb import Verb
+from _initx_command._verb import Options
 
 if TYPE_CHECKING:
     from keras_initx._types import Model
@@ -21,15 +21,15 @@ _RULE = "a .keras file, or module:function that builds a model, such as keras.ap
 _MISSING = re.compile(r"Could not (?:locate|deserialize) (\w+) '([^']+)'")
 
 
-def add_model(verb: Verb, more: str = "") -> None:
+def add_model(options: Options, more: str = "") -> None:
     """Adds the model, and `--import` for the classes of its layers, to a verb.
 
     Args:
-        verb: The verb.
+        options: The options of the verb.
         more: A further condition on the model, for the help text.
     """
-    verb.add("model", metavar="MODEL", help=_RULE + more)
-    verb.add(
+    options.add("model", metavar="MODEL", help=_RULE + more)
+    options.add(
         "--import",
         dest="modules",
         action="append",

@@ -9,80 +9,59 @@ from typing import TYPE_CHECKING, cast
 from _initx_command._loading import load
 from _initx_command._models import add_model, check_model, load_model
 from _initx_command._sources import DATA_HELP, as_data, read_source
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
 if TYPE_CHECKING:
-    from _initx_command._verb import Verbs
     from keras_initx._types import Arrays, Model
 
-__all__ = ["add_calibrate", "add_initialize"]
+__all__ = ["CALIBRATE", "INITIALIZE"]
 
 
-def add_initialize(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "initialize",
-        _initialize,
-        "draw new weights for a whole model, by a strategy or an initializer",
-        "keras_initx.initialize",
-    )
-    add_model(verb)
-    verb.add(
+def _add_initialize(options: Options) -> None:
+    add_model(options)
+    options.add(
         "--initializer",
         metavar="INITIALIZER",
         help="a strategy or an initializer of `initx list`; none for each layer's own initializer",
     )
-    verb.add(
+    options.add(
         "--seed", type=int, metavar="N", help="seed of all weights; by default a random one, which is printed"
     )
-    _add_scope(verb)
+    _add_scope(options)
 
 
-def add_calibrate(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "calibrate",
-        _calibrate,
-        "rescale the weights of a whole model on data, by a data-dependent initializer",
-        "keras_initx.calibrate",
-    )
-    add_model(verb)
-    verb.add("--data", metavar="DATA", help=f"{DATA_HELP}; none or no `--data` for drawn input")
-    verb.add(
+def _add_calibrate(options: Options) -> None:
+    add_model(options)
+    options.add("--data", metavar="DATA", help=f"{DATA_HELP}; none or no `--data` for drawn input")
+    options.add(
         "--initializer",
         metavar="INITIALIZER",
         help="a data-dependent initializer, such as LSUV; none or no `--initializer` for each layer's own",
     )
-    verb.add(
+    options.add(
         "--targets", metavar="FILE", help="labels, for the initializers that use them: an .npy or .npz file"
     )
-    verb.add(
+    options.add(
         "--loss", help="a loss such as mse, for initializers that use gradients; by default the model's own"
     )
-    verb.add("--samples", type=int, metavar="N", help="rows of the data to measure on")
-    verb.add("--training", action="store_true", help="run the model as in training")
-    verb.add("--redraw", action="store_true", help="draw new weights before the measurement")
-    verb.add("--seed", type=int, metavar="N", help="seed of drawn input and of `--redraw`")
-    _add_scope(verb)
+    options.add("--samples", type=int, metavar="N", help="rows of the data to measure on")
+    options.add("--training", action="store_true", help="run the model as in training")
+    options.add("--redraw", action="store_true", help="draw new weights before the measurement")
+    options.add("--seed", type=int, metavar="N", help="seed of drawn input and of `--redraw`")
+    _add_scope(options)
 
 
-def _add_scope(verb: Verb) -> None:
-    verb.add(
+def _add_scope(options: Options) -> None:
+    options.add(
         "--include", action="append", metavar="PATTERN", help="change only this role or path; may be repeated"
     )
-    verb.add("--exclude", action="append", metavar="PATTERN", help="leave this role or path; may be repeated")
-    verb.add("--out", required=True, metavar="FILE", help="the .keras file to write; may be the model itself")
-    verb.add_json()
+    options.add(
+        "--exclude", action="append", metavar="PATTERN", help="leave this role or path; may be repeated"
+    )
+    options.add(
+        "--out", required=True, metavar="FILE", help="the .keras file to write; may be the model itself"
+    )
+    options.add_json()
 
 
 def _initialize(options: argparse.Namespace) -> Answer:
@@ -150,3 +129,19 @@ def _rewrite(options: argparse.Namespace, change: "Callable[[Model], object]") -
     except OSError as error:
         raise ValueError(f"`--out` cannot be written. Received: {options.out!r}: {error}") from error
     return Answer(report)
+
+
+INITIALIZE = Verb(
+    "initialize",
+    "draw new weights for a whole model, by a strategy or an initializer",
+    _add_initialize,
+    _initialize,
+    "keras_initx.initialize",
+)
+CALIBRATE = Verb(
+    "calibrate",
+    "rescale the weights of a whole model on data, by a data-dependent initializer",
+    _add_calibrate,
+    _calibrate,
+    "keras_initx.calibrate",
+)

@@ -2,90 +2,80 @@
 
 import argparse
 import re
-from typing import TYPE_CHECKING
 
 from _initx_command._loading import load
 from _initx_command._signatures import defaults_of
 from _initx_command._sources import as_option
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
-if TYPE_CHECKING:
-    from _initx_command._verb import Verbs
-
-__all__ = ["add_serve"]
+__all__ = ["SERVE"]
 
 _RAY = "keras_initx.serving.serve_on_ray"
 _SCALE = ("replicas", "max_replicas", "ray_address")  # arguments of `serve_on_ray` alone
 
 
-def add_serve(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs,
-        "serve",
-        _serve,
-        "serve SavedModels by TensorFlow Serving's REST and gRPC protocols",
-        "keras_initx.serve",
-    )
-    verb.add(
+def _add_serve(options: Options) -> None:
+    options.add(
         "root",
         nargs="?",
         metavar="FOLDER",
         help="a folder that `initx export` wrote to, such as saved_models",
     )
-    verb.add("--config", metavar="FILE", help="a TensorFlow Serving model config file, instead of the folder")
-    verb.add("--batching", metavar="FILE", help="a TensorFlow Serving batching parameters file")
-    verb.add("--host", help="address to listen on; an address beyond this machine needs a token")
-    verb.add("--rest-port", type=int, metavar="N", help="port of the REST interface")
-    verb.add("--grpc-port", type=int, metavar="N", help="port of the gRPC interface")
-    verb.add("--workers", type=int, metavar="N", help="number of processes; each process holds all models")
-    verb.add("--max-queue", type=int, metavar="N", help="requests that may wait for a model; by default 1000")
-    verb.add("--max-body-bytes", type=int, metavar="N", help="size of the largest request")
-    _add_security(verb)
-    _add_seconds(verb)
-    _add_ray(verb)
+    options.add(
+        "--config", metavar="FILE", help="a TensorFlow Serving model config file, instead of the folder"
+    )
+    options.add("--batching", metavar="FILE", help="a TensorFlow Serving batching parameters file")
+    options.add("--host", help="address to listen on; an address beyond this machine needs a token")
+    options.add("--rest-port", type=int, metavar="N", help="port of the REST interface")
+    options.add("--grpc-port", type=int, metavar="N", help="port of the gRPC interface")
+    options.add("--workers", type=int, metavar="N", help="number of processes; each process holds all models")
+    options.add(
+        "--max-queue", type=int, metavar="N", help="requests that may wait for a model; by default 1000"
+    )
+    options.add("--max-body-bytes", type=int, metavar="N", help="size of the largest request")
+    _add_security(options)
+    _add_seconds(options)
+    _add_ray(options)
 
 
-def _add_security(verb: Verb) -> None:
-    verb.add(
+def _add_security(options: Options) -> None:
+    options.add(
         "--token-file", metavar="FILE", help="a file with the secret that clients send as a bearer token"
     )
-    verb.add("--insecure", action="store_true", help="listen beyond this machine without a token")
-    verb.add("--tls-cert", metavar="FILE", help="a PEM certificate, for both ports")
-    verb.add("--tls-key", metavar="FILE", help="the key of the certificate")
-    verb.add("--cors", action="store_true", help="let web pages of other origins send requests")
-    verb.add("--access-log", action="store_true", help="write a line of JSON to stderr for each REST request")
+    options.add("--insecure", action="store_true", help="listen beyond this machine without a token")
+    options.add("--tls-cert", metavar="FILE", help="a PEM certificate, for both ports")
+    options.add("--tls-key", metavar="FILE", help="the key of the certificate")
+    options.add("--cors", action="store_true", help="let web pages of other origins send requests")
+    options.add(
+        "--access-log", action="store_true", help="write a line of JSON to stderr for each REST request"
+    )
 
 
-def _add_seconds(verb: Verb) -> None:
-    verb.add("--poll-seconds", type=float, metavar="S", help="seconds between two looks for new versions")
-    verb.add("--timeout-seconds", type=float, metavar="S", help="seconds that a request may take")
-    verb.add(
+def _add_seconds(options: Options) -> None:
+    options.add("--poll-seconds", type=float, metavar="S", help="seconds between two looks for new versions")
+    options.add("--timeout-seconds", type=float, metavar="S", help="seconds that a request may take")
+    options.add(
         "--keep-alive-seconds", type=float, metavar="S", help="seconds that an idle connection stays open"
     )
 
 
-def _add_ray(verb: Verb) -> None:
-    verb.add("--ray", action="store_true", help="serve in replicas of Ray Serve; needs the extra `ray`")
-    verb.add(
+def _add_ray(options: Options) -> None:
+    options.add("--ray", action="store_true", help="serve in replicas of Ray Serve; needs the extra `ray`")
+    options.add(
         "--replicas",
         function=_RAY,
         type=int,
         metavar="N",
         help="with --ray: number of replicas, or the least number with --max-replicas",
     )
-    verb.add(
+    options.add(
         "--max-replicas",
         function=_RAY,
         type=int,
         metavar="N",
         help="with --ray: the largest number of replicas, if the number follows the load",
     )
-    verb.add(
+    options.add(
         "--ray-address",
         function=_RAY,
         help="with --ray: a running cluster, such as auto; by default a cluster on this machine",
@@ -113,3 +103,12 @@ def _serve(options: argparse.Namespace) -> Answer:
         told = re.sub(f"`({'|'.join(names)})`", lambda name: as_option(name[1]), told)
         raise ValueError(told) from error
     return Answer("initx: stopped; all accepted requests were answered")
+
+
+SERVE = Verb(
+    "serve",
+    "serve SavedModels by TensorFlow Serving's REST and gRPC protocols",
+    _add_serve,
+    _serve,
+    "keras_initx.serve",
+)

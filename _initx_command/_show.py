@@ -4,55 +4,38 @@ import argparse
 import json
 import math
 import textwrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from _initx_command import _catalogue
 from _initx_command._facts import Draw, Facts
 from _initx_command._loading import load
 from _initx_command._sources import parse_shape
-from _initx_command._verb import Answer, Verb
+from _initx_command._verb import Answer, Options, Verb
 
-if TYPE_CHECKING:
-    from _initx_command._verb import Verbs
-
-__all__ = ["add_list", "add_show"]
+__all__ = ["LIST", "SHOW"]
 
 _MOST = 2**26  # entries of a draw
 _BAR = 50  # characters of the longest bar
 
 
-def add_list(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(verbs, "list", _list, "list all strategies and initializers: name, family, needs, one line")
-    verb.add_json()
+def _add_list(options: Options) -> None:
+    options.add_json()
 
 
-def add_show(verbs: "Verbs") -> None:
-    """Adds the verb to the command.
-
-    Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-    """
-    verb = Verb(
-        verbs, "show", _show, "show the law, reference and defaults of a strategy or initializer, and a draw"
-    )
-    verb.add(
+def _add_show(options: Options) -> None:
+    options.add(
         "name",
         metavar="INITIALIZER",
         help="a name of `initx list`, or an initializer of Keras, such as he_normal",
     )
-    verb.add(
+    options.add(
         "shape",
         nargs="?",
         metavar="SHAPE",
         help="draw a kernel of this shape, such as 256,128 or 3x3x64x128",
     )
-    verb.add("--seed", type=int, default=0, metavar="N", help="seed of the draw")
-    verb.add_json()
+    options.add("--seed", type=int, default=0, metavar="N", help="seed of the draw")
+    options.add_json()
 
 
 class _Listing(NamedTuple):
@@ -134,3 +117,9 @@ def _bars(draw: Draw) -> list[str]:
         for low, high, count in zip(edges, edges[1:], draw["counts"], strict=False)
     ]
     return [f"A draw of shape {tuple(draw['shape'])}: {', '.join(numbers)}", "", *bars]
+
+
+LIST = Verb("list", "list all strategies and initializers: name, family, needs, one line", _add_list, _list)
+SHOW = Verb(
+    "show", "show the law, reference and defaults of a strategy or initializer, and a draw", _add_show, _show
+)

@@ -1,15 +1,12 @@
-"""One verb of the command: its parser, its options, and its answer."""
+"""One verb of the command: its options, and its answer."""
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 from _initx_command._signatures import defaults_of
 
-if TYPE_CHECKING:
-    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-__all__ = ["Answer", "Verb"]
+__all__ = ["Answer", "Options", "Verb"]
 
 
 class Answer(NamedTuple):
@@ -39,27 +36,16 @@ class Details(TypedDict, total=False):
     type: Callable[[str], object]
 
 
-class Verb:
-    """A verb's parser. Its options have the defaults of the Python function that the verb calls.
+class Options:
+    """The options of a verb, with the defaults of the Python function that the verb calls.
 
     Args:
-        verbs: The result of `ArgumentParser.add_subparsers`.
-        name: The verb, such as `"calibrate"`.
-        run: Does the work.
-        summary: One line for `initx --help`.
+        parser: The parser of the verb.
         function: The dotted name of the Python function, such as `"keras_initx.calibrate"`; empty for none.
     """
 
-    def __init__(
-        self,
-        verbs: "Verbs",
-        name: str,
-        run: Callable[[argparse.Namespace], Answer],
-        summary: str,
-        function: str = "",
-    ) -> None:
-        self.parser = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        self.parser.set_defaults(run=run, json=False)
+    def __init__(self, parser: argparse.ArgumentParser, function: str) -> None:
+        self._parser = parser
         self._function = function
 
     def add(self, *names: str, function: str = "", **details: Unpack[Details]) -> None:
@@ -76,7 +62,7 @@ class Verb:
             function: The dotted name of another function to take the default from.
             **details: Arguments of `ArgumentParser.add_argument`.
         """
-        action = self.parser.add_argument(*names, **details)
+        action = self._parser.add_argument(*names, **details)
         chosen = function or self._function
         defaults = defaults_of(chosen) if chosen else {}
         if action.dest in defaults:
@@ -86,4 +72,22 @@ class Verb:
 
     def add_json(self) -> None:
         """Adds `--json`."""
-        self.parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
+        self._parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
+
+
+class Verb(NamedTuple):
+    """A verb of the command.
+
+    Attributes:
+        name: The verb, such as `"calibrate"`.
+        summary: One line for `initx --help`.
+        add_options: Adds the options and positional arguments.
+        run: Does the work.
+        function: The dotted name of the Python function, such as `"keras_initx.calibrate"`; empty for none.
+    """
+
+    name: str
+    summary: str
+    add_options: Callable[[Options], None]
+    run: Callable[[argparse.Namespace], Answer]
+    function: str = ""

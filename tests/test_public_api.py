@@ -22,8 +22,8 @@ ROOT = {
     "calibrate": "model data initializer targets loss include exclude samples training frozen redraw "
     "tolerance max_iterations seed",
     "callbacks": None,
-    "compare": "build_fn initializers train validation seeds learning_rates epochs metric mode target test batch_size "
-    "runner store callbacks",
+    "compare": "build_fn initializers train validation seeds learning_rates epochs metric mode target test "
+    "batch_size runner store callbacks",
     "diagnose": "model data targets loss samples training jacobian try_cures seed",
     "diagnostics": None,
     "experiments": None,

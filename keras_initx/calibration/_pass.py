@@ -1,8 +1,29 @@
-"""The pass: each pre-activation is measured as it appears, and flows on rescaled."""
+"""The pass: the model runs once, and each pre-activation is measured and rescaled as it appears.
+
+The pass changes outputs while the model runs, and each weight once, when the run is over:
+
+    x -> [layer 1] -> y1 -> scale1 y1 + shift1 -> relu -> [layer 2] -> y2 -> scale2 y2 + shift2 -> ...
+                      |                                               |
+                      measured: the law gives scale1, shift1          measured on calibrated inputs
+
+    after the run:    W1 <- scale1 W1,  b1 <- scale1 b1 + shift1,     W2 <- scale2 W2, ...
+
+This is right since a pre-activation is linear in (W, b): the changed weights compute exactly the output that
+flowed on. So every layer was measured on the inputs that it has in the finished model, and a sequence of any
+depth needs one run. Events at one kernel, in order:
+
+    check      only code outside of Keras: the layer is tried, and has a note if it is not linear (`_taught`)
+    enter      first run only: the law draws the kernel, under `redraw` or from the inputs of the layer
+    observe    the moments are added; the first call that varies fixes scale and shift; the output is rescaled
+    write      after the run: the kernel and the biases get the same scale and shift
+
+At any time, `read` tells that other code reads a kernel; the report names this code. Such a kernel, and a
+layer that runs several times, may need further passes: `_by_layer` runs them, and `kept` holds the scales
+that a layer has from the pass before.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -16,6 +37,7 @@ from keras_initx.calibration._measurement import (
     Measurement,
     affine,
     check_scale,
+    moments,
     to_bias,
     to_kernel,
     to_output,
@@ -34,8 +56,14 @@ Measurements = dict[KernelSite, Measurement]
 def starter(job: Job, plan: Plan, update: Update) -> Callable[[KernelSite, Tensor], None]:
     """Returns a function that draws a kernel by its law when its layer runs for the first time.
 
-    A law that makes kernels from inputs draws in any case, other laws under `redraw`.
+    A law that makes kernels from inputs always draws; other laws draw only under `redraw`.
+
+    Args:
+        job: The model and its data.
+        plan: The aims of the kernels.
+        update: Assigns a new value to a variable, so that an error can undo it.
     """
+    # Passes repeat and layers share kernels, but a second draw would undo the calibration of the first.
     started: set[int] = set()
 
     def enter(site: KernelSite, inputs: Tensor) -> None:
@@ -54,16 +82,16 @@ def starter(job: Job, plan: Plan, update: Update) -> Callable[[KernelSite, Tenso
 
 @dataclasses.dataclass(eq=False)
 class Pass:
-    """One forward pass over a model that measures and rescales, to be run again as often as needed.
+    """A forward pass that measures and rescales; `run` may be called several times.
 
     Attributes:
         job: The model and its data.
         plan: The aims and notes of the kernels. A pass adds a note where a kernel cannot be calibrated.
         enter: Function of a kernel's site and its layer's inputs, called before the layer runs.
         before: Pairs of a layer and a function that is called with the layer's arguments before it runs.
-        readers: For a kernel that other code reads, too, the name of this code. Passes add entries.
+        readers: For each kernel that other code reads, too, the name of this code. Passes add entries.
         late: The kernels that run after a kernel that the next training call moves. Passes add entries.
-        near: Function from a kernel to the relative distance from its law at which it is left as it is.
+        near: Function from a kernel to the relative distance from its law up to which it is left as it is.
     """
 
     job: Job
@@ -75,7 +103,8 @@ class Pass:
     near: Callable[[KernelSite], float] = lambda _: 0.0
 
     def __post_init__(self) -> None:
-        # A kernel that several layers hold is measured at all of them, under the site that has its law.
+        # Several layers may hold one kernel. It is measured at each of them that is linear in it, and counts
+        # under the site that has the law: the "owner".
         self._owners = {
             one: site
             for site in self.plan.notes
@@ -87,14 +116,18 @@ class Pass:
         moving = {id(site.layer): site.layer for site in self.plan.rewritten.moving}
         self.before = [*self.before, *((layer, self._move) for layer in moving.values())]
 
-    def _move(self, *_: Any, **__: Any) -> None:
+    def _move(self, *_: object, **__: object) -> None:
         self._moved = True
 
     def _is_linear(self, site: KernelSite) -> bool:
         return not site.obstacle and not site.checked and site.unit_axes is not None
 
     def run(self, kept: Measurements) -> Measurements:
-        """Runs the model once, on the scales that are kept and on those that appear."""
+        """Runs the model once and returns the measurement of each kernel, in the order of the layers.
+
+        Args:
+            kept: Measurements that already have a scale. Other kernels get their scale in this run.
+        """
         measured: Measurements = {}
         self._moved = False
 
@@ -110,6 +143,7 @@ class Pass:
                 self.readers.setdefault(self._owners[one], reader)
 
         model, batch, training = self.job.model, self.job.batch, self.job.settings.training
+        # A run in training mode sets these kernels anew. They are put back when it is over.
         held = self.plan.rewritten.held if training else ()
         try:
             probe.run(
@@ -125,7 +159,7 @@ class Pass:
                 held=held,
             )
         except (TypeError, ValueError) as error:
-            # Where the inputs are not known beforehand, data that does not fit shows in the first layer.
+            # The inputs of a subclassed model are not known. If its first layer fails, the data is at fault.
             if measured or knows_inputs(model) or probe.is_refusal(error):
                 raise
             raise refusal(model, batch, error) from error
@@ -134,13 +168,10 @@ class Pass:
     def _rescaled(
         self, one: KernelSite, output: Tensor, measured: Measurements, kept: Measurements
     ) -> Tensor:
-        """Measures a pre-activation, fixes its kernel's scale at the first call that varies, and rescales."""
+        """Measures a pre-activation, and returns it with the scale and the shift of its kernel."""
         site = self._owners[one]
         aim = self._aim(site)
-        if aim.per_unit:
-            mean, variance = probe.unit_moments(output, one.unit_axes[1])  # type: ignore[index]
-        else:
-            mean, variance = probe.mean_and_variance(output)  # type: ignore[assignment]
+        mean, variance = moments(output, one, aim)
         if not np.isfinite(variance).all():
             raise ValueError(
                 f"`data` must keep every pre-activation finite. Received: mean={np.mean(mean)}, "
@@ -161,19 +192,22 @@ class Pass:
         return affine(output, scale, shift)
 
     def _aim(self, site: KernelSite) -> Aim:
+        # Kernels with a note are measured for the report, but not changed. A note can come during the pass.
         return LEAVE if self.plan.notes[site] else self.plan.aims[site]
 
     def _layers(self, site: KernelSite) -> list[KernelSite]:
+        """Returns the sites of all layers that hold the kernel of a site."""
         return [one for one, owner in self._owners.items() if owner is site]
 
     def write(self, measured: Measurements, update: Update) -> None:
-        """Multiplies the weights by what the pass found."""
+        """Gives the weights the scales and shifts of a pass."""
         for site, measurement in measured.items():
             if measurement.changes:
                 _write(site, self._layers(site), measurement, update)
 
 
 def _write(site: KernelSite, layers: Sequence[KernelSite], measurement: Measurement, update: Update) -> None:
+    """Changes one kernel, and the biases of all layers that hold it."""
     aim = measurement.aim
 
     def write(variable: Variable, scale: Statistic, shift: Statistic = 0.0) -> None:
@@ -183,6 +217,6 @@ def _write(site: KernelSite, layers: Sequence[KernelSite], measurement: Measurem
     biases = {id(one.bias): one for one in layers if one.bias is not None}
     for one in biases.values():
         scale, shift = (to_bias(v, one, measurement.rank) for v in (measurement.scale, measurement.shift))
-        # Most biases are zero and stay it; half of the updates are saved by looking.
+        # Most biases are zero and stay zero: looking first saves half of the updates.
         if np.any(shift) or ops.convert_to_numpy(ops.copy(one.bias.value)).any():
             write(one.bias, scale, shift)

@@ -2,12 +2,9 @@
 
 import contextlib
 import dataclasses
-import math
-import numbers
-
-import numpy as np
 
 from keras_initx._types import Patterns
+from keras_initx.checks import check_count, check_positive, check_seed, check_switch
 from keras_initx.state import seeded
 
 __all__ = ["Settings"]
@@ -25,7 +22,7 @@ class Settings:
         frozen: Whether to calibrate kernels that are not trainable.
         redraw: Whether the law draws its kernels before it measures.
         tolerance: Largest relative error of a scale that passes have to find.
-        max_iterations: Largest number of passes.
+        max_iterations: Largest number of passes, and of loops over a recurrent layer in each pass.
         seed: Seed of all draws; None for the seeds of the laws.
 
     Raises:
@@ -43,18 +40,12 @@ class Settings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("training", "redraw", "frozen"):
-            if not isinstance(value := getattr(self, name), bool | np.bool_):
-                raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
-        seed, tolerance, most = self.seed, self.tolerance, self.max_iterations
-        if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-            raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-        if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
-            raise ValueError(f"`tolerance` must be a positive number. Received: tolerance={tolerance!r}.")
-        if not isinstance(most, numbers.Integral) or isinstance(most, bool) or most < 1:
-            raise ValueError(
-                f"`max_iterations` must be an int of at least 1. Received: max_iterations={most!r}."
-            )
+        # `include`, `exclude` and `samples` are checked where the model and the data are at hand.
+        for name in ("training", "frozen", "redraw"):
+            check_switch(name, getattr(self, name))
+        check_seed(self.seed)
+        check_positive("tolerance", self.tolerance)
+        check_count("max_iterations", self.max_iterations)
 
     def keep_generators(self) -> contextlib.AbstractContextManager[None]:
         """Returns a scope that leaves the global random generators as they were.

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_initx.saved_model import _worker
+import keras_initx.saved_model._worker as _worker
 
 # The names of signatures, each with its inputs by name.
 Requests: TypeAlias = Sequence[tuple[str, dict[str, np.ndarray]]]
