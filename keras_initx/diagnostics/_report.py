@@ -1,8 +1,8 @@
-"""What diagnose found, in rows and in words."""
+"""The result of `diagnose`: rows, verdicts, and limits for tests."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_initx.diagnostics._duplicates import Duplicate
@@ -13,7 +13,8 @@ from keras_initx.tables import Table
 
 __all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
 
-# Of verdicts: what matters most first.
+# The kinds of verdicts, in the order of a report. A fault stands before the faults that it brings about: a
+# NaN makes all later numbers meaningless, and a signal that fades makes gradients fade.
 KINDS = (
     *("nonfinite", "symmetry", "duplicate", "forward", "backward", "variance", "saturated", "dead"),
     *("collapse", "no_gradient", "update"),
@@ -21,7 +22,11 @@ KINDS = (
 
 
 class SignalError(ValueError):
-    """A report that breaks a limit of `SignalReport.check`; `rows` are those that do."""
+    """Raised by `SignalReport.check` for a report that breaks a limit.
+
+    Attributes:
+        rows: The rows that break a limit. Empty if verdicts alone break one.
+    """
 
     def __init__(self, message: str, rows: tuple["SignalRow", ...]) -> None:
         super().__init__(message)
@@ -30,38 +35,42 @@ class SignalError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SignalRow:
-    """What one kernel makes of the signal; None for what does not apply or was not seen.
+    """The signal and the gradient at one kernel. A number is None if it does not apply or was not measured.
 
-    A head's bias may be a prior: `forward_gain`, `saturated` and `correlation` of a head leave it out.
+    If a layer runs several times in one pass, its numbers are means over the calls. The bias of a head may be
+    a prior, so `forward_gain`, `saturated` and `correlation` of a head leave the bias out.
 
     Attributes:
         path: Path of the kernel within the model.
         role: Role of the kernel, as in `keras_initx.walk`.
-        units: Number of its outputs: channels, features.
-        expected_std: What a kernel of variance gain^2 / fan_in, with its true fan and the gain of the
-            activation that feeds it, would make of what reaches it: a root mean square. 1 for an embedding
-            that does not make the logits, too.
-        preactivation_std: Standard deviation of its pre-activation over rows, positions and units.
-        forward_gain: Root mean square of the pre-activation over `expected_std`.
-        kernel_gain: The same by the kernel alone: sqrt(fan_in E[w^2]) over the gain.
-        backward_gain: Length of the gradient of the loss at what reaches it over that at its pre-activation,
-            times sqrt(E f'(z)^2) of the activation that feeds it.
-        signal_gradient: Length of the gradient of the loss at its pre-activation, all rows together.
-        chi: fan_in E[w^2] E[f'(z)^2] with the activation f that it feeds, z normal with the measured std.
-        activation_mean: Mean of the activation that its output goes through, of the output if there is none.
-        activation_std: Its standard deviation.
-        activation_square: Its second moment.
-        dead: Fraction of units whose activation is 0 on all rows.
-        saturated: Fraction of the activation within 2.5 % of its range from a bound, for bounded ones.
-        nonfinite: Fraction of NaN and Inf in the kernel, its pre-activation or its activation, the largest.
+        units: Number of the kernel's outputs: features or channels.
+        expected_std: Root mean square that the pre-activation would have, on the measured input, if the
+            kernel had the variance gain^2 / fan_in, with its true fan and the gain of the activation that
+            feeds it. 1 for an embedding, unless the embedding also makes the logits.
+        preactivation_std: Standard deviation of the pre-activation over rows, positions and units.
+        forward_gain: Root mean square of the pre-activation, divided by `expected_std`.
+        kernel_gain: The same gain from the kernel alone, without data: sqrt(fan_in E[w^2]) / gain.
+        backward_gain: Length of the gradient of the loss at the kernel's input, divided by its length at the
+            pre-activation, times sqrt(E f'(z)^2) of the activation f that feeds the kernel.
+        signal_gradient: Length of the gradient of the loss at the pre-activation, all rows together.
+        chi: fan_in E[w^2] E[f'(z)^2] with the activation f behind the kernel, for a normal z of the measured
+            standard deviation.
+        activation_mean: Mean of the activation behind the kernel. If there is none, of the kernel's output.
+        activation_std: Standard deviation of this activation.
+        activation_square: Second moment of this activation.
+        dead: Fraction of units with an activation of 0 on all rows.
+        saturated: Fraction of a bounded activation within 2.5 % of its range from a bound.
+        nonfinite: Fraction of NaN and Inf in the kernel, its pre-activation or its activation: the largest of
+            the three.
         correlation: Mean cosine between the pre-activations of two rows.
         weight_std: Standard deviation of the kernel's entries.
-        gradient_std: Standard deviation of the gradient of the loss by them; None for a frozen kernel.
-        update_ratio: Root mean square of what one step of the compiled optimizer changes over that of the
-            kernel.
-        normalized: Whether a normalization makes the size of its output harmless.
-        in_branch: Whether it lies in a residual branch.
-        note: What is not known of it, and why.
+        gradient_std: Standard deviation of the gradient of the loss with respect to the entries. None for a
+            frozen kernel.
+        update_ratio: Root mean square of the change by one step of the compiled optimizer, divided by the
+            root mean square of the kernel.
+        normalized: Whether a normalization makes the size of the kernel's output harmless.
+        in_branch: Whether the kernel lies in a residual branch.
+        note: The facts that are not known of the kernel, and the reason.
     """
 
     path: str
@@ -91,14 +100,14 @@ class SignalRow:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Something that is wrong, and what to do.
+    """A fault of the model, and its cure.
 
     Attributes:
-        path: Path of the kernel; empty for the model.
-        kind: `nonfinite`, `symmetry`, `duplicate`, `variance`, `dead`, `saturated`, `forward`, `backward`,
+        path: Path of the kernel. Empty for a fault of the whole model.
+        kind: `nonfinite`, `symmetry`, `duplicate`, `forward`, `backward`, `variance`, `saturated`, `dead`,
             `collapse`, `no_gradient` or `update`.
-        message: What is wrong, in a sentence.
-        cure: What to do, as code over `initx`, `model` and `data`; a comment where no cure is known.
+        message: The fault, in a sentence.
+        cure: The cure, as code over `initx`, `model` and `data`. A comment if no cure is known.
     """
 
     path: str
@@ -113,24 +122,26 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class SignalReport(Report):
-    """What `diagnose` found.
+    """The report of `diagnose`.
 
     Attributes:
-        rows: One row per kernel, in the order in which the layers run.
-        verdicts: What is wrong, what matters most first.
+        rows: One row per chosen kernel, in the order in which the layers run.
+        verdicts: The faults, the most important first.
         loss: The loss on the batch.
-        loss_name: What it is: `given`, `compiled`, or `random projection` where there are no targets.
-        samples: Rows of data in the batch.
-        forward_gain: Root mean square of what leaves the heads, before their activation, over that of what
-            reaches the first kernel; None if one of them is not known.
-        backward_gain: Length of the gradient at what reaches the first kernel over that at the heads.
-        chi_1: Geometric mean of the rows' chi, those before a normalization left out; None if there is none.
-        duplicates: Pairs of kernels that are equal, or perfectly correlated.
-        jacobian: Singular values of outputs by inputs, where they were asked for.
-        seconds: Seconds spent, cures included.
-        step_kept: By how much one step of the compiled optimizer lowers the loss on the batch, over what its
-            gradient promises: 1 for a tiny step, below 0 where the loss rises; None without targets or
-            optimizer.
+        loss_name: The origin of the loss: `given`, `compiled`, or `random projection` without targets.
+        samples: Number of rows of data in the batch.
+        forward_gain: Root mean square of the heads' pre-activations, divided by the root mean square of the
+            first kernels' inputs. Of the whole model. None if one of the two is not known.
+        backward_gain: Length of the gradient at the first kernels' inputs, divided by its length at the
+            heads' pre-activations. Of the whole model. None if one of the two is not known.
+        chi_1: Geometric mean of chi over all kernels of the model, without kernels before a normalization.
+            None if there is none.
+        duplicates: Pairs of kernels that are equal or perfectly correlated.
+        jacobian: Singular values of the outputs with respect to the inputs, if they were asked for.
+        seconds: Seconds that the call took, with all cures.
+        step_kept: Fall of the loss on the batch in one step of the compiled optimizer, divided by the fall
+            that the gradient promises. 1 for a tiny step; below 0 if the loss rises. None without targets or
+            an optimizer.
     """
 
     rows: tuple[SignalRow, ...]
@@ -156,23 +167,25 @@ class SignalReport(Report):
         max_verdicts: int | None = 0,
         allow: Sequence[str] = (),
     ) -> None:
-        """Raises SignalError when a row breaks a limit, or there is a verdict that is not allowed.
+        """Raises SignalError if a row breaks a limit, or there is a verdict that is not allowed.
 
-        Gains of kernels before a normalization are not looked at, and those within a residual branch may be
-        small. The output of few units is large or small by chance: limits of gains are widened by three
-        standard errors, 3 / sqrt(2 units).
+        The gains of a kernel before a normalization are not checked. The gains of a kernel in a residual
+        branch may be small. If a kernel has few units, its output is large or small by chance, so the limits
+        of the gains are wider by three standard errors, 3 / sqrt(2 units).
 
         Args:
-            max_gain: Forward and backward gain must lie between its inverse and it.
-            max_dead: Largest fraction of dead units.
-            max_saturated: Largest fraction of saturated activations.
-            max_update_ratio: Largest ratio of an update to its weights.
-            max_verdicts: Most verdicts; None for any number, but NaN, Inf and equal kernels break it still.
+            max_gain: Largest forward and backward gain. The smallest is 1 / max_gain. None for no limit.
+            max_dead: Largest fraction of dead units. None for no limit.
+            max_saturated: Largest fraction of saturated activations. None for no limit.
+            max_update_ratio: Largest ratio of an update to its weights. None for no limit.
+            max_verdicts: Largest number of verdicts. None for any number, but NaN, Inf and equal kernels
+                still raise the error.
             allow: Kinds of verdicts that do not count, such as `("update",)`.
 
         Raises:
-            SignalError: With the rows that break a limit.
-            ValueError: If a limit is not a positive number, or there is no such kind.
+            SignalError: If a limit is broken. Its `rows` are the rows that break a limit.
+            ValueError: If a limit is not a number of at least 0, `max_gain` is below 1, or `allow` holds a
+                word that is not a kind of verdict.
         """
         limits = {
             "max_gain": max_gain,
@@ -188,9 +201,10 @@ class SignalReport(Report):
             raise ValueError(f"`max_gain` must be at least 1. Received: max_gain={max_gain!r}.")
         allowed = _check_kinds(allow)
         broken = {row: found for row in self.rows if (found := _broken(row, limits, allowed))}
+        # One error names all broken limits: a test that fails again for the next limit costs a run each time.
         lines = [f"{row.path}: {'; '.join(found)}" for row, found in broken.items()]
         if "duplicate" not in allowed:
-            lines += [f"{d.path} and {d.other}: perfectly correlated" for d in self.duplicates]
+            lines += [f"{d.path} and {d.other}: kernels are perfectly correlated" for d in self.duplicates]
         verdicts = [str(verdict) for verdict in self.verdicts if verdict.kind not in allowed]
         if max_verdicts is not None and len(verdicts) > max_verdicts:
             lines += verdicts
@@ -214,7 +228,7 @@ class SignalReport(Report):
             f"{len(self.rows)} kernels on {self.samples} rows",
             *(f"{name} {value:.3g}" for name, value in gains.items() if value is not None),
             f"loss {self.loss:.4g} ({self.loss_name})",
-            *([] if kept is None else [f"a step keeps {kept:.0%} of what its gradient promises"]),
+            *([] if kept is None else [f"a step keeps {kept:.0%} of the fall that its gradient promises"]),
             f"{self.seconds:.2f} s",
         ]
         lines = [", ".join(parts)]
@@ -228,26 +242,30 @@ class SignalReport(Report):
         return [*lines, verdicts]
 
     def _untold(self) -> str:
-        """What a report without verdicts does not promise."""
+        """The limits of a report without verdicts: a healthy signal promises nothing of the training."""
         if self.step_kept is None:
             return "; nothing is known of the learning rate without targets and a compiled optimizer"
-        return "; of the learning rate the first step alone is known"
+        return "; the learning rate is known to suit the first step only"
 
 
-def _check_kinds(allow: Any) -> set[str]:
+def _check_kinds(allow: str | Sequence[str]) -> set[str]:
+    """Returns the kinds that `allow` holds. One kind may come as a text."""
     kinds = {allow} if isinstance(allow, str) else set(allow)
     if not kinds <= set(KINDS):
         raise ValueError(
-            f"`allow` must hold kinds of verdicts, of {sorted(KINDS)}. Received: allow={allow!r}."
+            f"`allow` must hold kinds of verdicts, from {sorted(KINDS)}. Received: allow={allow!r}."
         )
     return kinds
 
 
-def _broken(row: SignalRow, limits: dict[str, Any], allowed: set[str]) -> list[str]:
+def _broken(row: SignalRow, limits: Mapping[str, Any], allowed: set[str]) -> list[str]:
+    """Returns a text for each limit that a row breaks."""
     bad = row.nonfinite and "nonfinite" not in allowed
     found = [f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"] if bad else []
     gain = limits["max_gain"]
     if gain is not None and not row.normalized:
+        # The std of n normal numbers has the relative standard error 1 / sqrt(2 n). With rows that resemble
+        # each other, only the units are independent.
         spread = 3 / math.sqrt(2 * (row.units or 1))
         least = 0.0 if row.in_branch else max(1 - spread, 0) / gain
         for name in ("forward_gain", "backward_gain"):
@@ -256,6 +274,7 @@ def _broken(row: SignalRow, limits: dict[str, Any], allowed: set[str]) -> list[s
                 found.append(f"{name} {value:.3g}")
     for name in ("dead", "saturated", "update_ratio"):
         value, limit = getattr(row, name), limits[f"max_{name}"]
+        # `not <=`, since NaN must break the limit.
         if value is not None and limit is not None and not value <= limit:
             found.append(f"{name} {value:.3g}")
     return found
