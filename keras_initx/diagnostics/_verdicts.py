@@ -251,7 +251,7 @@ def _of_gradients(rows: Sequence[SignalRow]) -> Iterator[Finding]:
     reached = [row for row in rows if row.note != UNREACHED and not row.in_branch]
     none = [row.path for row in reached if row.gradient_std == 0]
     if none:
-        others = "" if len(none) == 1 else f" and {len(none) - 1} other{'s' if len(none) > 2 else ''}"
+        others = "" if len(none) == 1 else f" or {len(none) - 1} other{'s' if len(none) > 2 else ''}"
         yield Finding(none[0], "no_gradient", f"no gradient reaches this kernel{others}", 1.0, tuple(none))
 
 

@@ -194,6 +194,16 @@ def test_a_cure_of_a_chosen_kernel_leaves_the_others_as_they_are():
     assert {verdict.path for verdict in initx.diagnose(model, X, seed=0).verdicts} == {"h1"}
 
 
+def test_nan_from_outside_the_choice_fails_the_check():
+    model = net()
+    kernel = model.get_layer("h1").kernel
+    kernel.assign(np.full((32, 32), np.nan))
+    report = initx.diagnose(model, X, include="h3", seed=0)
+    assert report.verdicts == ()
+    with pytest.raises(initx.diagnostics.SignalError, match="h3: .* NaN or Inf"):
+        report.check(max_gain=None, max_dead=None)
+
+
 def test_a_choice_shows_copies_of_its_kernels_and_faults_of_the_whole_model():
     model = net(depth=30)
     initx.initialize(model, "glorot_normal", seed=0)
@@ -250,7 +260,7 @@ def test_a_model_of_zeros_gets_no_gradient():
     model.add(layers.Dense(1, kernel_initializer="zeros", name="b"))
     verdict = only(initx.diagnose(model, X, seed=0))
     assert (verdict.path, verdict.kind) == ("a", "no_gradient")
-    assert verdict.message == "no gradient reaches this kernel and 1 other"
+    assert verdict.message == "no gradient reaches this kernel or 1 other"
 
 
 def tokens(norm):
