@@ -24,7 +24,7 @@ ROOT = {
     "callbacks": None,
     "compare": "build_fn initializers train validation seeds learning_rates epochs metric mode target test "
     "batch_size runner store callbacks",
-    "diagnose": "model data targets loss samples training jacobian try_cures seed",
+    "diagnose": "model data targets loss include exclude samples training jacobian try_cures seed",
     "diagnostics": None,
     "experiments": None,
     "export": "model path version signatures labels warmup keep portable",

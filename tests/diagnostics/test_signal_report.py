@@ -79,7 +79,7 @@ def test_a_verdict_fails_the_check_unless_it_is_allowed():
     for allowed in ({"allow": ("backward", "forward")}, {"max_verdicts": 2}, {"max_verdicts": None}):
         report.check(**rows, **allowed)
     with pytest.raises(
-        ValueError, match=r"`allow` must hold kinds of verdicts, of \['backward', .*allow='small'"
+        ValueError, match=r"`allow` must hold kinds of verdicts, from \['backward', .*allow='small'"
     ):
         report.check(allow="small")
 
@@ -102,7 +102,7 @@ def test_no_verdicts_promises_nothing_of_the_learning_rate(report):
     *_, totals, last = str(initx.diagnose(model, X, np.ones((16, 8)), seed=0)).splitlines()
     kept = int(totals.split("a step keeps ")[1].split("%")[0])
     assert 90 <= kept <= 101  # nearly all, at so small a rate
-    assert last == "no verdicts; of the learning rate the first step alone is known"
+    assert last == "no verdicts; the learning rate is known to suit the first step only"
 
 
 def test_limits_that_are_broken_name_the_rows():
