@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Where each suite leaves the CPU seconds of its tests.
 DURATIONS := build/durations
 
-.PHONY: demo test test-all test-backends test-other-kernels test-slow check format smoke bench reproduce clean
+.PHONY: demo test test-all test-backends test-other-kernels test-slow check format catalogue smoke bench reproduce clean
 
 demo: $(VENV)/.examples $(VENV)/.serve
 	$(BIN)/python examples/image_classification.py
@@ -54,6 +54,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What `initx list` and `initx show` read. A test fails while it does not match the code.
+catalogue: $(VENV)/.dev
+	$(BIN)/python -c "from _initx_command._catalogue import write; write()"
+
 # The wheel alone, in an environment and a folder that know nothing of this clone.
 smoke: $(VENV)/.dev
 	rm -rf build/smoke && $(BIN)/python -m build --wheel --outdir build/smoke .
@@ -63,6 +67,7 @@ smoke: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/command_line.py
 	$(BIN)/python benchmarks/calibrate.py
 	$(BIN)/python benchmarks/calibrate_depth.py
 	$(BIN)/python benchmarks/calibrate_lsuv.py

@@ -1,6 +1,9 @@
 """What an installed wheel must do; run by `make smoke` where nothing else is installed."""
 
+import json
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 import keras
@@ -27,5 +30,18 @@ with tempfile.TemporaryDirectory() as folder:
     exported = initx.export(model, f"{folder}/model")
     model.save(f"{folder}/model.keras")
     assert keras.models.load_model(f"{folder}/model.keras").layers[1].kernel_initializer.target_std == 1
+    command = str(pathlib.Path(sys.executable).with_name("initx"))
+    told = {
+        words: subprocess.run([command, *words], check=True, capture_output=True, text=True).stdout
+        for words in (
+            ("--help",),
+            ("--print-completion", "bash"),
+            ("list", "--json"),
+            ("inspect", f"{folder}/model", "--json"),
+        )
+    }
+    assert len(json.loads(told["list", "--json"])) > len(initx.initializers.names())
+    inspected = json.loads(told["inspect", f"{folder}/model", "--json"])["versions"]
+    assert [version["version"] for version in inspected] == [exported.version]
     print(report)
     print(f"keras_initx {initx.__version__} works: {exported.version}, {exported.signatures}")

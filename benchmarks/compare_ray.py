@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-SCHEMES, SEEDS = ["initx>HeScaled", "glorot_uniform"], 4
+INITIALIZERS, SEEDS = ["initx>HeScaled", "glorot_uniform"], 4
 LEAST = 20.0  # seconds of a trial, below which Ray's own work is not small beside it
 AIM = 1.6
 
@@ -40,9 +40,9 @@ def measure(mode: str, epochs: int, part: int) -> None:
     images, labels = load_digits(return_X_y=True)
     x, y = np.float32(images.reshape(-1, 8, 8, 1) / 16), labels
     train, validation = (x[:1280], y[:1280]), (x[1280:], y[1280:])
-    schemes = dict(zip(SCHEMES, SCHEMES, strict=True))
-    problem = Problem(build, schemes, train, validation, None, "accuracy", False, None, 32, None)
-    trials = [Trial(scheme, seed, None, epochs) for seed in range(SEEDS) for scheme in SCHEMES]
+    initializers = dict(zip(INITIALIZERS, INITIALIZERS, strict=True))
+    problem = Problem(build, initializers, train, validation, None, "accuracy", False, None, 32, None)
+    trials = [Trial(initializer, seed, None, epochs) for seed in range(SEEDS) for initializer in INITIALIZERS]
     if mode == "pinned":
         trials = trials[part :: len(os.sched_getaffinity(os.getppid()))]
     found = []

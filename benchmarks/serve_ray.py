@@ -102,11 +102,11 @@ def cluster(environment: dict[str, str]) -> Iterator[tuple[int, str, int]]:
 
 def ray_node(bench: Bench) -> list[Cell]:
     need(bench)
-    from keras_initx.serving import _ray
+    from keras_initx.serving import _ray_cluster
 
     # HAProxy's sockets need a short path.
     with tempfile.TemporaryDirectory(dir="/tmp") as home:
-        environment = os.environ | _ray.environment(home) | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        environment = os.environ | _ray_cluster.environment(home) | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         try:
             with cluster(environment) as (pid, address, raylet):
                 options = "--ray", "--replicas", str(REPLICAS), "--ray-address", address
@@ -114,7 +114,7 @@ def ray_node(bench: Bench) -> list[Cell]:
                 server.wait()
                 return kill_under_load(bench, server, pid, lambda _: tree(raylet))
         finally:
-            _ray.kill_haproxies(home, signal.SIGKILL)
+            _ray_cluster.kill_haproxies(home, signal.SIGKILL)
 
 
 BOUND = f"only requests in flight fail, stall {STALL:.0f} s, full strength within {STRENGTH:.0f} s"

@@ -238,7 +238,7 @@ def initialize(model: keras.Model, name: str, seed: int, sample: np.ndarray) -> 
     """Does what a layer's initializer cannot; returns the std of what each kernel makes of the sample."""
     if name in STRATEGIES:
         print(initx.initialize(model, name, seed=seed))
-    elif isinstance(initx.initializers.get(name), initx.initializers.DataDependent):
+    elif initx.initializers.needs_of(initx.initializers.get(name)) == {"inputs"}:
         print(initx.calibrate(model, sample))
     rows = initx.diagnose(model, sample).rows  # of recurrent layers, over all their gates and steps
     return {row.path: row.preactivation_std for row in rows if "embeddings" not in row.path}

@@ -7,7 +7,6 @@ import importlib.metadata
 
 from keras_initx import (
     callbacks,
-    data,
     diagnostics,
     experiments,
     fans,
@@ -15,7 +14,6 @@ from keras_initx import (
     initializers,
     layers,
     plots,
-    probe,
     serving,
     strategies,
     walk,
@@ -23,7 +21,7 @@ from keras_initx import (
 from keras_initx.calibration import calibrate
 from keras_initx.diagnostics import diagnose
 from keras_initx.experiments import compare
-from keras_initx.saved_model import export
+from keras_initx.saved_model import export, inspect
 from keras_initx.serving import serve
 from keras_initx.strategies import initialize
 
@@ -33,7 +31,6 @@ __all__ = [
     "calibrate",
     "callbacks",
     "compare",
-    "data",
     "diagnose",
     "diagnostics",
     "experiments",
@@ -42,9 +39,9 @@ __all__ = [
     "gains",
     "initialize",
     "initializers",
+    "inspect",
     "layers",
     "plots",
-    "probe",
     "serve",
     "serving",
     "strategies",

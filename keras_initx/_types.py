@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 __all__ = [
+    "Activation",
     "Arrays",
     "Batch",
     "Data",
@@ -34,6 +35,8 @@ Variable: TypeAlias = keras.Variable
 Tensor: TypeAlias = Any
 # What `kernel_initializer` takes: a name, a config, an initializer, or a function of shape and dtype.
 Initializer: TypeAlias = str | Mapping[str, Any] | keras.initializers.Initializer | Callable[..., Tensor]
+# An activation as `keras_initx.gains.compute_gain` takes it: a name, or a function, layer or operation.
+Activation: TypeAlias = str | Callable[..., Tensor]
 # One array, or a dict, list or tuple of arrays, nested as the model's inputs or targets are.
 Arrays: TypeAlias = np.ndarray | Mapping[str, Any] | Sequence[Any]
 # Arrays as the model is called on them: one for each input.

@@ -1,9 +1,8 @@
-"""Gradients of functions of tensors, which `keras.ops` has no word for, and the losses that models have."""
+"""Gradients of functions of tensors, which `keras.ops` does not have, and the losses of models."""
 
 import concurrent.futures
 import contextlib
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,23 +10,21 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_initx._types import Arrays, Batch, Loss, Model, Tensor
+from keras_initx.checks import first_line
 from keras_initx.data import split_weights
 
 __all__ = ["check_loss", "choose_loss", "compile_function", "to_numpy", "unscoped", "value_and_gradients"]
 
-Objective = Callable[[Any, Any, Any], Any]
+Objective = Callable[[Any, Any, Any], Tensor]  # of a batch, its targets and the model's outputs
 
 
 def value_and_gradients(
-    function: Callable[[Sequence[Any]], Any],
-    values: Sequence[Any],
-    *,
-    has_aux: bool = False,
-    nested: bool = True,
-) -> tuple[Any, list[Any]]:
-    """Returns what a scalar function makes of some tensors, and its gradients with respect to each of them.
+    function: Callable[..., Any], values: Sequence[Tensor], *, has_aux: bool = False, nested: bool = True
+) -> tuple[Any, list[Tensor]]:
+    """Returns the value of a scalar function of some tensors, and its gradient with respect to each of them.
 
-    Both can be differentiated in turn, so that calls nest: within `function` may stand another call.
+    Value and gradients can be differentiated in turn, so that calls nest: `function` may call this, too.
 
     >>> ops = keras.ops
     >>> def cube(values):
@@ -39,15 +36,15 @@ def value_and_gradients(
     (75.0, [30.0])
 
     Args:
-        function: From a list of tensors to a scalar tensor.
-        values: Float tensors to take it at.
+        function: Function from a list of tensors to a scalar tensor.
+        values: Float tensors at which to take value and gradients.
         has_aux: Whether the function returns a pair: the scalar, and a structure of tensors that is not
             differentiated and comes back as it is.
-        nested: Whether the results may be differentiated in turn, which takes torch memory and time.
+        nested: Whether the results may be differentiated in turn, which costs memory and time on torch.
 
     Returns:
-        The value, with `has_aux` the pair, and one tensor for each of `values`, of its shape and dtype: zeros
-        where the function does not depend on it.
+        The value (with `has_aux` the pair), and one gradient for each of `values`, in its shape and dtype.
+        The gradient is zeros if the function does not depend on the tensor.
     """
     values = list(values)
     backend = keras.backend.backend()
@@ -59,37 +56,31 @@ def value_and_gradients(
         import torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        # The fused kernels of attention have no second derivatives.
+        # Torch's fused attention has no second derivatives.
         attention = sdpa_kernel(SDPBackend.MATH) if nested else contextlib.nullcontext()
         with torch.enable_grad(), attention:
             points = [value if value.requires_grad else value.detach().requires_grad_() for value in values]
             result = function(points)
-            found = torch.autograd.grad(
-                result[0] if has_aux else result,
-                points,
-                create_graph=nested,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            scalar = result[0] if has_aux else result
+            found = torch.autograd.grad(scalar, points, create_graph=nested, materialize_grads=True)
             return result, list(found)
     import tensorflow as tf
 
-    # Within `strategy.scope()` a replicated variable has no handle to watch. A tensor needs none.
+    # The tape cannot watch a replicated variable within `strategy.scope()`. It can watch a tensor.
     values = [tf.convert_to_tensor(value) for value in values]
     with tf.GradientTape() as tape:
         tape.watch(values)
         result = function(values)
-    found = tape.gradient(
-        result[0] if has_aux else result, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
-    return result, [tf.convert_to_tensor(gradient) for gradient in found]  # lookups give slices
+    scalar = result[0] if has_aux else result
+    found = tape.gradient(scalar, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return result, [tf.convert_to_tensor(gradient) for gradient in found]  # an embedding's are IndexedSlices
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of tensors compiled as a whole, where that can be relied on.
+    """Compiles a function of tensors on JAX; returns it as it is on other backends.
 
-    On JAX it is. On TensorFlow it is not: some processes refuse graphs of third derivatives of convolutions
-    for a cycle of nodes, others run the same model's.
+    On TensorFlow compiling is not reliable: some processes refuse graphs of third derivatives of convolutions
+    for a cycle of nodes, and others run the same model.
 
     >>> ops = keras.ops
     >>> print(ops.convert_to_numpy(compile_function(ops.square)(ops.convert_to_tensor(3.0))))
@@ -109,27 +100,27 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unscoped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that runs outside the `strategy.scope()` of TensorFlow that its caller is in.
+    """Returns a function that runs outside the `strategy.scope()` of TensorFlow around its call.
 
-    Within a scope, variables are replicated and an optimizer makes no step but on all replicas at once.
+    Within a scope, variables are replicated, and an optimizer steps on all replicas at once only.
 
     >>> unscoped(max)(2, 3)
     3
 
     Args:
-        function: A function that makes variables of its own, or has an optimizer step on such.
+        function: A function that makes variables of its own, or makes an optimizer step on them.
 
     Returns:
         A function of the same arguments.
     """
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> Any:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             if tf.distribute.has_strategy():
-                # TensorFlow has no way out of a scope, but keeps the scopes of each thread apart.
+                # TensorFlow has no way out of a scope, but each thread has scopes of its own.
                 with concurrent.futures.ThreadPoolExecutor(1) as pool:
                     return pool.submit(function, *args, **kwargs).result()
         return function(*args, **kwargs)
@@ -137,10 +128,10 @@ def unscoped(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
-    """Returns the values of a tensor, also of those that a backend refuses to convert.
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """Returns the values of a tensor as a NumPy array, also of two kinds that Keras does not convert.
 
-    They are what torch records for gradients, and TensorFlow's scalars of bfloat16, which become float32.
+    They are tensors that torch records for gradients, and TensorFlow's scalars of bfloat16, now float32.
 
     >>> to_numpy(ops.ones((2,))).tolist()
     [1.0, 1.0]
@@ -154,26 +145,32 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
 
 def choose_loss(
-    model: Any, targets: Any, loss: Any, user: str, *, needed: bool = True, seed: Any = None
+    model: Model,
+    targets: Arrays | None,
+    loss: Loss | None,
+    user: str,
+    *,
+    needed: bool = True,
+    seed: int | None = None,
 ) -> Objective:
-    """Returns the loss that was given, or that the model was compiled with.
+    """Returns a loss as a function: the given loss, or the loss that the model was compiled with.
 
     Args:
         model: A built Keras model.
-        targets: What it is to be called with; None if there is nothing.
-        loss: What `compile` takes: a name, `keras.losses.Loss` or function of targets and outputs, a list or
-            dict of them for several outputs; a loss' config; None for the model's.
-        user: What takes its gradients, for the errors.
-        needed: Whether it must be about targets. If not, and there are none, it is a random linear function
+        targets: The targets that the function will be called with, or None.
+        loss: A loss as `compile` takes it: a name, a `keras.losses.Loss` or a function of targets and
+            outputs; a list or dict of these for several outputs; or a loss' config. None for the model's own.
+        user: Name of the caller that takes gradients of the loss, for errors.
+        needed: Whether there must be targets. If False, the loss without targets is a random linear function
             of the outputs.
-        seed: Seed of the linear one.
+        seed: Seed of the random linear function.
 
     Returns:
-        A function of the batch, the targets and the model's outputs that returns a scalar tensor.
+        A function of the batch, the targets and the model's outputs, which returns a scalar tensor.
 
     Raises:
-        ValueError: If there are targets without a loss, or none where they are needed, or the loss is not
-            known; on a call, if it cannot compare the targets with the outputs.
+        ValueError: If there are targets but no loss, or no targets and `needed`, or the loss is not known. On
+            a call, if the loss cannot compare the targets with the outputs.
     """
     if targets is None and not needed:
         return _linear(seed)
@@ -187,36 +184,37 @@ def choose_loss(
         judge, given = _judge(model, loss)
     elif given is None:
         raise ValueError(
-            f"`loss` must be given, or the model be compiled with one: `{user}` takes its gradients. "
+            f"`loss` must be given, or the model must be compiled with one: `{user}` takes its gradients. "
             f'Received: loss=None, and `{model.name}` has none. Pass for example loss="mse".'
         )
     if any(np.asarray(leaf).dtype.kind in "OSUT" for leaf in tree.flatten(targets) if leaf is not None):
         raise ValueError(f"`targets` must be numbers for a loss. Received: {_shapes(targets)}. Encode them.")
 
-    def objective(batch: Any, labels: Any, outputs: Any) -> Any:
+    def objective(batch: Batch, labels: Arrays, outputs: Arrays) -> Any:
         try:
             y, weights = split_weights(labels)
             _check_labels(given, split_weights(targets)[0], outputs)
             given_weights = {} if weights is None else {"sample_weight": weights}
             value = _unscaled(judge.compute_loss(batch, y, outputs, training=False, **given_weights))
             if len(value.shape):
-                raise ValueError(f"it is no number, but of shape {tuple(value.shape)}: reduce it")
-            # Layers add to any loss: penalties of weights and of activities, and `add_loss`.
+                raise ValueError(f"the loss has shape {tuple(value.shape)}: reduce it to one number")
+            # Layers add penalties of weights and activities, and `add_loss`, to any loss. The model's own
+            # `compute_loss` includes them.
             more = [] if judge is model else model.losses
             return value + sum(ops.sum(ops.cast(own, keras.config.floatx())) for own in more)
-        except Exception as error:  # each backend has a class of its own for what does not fit
-            reason = next(iter(re.sub("{{.*?}} *", "", str(error)).strip().splitlines()), "").rstrip(".")
+        except Exception as error:  # each backend raises a class of its own if shapes do not fit
+            reason = first_line(error, kind=True).rstrip(".")
             raise ValueError(
-                f"`targets` must be what the loss can compare with the outputs. Received: {_shapes(labels)}, "
-                f"outputs {_shapes(outputs)}, loss {given!r}; it raised {type(error).__name__}: {reason}. "
+                f"`targets` must fit the loss and the model's outputs. Received: {_shapes(labels)}, "
+                f"outputs {_shapes(outputs)}, loss {given!r}; it raised {reason}. "
                 "Pass the `targets` and the `loss` that `fit` and `compile` take."
             ) from error
 
     return objective
 
 
-def _unscaled(loss: Any) -> Any:
-    """Takes back the division by the number of replicas that Keras makes within `strategy.scope()`."""
+def _unscaled(loss: Tensor) -> Any:
+    """Undoes Keras' division by the number of replicas within `strategy.scope()`: here is one replica."""
     if keras.backend.backend() != "tensorflow":
         return loss
     import tensorflow as tf
@@ -225,7 +223,7 @@ def _unscaled(loss: Any) -> Any:
     return loss if replicas == 1 else loss * replicas
 
 
-def check_loss(loss: Any) -> None:
+def check_loss(loss: Loss | None) -> None:
     """Raises ValueError unless each loss is one that `compile` takes.
 
     >>> check_loss({"a": "mse", "b": None})
@@ -246,8 +244,9 @@ def check_loss(loss: Any) -> None:
             )
 
 
-def _judge(model: Any, loss: Any) -> tuple[Any, Any]:
-    """Returns a model that takes a loss as the given one would if compiled with it, and the loss."""
+def _judge(model: Model, loss: Loss | None) -> tuple[Any, Any]:
+    """Returns a model that computes the loss in its `compute_loss`, and the loss."""
+    # An empty model: to compile the user's model would replace its own loss and optimizer.
     if isinstance(loss, dict) and "class_name" in loss:
         loss = keras.losses.get(loss)
     check_loss(loss)
@@ -258,8 +257,8 @@ def _judge(model: Any, loss: Any) -> tuple[Any, Any]:
     return judge, loss
 
 
-def _check_labels(loss: Any, targets: Any, outputs: Any) -> None:
-    """Raises where a label is of no class, which JAX, and others on an accelerator, take silently."""
+def _check_labels(loss: Loss | None, targets: Arrays | None, outputs: Arrays) -> None:
+    """Raises ValueError if a label is not the number of a class: JAX, and accelerators, take it silently."""
     losses, labels, heads = (tree.flatten(part) for part in (loss, targets, outputs))
     losses = losses * len(heads) if len(losses) == 1 else losses
     if not len(losses) == len(labels) == len(heads):
@@ -275,20 +274,20 @@ def _check_labels(loss: Any, targets: Any, outputs: Any) -> None:
             raise ValueError(f"labels from {counted.min()} to {counted.max()} for {classes} classes")
 
 
-def _shapes(structure: Any) -> list[str]:
-    leaves = [leaf for leaf in tree.flatten(structure) if leaf is not None]
-    return [
-        f"{getattr(leaf.dtype, 'name', str(leaf.dtype).removeprefix('torch.'))}{tuple(leaf.shape)}"
-        for leaf in leaves
-    ]
+def _shapes(structure: Arrays | None) -> list[str]:
+    def told(leaf: Tensor) -> str:
+        return f"{getattr(leaf.dtype, 'name', str(leaf.dtype).removeprefix('torch.'))}{tuple(leaf.shape)}"
+
+    return [told(leaf) for leaf in tree.flatten(structure) if leaf is not None]
 
 
-def _linear(seed: Any) -> Objective:
+def _linear(seed: int | None) -> Objective:
     """Returns a random linear function of the outputs, with independent normal coefficients."""
     rng = np.random.default_rng(seed)
-    drawn: dict[tuple[int, tuple[int, ...]], Any] = {}
+    # Drawn once for each shape, so that all calls are of the same function.
+    drawn: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
 
-    def loss(_: Any, __: Any, outputs: Any) -> Any:
+    def loss(_: Batch, __: Arrays | None, outputs: Arrays) -> Tensor:
         total = 0.0
         for number, output in enumerate(tree.flatten(outputs)):
             key = number, tuple(output.shape)

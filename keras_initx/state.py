@@ -1,15 +1,21 @@
-"""What several rooms share about a model's variables: that they exist, one seed per path, undoing changes."""
+"""Variables of a model: checks that they exist, a seed for each, global random seeds, and undoing changes."""
 
 import contextlib
 import hashlib
 import random
-import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_initx._keras_internals import (
+    GLOBAL_SEED,
+    global_attribute,
+    optimized_variables,
+    set_global_attribute,
+)
+from keras_initx._types import Tensor, Variable
 
 __all__ = [
     "check_built",
@@ -22,22 +28,22 @@ __all__ = [
     "transaction",
 ]
 
-_MOVED = 1e-3  # of its norm: a value that changes less is where it is going to stay
+_MOVED = 1e-3  # relative to its norm; smaller changes are rounding of a constraint that is already met
 
 
-def check_built(model: Any) -> None:
-    """Raises ValueError unless a model has the variables that a verb is to change.
+def check_built(model: object) -> None:
+    """Raises ValueError unless `model` is a Keras model or layer that is built and has weights.
 
     >>> check_built(keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]))
 
     Args:
-        model: What a user gave as a model.
+        model: The argument that a user gave as a model.
     """
     if not isinstance(model, keras.layers.Layer):
         raise ValueError(f"`model` must be a Keras model. Received: model of type {type(model).__name__}.")
     if not model.built or not model.weights:
         cure = "Call `model.build(input_shape)`, or the model on one batch, first."
-        cure = "None of its layers has a weight that could be changed." if model.built else cure
+        cure = "None of its layers has a weight to change." if model.built else cure
         raise ValueError(
             f"`model` must be built and have weights. Received: {type(model).__name__} `{model.name}`, "
             f"built={model.built}. {cure}"
@@ -45,9 +51,9 @@ def check_built(model: Any) -> None:
 
 
 def stream_seed(seed: int, path: str) -> int:
-    """Returns the seed of one variable's own stream of random numbers.
+    """Returns a seed for one variable, from the seed of the model and the variable's path.
 
-    Variables of equal shape therefore never coincide, and a new layer changes no other layer's draw.
+    Variables of equal shape get different numbers, and a new layer does not change another layer's numbers.
 
     >>> stream_seed(7, "query/kernel") == stream_seed(7, "key/kernel")
     False
@@ -59,12 +65,13 @@ def stream_seed(seed: int, path: str) -> int:
     Returns:
         A non-negative int below 2^31, the same in each process.
     """
+    # Not `hash`, which Python salts anew in each process.
     digest = hashlib.sha256(f"{seed}/{path}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def constraint_of(variable: keras.Variable, *factors: float) -> str:
-    """Returns the name of a variable's constraint if the next training step would change its value by it.
+    """Returns the name of a variable's constraint, if the constraint would change the value at the next step.
 
     >>> dense = keras.layers.Dense(2, kernel_constraint="unit_norm", kernel_initializer="ones")
     >>> dense.build((None, 1))
@@ -73,10 +80,11 @@ def constraint_of(variable: keras.Variable, *factors: float) -> str:
 
     Args:
         variable: A Keras variable.
-        factors: What its value is multiplied by before; several are tried. None for the value as it is.
+        factors: Factors to multiply the value by before the constraint is applied; each is tried. Without
+            factors, the value is taken as it is.
 
     Returns:
-        The name; an empty string where the value stays or there is no constraint.
+        The name, or an empty string if the value stays or there is no constraint.
     """
     constraint = getattr(variable, "constraint", None)
     if constraint is None:
@@ -90,7 +98,7 @@ def constraint_of(variable: keras.Variable, *factors: float) -> str:
 
 
 def constraint_note(variable: keras.Variable) -> str:
-    """Returns a sentence for a report if a constraint changes a variable at the first training step.
+    """Returns a sentence for a report, if a constraint changes a variable at the first training step.
 
     Args:
         variable: A Keras variable.
@@ -99,13 +107,13 @@ def constraint_note(variable: keras.Variable) -> str:
     return f"its constraint {name} changes it at the first training step" if name else ""
 
 
-def _size(value: Any) -> Any:
+def _size(value: Tensor) -> Tensor:
     return ops.sqrt(ops.sum(ops.square(value)))
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Starts Python's, NumPy's and Keras' global random generators from a seed, and puts them back.
+    """Starts the global random generators of Python, NumPy and Keras from a seed, and puts them back after.
 
     >>> with seeded(7):
     ...     first = random.random(), keras.random.uniform(())
@@ -117,26 +125,25 @@ def seeded(seed: int) -> Iterator[None]:
     Args:
         seed: A non-negative int below 2^31.
     """
-    # Keras has `set_random_seed`, which sets all of these and more, but nothing to put them back with.
-    module: Any = sys.modules[keras.random.SeedGenerator.__module__]
-    name, keep = module.GLOBAL_SEED_GENERATOR, module.global_state
-    saved = random.getstate(), np.random.get_state(), keep.get_global_attribute(name)  # noqa: NPY002
+    # `keras.utils.set_random_seed` sets these generators and more, but Keras has no way to put them back.
+    saved = random.getstate(), np.random.get_state(), global_attribute(GLOBAL_SEED)  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    keep.set_global_attribute(name, keras.random.SeedGenerator(seed, name=name))
+    set_global_attribute(GLOBAL_SEED, keras.random.SeedGenerator(seed, name=GLOBAL_SEED))
     try:
         yield
     finally:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
-        keep.set_global_attribute(name, saved[2])
+        set_global_attribute(GLOBAL_SEED, saved[2])
 
 
 @contextlib.contextmanager
 def repeated_masks() -> Iterator[None]:
-    """Has random masks be the same in each such block on torch, and puts torch's generator back.
+    """Makes random masks equal in each such block on torch, and puts torch's generator back after.
 
-    Keras' dropout without a seed takes that generator there; elsewhere it takes a variable of the layer.
+    On torch, Keras' dropout without a seed draws from torch's generator. On other backends it draws from a
+    variable of the layer, and this does nothing.
 
     >>> masks = []
     >>> for _ in range(2):
@@ -155,29 +162,35 @@ def repeated_masks() -> Iterator[None]:
         yield
 
 
-def slotted(optimizer: Any) -> list[Any]:
+def slotted(optimizer: keras.optimizers.Optimizer) -> list[Variable]:
     """Returns the variables that a built optimizer has slots for, in the order of the slots.
 
-    They are what was trainable when the optimizer was built, whatever was frozen or unfrozen since.
+    These are the variables that were trainable when the optimizer was built. A layer may have been frozen or
+    unfrozen since.
 
     >>> first, second = keras.Variable([1.0]), keras.Variable([2.0])
     >>> optimizer = keras.optimizers.Adam()
     >>> optimizer.build([first, second])
     >>> [variable is second for variable in slotted(optimizer)]
     [False, True]
+
+    Args:
+        optimizer: A built Keras optimizer.
     """
-    return list(optimizer._trainable_variables)
+    return optimized_variables(optimizer)
 
 
 @contextlib.contextmanager
 def transaction() -> Iterator[Callable[..., None]]:
-    """Yields `update(variable, function)`; on any exception, Ctrl-C included, puts back what it changed.
+    """Yields a function that updates variables, and undoes all updates if the block raises an exception.
 
-    `update` assigns to the variable what the function makes of its value. With `fresh=True`, which promises a
-    tensor of the variable's own shape and dtype that nothing else holds, torch takes it without a copy.
+    `update(variable, function)` assigns `function(value)` to the variable. Ctrl-C is an exception, too. With
+    `update(variable, function, fresh=True)` the caller promises that the function returns a new tensor of the
+    variable's shape and dtype, which nothing else holds: torch then takes the tensor without a copy.
 
-    The old values are held until the block ends, without a copy: on TensorFlow and JAX, where `assign` puts a
-    new buffer in place of the old one, and on torch, where the variable is given the new value's.
+    Old values stay in memory until the block ends, without a copy. `assign` on TensorFlow and JAX puts a new
+    buffer in place of the old one, and the old buffer is kept. On torch `assign` would write into the old
+    buffer; the variable is therefore given a new buffer first.
 
     >>> variable = keras.Variable([1.0])
     >>> with contextlib.suppress(KeyError), transaction() as update:
@@ -186,28 +199,29 @@ def transaction() -> Iterator[Callable[..., None]]:
     >>> print(ops.convert_to_numpy(variable))
     [1.]
     """
-    saved: dict[int, tuple[Any, Any]] = {}
+    saved: dict[int, tuple[Variable, Tensor]] = {}
     backend = keras.backend.backend()
 
-    def update(variable: Any, function: Callable[[Any], Any], fresh: bool = False) -> None:
-        if id(variable) in saved:
+    def update(variable: Variable, function: Callable[[Tensor], Tensor], fresh: bool = False) -> None:
+        if id(variable) in saved:  # the value before the first update counts
             variable.assign(function(variable.value))
             return
         old = variable.value
         if backend == "tensorflow":
-            old = ops.copy(old)  # from a handle to the buffer behind it
+            old = ops.copy(old)  # a variable's value is a handle; its copy is the buffer behind it
         elif backend == "torch":
             old = old.data
         new = function(old)
         saved[id(variable)] = (variable, old)
         if backend == "torch":
+            # From here on the variable has another buffer, and the old one can be put back to the bit.
             variable.value.data = new.detach() if fresh else old.new_empty(old.shape)
         if backend != "torch" or not fresh:
             variable.assign(new)
 
     try:
         yield update
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt, too
         for variable, old in saved.values():
             if backend == "torch":
                 variable.value.data = old

@@ -2,17 +2,27 @@
 
 import ast
 import pathlib
+import re
+import sys
 
 import pytest
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
-PACKAGE = pathlib.Path(__file__).parents[1] / "keras_initx"
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "keras_initx"
+# Packages beside it, which run without Keras, and the packages that each of them may import at module level.
+BESIDE = {"_initx_command": {"_initx_command"}, "_initx_saved_model": {"_initx_saved_model"}}
 
 # The ground floor: any room may import these.
-GROUND = {"_types", "checks", "extras", "tables"}
+GROUND = {"_keras_internals", "_types", "checks", "extras", "reports", "tables"}
 # Rooms that each room may import at module level.
 ALLOWED = {
+    "_keras_internals": set(),
     "_types": set(),
+    "checks": set(),
+    "extras": set(),
+    "reports": set(),
+    "tables": set(),
     "fans": set(),
     "gains": set(),
     "gradients": {"data"},
@@ -25,7 +35,7 @@ ALLOWED = {
     "layers": set(),
     "walk": {"fans", "layers"},
     "probe": {"walk"},
-    "recurrence": set(),
+    "recurrence": {"walk"},
     "strategies": {"fans", "gains", "initializers", "state", "walk"},
     "calibration": {"gradients", "initializers", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {
@@ -42,13 +52,11 @@ ALLOWED = {
         *(
             "calibration",
             "callbacks",
-            "data",
             "diagnostics",
             "fans",
             "gains",
             "initializers",
             "layers",
-            "probe",
         ),
         *("experiments", "plots", "saved_model", "serving", "strategies", "walk"),
     },
@@ -69,9 +77,24 @@ HEAVY = {
     "tensorflow_datasets": {"datasets"},
 }
 
+# Private names that other modules than `_keras_internals` may use: they are not Keras'.
+NOT_KERAS = {
+    "_actor_id": "Ray's: an actor's id",
+    "_exit": "Python's: os._exit",
+    "_getframe": "Python's: sys._getframe",
+    "_initx_step": "this package's mark on a KerasTensor",
+    "_node_ip_address": "Ray's argument of `init`",
+    "_parent_trackable": "TensorFlow's: the table that a resource belongs to",
+    "_replace": "NamedTuple's",
+}
+
 
 def modules():
     return sorted(PACKAGE.rglob("*.py"))
+
+
+def modules_beside():
+    return sorted(path for package in BESIDE for path in (ROOT / package).rglob("*.py"))
 
 
 def room_of(path):
@@ -103,6 +126,17 @@ def _is_for_types(node):
 
 def test_the_table_names_every_room():
     assert {room_of(path) for path in modules()} == set(ALLOWED)
+
+
+def test_the_page_for_maintainers_has_the_same_table():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page.split("| room | imports |\n| --- | --- |\n")[1].split("\n\n")[0]
+    rows = [re.findall(r"`(\w+)`", line) for line in table.splitlines()]
+    rule = {room: allowed for room, allowed in ALLOWED.items() if room not in GROUND and room[:2] != "__"}
+    assert {room: set(allowed) for room, *allowed in rows} == rule
+    floors = page.split("| floor | knows | rooms |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
+    named = [room for line in floors.splitlines() for room in re.findall(r"`(\w+)`", line.split("|")[3])]
+    assert sorted(named) == sorted({*rule, *GROUND} - {"cli"})
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -138,13 +172,125 @@ def test_only_probe_and_recurrence_hook_layers_and_only_walk_names_layer_classes
             assert named <= {"keras.layers.Layer"}, path
 
 
+def _private_names(tree):
+    """Names of one leading underscore that code takes off other objects, in any spelling."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            yield node.attr
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "getattr",
+            "hasattr",
+            "setattr",
+            "delattr",
+        ):
+            yield _text(node.args[1])
+
+
+def _text(node):
+    """A string, or how an f-string begins; empty for what only running tells."""
+    first = node.values[0] if isinstance(node, ast.JoinedStr) else node
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_one_module_alone_uses_names_that_keras_does_not_document(path):
+    """A Keras release may take any of them away; tests/test_keras_internals.py tells which."""
+    if room_of(path) == "_keras_internals":
+        return
+    tree = ast.parse(path.read_text())
+    private = {name for name in _private_names(tree) if name.startswith("_") and not name.startswith("__")}
+    assert private <= set(NOT_KERAS)
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    assert not any("keras.src" in text for text in texts if isinstance(text, str))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any("keras.src" in ast.unparse(node) for node in imports)
+    # A way round it: the module of a public class holds private names.
+    assert "sys.modules[keras" not in ast.unparse(tree)
+    assert ".__module__]" not in ast.unparse(tree)
+
+
+def test_keras_internals_run_nothing_at_import():
+    """Were a name missing, only the function that uses it would fail."""
+    tree = ast.parse((PACKAGE / "_keras_internals.py").read_text())
+    assert all(
+        isinstance(node.value, ast.Constant | ast.List) for node in tree.body if isinstance(node, ast.Assign)
+    )
+    kinds = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef)
+    assert all(isinstance(node, kinds) for node in tree.body)
+    assert not [name for name in imported(PACKAGE / "_keras_internals.py") if name.startswith("keras.")]
+
+
+@pytest.mark.parametrize("path", modules_beside(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_packages_beside_import_the_standard_library_alone(path):
+    """So `initx --help` answers at once. Functions import Keras, NumPy and `keras_initx` later."""
+    names = {name.split(".")[0] for name in imported(path)}
+    assert names - sys.stdlib_module_names <= BESIDE[path.parent.name]
+
+
 def test_files_and_function_bodies_stay_short():
-    for path in modules():
+    for path in [*modules(), *modules_beside()]:
         assert len(path.read_text().splitlines()) <= 300, path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 start = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0].lineno
                 assert node.end_lineno - start < 40, f"{path}: {node.name}"
+
+
+def _dotted(path):
+    """The name by which a file is imported."""
+    return ".".join(("keras_initx", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def _needed_by(path, known):
+    """Modules of the package that a file names at its top level, those for types alone included."""
+    tree = ast.parse(path.read_text())
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    nested = {inner for function in functions for inner in ast.walk(function)}
+    for node in ast.walk(tree):
+        if node in nested:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & known
+            # The package itself, unless only modules of it are taken.
+            if not names <= known:
+                yield node.module
+
+
+def _circle(needs):
+    """Modules of which each needs the next and the last the first; empty if there are none."""
+    done, way = set(), []
+
+    def follow(name):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        way.append(name)
+        found = next(filter(None, map(follow, sorted(needs[name]))), [])
+        way.pop()
+        done.add(name)
+        return found
+
+    return next(filter(None, map(follow, sorted(needs))), [])
+
+
+def test_a_circle_is_found():
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert _circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d", "b"]
+
+
+def test_no_imports_go_in_a_circle_even_for_types_alone():
+    """Two files that name each other's classes are one file in two parts."""
+    known = {_dotted(path) for path in modules()}
+    needs = {_dotted(path): set(_needed_by(path, known)) for path in modules()}
+    assert sum(map(len, needs.values())) > 300  # or it reads nothing
+    circle = _circle(needs)
+    assert not circle, " -> ".join(circle)
 
 
 def test_the_door_has_no_logic():

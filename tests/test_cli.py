@@ -31,7 +31,7 @@ def test_list_has_a_row_for_each_initializer_with_family_and_need(capsys):
     assert sorted(row.split()[0] for row in rows) == sorted([*short, *strategies.STRATEGIES])
     assert all(not row.endswith(" ") and len(row.split()) > 4 for row in rows)
     (lsuv,) = (row for row in rows if row.startswith("LSUV "))
-    assert "data-dependent  shape, data" in lsuv
+    assert "data-dependent  shape, inputs" in lsuv
 
 
 @pytest.mark.tensorflow
@@ -223,8 +223,8 @@ def test_initialize_in_place_with_patterns_as_json(capsys, saved):
         ({"--out": "new.h5"}, "`--out` must be a .keras file"),
         ({"--out": "missing/new.keras"}, "folder that exists"),
         ({"--seed": "-1"}, "`seed` must be"),
-        ({"model": "missing.keras"}, "which is no file"),
-        ({"model": "text.keras"}, "that Keras can load"),
+        ({"model": "missing.keras"}, "which is not a file"),
+        ({"model": "text.keras"}, "which Keras cannot load: "),
     ],
 )
 def test_initialize_refuses_in_one_line_and_writes_nothing(capsys, saved, monkeypatch, change, match):
@@ -461,7 +461,7 @@ def test_diagnose_builds_resnet(capsys):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model": "missing.keras"}, "which is no file"),
+        ({"model": "missing.keras"}, "which is not a file"),
         ({"model": "no_such_module:build"}, "No module named"),
         ({"model": "keras.applications:ResNet5"}, "ResNet5"),
         ({"--input-shape": "8x8"}, "`--input-shape` is for models by name"),

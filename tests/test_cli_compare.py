@@ -114,7 +114,7 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
     monkeypatch.setattr("keras_initx.experiments._sequential.run_trial", interrupted)
     arguments = ("model.keras", "--data", "train.npz", "--initializers", "zeros")
     status, _, err = run(capsys, *arguments, "--store", "kept")
-    assert (status, "goes on from what is in kept" in err) == (130, True)
+    assert (status, "continues from the results in kept" in err) == (130, True)
     assert "nothing was written" in run(capsys, *arguments)[2]
 
 
@@ -122,7 +122,7 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model": "none.keras"}, "Received: 'none.keras', which is no file"),
+        ({"model": "none.keras"}, "Received: 'none.keras', which is not a file"),
         ({"model": "uncompiled.keras"}, "`model` must return a compiled Keras model"),
         ({"model": "nets_of_a_user:other"}, "has no attribute 'other'"),
         ({"--data": "other.npz"}, "`--data` must be an .npz file of the arrays x and y"),
@@ -137,8 +137,8 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
         ({"--learning-rates": "0.1;0.2"}, "`--learning-rates` must be numbers. Received: '0.1;0.2'"),
         ({"--learning-rates": "-1"}, "`--learning-rates` must be different positive numbers"),
         ({"--seeds": "0"}, "`--seeds` must be a positive int"),
-        ({"--epochs": "0"}, "`--epochs` must be a positive int"),
-        ({"--batch-size": "0"}, "`--batch-size` must be a positive int"),
+        ({"--epochs": "0"}, "`--epochs` must be an int of at least 1"),
+        ({"--batch-size": "0"}, "`--batch-size` must be an int of at least 1"),
         ({"--metric": "accuracy"}, "`--metric` must be one of ['loss', 'mae']"),
         ({"--plots": "x.npy"}, "`--plots` must be a folder that can be written"),
         ({"--store": "x.npy"}, "`--store` must be a folder that can be written"),

@@ -121,14 +121,14 @@ def test_none_is_integers_below_their_limits_and_ones_for_all_others():
 )
 def test_none_needs_known_inputs_of_numbers(model):
     with pytest.raises(
-        ValueError, match="`data=None` needs a functional or Sequential model .* Pass a batch"
+        ValueError, match="`data` must be given unless the model is functional or Sequential .* Pass a batch"
     ):
         take_batch(model, None, 8)
 
 
 @pytest.mark.parametrize("samples", [0, -1, 2.0, True, "8"])
 def test_samples_must_be_a_positive_int(samples):
-    with pytest.raises(ValueError, match="`samples` must be a positive int. Received: samples="):
+    with pytest.raises(ValueError, match="`samples` must be an int of at least 1. Received: samples="):
         take_batch(ONE, rows(4), samples)
 
 
@@ -153,10 +153,10 @@ def test_values_that_are_not_finite_are_refused_and_counted(bad):
         (ONE, np.zeros((4, 3, 1)), r"`x` takes the shape \(None, 3\)"),
         (ONE, np.array([["a", "b", "c"]]), "`x` takes the dtype float32"),
         (ONE, [rows(4), rows(4)], "takes 1 arrays, not 2"),
-        (ONE, {"y": rows(4)}, r"it lacks \['x'\]"),
+        (ONE, {"y": rows(4)}, r"the data lacks \['x'\]"),
         (two_inputs(), rows(4), "takes 2 arrays, not 1"),
         (two_inputs(), [rows(4), rows(4)], r"`b` takes the shape \(None, 5\)"),
-        (two_inputs(True), {"a": rows(4)}, r"it lacks \['b'\]"),
+        (two_inputs(True), {"a": rows(4)}, r"the data lacks \['b'\]"),
         (two_inputs(True), [rows(4), rows(4, 5)], "the model takes a dict"),
     ],
 )
@@ -166,7 +166,7 @@ def test_data_that_does_not_fit_the_inputs_is_refused(model, data, why):
 
 
 def test_arrays_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="as many rows in each of its arrays"):
+    with pytest.raises(ValueError, match="the same number of rows in each of its arrays"):
         take_batch(two_inputs(), [rows(4), rows(6, 5)], 8)
 
 

@@ -52,5 +52,5 @@ def test_unknown_data_set_lists_the_nearest(tmp_path):
 
 
 def test_a_data_set_without_labels_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`dataset` must have labels. Received: 'wiki40b'"):
+    with pytest.raises(ValueError, match="The data set `name` must have labels. Received: 'wiki40b'"):
         datasets.load("wiki40b", "train", tmp_path)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from keras_initx import gains
-from keras_initx.gains import compute_gain, second_moments
+from keras_initx.gains import _moments, compute_gain, second_moments
 
 # 1 / sqrt(E f(z)^2) and 1 / sqrt(E f'(z)^2), to six digits, by 40-point Gauss-Legendre panels with edges at
 # the kinks, confirmed by Monte Carlo over 8e6 samples.
@@ -218,10 +217,10 @@ def test_results_are_kept_for_keras_functions_only():
     before = compute_gain(leaky)
     slope[0] = 0.5
     assert compute_gain(leaky) < before
-    gains._known_moments.cache_clear()
+    _moments._known_moments.cache_clear()
     compute_gain("silu")
     compute_gain(keras.activations.swish)
-    assert gains._known_moments.cache_info()[:2] == (1, 1)
+    assert _moments._known_moments.cache_info()[:2] == (1, 1)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("mixed_bfloat16", 1e-2)])
@@ -234,12 +233,12 @@ def test_a_gain_within_a_layer_that_is_built_traced_and_compiled(dtype, toleranc
         def call(self, x):
             return x * self.gain * compute_gain("mish") * compute_gain(lambda z: abs(z - 0.2))
 
-    gains._known_moments.cache_clear()
+    _moments._known_moments.cache_clear()
     layer = Scaled(dtype=dtype)
     model = keras.Sequential([keras.Input((3,)), layer])
-    gains._known_moments.cache_clear()
+    _moments._known_moments.cache_clear()
     expected = math.sqrt(2 / 1.04) * compute_gain("softplus") * compute_gain("mish")
-    gains._known_moments.cache_clear()
+    _moments._known_moments.cache_clear()
     assert model.predict(np.ones((1, 3)), verbose=0) == pytest.approx(
         np.full((1, 3), expected), rel=tolerance
     )
@@ -260,9 +259,9 @@ def test_a_gain_inside_a_tensorflow_function():
             * compute_gain(keras.layers.ReLU(3))
         )
 
-    gains._known_moments.cache_clear()
+    _moments._known_moments.cache_clear()
     expected = compute_gain("mish") / math.sqrt(1.01) * compute_gain(keras.layers.ReLU(3))
-    gains._known_moments.cache_clear()
+    _moments._known_moments.cache_clear()
     assert scale(tf.ones(())).numpy() == pytest.approx(expected, rel=1e-6)
 
 
@@ -395,6 +394,6 @@ def test_no_gain_exists_without_a_signal_or_a_slope():
 @pytest.mark.parametrize("stddev", [0, -1.0, math.inf, math.nan, "1", True, None])
 def test_a_stddev_that_is_none_is_refused(stddev):
     with pytest.raises(
-        ValueError, match=f"`stddev` must be a positive finite number. Received: stddev={stddev!r}"
+        ValueError, match=f"`stddev` must be a positive, finite number. Received: stddev={stddev!r}"
     ):
         second_moments("relu", stddev)

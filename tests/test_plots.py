@@ -183,7 +183,7 @@ def test_jacobian_keeps_rounding_below_the_axis():
         (plot_signal, {}, "`reports` must be a report of `diagnose`, or a dict"),
         (plot_signal, [1, 2], "Received: list"),
         (plot_signal, report_of([]), "`reports` must have rows"),
-        (plot_jacobian, {"a": report_of([1.0])}, "Received: none in \\['a'\\]. Write `diagnose"),
+        (plot_jacobian, {"a": report_of([1.0])}, "Received: reports without it: \\['a'\\]. Write `diagnose"),
         (plot_histograms, {}, "`weights` must hold arrays"),
     ],
 )
@@ -208,8 +208,8 @@ def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
 
 @pytest.mark.tensorflow
 def test_a_missing_matplotlib_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install matplotlib"):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"needs matplotlib\..*pip install 'keras-initx\[plots\]'"):
         plot_signal(report_of([1.0]))
 
 

@@ -417,12 +417,12 @@ def test_layers_that_cannot_be_measured_say_why():
     convolved.cell = Convolved(rank=2, filters=2, kernel_size=3)
     expected = {
         layers.Dense(2): "Dense is not a recurrent layer",
-        layers.RNN(OwnCell()): f"OwnCell is not a cell whose gates are known: {known}",
+        layers.RNN(OwnCell()): f"the gates of OwnCell are not known, only those of {known}",
         layers.RNN(
             [layers.GRUCell(UNITS), Twice(UNITS)]
-        ): f"Twice is not a cell whose gates are known: {known}",
-        layers.RNN(Reordered(UNITS)): f"Reordered is not a cell whose gates are known: {known}",
-        convolved: f"Convolved is not a cell whose gates are known: {known}",
+        ): f"the gates of Twice are not known, only those of {known}",
+        layers.RNN(Reordered(UNITS)): f"the gates of Reordered are not known, only those of {known}",
+        convolved: f"the gates of Convolved are not known, only those of {known}",
         Prepared(UNITS): "Prepared overrides `call`, so its cell need not see the layer's inputs",
         layers.LSTM(UNITS): "LSTM is not built",
     }

@@ -1,195 +1,194 @@
-"""Data-dependent initialization of a whole model, in one forward pass."""
+"""The verb `calibrate`, and the line of steps behind it: choose, plan, act, report."""
 
-import contextlib
-import functools
-import math
-import numbers
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_initx.calibration._choice import check_law, laws, reason
-from keras_initx.calibration._gates import find_cells
-from keras_initx.calibration._over_model import calibrate_over_model, find_model_law
+from keras_initx._types import Arrays, Batch, Data, Initializer, Loss, Model, Patterns
+from keras_initx.calibration._aim import Aim
+from keras_initx.calibration._by_layer import TiedError, act_by_layer
+from keras_initx.calibration._choice import Choice, choose, choose_by
+from keras_initx.calibration._over_model import act_over_model
+from keras_initx.calibration._plan import Job, make_plan, model_law
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import CalibrationReport, CalibrationRow, warn_of
-from keras_initx.calibration._rewritten import find_rewritten, tell_constraint
-from keras_initx.calibration._rounds import TiedError, calibrate_sites
-from keras_initx.calibration._rows import row_of
+from keras_initx.calibration._rewritten import tell_constraint
+from keras_initx.calibration._settings import Settings
 from keras_initx.data import check_looked_up, take_pair
-from keras_initx.gradients import check_loss, choose_loss
-from keras_initx.initializers import is_none
-from keras_initx.state import check_built, seeded, transaction
+from keras_initx.gradients import Objective, check_loss, choose_loss
+from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "run"]
 
 
 def calibrate(
-    model: Any,
-    data: Any,
-    initializer: Any = None,
+    model: Model,
+    data: Data | None = None,
+    initializer: Initializer | None = None,
     *,
-    targets: Any = None,
-    loss: Any = None,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
-    frozen: bool = False,
+    targets: Arrays | None = None,
+    loss: Loss | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
     samples: int = 256,
     training: bool = False,
+    frozen: bool = False,
     redraw: bool = False,
     tolerance: float = 0.1,
     max_iterations: int = 10,
     seed: int | None = None,
 ) -> CalibrationReport:
-    """Rescales every kernel and bias of a model so that its pre-activations have the law's moments on data.
+    """Scales the kernels and biases of a model until its pre-activations have a law's moments on data.
 
-    The model runs once. As each layer's pre-activation appears it is rescaled and flows on rescaled, so that
-    every later layer is measured on calibrated inputs; when the pass is over, kernels and biases are changed
-    by the same factors. Dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum
-    and embedding layers are covered, attention's query, key, value and output each by itself, and those that
-    `walk.register` was told the pre-activations of, if they are linear on the data. A layer that
-    runs several times in one pass (shared, or in TimeDistributed) has one scale for all of its calls, from
-    their pooled moments; further passes bring it within the tolerance. So has a kernel that several layers
-    hold. Where other code reads a kernel or makes a pre-activation, the finished model is measured. A head
-    whose bias holds a prior keeps its first predictions: its kernel alone is scaled. Each gate of
-    an RNN, LSTM, GRU or ConvLSTM has a scale of its own, for its kernel, recurrent kernel and bias, found by
-    loops over the cell.
-    In a job of several JAX processes all measure on the rows of all, and end with equal weights.
+    The model runs once. Each layer's pre-activation is measured and rescaled as it appears, and the rescaled
+    values flow on, so that every later layer is measured on calibrated inputs. After the pass the kernels and
+    biases are multiplied by the same factors.
+
+    Covered are dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum and
+    embedding layers, attention's query, key, value and output, recurrent layers, and layers that
+    `walk.register` knows. Special cases:
+
+    - A layer that runs several times in one pass (a shared layer, or a layer in TimeDistributed) has one
+      scale for all its calls, from their pooled moments. Further passes bring this scale within `tolerance`.
+      The same holds for a kernel that several layers share.
+    - Where code outside of Keras reads a kernel or computes a pre-activation, further passes measure the
+      finished model.
+    - Each gate of an RNN, LSTM, GRU or ConvLSTM has its own scale for kernel, recurrent kernel and bias.
+      Loops over the cell find these scales.
+    - If the bias of a head holds a prior, only the kernel is scaled, and the first predictions stay.
+    - In a job of several JAX processes, all processes measure on the rows of all processes and end with equal
+      weights.
 
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, activation="relu")])
-    >>> report = calibrate(model, None, "initx>LSUV", seed=1)
+    >>> report = calibrate(model, initializer="initx>LSUV", seed=1)
     >>> print(f"{report.rows[0].std_after:.3f}")
     1.000
 
     Args:
-        model: A built Keras model, of any form.
-        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset` or other iterable of batches; or
-            None for drawn input: unit-Gaussian floats, integers within the vocabulary of the embeddings that
-            they feed, ones for all other integers and masks. A tuple (x, y) gives its x, and the targets.
-        initializer: The law for all layers, for example `"initx>LSUV"`. When None, each layer whose own
-            `kernel_initializer` is a data-dependent law gets that law; if no layer has one, all get LSUV.
-        targets: Labels for the laws that use them (`LabelPrior`, `BetweenLayer`, `MetaInit`, `GradInit`), as
-            `fit` takes them; None for those that come with the data.
-        loss: Loss that laws over the whole model take gradients of, as `compile` takes it: a Keras loss, its
-            name, a function of targets and outputs, or a list or dict of these for several outputs; None for
-            the one that the model was compiled with.
-        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
-            calibrated; None for all.
-        exclude: Patterns or roles of what is to be left as it is.
+        model: A built Keras model of any form.
+        data: An array; a dict, tuple or list of arrays; a `tf.data.Dataset` or another iterable of batches.
+            From a tuple (x, y), x is the data and y the targets. None draws the input: Gaussian floats of
+            unit variance, integers within the vocabulary of the embedding that they enter, and ones for other
+            integers and masks.
+        initializer: The law for all layers, for example `"initx>LSUV"`. None applies the layers' own laws,
+            which they name as `kernel_initializer`; if no layer has a law, all layers get LSUV.
+        targets: Labels, as `fit` takes them, for the laws that use labels (`LabelPrior`, `BetweenLayer`,
+            `MetaInit`, `GradInit`). None takes the targets that come with `data`.
+        loss: The loss whose gradients a law over the whole model takes: a Keras loss, its name, a function of
+            targets and outputs, or a list or dict of these for several outputs. None takes the loss that the
+            model was compiled with.
+        include: Patterns of paths (`"block3"` with everything below it, `"*/query"`) or roles to calibrate.
+            None means all.
+        exclude: Patterns or roles to leave as they are.
+        samples: Rows of data to measure on, from the start of the data. Shuffle sorted data first. In a job
+            of several processes, each process takes this many rows.
+        training: Whether the model runs as in training. Normalizations then use the statistics of the batch;
+            their moving statistics do not change.
         frozen: Whether to calibrate layers that are not trainable, too.
-        samples: Rows of data to measure on, from the start of the data: shuffle sorted data first. Of several
-            processes, each takes as many.
-        training: Whether the model runs as in training: normalizations then use the batch's statistics, and
-            their moving ones stay what they are.
-        redraw: Whether to draw the law's base (orthonormal for LSUV) before measuring. By default the weights
-            that are there are rescaled. Biases are kept and rescaled in both cases.
-        tolerance: How far, relatively, a gate's std or the scale of a layer that runs several times may be
-            from the law's. All other layers meet it exactly.
-        max_iterations: Passes at most, and loops over a recurrent layer in each.
-        seed: Seed of the redraw, one independent stream per path of a layer, and of the Gaussian input; to
-            redraw in several processes it is needed. Name your layers: Keras numbers unnamed ones anew for
-            each model of a process.
+        redraw: Whether to draw new kernels by the law (orthonormal kernels for LSUV) before measuring. By
+            default the present kernels are rescaled. Biases are kept and rescaled in both cases.
+        tolerance: Largest relative error of a gate's std, and of the scale of a layer that runs several
+            times. All other layers meet the law exactly.
+        max_iterations: Largest number of passes, and of loops over a recurrent layer in each pass.
+        seed: Seed of `redraw` and of drawn input, with one independent stream for the path of each layer. A
+            redraw in several processes requires it. Name your layers: Keras numbers unnamed layers anew for
+            each model in a process.
 
     Returns:
-        A report with one row per kernel, in the order in which the layers ran, those of recurrent cells last.
-        Layers that could not be calibrated are rows with a note, and one warning.
+        A report with one row per kernel, in the order in which the layers ran; rows of recurrent cells come
+        last. A layer that could not be calibrated has a row with a note, and one warning names all of them.
 
     Raises:
-        ValueError: If the model is not built, the data does not fit it, an argument is out of its range, or a
-            pre-activation is not finite. The weights are then what they were, as they are after Ctrl-C or
-            any error inside the model.
+        ValueError: If the model is not built, the data does not fit the model, an argument is out of its
+            range, or a pre-activation is not finite. After any error, and after Ctrl-C, the weights are as
+            they were before the call.
 
     Reference:
         Mishkin and Matas, 2016, "All you need is a good init", algorithm 1
-        (https://arxiv.org/abs/1511.06422). Deviation: linear layers are scaled once, exactly, instead of
-        iterated to a tolerance of 0.1.
+        (https://arxiv.org/abs/1511.06422). Deviation: linear layers are scaled once and exactly, where the
+        paper iterates to a tolerance of 0.1.
     """
     check_built(model)
-    _check(seed, tolerance, max_iterations, training=training, redraw=redraw, frozen=frozen)
+    settings = Settings(
+        include=include,
+        exclude=exclude,
+        samples=samples,
+        training=training,
+        frozen=frozen,
+        redraw=redraw,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        seed=seed,
+    )
     check_loss(loss)
+    with settings.keep_generators():
+        choice = choose_by(initializer)
+    report = run(model, data, choice, settings, targets, loss)
+    warn_of(report.rows)
+    return report
+
+
+def run(
+    model: Model,
+    data: Data | None,
+    choice: Choice,
+    settings: Settings,
+    targets: Arrays | None = None,
+    loss: Loss | None = None,
+) -> CalibrationReport:
+    """Calibrates a model by the laws of a choice: chooses, plans, acts, and reports."""
     started = time.perf_counter()
-    # An initializer without a seed takes a number from Python's generator as it is made.
-    draws = seed is None and redraw
-    kept = contextlib.nullcontext if draws else functools.partial(seeded, (seed or 0) % 2**31)
-    with kept():
-        law = None if is_none(initializer) else check_law(initializer)
-    batch, labels = _take(model, data, samples, targets, seed)
-    with kept():
-        chosen = laws(model, law, include, exclude, labels, frozen)
-        check_processes(model, seed, redraw, chosen.values())
-        options: dict[str, Any] = {"training": training, "redraw": redraw, "seed": seed}
-        if whole := find_model_law(chosen):
-            objective = _objective(model, labels, loss, whole, seed)
-            patterns = include, exclude
-            rows, totals = calibrate_over_model(
-                model, whole, chosen, batch, labels, objective, patterns, frozen, **options
-            )
-        else:
-            options |= {"tolerance": tolerance, "max_iterations": max_iterations}
-            rows, passes = _calibrate_layers(model, batch, chosen, frozen, **options)
-            totals = {"forward_passes": passes}
-    warn_of(rows)
+    batch, labels = _take(model, data, targets, settings)
+    with settings.keep_generators():
+        aims = choose(model, choice, labels, settings)
+        check_processes(model, settings, [aim.law for aim in aims.values() if aim.law])
+        job = Job(model, batch, labels, settings, _objective(model, labels, loss, aims, settings.seed))
+        rows, totals = _act(job, aims)
     seconds = time.perf_counter() - started
     return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), seconds=seconds, **totals)
 
 
-def _take(model: Any, data: Any, samples: int, targets: Any, seed: int | None) -> tuple[Any, Any]:
+def _take(
+    model: Model, data: Data | None, targets: Arrays | None, settings: Settings
+) -> tuple[Batch, Arrays | None]:
     specs = input_specs(model) if data is None else ()
-    batch, labels = union(lambda: take_pair(model, data, samples, targets, seed, specs))
+    batch, labels = union(lambda: take_pair(model, data, settings.samples, targets, settings.seed, specs))
     check_looked_up(model, batch, lambda: input_specs(model))
     return batch, labels
 
 
-def _calibrate_layers(
-    model: Any, batch: Any, chosen: dict[KernelSite, Any], frozen: bool, **options: Any
-) -> tuple[tuple[CalibrationRow, ...], int]:
-    """Calibrates by a law for each layer, and returns the rows of the report and the number of passes."""
-    rewritten = find_rewritten(model, batch, chosen, options["redraw"])
-    tied: dict[KernelSite, str] = {}
-    spent = 0
-    while True:
-        cells = find_cells(model, chosen, frozen, rewritten.notes)
-        in_cells = {site for cell in cells for site in cell.sites}
-        known = rewritten.notes | tied
-        notes = {s: known.get(s) or reason(s, law, frozen) for s, law in chosen.items() if s not in in_cells}
-        try:
-            with transaction() as update, together(model):
-                found, passes = calibrate_sites(
-                    model, batch, chosen, notes, cells, update, rewritten=rewritten, **options
-                )
-            break
-        except TiedError as what:
-            tied |= what.notes
-            spent += what.passes
-    in_call_order = dict.fromkeys([*found, *notes])
-    rows = [
-        row_of(s, chosen[s], notes[s], rewritten.later, found.get(s), options["tolerance"])
-        for s in in_call_order
-    ]
-    found_rows = (*rows, *(row for cell in cells for row in cell.rows()))
-    sites = {site.path: site for site in chosen}
-    return tuple(tell_constraint(row, sites[row.path]) for row in found_rows), spent + passes
-
-
-def _objective(model: Any, targets: Any, loss: Any, law: Any, seed: int | None) -> Any:
+def _objective(
+    model: Model,
+    targets: Arrays | None,
+    loss: Loss | None,
+    aims: Mapping[KernelSite, Aim],
+    seed: int | None,
+) -> Objective | None:
+    law = model_law(aims)
+    if law is None:
+        return None
     own = law.seed if seed is None else seed
-    return choose_loss(model, targets, loss, type(law).__name__, needed=law.needs_loss, seed=own)
+    return choose_loss(model, targets, loss, type(law).__name__, needed="loss" in law.needs, seed=own)
 
 
-def _check(seed: Any, tolerance: Any, max_iterations: Any, **switches: Any) -> None:
-    for name, value in switches.items():
-        if not isinstance(value, bool | np.bool_):
-            raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}.")
-    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
-        raise ValueError(f"`tolerance` must be a positive number. Received: tolerance={tolerance!r}.")
-    whole = isinstance(max_iterations, numbers.Integral) and not isinstance(max_iterations, bool)
-    if not whole or max_iterations < 1:
-        raise ValueError(
-            f"`max_iterations` must be an int of at least 1. Received: max_iterations={max_iterations!r}."
-        )
+def _act(job: Job, aims: dict[KernelSite, Aim]) -> tuple[tuple[CalibrationRow, ...], dict[str, Any]]:
+    """Changes the weights by a plan, or not at all, and returns the rows and totals of the report."""
+    plan = make_plan(job, aims)
+    wasted = 0
+    tied: dict[KernelSite, str] = {}
+    while True:
+        act = act_by_layer if plan.model_law is None else act_over_model
+        try:
+            with transaction() as update, together(job.model):
+                found, totals = act(job, plan, update)
+            break
+        except TiedError as error:  # the weights are as they were: try again without these kernels
+            wasted += error.passes
+            tied |= error.notes
+            plan = make_plan(job, aims, plan.rewritten, tied)
+    totals["forward_passes"] += wasted
+    sites = {site.path: site for site in aims}
+    return tuple(tell_constraint(row, sites[row.path]) for row in found), totals

@@ -1,92 +1,82 @@
-"""What is to be calibrated, and by which law."""
+"""The choice of a law for each kernel: one for all, the layers' own, or laws that a caller assigns."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
-from keras_initx.calibration._filters import takes_filters
+from keras_initx._types import Arrays, Initializer, Model
+from keras_initx.calibration._aim import Aim, aim_of
 from keras_initx.calibration._heads import add_priors, keep_priors
-from keras_initx.calibration._report import FROZEN
-from keras_initx.initializers import LSUV, DataDependent, DataFilters, LabelPrior, ModelLaw, get, names
+from keras_initx.calibration._settings import Settings
+from keras_initx.initializers import Law, get, is_bias_initializer, is_law, is_none, names
 from keras_initx.walk import KernelSite, iter_kernels, select
 
-__all__ = ["Assigned", "check_law", "is_law", "laws", "of_kernels", "reason"]
+__all__ = ["Choice", "choose", "choose_by", "is_kernel_law"]
 
-_LAWS = (DataDependent, DataFilters, ModelLaw)
+_DEFAULT = "LSUV"
 
 
 @dataclasses.dataclass(frozen=True)
-class Assigned:
-    """Laws of single kernels, which `calibrate` takes in place of one law for all.
+class Choice:
+    """Who chooses the laws.
 
     Attributes:
-        kernels: A law by the path of its kernel.
-        priors: Whether to apply the priors that biases' own initializers name, too.
+        law: The law of all kernels, or the prior of all heads; None to let the layers choose.
+        assigned: A law by the path of its kernel, in place of everything else; None to ask `law`.
+        priors: Whether to apply the priors that biases name as their initializers, too.
     """
 
-    kernels: Mapping[str, Any]
-    priors: bool = False
+    law: Law | None = None
+    assigned: Mapping[str, Law] | None = None
+    priors: bool = True
 
 
-def is_law(initializer: Any) -> bool:
-    """Tells whether an initializer needs data, targets or a loss, and so `calibrate` to apply it."""
-    return of_kernels(initializer) or isinstance(initializer, LabelPrior)
+def choose_by(initializer: Initializer | None) -> Choice:
+    """Returns the choice that the `initializer` argument of `calibrate` makes.
 
-
-def of_kernels(initializer: Any) -> bool:
-    """Tells whether an initializer is a law of kernels."""
-    return isinstance(initializer, _LAWS)
-
-
-def check_law(initializer: Any) -> Any:
-    """Returns the data-dependent law of that name, config or object, or raises ValueError."""
-    if isinstance(initializer, Assigned):
-        return initializer
-    # What is neither is refused here: Keras' error names no argument.
-    law = get(initializer) if isinstance(initializer, str | dict) or callable(initializer) else None
+    Raises:
+        ValueError: If the initializer is not a law.
+    """
+    if is_none(initializer):
+        return Choice()
+    # Keras' error for other objects names no argument.
+    known = isinstance(initializer, str | Mapping) or callable(initializer)
+    law = get(initializer) if known else None
     if not is_law(law):
         laws = [name for name in names() if is_law(get(name))]
         raise ValueError(
-            f"`initializer` must be a data-dependent law, one of {laws}. "
-            f"Received: {initializer!r}, which is none."
+            f"`initializer` must be a data-dependent law, one of {laws}. Received: {initializer!r}, which is "
+            "not a law. Draw weights by other initializers with `initialize`."
         )
-    return law
+    return Choice(law)
 
 
-def laws(
-    model: Any, law: Any, include: Any, exclude: Any, targets: Any, frozen: bool
-) -> dict[KernelSite, Any]:
-    """The law of each site that is to be calibrated."""
-    return keep_priors(model, _laws(model, law, include, exclude, targets), targets, frozen)
+def is_kernel_law(initializer: Initializer | None) -> TypeGuard[Law]:
+    """Tells whether an initializer is a law of kernels, and not of biases."""
+    return is_law(initializer) and not is_bias_initializer(initializer)
 
 
-def _laws(model: Any, law: Any, include: Any, exclude: Any, targets: Any) -> dict[KernelSite, Any]:
+def choose(model: Model, choice: Choice, targets: Arrays | None, settings: Settings) -> dict[KernelSite, Aim]:
+    """Returns the aim of each kernel that is to be calibrated.
+
+    Heads whose bias holds a prior keep their first predictions, whatever the law of their kernel.
+    """
     sites = [site for site in iter_kernels(model, trace=False) if site.is_matrix]
-    if include is not None or exclude is not None:
-        sites = select(sites, include, exclude)
-    if isinstance(law, Assigned):
-        own = {site: law.kernels[site.path] for site in sites if site.path in law.kernels}
-        return add_priors(model, sites, None, own, targets) if law.priors else own
-    if isinstance(law, LabelPrior):
-        return add_priors(model, sites, law, {}, targets)
-    if law is not None:
-        return dict.fromkeys(sites, law)
-    own = {site: site.initializer for site in sites if of_kernels(site.initializer)}
-    return add_priors(model, sites, None, own, targets) or dict.fromkeys(sites, LSUV())
+    if settings.include is not None or settings.exclude is not None:
+        sites = select(sites, settings.include, settings.exclude)
+    return keep_priors(model, _aims(model, sites, choice, targets), targets, settings.frozen)
 
 
-def reason(site: KernelSite, law: Any, frozen: bool) -> str:
-    """Why a site cannot or is not to be calibrated; empty when it is."""
-    if site.obstacle or not (site.kernel.trainable or frozen):
-        return site.obstacle or FROZEN
-    if isinstance(law, DataFilters):
-        return "" if takes_filters(site) else "filters are for dense layers and convolutions of one group"
-    if not law.per_unit:
-        return ""
-    if site.unit_axes is None:
-        return f"the units of {type(site.layer).__name__} are not known"
-    units = math.prod(site.kernel.shape[axis] for axis in site.unit_axes[0])
-    if site.bias is not None and math.prod(site.bias.shape) < units:
-        return "its units share the entries of its bias"
-    return ""
+def _aims(
+    model: Model, sites: list[KernelSite], choice: Choice, targets: Arrays | None
+) -> dict[KernelSite, Aim]:
+    if choice.assigned is not None:
+        own = {site: aim_of(choice.assigned[site.path]) for site in sites if site.path in choice.assigned}
+        return add_priors(model, sites, None, own, targets) if choice.priors else own
+    if choice.law is None:
+        own = {site: aim_of(site.initializer) for site in sites if is_kernel_law(site.initializer)}
+        own = add_priors(model, sites, None, own, targets)
+        return own or dict.fromkeys(sites, aim_of(get(_DEFAULT)))
+    if choice.law.weight == "bias":
+        return add_priors(model, sites, choice.law, {}, targets)
+    return dict.fromkeys(sites, aim_of(choice.law))

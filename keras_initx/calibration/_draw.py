@@ -1,23 +1,29 @@
-"""Draws of a law's base for one kernel of a model."""
+"""Draws of a law for one kernel of a model."""
 
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from keras_initx._types import Tensor
+from keras_initx.initializers import Law
 from keras_initx.state import stream_seed
 from keras_initx.walk import KernelSite
 
-__all__ = ["drawn", "seeded"]
+__all__ = ["Update", "drawn", "with_stream"]
+
+# `update(variable, function)` of `state.transaction`: assigns what the function returns for the old value.
+Update = Callable[..., None]
+AnyLaw = TypeVar("AnyLaw", bound=Law)
 
 
-def seeded(law: Any, site: KernelSite, seed: int | None, **config: Any) -> Any:
-    """Returns the law with the kernel's axes and a stream of random numbers of its own.
+def with_stream(law: AnyLaw, site: KernelSite, seed: int | None, **config: Any) -> AnyLaw:
+    """Returns a law that knows the axes of a kernel and has a stream of random numbers for it alone.
 
     Args:
         law: The law.
-        site: The kernel that it is to draw.
-        seed: Seed of the whole model; None for the law's own.
-        config: What else the law is to be given.
+        site: The kernel that the law is to draw.
+        seed: Seed of the whole model; None for the law's own seed.
+        config: Entries of the law's config to replace.
     """
     own_seed = law.seed if seed is None else seed
     if isinstance(own_seed, numbers.Integral):
@@ -27,6 +33,6 @@ def seeded(law: Any, site: KernelSite, seed: int | None, **config: Any) -> Any:
     return law.from_config(law.get_config() | config | {"seed": own_seed})
 
 
-def drawn(law: Any, site: KernelSite) -> Callable[[Any], Any]:
-    """Returns a function from a kernel's value to a new draw of the law."""
+def drawn(law: Law, site: KernelSite) -> Callable[[Tensor], Tensor]:
+    """Returns a function that replaces a kernel's value by a new draw of the law."""
     return lambda value: law(tuple(value.shape), site.kernel.dtype)

@@ -1,23 +1,32 @@
-"""The laws among what drew a model, whoever chose them: one for all, a strategy, or the layers themselves."""
+"""Calibration by the laws that drew a model, whoever chose them: one law, a strategy, or the layers."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from keras_initx.calibration._calibrate import calibrate
-from keras_initx.calibration._choice import Assigned, is_law, of_kernels
-from keras_initx.calibration._report import CalibrationReport
-from keras_initx.initializers import LabelPrior, ModelLaw
+from keras_initx._types import Arrays, Data, Initializer, Model
+from keras_initx.calibration._calibrate import run
+from keras_initx.calibration._choice import Choice, is_kernel_law
+from keras_initx.calibration._heads import is_prior_law
+from keras_initx.calibration._report import CalibrationReport, warn_of
+from keras_initx.calibration._settings import Settings
+from keras_initx.initializers import Law, is_law
+from keras_initx.state import check_built
 from keras_initx.walk import iter_kernels
 
 __all__ = ["calibrate_drawn"]
 
 
 def calibrate_drawn(
-    model: Any, data: Any, drew: Any, *, targets: Any = None, seed: int | None = None
+    model: Model,
+    data: Data | None,
+    drew: Initializer | Mapping[str, Initializer] | None,
+    *,
+    targets: Arrays | None = None,
+    seed: int | None = None,
 ) -> list[CalibrationReport]:
     """Applies the laws among the initializers that drew the weights of a model.
 
-    Laws of single kernels come first, in one pass; then those over the whole model; then priors of biases.
+    Laws of single kernels come first, in one pass. Laws over the whole model follow, then priors of biases.
 
     >>> import keras
     >>> from keras_initx.initializers import LSUV
@@ -31,49 +40,61 @@ def calibrate_drawn(
 
     Args:
         model: A built Keras model.
-        data: As in `calibrate`.
-        drew: What drew all kernels; or a dict of a kernel's path and what drew it, where all others were
-            drawn by their layers' own initializers; or None where all were.
-        targets: As in `calibrate`.
-        seed: As in `calibrate`.
+        data: The data, as `calibrate` takes it.
+        drew: The initializer that drew all kernels. Or a dict from the path of a kernel to the initializer
+            that drew it, where the layers' own initializers drew all others. Or None if they drew all.
+        targets: The targets, as `calibrate` takes them.
+        seed: Seed of drawn input and of laws.
 
     Returns:
-        The reports, one for each kind of law; none where nothing is a law.
+        One report for each kind of law; an empty list if no initializer is a law.
 
     Raises:
-        ValueError: As in `calibrate`.
+        ValueError: If `calibrate` would raise it.
     """
-    if is_law(drew):
-        reports = [calibrate(model, data, drew, targets=targets, seed=seed)]
-    else:
-        reports = [
-            calibrate(model, data, Assigned(kernels), targets=targets, seed=seed, include=include)
-            for kernels, include in _kinds(_kernels(model, drew))
-        ]
-    if not isinstance(drew, LabelPrior) and _has_priors(model):
-        reports.append(calibrate(model, data, Assigned({}, priors=True), targets=targets, seed=seed))
+    check_built(model)
+    settings = Settings(seed=seed)
+    reports = [
+        run(model, data, choice, dataclasses.replace(settings, include=include), targets)
+        for choice, include in _choices(model, drew)
+    ]
+    for report in reports:
+        warn_of(report.rows)
     return reports
 
 
-def _kernels(model: Any, drew: Any) -> dict[str, Any]:
-    """The law of each kernel that was drawn by one."""
+def _choices(
+    model: Model, drew: Initializer | Mapping[str, Initializer] | None
+) -> Iterator[tuple[Choice, list[str] | None]]:
+    """Yields the laws that one call applies together, with the paths that this call includes."""
+    if is_law(drew):
+        yield Choice(drew), None
+    else:
+        kinds = _kinds(_kernels(model, drew))
+        for kernels in kinds:
+            yield Choice(assigned=kernels, priors=False), None if len(kinds) == 1 else list(kernels)
+    if not is_prior_law(drew) and _has_priors(model):
+        yield Choice(assigned={}), None
+
+
+def _kernels(model: Model, drew: Initializer | Mapping[str, Initializer] | None) -> dict[str, Law]:
+    """Returns the law of each kernel that a law drew."""
     sites = list(iter_kernels(model, trace=False))
     if drew is None or isinstance(drew, Mapping):
         found = {site.path: (drew or {}).get(site.path, site.initializer) for site in sites}
-    else:  # what has no fans is left to the layers' own
+    else:  # one initializer draws kernels with fans; the layers' own draw the others
         found = {site.path: site.initializer for site in sites if not site.fans}
-    return {path: initializer for path, initializer in found.items() if of_kernels(initializer)}
+    return {path: initializer for path, initializer in found.items() if is_kernel_law(initializer)}
 
 
-def _kinds(kernels: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[str] | None]]:
-    """Laws that one call of `calibrate` applies together, and what to include there."""
-    kinds: dict[Any, dict[str, Any]] = {}
-    for path, law in sorted(kernels.items(), key=lambda pair: isinstance(pair[1], ModelLaw)):
-        kinds.setdefault(type(law) if isinstance(law, ModelLaw) else None, {})[path] = law
-    for kind in kinds.values():
-        yield kind, None if len(kinds) == 1 else list(kind)
+def _kinds(kernels: dict[str, Law]) -> list[dict[str, Law]]:
+    """Groups laws: those of single kernels first, then each class of law over the whole model."""
+    kinds: dict[type | None, dict[str, Law]] = {}
+    for path, law in sorted(kernels.items(), key=lambda pair: pair[1].scope == "model"):
+        kinds.setdefault(type(law) if law.scope == "model" else None, {})[path] = law
+    return list(kinds.values())
 
 
-def _has_priors(model: Any) -> bool:
+def _has_priors(model: Model) -> bool:
     layers = [site.layer for site in iter_kernels(model, trace=False) if site.bias is not None]
-    return any(isinstance(getattr(layer, "bias_initializer", None), LabelPrior) for layer in layers)
+    return any(is_prior_law(getattr(layer, "bias_initializer", None)) for layer in layers)

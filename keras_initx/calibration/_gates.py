@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from keras_initx.calibration._draw import drawn, seeded
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Layer, Model, Tensor
+from keras_initx.calibration._aim import Aim
+from keras_initx.calibration._draw import Update, drawn, with_stream
 from keras_initx.calibration._report import FROZEN, CalibrationRow
+from keras_initx.calibration._settings import Settings
 from keras_initx.recurrence import fit_cells, gate_names, obstacle, scaled
 from keras_initx.walk import KernelSite
 
 __all__ = ["Cell", "find_cells", "fit"]
 
 _TOGETHER = "the kernels of a cell are scaled together: choose both"
-Update = Callable[..., None]
 
 
 @dataclasses.dataclass(eq=False)
@@ -27,16 +30,16 @@ class Cell:
         owner: The layer that runs it.
         layer: The cell.
         sites: Its kernel and its recurrent kernel.
-        law: The law of both.
+        aim: The aim of both.
         note: Why it is not to be calibrated; empty when it is.
         calls: Calls of the owner in the last pass.
         fits: What each pass made of it.
     """
 
-    owner: Any
-    layer: Any
+    owner: Layer
+    layer: Layer
     sites: list[KernelSite]
-    law: Any
+    aim: Aim
     note: str
     calls: int = 0
     fits: list[Any] = dataclasses.field(default_factory=list)
@@ -74,65 +77,64 @@ def _rms(values: Sequence[float]) -> float:
 
 
 def find_cells(
-    model: Any, laws: dict[KernelSite, Any], frozen: bool, notes: Mapping[KernelSite, str]
+    model: Model, aims: Mapping[KernelSite, Aim], frozen: bool, notes: Mapping[KernelSite, str]
 ) -> list[Cell]:
-    """Returns the cells of known classes whose kernels have a law.
+    """Returns the cells of known classes whose kernels have an aim.
 
     Args:
         model: The model.
-        laws: The law of each kernel.
+        aims: The aim of each kernel.
         frozen: As in `calibrate`.
         notes: Why kernels are to be left alone.
     """
     found = []
-    owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
+    owners = {id(layer): layer for layer in flatten_layers(model) if hasattr(layer, "cell")}
     for owner in owners.values():
         if obstacle(owner):
             continue
         for cell in getattr(owner.cell, "cells", [owner.cell]):
-            sites = [site for site in laws if site.layer is cell]
+            sites = [site for site in aims if site.layer is cell]
             if sites:
+                aim = aims[sites[0]]
                 note = next((notes[site] for site in sites if site in notes), "")
-                note = note or _reason(sites, laws[sites[0]], frozen)
-                found.append(Cell(owner, cell, sites, laws[sites[0]], note))
+                note = note or _reason(sites, aim, frozen)
+                found.append(Cell(owner, cell, sites, aim, note))
     return found
 
 
-def _reason(sites: list[KernelSite], law: Any, frozen: bool) -> str:
+def _reason(sites: list[KernelSite], aim: Aim, frozen: bool) -> str:
     if not (all(site.kernel.trainable for site in sites) or frozen):
         return FROZEN
     if len(sites) < 2:
         return _TOGETHER
-    if getattr(law, "per_unit", True):
+    if aim.law is None or aim.law.scope != "layer":
         return "gates take laws of one mean and std, such as LSUV"
     return ""
 
 
-def fit(
-    cells: Sequence[Cell],
-    redraw: bool,
-    seed: int | None,
-    tolerance: float,
-    max_iterations: int,
-    update: Update,
-) -> Callable[..., None]:
+def fit(cells: Sequence[Cell], settings: Settings, update: Update) -> Callable[..., None]:
     """Returns what is to be called before the layer of these cells runs, with what it runs on."""
 
-    def before(inputs: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> None:
+    def before(
+        inputs: Tensor,
+        initial_state: Tensor | Sequence[Tensor] | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+    ) -> None:
         del training  # dropout is no part of the statistic
         for cell in cells:
             cell.calls += 1
         if cells[0].calls > 1:
             return
-        if redraw and not cells[0].fits:
+        if settings.redraw and not cells[0].fits:
             for cell in cells:
-                _redraw(cell, seed, update)
+                _redraw(cell, settings.seed, update)
         found = fit_cells(
             cells[0].owner,
             inputs,
-            cells[0].law.rescale,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
+            cells[0].aim.rescale,  # type: ignore[arg-type]  # of a law of one mean and std: floats
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
             initial_state=initial_state,
             mask=mask,
         )
@@ -147,11 +149,14 @@ def fit(
     return before
 
 
-def _scaled(name: str, factors: Sequence[float], gates: int, value: Any) -> Any:
+def _scaled(name: str, factors: Sequence[float], gates: int, value: Tensor) -> Tensor:
     return scaled(name, value, factors, gates)
 
 
 def _redraw(cell: Cell, seed: int | None, update: Update) -> None:
+    law = cell.aim.law
+    if law is None:
+        return
     for site in cell.sites:
-        base = seeded(cell.law, site, seed, layout=site.layout and site.layout.to_dict())
+        base = with_stream(law, site, seed, layout=site.layout and site.layout.to_dict())
         update(site.kernel, drawn(base, site))

@@ -1,18 +1,18 @@
 """Heads whose units get their means from the labels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from keras import ops
 
-from keras_initx.calibration._filters import FILTERED
-from keras_initx.calibration._measurement import spreads
+from keras_initx._types import Arrays, Initializer, Model, Variable
+from keras_initx.calibration._aim import LEAVE, Aim, aim_towards
 from keras_initx.data import split_weights
-from keras_initx.initializers import DataDependent, LabelPrior, PriorBias
+from keras_initx.initializers import LabelPrior, Law, is_bias_initializer, is_law
 from keras_initx.walk import KernelSite, iter_kernels
 
-__all__ = ["add_priors", "drawing_law", "held_priors", "keep_priors", "told_of_bias"]
+__all__ = ["add_priors", "held_priors", "is_prior_law", "keep_priors"]
 
 # What LabelPrior gives the mean of a unit, by what the targets are.
 _MEANINGS = {
@@ -22,62 +22,31 @@ _MEANINGS = {
 }
 
 
-class _Towards(DataDependent):
-    """The scale of a law for the kernel, and the shift that gives each unit the mean of a prior.
-
-    Args:
-        law: The law. Of one that scales all units alike, the std is that of all of them about their means.
-        means: The mean of each unit; None for those that are measured.
-        told: What the bias holds, in words.
-        constants: Whether the means are set where the output is constant, too.
-    """
-
-    per_unit = True
-
-    def __init__(self, law: Any, means: np.ndarray | None, told: str, constants: bool) -> None:
-        super().__init__()
-        self.law, self.means, self.told = law, means, told
-        self.constants = constants  # type: ignore[misc]
-
-    def rescale(self, mean: Any, std: Any) -> tuple[Any, Any]:
-        """Returns the law's scale, 1 where nothing varies, and what is left to the means."""
-        if not getattr(self.law, "per_unit", True):
-            about = float(np.sqrt(np.mean(np.square(std))))
-            varies = spreads(float(np.sqrt(np.mean(np.square(mean)))), about)
-            scale = self.law.rescale(0.0, about)[0] if varies else 1.0
-        else:
-            varies = spreads(mean, std)
-            scale = np.where(varies, self.law.rescale(mean, np.where(varies, std, 1.0))[0], 1.0)
-        means = mean if self.means is None else self.means
-        return scale + 0.0 * std, means - scale * mean
-
-
-def drawing_law(law: Any) -> Any:
-    """Returns the law that draws a site's kernel, or None where its kernel is not to be drawn."""
-    law = law.law if isinstance(law, _Towards) else law
-    return None if law is FILTERED else law
+def is_prior_law(initializer: Initializer | None) -> TypeGuard[LabelPrior]:
+    """Tells whether an initializer is a bias whose values the targets decide."""
+    return is_law(initializer) and is_bias_initializer(initializer)
 
 
 def add_priors(
-    model: Any,
+    model: Model,
     sites: Sequence[KernelSite],
-    law: Any,
-    chosen: dict[KernelSite, Any],
-    targets: Any,
-) -> dict[KernelSite, Any]:
-    """Adds the priors of heads to the laws of sites.
+    law: Law | None,
+    chosen: dict[KernelSite, Aim],
+    targets: Arrays | None,
+) -> dict[KernelSite, Aim]:
+    """Adds the priors of heads to the aims of kernels.
 
     Args:
         model: The model.
         sites: What may be calibrated.
         law: A `LabelPrior` for all heads; None for those that biases' own initializers name.
-        chosen: The laws of sites' kernels.
+        chosen: The aims of the kernels.
         targets: The labels, or None.
     """
     found = {
         site: law or getattr(site.layer, "bias_initializer", None) for site in sites if site.bias is not None
     }
-    priors = {site: prior for site, prior in found.items() if isinstance(prior, LabelPrior)}
+    priors = {site: prior for site, prior in found.items() if is_prior_law(prior)}
     if law is None and not priors:
         return chosen
     traced = {id(site.kernel): site for site in iter_kernels(model)}
@@ -88,34 +57,39 @@ def add_priors(
             f"Received: `{model.name}` without one among {[site.path for site in sites]}."
         )
     for site in heads:
-        if not isinstance(chosen.get(site, FILTERED), DataDependent):
+        aim = chosen.get(site, LEAVE)
+        if aim.law is not None and not aim.rescales:
             raise ValueError(
                 f"`initializer` must be given: `{site.path}` has a LabelPrior beside "
-                f"{type(chosen[site]).__name__}, which cannot be applied in one call. Call `calibrate` once "
+                f"{aim.name}, which cannot be applied in one call. Call `calibrate` once "
                 "for each, with `initializer`."
             )
         labels, follows = _labels(model, site, targets, heads), _activation(traced[id(site.kernel)])
-        chosen = chosen | {site: _of_labels(priors[site], site, chosen.get(site, FILTERED), labels, follows)}
+        chosen = chosen | {site: _of_labels(priors[site], site, aim, labels, follows)}
     return chosen
 
 
 def _of_labels(
-    prior: LabelPrior, site: KernelSite, law: Any, labelled: tuple[Any, Any], follows: str
-) -> _Towards:
+    prior: LabelPrior,
+    site: KernelSite,
+    aim: Aim,
+    labelled: tuple[np.ndarray, np.ndarray | None],
+    follows: str,
+) -> Aim:
     units, (labels, weights) = int(np.prod(site.bias.shape)), labelled
     means = prior.means(labels, units, follows, weights)
     meaning = _MEANINGS[prior.form_of(labels, units, follows)]
-    return _Towards(law, means, f"LabelPrior set {_bias_of(site)}: {meaning}, {_range(means)}", True)
+    return aim_towards(aim, means, f"LabelPrior set {_bias_of(site)}: {meaning}, {_range(means)}", True)
 
 
 def keep_priors(
-    model: Any, chosen: dict[KernelSite, Any], targets: Any, frozen: bool
-) -> dict[KernelSite, Any]:
+    model: Model, chosen: dict[KernelSite, Aim], targets: Arrays | None, frozen: bool
+) -> dict[KernelSite, Aim]:
     """Has heads whose bias holds a prior keep their first predictions under the laws of their kernels.
 
     Args:
         model: The model.
-        chosen: The laws of sites' kernels.
+        chosen: The aims of the kernels.
         targets: The labels, or None.
         frozen: As in `calibrate`.
     """
@@ -123,11 +97,8 @@ def keep_priors(
         model,
         [
             site
-            for site, law in chosen.items()
-            if isinstance(law, DataDependent)
-            and not isinstance(law, _Towards)
-            and not site.obstacle
-            and (frozen or site.kernel.trainable)
+            for site, aim in chosen.items()
+            if aim.rescales and not aim.told and not site.obstacle and (frozen or site.kernel.trainable)
         ],
     )
     return chosen | {
@@ -136,7 +107,7 @@ def keep_priors(
     }
 
 
-def held_priors(model: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, str]:
+def held_priors(model: Model, sites: Sequence[KernelSite]) -> dict[KernelSite, str]:
     """Returns the heads whose bias holds a prior, which a law over the whole model leaves as it is.
 
     Args:
@@ -152,7 +123,7 @@ def held_priors(model: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, str
     }
 
 
-def _heads_with_priors(model: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, str]:
+def _heads_with_priors(model: Model, sites: Sequence[KernelSite]) -> dict[KernelSite, str]:
     """The heads whose bias holds a prior, each with the activation that follows it."""
     candidates = [site for site in sites if site.bias is not None and _holds_constants(site)]
     if not candidates:
@@ -166,18 +137,23 @@ def _heads_with_priors(model: Any, sites: Sequence[KernelSite]) -> dict[KernelSi
 
 
 def _kept(
-    model: Any, site: KernelSite, law: Any, targets: Any, heads: Sequence[KernelSite], follows: str
-) -> _Towards:
+    model: Model,
+    site: KernelSite,
+    aim: Aim,
+    targets: Arrays | None,
+    heads: Sequence[KernelSite],
+    follows: str,
+) -> Aim:
     initializer = site.layer.bias_initializer
-    if isinstance(initializer, LabelPrior) and targets is not None:
-        return _of_labels(initializer, site, law, _labels(model, site, targets, heads), follows)
+    if is_prior_law(initializer) and targets is not None:
+        return _of_labels(initializer, site, aim, _labels(model, site, targets, heads), follows)
     means = _numpy(site.bias).ravel() if _holds_initial(site) else None
     stays = f"stays {_range(means)}" if means is not None else "stays what it is"
     told = (
         f"{_bias_of(site)} holds a prior ({_holder(site)}): the mean of each unit {stays}, "
         "the kernel alone is scaled"
     )
-    return _Towards(law, means, told, False)
+    return aim_towards(aim, means, told, False)
 
 
 def _holder(site: KernelSite) -> str:
@@ -188,7 +164,7 @@ def _holder(site: KernelSite) -> str:
 
 
 def _is_prior(site: KernelSite) -> bool:
-    return isinstance(site.layer.bias_initializer, PriorBias | LabelPrior)
+    return is_bias_initializer(site.layer.bias_initializer)
 
 
 def _holds_constants(site: KernelSite) -> bool:
@@ -206,7 +182,7 @@ def _holds_initial(site: KernelSite) -> bool:
     return np.array_equal(_numpy(bias), ops.convert_to_numpy(ops.cast(initial, "float32")))
 
 
-def _numpy(variable: Any) -> np.ndarray:
+def _numpy(variable: Variable) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(variable.value, "float32"))
 
 
@@ -220,18 +196,13 @@ def _range(values: np.ndarray) -> str:
     return low if low == high else f"from {low} to {high}"
 
 
-def told_of_bias(law: Any) -> str:
-    """Returns what a law makes of a bias that holds a prior; empty for all other laws."""
-    return law.told if isinstance(law, _Towards) else ""
-
-
 def _activation(site: KernelSite) -> str:
     """What follows a head: a name, or a layer or operation that is one."""
     return site.feeds if isinstance(site.feeds, str) else type(site.feeds).__name__.lower()
 
 
 def _labels(
-    model: Any, site: KernelSite, targets: Any, heads: Sequence[KernelSite]
+    model: Model, site: KernelSite, targets: Arrays | None, heads: Sequence[KernelSite]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The labels of one head, and their sample weights or None."""
     targets, weights = split_weights(targets)
@@ -240,7 +211,7 @@ def _labels(
     return _of_head(model, site, targets, heads), weights
 
 
-def _of_head(model: Any, site: KernelSite, targets: Any, heads: Sequence[KernelSite]) -> Any:
+def _of_head(model: Model, site: KernelSite, targets: Arrays | None, heads: Sequence[KernelSite]) -> Any:
     if targets is None:
         raise ValueError(
             f"`targets` must be given: `{site.path}` takes its mean from them (LabelPrior). Received: "

@@ -1,83 +1,59 @@
-"""Calibration by a law over the whole model: the search, and what becomes of the weights."""
+"""Calibration by a law over the whole model: a search for one scale of each weight."""
 
 import functools
 from typing import Any
 
 import keras_initx.probe as probe
-from keras_initx.calibration._draw import drawn, seeded
+from keras_initx._types import Batch, Model, Tensor
+from keras_initx.calibration._aim import Aim
+from keras_initx.calibration._draw import drawn, with_stream
 from keras_initx.calibration._heads import held_priors
 from keras_initx.calibration._measurement import affine, written
-from keras_initx.calibration._report import CONSTANT, FROZEN, CalibrationRow
-from keras_initx.calibration._rewritten import find_rewritten
-from keras_initx.calibration._search import make_task, search
+from keras_initx.calibration._plan import Job, Plan, Update
+from keras_initx.calibration._report import CONSTANT, CalibrationRow
+from keras_initx.calibration._search import Found, make_task, search
 from keras_initx.data import knows_inputs, refusal
-from keras_initx.gradients import Objective
-from keras_initx.initializers import ModelLaw
-from keras_initx.state import transaction
 from keras_initx.walk import KernelSite
 
-__all__ = ["calibrate_over_model", "find_model_law"]
-
-Stds = dict[str, float]
+__all__ = ["act_over_model"]
 
 
-def find_model_law(laws: dict[KernelSite, Any]) -> ModelLaw | None:
-    """Returns the law over the whole model, if there is one among the laws of the kernels."""
-    found = [law for law in laws.values() if isinstance(law, ModelLaw)]
-    if not found:
-        return None
-    others = {type(law).__name__ for law in laws.values()} - {type(found[0]).__name__}
-    if others:
-        raise ValueError(
-            "`initializer` must be given where the layers' own laws are of several kinds. Received: "
-            f"{type(found[0]).__name__}, a law over the whole model, beside {sorted(others)}. Call "
-            "`calibrate` once for each kind, with `initializer`."
+def act_over_model(job: Job, plan: Plan, update: Update) -> tuple[list[CalibrationRow], dict[str, Any]]:
+    """Searches for the scales and writes them; returns the rows and the totals of the report."""
+    sites = [site for site, note in plan.notes.items() if not note]
+    law = plan.model_law
+    if law is None or not sites:
+        return [_row(site, note, 1.0, 0) for site, note in plan.notes.items()], {"forward_passes": 0}
+    if job.settings.redraw:
+        for site in sites:
+            update(site.kernel, drawn(with_stream(plan.aims[site].law or law, site, job.settings.seed), site))
+    priors = held_priors(job.model, sites)
+    before = _measure(job.model, job.batch)
+    task = make_task(job, sites, [site.bias for site in priors])
+    found = search(law, task)
+    scales = {task.weights[number]: float(scale) for number, scale in enumerate(found.scales)}
+    for place, scale in scales.items():
+        variable = task.variables[place]
+        update(variable, functools.partial(_scaled, variable.path, plan.aims[sites[0]], scale))
+    after = _measure(job.model, job.batch)
+    by_kernel = {id(task.variables[place]): scale for place, scale in scales.items()}
+    rows = [
+        _row(
+            site,
+            note or (f"{CONSTANT}, or too small to tell" if before.get(site.path) == 0 else ""),
+            by_kernel.get(id(site.kernel), 1.0),
+            found.steps,
+            (before.get(site.path), after.get(site.path)),
+            priors.get(site, ""),
         )
-    return found[0]
+        for site, note in plan.notes.items()
+    ]
+    return rows, _totals(task.passes[0] + 2, found)
 
 
-def calibrate_over_model(
-    model: Any,
-    law: ModelLaw,
-    laws: dict[KernelSite, Any],
-    batch: Any,
-    targets: Any,
-    objective: Objective,
-    patterns: tuple[Any, Any],
-    frozen: bool,
-    training: bool,
-    redraw: bool,
-    seed: int | None,
-) -> tuple[tuple[CalibrationRow, ...], dict[str, Any]]:
-    """Scales the weights of a model by what a law finds; arguments as in `calibrate`.
-
-    Returns:
-        The rows of the report, and its totals by name.
-    """
-    rewritten = find_rewritten(model, batch, laws, redraw).notes
-    notes = {
-        site: site.skip or rewritten.get(site, "") or ("" if site.kernel.trainable or frozen else FROZEN)
-        for site in laws
-    }
-    sites = [site for site, note in notes.items() if not note]
-    if not sites:
-        return _rows(notes, {}, {}, {}, {}, 0), {"forward_passes": 0}
-    priors = held_priors(model, sites)
-    with transaction() as update:
-        if redraw:
-            for site in sites:
-                update(site.kernel, drawn(seeded(laws[site], site, seed), site))
-        before = _measure(model, batch)
-        held = [site.bias for site in priors]
-        task = make_task(model, sites, held, patterns, batch, targets, objective, training)
-        found = search(law, task)
-        for scale, place in zip(found.scales, task.weights, strict=True):
-            variable = task.variables[place]
-            update(variable, functools.partial(_scaled, variable.path, law, float(scale)))
-        after = _measure(model, batch)
-    scales = {id(task.variables[p]): float(s) for s, p in zip(found.scales, task.weights, strict=True)}
-    return _rows(notes, priors, scales, before, after, found.steps), {
-        "forward_passes": task.passes[0] + 2,
+def _totals(passes: int, found: Found) -> dict[str, Any]:
+    return {
+        "forward_passes": passes,
         "steps": found.steps,
         "objective": found.objective,
         "ranked": found.ranked,
@@ -85,11 +61,12 @@ def calibrate_over_model(
     }
 
 
-def _scaled(path: str, law: ModelLaw, scale: float, value: Any) -> Any:
-    return written(affine(value, scale), path, law, scale)
+def _scaled(path: str, aim: Aim, scale: float, value: Tensor) -> Tensor:
+    return written(affine(value, scale), path, aim, scale)
 
 
-def _measure(model: Any, batch: Any) -> Stds:
+def _measure(model: Model, batch: Batch) -> dict[str, float]:
+    """Returns the std of each pre-activation, by the path of its kernel."""
     try:
         return probe.preactivation_std(model, batch)
     except (TypeError, ValueError) as error:
@@ -98,27 +75,14 @@ def _measure(model: Any, batch: Any) -> Stds:
         raise refusal(model, batch, error) from error
 
 
-def _rows(
-    notes: dict[KernelSite, str],
-    priors: dict[KernelSite, str],
-    scales: dict[int, float],
-    before: Stds,
-    after: Stds,
+def _row(
+    site: KernelSite,
+    note: str,
+    scale: float,
     steps: int,
-) -> tuple[CalibrationRow, ...]:
-    rows = []
-    for site, note in notes.items():
-        note = note or (f"{CONSTANT}, or too small to tell" if before.get(site.path) == 0 else "")
-        rows.append(
-            CalibrationRow(
-                path=site.path,
-                role=site.role,
-                std_before=before.get(site.path),
-                scale=scales.get(id(site.kernel), 1.0),
-                std_after=after.get(site.path),
-                iterations=0 if note else steps,
-                note=note,
-                bias=priors.get(site, ""),
-            )
-        )
-    return tuple(rows)
+    stds: tuple[float | None, float | None] = (None, None),
+    bias: str = "",
+) -> CalibrationRow:
+    before, after = stds
+    steps = 0 if note else steps
+    return CalibrationRow(site.path, site.role, before, scale, after, steps, note, bias)

@@ -6,35 +6,35 @@ the whole program; here, so that nothing of the measurement needs to know of it,
 
 import contextlib
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from keras_initx.initializers import DataFilters, ModelLaw
+from keras_initx._types import Arrays, Batch, Model
+from keras_initx.calibration._settings import Settings
+from keras_initx.initializers import Law
 
 __all__ = ["check_processes", "together", "union"]
 
 
-def check_processes(model: Any, seed: int | None, redraw: bool, laws: Iterable[Any]) -> None:
+def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> None:
     """Raises ValueError where the weights of several processes would part.
 
     Args:
         model: A built Keras model.
-        seed: Seed of what is drawn.
-        redraw: Whether weights are to be drawn.
+        settings: The settings of the call.
         laws: The laws of the kernels.
     """
-    laws = list(laws)
-    draws = redraw or any(isinstance(law, DataFilters) for law in laws)
-    if draws and seed is None and _several():
+    draws = settings.redraw or any(law.draws_from_inputs for law in laws)
+    if draws and settings.seed is None and _several():
         raise ValueError(
             "`seed` must be an int where several processes draw weights, which are to be equal. "
             "Received: seed=None. Give the same seed in each."
         )
-    if _several() and (found := [type(law).__name__ for law in laws if isinstance(law, ModelLaw)]):
+    if _several() and (found := [type(law).__name__ for law in laws if law.scope == "model"]):
         raise ValueError(
             "`initializer` must be a law of single layers where several processes train one model. "
             f"Received: {found[0]}. Calibrate and save the model in one process and load it in each."
@@ -50,7 +50,7 @@ def check_processes(model: Any, seed: int | None, redraw: bool, laws: Iterable[A
         )
 
 
-def union(take: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+def union(take: Callable[[], tuple[Batch, Arrays | None]]) -> tuple[Batch, Arrays | None]:
     """Returns the rows that all processes take, one process after another; an error in one is raised in all.
 
     Args:
@@ -70,7 +70,7 @@ def union(take: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def together(model: Any) -> Iterator[None]:
+def together(model: Model) -> Iterator[None]:
     """Has a block change the weights in all processes, to equal values, or raise in all."""
     if not _several():
         yield
@@ -113,7 +113,7 @@ def _same_outcome() -> Iterator[list[Any]]:
     own[:] = [value for outcome in outcomes for value in outcome]
 
 
-def _exchange(value: Any) -> list[Any]:
+def _exchange(value: object) -> list[Any]:
     """Returns what each process gave, in bytes: the arrays may differ in length, and JAX has no strings."""
     from jax.experimental import multihost_utils
 

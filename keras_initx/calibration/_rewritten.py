@@ -1,64 +1,76 @@
-"""Kernels that each training call or step sets anew, whatever was done to them before."""
+"""Kernels that a training call or a training step sets anew, whatever `calibrate` does to them.
+
+Two mechanisms do this. A layer such as `SpectralNormalization` assigns to a kernel in each training call; the
+model is run once in training mode, in a scope, to find these kernels. And Keras applies the constraint of a
+kernel after each training step; the constraint is called on the kernel at other sizes to see if it sets the
+size. Such a kernel is left as it is. If it is going to move soon, so is the input of all later kernels, and
+their rows say it.
+"""
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import keras_initx.probe as probe
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Batch, Model, Variable
 from keras_initx.calibration._report import CalibrationRow
 from keras_initx.state import constraint_note, constraint_of
 from keras_initx.walk import KernelSite, is_of_users
 
 __all__ = ["Rewritten", "find_rewritten", "tell_constraint"]
 
-_MOVES = 1e-3  # of its size: a kernel that a training call moves less is where it is going to stay
+# A training call that moves a kernel by less, relative to its norm, has converged: the kernel stays there.
+_MOVES = 1e-3
 _NOTE = "each training call sets its kernel anew: left as it is"
-_SCALES = (1.0, 1e-3)  # a constraint that one of these breaks is not for a law that scales
+# A constraint that changes the kernel at one of these scales does not let a law scale it.
+_SCALES = (1.0, 1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rewritten:
-    """The kernels that a training call sets, or a constraint after a training step.
+    """The kernels that a training call, or a constraint after a training step, sets anew.
 
     Attributes:
-        notes: Why they are left alone.
-        moving: Those that the next training call or step moves.
-        step: Whether it takes a step, not a call alone.
-        held: The variables, which a pass as in training would change.
+        notes: Why each of these kernels is left as it is.
+        moving: The kernels that the next training call or step moves.
+        step: Whether a training step moves them; False if a training call alone does.
+        held: The variables that a pass in training mode changes, to be put back after it.
     """
 
     notes: dict[KernelSite, str]
     moving: tuple[KernelSite, ...]
     step: bool
-    held: tuple[Any, ...]
+    held: tuple[Variable, ...]
 
     @property
     def later(self) -> str:
-        """What is to be said of the kernels that run after those that move."""
+        """The note of a kernel that runs after a kernel that moves; empty if no kernel moves."""
         if not self.moving:
             return ""
-        what = "step" if self.step else "call"
+        event = "step" if self.step else "call"
         return (
-            f"the next training {what} moves what reaches it, since it sets the kernel of "
-            f"`{self.moving[0].path}` anew: run a few training {what}s first"
+            f"the next training {event} moves what reaches it, since it sets the kernel of "
+            f"`{self.moving[0].path}` anew: run a few training {event}s first"
         )
 
 
-def find_rewritten(model: Any, batch: Any, sites: Iterable[KernelSite], redraw: bool) -> Rewritten:
-    """Returns the kernels that a training call or step of a model sets, or whose biases it does.
+def find_rewritten(model: Model, batch: Batch, sites: Iterable[KernelSite], redraw: bool) -> Rewritten:
+    """Returns the kernels whose values, or whose biases, a training call or step of a model sets.
 
-    Only models with a layer that is not Keras' own, or with a wrapper, are called.
+    Only a model with a wrapper, or with a layer from outside of Keras, is called.
 
     Args:
         model: The model.
-        batch: What it is called on.
-        sites: Its kernels.
-        redraw: Whether they are to be drawn anew, which a constraint that fits today's values may not fit.
+        batch: The rows to call it on.
+        sites: The kernels of the model.
+        redraw: Whether the kernels will be drawn anew. The present values may fit a constraint that new
+            values do not fit.
     """
     variables = {site: [v for v in (site.kernel, site.bias) if v is not None] for site in sites}
     constrained, at_once = _constrained(variables, redraw)
     every = [variable for group in variables.values() for variable in group]
-    called = any(is_of_users(layer) for layer in model._flatten_layers())
+    # Keras' own layers do not assign to kernels, so most models are spared this run.
+    called = any(is_of_users(layer) for layer in flatten_layers(model))
     moves = probe.rewritten_by_training(model, batch, every) if called else {}
     found = [site for site, group in variables.items() if any(id(v) in moves for v in group)]
     moving = tuple(s for s in found if any(moves.get(id(v), 0.0) > _MOVES for v in variables[s]))
@@ -71,7 +83,12 @@ def find_rewritten(model: Any, batch: Any, sites: Iterable[KernelSite], redraw: 
 
 
 def tell_constraint(row: CalibrationRow, site: KernelSite) -> CalibrationRow:
-    """Returns the row of a kernel, with a note if the kernel has become too large for its constraint."""
+    """Returns the row of a kernel, with a note if the kernel is now too large for its constraint.
+
+    Args:
+        row: The row.
+        site: The kernel.
+    """
     if row.note or not row.iterations:
         return row
     group = [variable for variable in (site.kernel, site.bias) if variable is not None]
@@ -79,10 +96,11 @@ def tell_constraint(row: CalibrationRow, site: KernelSite) -> CalibrationRow:
 
 
 def _constrained(
-    variables: dict[KernelSite, list[Any]], redraw: bool
+    variables: dict[KernelSite, list[Variable]], redraw: bool
 ) -> tuple[dict[KernelSite, str], tuple[KernelSite, ...]]:
-    """Why kernels are left to their constraints, and those that the next step changes as they are."""
+    """Returns notes for kernels with a constraint, and the kernels that the next step changes."""
     notes, moving = {}, []
+    # A new draw has other signs, which matter to constraints such as `NonNeg`.
     factors = (*_SCALES, -1.0) if redraw else _SCALES
     for site, group in variables.items():
         if name := next(filter(None, (constraint_of(variable, *factors) for variable in group)), ""):

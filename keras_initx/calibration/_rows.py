@@ -1,30 +1,27 @@
-"""What the report tells of one kernel."""
-
-from typing import Any
+"""The report's row of one kernel that its layer's passes calibrated."""
 
 import numpy as np
 
-from keras_initx.calibration._heads import told_of_bias
+from keras_initx.calibration._aim import Aim
+from keras_initx.calibration._outcome import Outcome, limit
 from keras_initx.calibration._report import CONSTANT, TINY, TOO_SMALL, CalibrationRow
-from keras_initx.calibration._rounds import Outcome, limit
-from keras_initx.initializers import DataFilters
 from keras_initx.walk import KernelSite
 
 __all__ = ["row_of"]
 
 
 def row_of(
-    site: KernelSite, law: Any, note: str, later: str, outcome: Outcome | None, tolerance: float
+    site: KernelSite, aim: Aim, note: str, later: str, outcome: Outcome | None, tolerance: float
 ) -> CalibrationRow:
     """Returns the row of a kernel.
 
     Args:
         site: The kernel.
-        law: Its law.
-        note: Why it was left alone.
-        later: What is to be said of it if the next training call moves what reaches it.
-        outcome: What became of it; None when it was left as it is.
-        tolerance: As in `calibrate`.
+        aim: Its aim.
+        note: Why it was left as it is; empty if it was calibrated.
+        later: Note for a kernel whose inputs the next training call moves.
+        outcome: What the passes measured and did; None if no pass reached the kernel.
+        tolerance: The tolerance of `calibrate`.
     """
     if outcome is None:
         return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
@@ -34,20 +31,21 @@ def row_of(
         note, rounds = (TOO_SMALL if small else CONSTANT), 0
     elif not left:
         note = _fault(site, outcome, tolerance) or (later if outcome.late else "")
+    filtered = aim.law is not None and aim.law.draws_from_inputs and not left
     return CalibrationRow(
         path=site.path,
         role=site.role,
-        std_before=None if isinstance(law, DataFilters) and not left else outcome.first.std_before,
+        std_before=None if filtered else outcome.first.std_before,
         scale=outcome.scale,
         std_after=last.std_after,
         iterations=rounds,
         note=note,
-        bias=told_of_bias(law) if rounds else "",
+        bias=aim.told if rounds else "",
     )
 
 
 def _fault(site: KernelSite, outcome: Outcome, tolerance: float) -> str:
-    """What a kernel that was calibrated has besides, or falls short of."""
+    """Returns in which way a calibrated kernel falls short of its law; empty if it does not."""
     last = outcome.last
     why = f": `{outcome.reader}` reads its kernel, too" if outcome.reader else ""
     if last.calls > 1 and last.error() > tolerance:

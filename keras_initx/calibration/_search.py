@@ -10,8 +10,10 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_initx._types import Arrays
+from keras_initx.calibration._plan import Job
 from keras_initx.calibration._task import Task
-from keras_initx.gradients import Objective
+from keras_initx.initializers import ModelLaw
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, select
 
 __all__ = ["Found", "make_task", "search"]
@@ -36,22 +38,21 @@ class Found:
     interrupted: bool
 
 
-def make_task(
-    model: Any,
-    sites: Sequence[KernelSite],
-    held: Sequence[keras.Variable],
-    patterns: tuple[Any, Any],
-    batch: Any,
-    targets: Any,
-    objective: Objective,
-    training: bool,
-) -> Task:
-    """Returns the task of scaling some kernels of a model, and its other trained weights but those held."""
+def make_task(job: Job, sites: Sequence[KernelSite], held: Sequence[keras.Variable]) -> Task:
+    """Returns the task of scaling kernels of a model and its other trained weights.
+
+    Args:
+        job: The model, its data and its loss.
+        sites: The kernels.
+        held: Weights that keep their values.
+    """
+    model, settings = job.model, job.settings
+    assert job.objective is not None, "a law over the model has a loss, or a random function in its place"
     every = list(iter_kernels(model, trace=False))
     others: list[Any] = [*(site for site in every if len(site.kernel.shape) < 2), *iter_weights(model, every)]
     chosen: list[Any] = [*sites, *(weight for weight in others if weight.kernel.trainable)]
-    if patterns != (None, None):
-        chosen = select(chosen, *patterns)
+    if settings.include is not None or settings.exclude is not None:
+        chosen = select(chosen, settings.include, settings.exclude)
     trained = [*model.trainable_variables, *(site.kernel for site in sites)]
     variables = list({id(variable): variable for variable in trained}.values())
     places = {id(variable): place for place, variable in enumerate(variables)}
@@ -69,20 +70,20 @@ def make_task(
         values=[ops.convert_to_tensor(variable.value) for variable in variables],
         weights=[places[id(weight.kernel)] for weight in weights],
         kernel_of=kernel_of,
-        batch=tree.map_structure(ops.convert_to_tensor, batch),
-        targets=_cut(targets, len(tree.flatten(batch)[0])),
-        objective=objective,
-        training=training,
+        batch=tree.map_structure(ops.convert_to_tensor, job.batch),
+        targets=_cut(job.targets, len(tree.flatten(job.batch)[0])),
+        objective=job.objective,
+        training=settings.training,
     )
 
 
-def _cut(targets: Any, rows: int) -> Any:
+def _cut(targets: Arrays | None, rows: int) -> Any:
     return tree.map_structure(
         lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf[:rows]), targets
     )
 
 
-def search(law: Any, task: Task) -> Found:
+def search(law: ModelLaw, task: Task) -> Found:
     """Runs a law's search and returns the best candidate, also when Ctrl-C ends it before its time."""
     best: tuple[Any, np.ndarray] | None = None
     first: Any = None

@@ -9,7 +9,9 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
+from keras_initx._types import Arrays, Batch, Model, Tensor, Variable
 from keras_initx.gradients import Objective, compile_function, to_numpy
+from keras_initx.initializers import Task as SearchTask
 from keras_initx.walk import KernelSite
 
 __all__ = ["Task"]
@@ -34,14 +36,14 @@ class Task:
         passes: Forward passes spent so far, by function; for the report.
     """
 
-    model: Any
+    model: Model
     sites: Sequence[KernelSite]
-    variables: Sequence[Any]
-    values: Sequence[Any]
+    variables: Sequence[Variable]
+    values: Sequence[Tensor]
     weights: Sequence[int]
     kernel_of: np.ndarray
-    batch: Any
-    targets: Any
+    batch: Batch
+    targets: Arrays | None
     objective: Objective
     training: bool
     passes: list[int] = dataclasses.field(default_factory=lambda: [0])
@@ -66,14 +68,14 @@ class Task:
         values = list(values)
         return [values[place] for place in self.weights]
 
-    def scaled(self, scales: Any) -> list[Any]:
+    def scaled(self, scales: Tensor) -> list[Tensor]:
         """Returns the values of all variables with each weight times its scale, differentiable by them."""
         values = list(self.values)
         for number, place in enumerate(self.weights):
             values[place] = values[place] * ops.cast(scales[number], values[place].dtype)
         return values
 
-    def loss(self, values: Sequence[Any], rows: slice = slice(None)) -> Any:
+    def loss(self, values: Sequence[Tensor], rows: slice = slice(None)) -> Tensor:
         """Returns the loss that the model would have with these values, on some rows of the data."""
         self.passes[0] += 1
         batch, targets = (
@@ -84,14 +86,14 @@ class Task:
         with keras.StatelessScope(state, collect_losses=True):
             return self.objective(batch, targets, self.model(batch, training=self.training))
 
-    def compile(self, function: Callable[["Task", Any], Any]) -> Callable[[np.ndarray], Any]:
+    def compile(self, function: Callable[[SearchTask, Tensor], Any]) -> Callable[[np.ndarray], Any]:
         """Compiles a function of this task and of the scales, a tensor of shape (weights,).
 
         Returns:
             A function from an array of scales to what `function` returns, as NumPy arrays.
         """
 
-        def traced(scales: Any, values: Any, batch: Any, targets: Any) -> Any:
+        def traced(scales: Tensor, values: list[Tensor], batch: Batch, targets: Arrays) -> Any:
             # Passed, not closed over: JAX makes constants of what it finds in a closure.
             here = dataclasses.replace(self, values=values, batch=batch, targets=targets, passes=[0])
             result = function(here, scales)
@@ -113,7 +115,7 @@ class Task:
         found = np.zeros(len(self.weights))
         numbers = {id(self.variables[place]): number for number, place in enumerate(self.weights)}
 
-        def enter(site: KernelSite, inputs: Any) -> None:
+        def enter(site: KernelSite, inputs: Tensor) -> None:
             found[numbers[id(site.kernel)]] = float(ops.mean(ops.abs(ops.cast(inputs, "float32"))))
 
         self.passes[0] += 1

@@ -1,4 +1,4 @@
-"""Keras callbacks over the package's other rooms."""
+"""Keras callbacks: calibration before training, and histograms and signal reports in TensorBoard."""
 
 from keras_initx.callbacks._calibrate import Calibrate
 from keras_initx.callbacks._signal_monitor import SignalMonitor

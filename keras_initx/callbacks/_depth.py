@@ -1,35 +1,47 @@
-"""The layers of a model numbered in the order in which they run, as TensorBoard is to sort them."""
+"""Numbers the layers of a model in the order in which they run, so that TensorBoard sorts them by depth.
+
+A trace of the model gives the order, but it has one step per layer that it does not see through. Each layer
+of the model gets a depth from it:
+
+    layer of the model                          depth
+    a step of its own (Dense, ReLU)             that step
+    inside a step (the cell of an LSTM)         the step of the layer around it
+    around steps (a nested model)               the first step among the layers inside it
+    in no step (the trace failed, or it is      the depth of the layer that Keras lists before it
+    not called)
+"""
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
 
 import keras_initx.walk as walk
+from keras_initx._keras_internals import flatten_layers, own_variables
+from keras_initx._types import Layer, Model, Variable
 
 __all__ = ["NumberedLayer", "number_layers"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NumberedLayer:
-    """A layer that has something to show.
+    """A layer with weights or outputs to write to TensorBoard.
 
     Attributes:
-        tag: Its number and its path within the model.
+        tag: Number of the layer, an underscore, and its path within the model.
         layer: The layer.
-        weights: The variables that it owns, by their tags.
-        is_shown: Whether its outputs are: it has kernels, or applies an activation.
+        weights: The variables that the layer owns, by their tags.
+        is_shown: Whether to write the layer's outputs: it has kernels, or it is an activation.
     """
 
     tag: str
-    layer: Any
-    weights: dict[str, Any]
+    layer: Layer
+    weights: dict[str, Variable]
     is_shown: bool
 
 
-def number_layers(model: Any) -> list[NumberedLayer]:
-    """Returns the layers that own weights, have kernels within or apply an activation, by depth.
+def number_layers(model: Model) -> list[NumberedLayer]:
+    """Returns the layers that own weights, run kernels, or are activations, in the order in which they run.
 
     >>> layers = keras.layers
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, name="in"), layers.ReLU(name="relu")])
@@ -40,16 +52,18 @@ def number_layers(model: Any) -> list[NumberedLayer]:
         model: A built Keras model.
 
     Returns:
-        The layers in the order in which they first run, each once; one that a trace does not see after the
-        one that Keras lists before it.
+        Each layer once, at the place where it first runs. A layer that the trace does not see comes after the
+        layer that Keras lists before it.
     """
-    found = list({id(layer): layer for layer in model._flatten_layers()}.values())
+    found = list({id(layer): layer for layer in flatten_layers(model)}.values())
     paths, variables = walk.layer_paths(model), _variables(found)
     nodes = [node for node in walk.trace(model).nodes if isinstance(node.operation, keras.layers.Layer)]
     steps: dict[int, int] = {}
-    run_in: dict[int, Any] = {}  # the layer that runs a layer: a recurrent one its cell, say, in a loop
+    # The layer around a layer that has no step of its own: an LSTM for its cell. The outputs of the LSTM are
+    # shown in place of the cell's, which run in a loop that the backend may trace.
+    run_in: dict[int, Layer] = {}
     for step, node in enumerate(nodes):
-        for layer in node.operation._flatten_layers():
+        for layer in flatten_layers(node.operation):
             steps.setdefault(id(layer), step)
             if not node.opaque:
                 run_in.setdefault(id(layer), node.operation)
@@ -60,12 +74,12 @@ def number_layers(model: Any) -> list[NumberedLayer]:
     depths: dict[int, float] = {}
     last = -1.0
     for layer in found:
-        # One that the trace sees through runs when the first of those that it holds does.
-        depth = min(steps.get(id(inner), np.inf) for inner in layer._flatten_layers())
+        # A layer that the trace sees through has no step; it runs when the first layer inside it runs.
+        depth = min(steps.get(id(inner), np.inf) for inner in flatten_layers(layer))
         depths[id(layer)] = last = depth if np.isfinite(depth) else last
     rows = [layer for layer in found if id(layer) in shown or id(layer) in variables]
     rows.sort(key=lambda layer: depths[id(layer)])
-    digits = len(str(len(rows) - 1))
+    digits = len(str(len(rows) - 1))  # leading zeros: TensorBoard sorts tags as text
     numbered = []
     for number, layer in enumerate(rows):
         tag = f"{number:0{digits}d}_{paths[id(layer)]}"
@@ -74,21 +88,20 @@ def number_layers(model: Any) -> list[NumberedLayer]:
     return numbered
 
 
-def _variables(layers: list[Any]) -> dict[int, list[Any]]:
-    """The weights that each layer owns; a wrapper may hold those of what it wraps, which comes later."""
-    owners = {
-        id(variable): (layer, variable)
-        for layer in layers
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
-    }
-    found: dict[int, list[Any]] = {}
+def _variables(layers: list[Layer]) -> dict[int, list[Variable]]:
+    """The weights that each layer owns, by `id(layer)`."""
+    # A wrapper may list the weights of the layer that it wraps as its own. Keras lists the wrapped layer
+    # later, so that the later entry of this dict, which wins, is the true owner.
+    owners = {id(variable): (layer, variable) for layer in layers for variable in own_variables(layer)}
+    found: dict[int, list[Variable]] = {}
     for layer, variable in owners.values():
         found.setdefault(id(layer), []).append(variable)
     return found
 
 
-def _tagged(prefix: str, variables: list[Any]) -> dict[str, Any]:
-    tags: dict[str, Any] = {}
+def _tagged(prefix: str, variables: list[Variable]) -> dict[str, Variable]:
+    """Variables by tag; variables of equal name in one layer are told apart by `_2` and so on."""
+    tags: dict[str, Variable] = {}
     for variable in variables:
         taken = sum(other.name == variable.name for other in tags.values())
         tags[f"{prefix}{variable.name}{f'_{taken + 1}' if taken else ''}"] = variable

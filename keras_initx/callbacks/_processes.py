@@ -1,6 +1,9 @@
-"""Several processes that train one model, as Keras does on JAX: the first writes, and all decide alike."""
+"""Training in several processes: the first process writes the files, and all processes decide alike.
 
-from typing import Any
+Keras trains one model in several processes on JAX only, so on other backends there is one process here.
+"""
+
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -9,14 +12,14 @@ __all__ = ["Silent", "is_first", "largest", "of_first"]
 
 
 class Silent:
-    """Stands for an `EventWriter` and writes nothing."""
+    """Has every method of an `EventWriter`, and writes nothing."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
 
 
 def is_first() -> bool:
-    """Returns whether this process is the first, or the only one."""
+    """Tells whether this process is the first one, or the only one."""
     if keras.backend.backend() != "jax":
         return True
     import jax
@@ -25,12 +28,12 @@ def is_first() -> bool:
 
 
 def of_first(value: int) -> int:
-    """Returns the number that the first process gives; all must call this."""
+    """Returns the number that the first process gives; every process must call this, or all wait."""
     return _gather(value)[0]
 
 
 def largest(value: int) -> int:
-    """Returns the largest number that a process gives; all must call this."""
+    """Returns the largest number that any process gives; every process must call this, or all wait."""
     return max(_gather(value))
 
 

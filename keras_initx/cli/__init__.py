@@ -1,5 +1,8 @@
-"""The command `initx`: what the package can do, at the command line."""
+"""The command `initx`, for use from Python.
 
-from keras_initx.cli._main import main
+The command itself is the package `_initx_command`, which answers before Keras is imported.
+"""
+
+from _initx_command import main
 
 __all__ = ["main"]

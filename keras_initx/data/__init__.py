@@ -1,6 +1,6 @@
-"""From whatever holds a user's data to one checked batch that a model can be called on."""
+"""Takes one checked batch, which a model can be called on, from any form of a user's data."""
 
-from keras_initx.data._inputs import check_finite, check_looked_up, knows_inputs, reason_of, refusal
+from keras_initx.data._inputs import check_finite, check_looked_up, knows_inputs, refusal
 from keras_initx.data._take import take_pair
 from keras_initx.data._weighted import Weighted, split_weights
 
@@ -9,7 +9,6 @@ __all__ = [
     "check_finite",
     "check_looked_up",
     "knows_inputs",
-    "reason_of",
     "refusal",
     "split_weights",
     "take_pair",

@@ -1,12 +1,21 @@
-"""What a model takes, and the errors for what it does not take."""
+"""Checks of data against the inputs of a model, and the errors for data that does not fit."""
 
 import itertools
-import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+import keras
 import numpy as np
 from keras import tree
+
+from keras_initx._keras_internals import flatten_layers, input_structure
+from keras_initx._types import Arrays, Model
+from keras_initx.checks import first_line
+
+# For one input, a shape that the model runs on, with batch axis, and the size of the vocabulary or None.
+Spec: TypeAlias = tuple[tuple[int | None, ...], int | None]
+# KerasTensors in the structure that a model takes its inputs in.
+Specs: TypeAlias = keras.KerasTensor | Mapping[str, Any] | Sequence[Any]
 
 __all__ = [
     "check_finite",
@@ -17,18 +26,17 @@ __all__ = [
     "expected_inputs",
     "knows_inputs",
     "misfit",
-    "reason_of",
     "refusal",
 ]
 
 
-def expected_inputs(model: Any) -> Any:
-    """The structure of KerasTensors that a functional or Sequential model was built on; None for others."""
-    return getattr(getattr(model, "_functional", model), "_inputs_struct", None)
+def expected_inputs(model: Model) -> Any:
+    """Returns the structure of KerasTensors that a model was built on; None for a subclassed model."""
+    return input_structure(model)
 
 
-def knows_inputs(model: Any) -> bool:
-    """Tells whether `take_pair` has checked the batch against the model's inputs.
+def knows_inputs(model: Model) -> bool:
+    """Tells whether a model's inputs are known, so that `take_pair` checks a batch against them.
 
     >>> import keras
     >>> knows_inputs(keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)]))
@@ -43,16 +51,18 @@ def knows_inputs(model: Any) -> bool:
     return expected_inputs(model) is not None
 
 
-def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[Any, int | None]]]) -> None:
-    """Raises ValueError for integers outside the vocabulary they are looked up in: some backends take them.
+def check_looked_up(model: Model, batch: Arrays, specs: Callable[[], Sequence[Spec]]) -> None:
+    """Raises ValueError for integers outside the vocabulary of the embedding that they are looked up in.
+
+    Some backends take such integers without an error.
 
     Args:
         model: The model.
-        batch: What `take_pair` took.
-        specs: Returns what `keras_initx.walk.input_specs` does; asked only where an integer is beyond the
-            smallest vocabulary of all, since it takes a trace.
+        batch: The batch that `take_pair` returned.
+        specs: Function that returns `keras_initx.walk.input_specs(model)`. It takes a trace, so it is called
+            only if an integer is beyond the smallest vocabulary of all embeddings.
     """
-    sizes = [layer.input_dim for layer in model._flatten_layers() if hasattr(layer, "input_dim")]
+    sizes = [layer.input_dim for layer in flatten_layers(model) if hasattr(layer, "input_dim")]
     least = min((size for size in sizes if isinstance(size, int)), default=None)
     integers = [leaf for leaf in tree.flatten(batch) if leaf.dtype.kind in "iu"]
     if least is None or all(leaf.min() >= 0 and leaf.max() < least for leaf in integers):
@@ -61,20 +71,22 @@ def check_looked_up(model: Any, batch: Any, specs: Callable[[], Sequence[tuple[A
         if limit is not None and (unknown := leaf[(leaf < 0) | (leaf >= limit)]).size:
             raise ValueError(
                 f"`data` must hold integers from 0 to {limit - 1}, the vocabulary of the embedding that they "
-                f"feed. Received: {unknown[0]}. Raise the layer's `input_dim`, or map what it does not know."
+                f"feed. Received: {unknown[0]}. Raise the layer's `input_dim`, or map unknown integers "
+                "to one of these."
             )
 
 
-def check_size(model: Any, samples: int, rows: int) -> None:
+def check_size(model: Model, samples: int, rows: int) -> None:
+    """Raises ValueError if a model was built for batches of one size, and there are more or fewer rows."""
     inputs = [tensor for tensor in tree.flatten(expected_inputs(model)) if tensor is not None]
     for size in {tensor.shape[0] for tensor in inputs} - {None, rows}:
         raise ValueError(
-            f"`samples` must be the size of a batch of `{model.name}`: pass samples={size}, and at least as "
-            f"many rows. Received: samples={samples}, {rows} rows."
+            f"`samples` must be {size}, the size of the batches that `{model.name}` was built for. Received: "
+            f"samples={samples}, {rows} rows. Pass samples={size}, and at least as many rows."
         )
 
 
-def check_finite(name: str, structure: Any) -> None:
+def check_finite(name: str, structure: Arrays | None) -> None:
     """Raises ValueError if an array of floats holds NaN or Inf.
 
     Args:
@@ -91,6 +103,7 @@ def check_finite(name: str, structure: Any) -> None:
 
 
 def check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
+    """Raises ValueError if an array has another shape, or another kind of dtype, than its input."""
     for tensor, leaf in zip(expected, leaves, strict=False):
         fits = len(tensor.shape) == leaf.ndim and all(
             size is None or size == got for size, got in zip(tensor.shape[1:], leaf.shape[1:], strict=True)
@@ -101,38 +114,35 @@ def check_leaves(expected: list[Any], leaves: list[np.ndarray]) -> None:
             raise misfit(tensor, leaf, f"`{tensor.name}` takes the dtype {tensor.dtype}")
 
 
-def misfit(expected: Any, data: Any, why: str) -> ValueError:
+def misfit(expected: Specs, data: object, why: str) -> ValueError:
+    """Returns the error for data that does not have the structure of a model's inputs."""
     inputs = ", ".join(f"{tensor.name}{tensor.shape}" for tensor in tree.flatten(expected))
     return ValueError(
         f"`data` must have the structure of the model's inputs ({inputs}): {why}. "
-        f"Received: {describe(data)}. Pass what `model.predict` takes."
+        f"Received: {describe(data)}. Pass data that `model.predict` takes."
     )
 
 
-def refusal(model: Any, batch: Any, error: Exception) -> ValueError:
-    """Returns the error for a batch that a model, whose inputs were not known, cannot be called on.
+def refusal(model: Model, batch: Arrays, error: Exception) -> ValueError:
+    """Returns the error for a batch that a model of unknown inputs raised an error on.
 
     Args:
         model: The model.
-        batch: What it was called on.
-        error: What it raised.
+        batch: The batch that the model was called on.
+        error: The error that the model raised.
 
     Returns:
         An error to raise from `error`.
     """
     return ValueError(
-        f"`data` must be what `{model.name}` can be called on. Received: {describe(batch)}; it raised "
-        f"{type(error).__name__}: {reason_of(error)} Pass what `model.predict` takes."
+        f"`data` must be a batch that `{model.name}` can be called on. Received: {describe(batch)}; it "
+        f"raised {first_line(error, kind=True)} Pass data that `model.predict` takes."
     )
 
 
-def reason_of(error: BaseException) -> str:
-    """Returns the line of an error that says why, without what Keras puts before it and the bold type."""
-    lines = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines()
-    return next((line for line in lines if line.strip() and not line.startswith("Exception encountered")), "")
-
-
-def describe(data: Any) -> str:
+def describe(data: object) -> str:
+    """Returns a short text on data of any form, for errors: type, keys, dtypes and shapes."""
+    # Five arrays are enough to see a mistake; a list of thousands of numbers would fill the screen.
     described = [
         f"{getattr(leaf, 'dtype', type(leaf).__name__)}{tuple(leaf.shape) if hasattr(leaf, 'shape') else ''}"
         for leaf in itertools.islice(tree.flatten(data), 5)

@@ -1,6 +1,8 @@
-"""Targets with sample weights."""
+"""Targets together with sample weights."""
 
 from typing import Any, NamedTuple
+
+from keras_initx._types import Arrays
 
 __all__ = ["Weighted", "split_weights"]
 
@@ -8,17 +10,17 @@ __all__ = ["Weighted", "split_weights"]
 class Weighted(NamedTuple):
     """Targets with sample weights, as `fit` takes them in a triple (x, y, sample_weight)."""
 
-    targets: Any
-    weights: Any
+    targets: Arrays
+    weights: Arrays
 
 
-def split_weights(targets: Any) -> tuple[Any, Any]:
-    """Returns targets and their sample weights, or None where there are none.
+def split_weights(targets: Arrays | Weighted | None) -> tuple[Any, Any]:
+    """Returns targets and their sample weights; None in place of weights if there are none.
 
     >>> split_weights(Weighted([1, 0], [0.5, 2.0])), split_weights([1, 0])
     (([1, 0], [0.5, 2.0]), ([1, 0], None))
 
     Args:
-        targets: As `take_pair` returns them.
+        targets: Targets as `take_pair` returns them.
     """
-    return tuple(targets) if isinstance(targets, Weighted) else (targets, None)
+    return (targets.targets, targets.weights) if isinstance(targets, Weighted) else (targets, None)

@@ -1,4 +1,7 @@
-"""The builders that tensorflow-datasets registers: they read what is on every machine that has the extra."""
+"""Builders of tensorflow-datasets for `initx_digits` and `initx_pydoc`.
+
+To define a builder registers its name. They read files that every machine with the extra `examples` has.
+"""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,9 +17,10 @@ __all__ = ["InitxDigits", "InitxPydoc"]
 
 
 class InitxDigits(tfds.core.GeneratorBasedBuilder):
-    """Handwritten digits, 8x8 pixels, as scikit-learn ships them: 1,437 to train on, 360 held out.
+    """The builder of `initx_digits`: scikit-learn's handwritten digits, 8x8 pixels.
 
-    After `import keras_initx.datasets` it is `tfds.load("initx_digits")`; it needs no network.
+    1,437 images are to train on, 360 are held out. After `import keras_initx.datasets`,
+    `tfds.load("initx_digits")` loads them. They need no network.
 
     Reference:
         Alpaydin and Kaynak, 1998, "Optical Recognition of Handwritten Digits", UCI repository
@@ -25,7 +29,8 @@ class InitxDigits(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self) -> Any:
+    # The names and arguments of the methods are those that tensorflow-datasets calls.
+    def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description="Handwritten digits of 8x8 pixels with values from 0 to 16.",
             features=tfds.features.FeaturesDict(
@@ -38,7 +43,7 @@ class InitxDigits(tfds.core.GeneratorBasedBuilder):
             homepage="https://doi.org/10.24432/C50P49",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         digits = read_digits()
         return {"train": self._generate_examples(digits.train), "test": self._generate_examples(digits.test)}
 
@@ -50,25 +55,29 @@ class InitxDigits(tfds.core.GeneratorBasedBuilder):
 
 
 class InitxPydoc(tfds.core.GeneratorBasedBuilder):
-    """Text of Python's standard library, read from its source files where it is installed.
+    """The builder of `initx_pydoc`: text of Python's standard library, read from its source files.
 
-    After `import keras_initx.datasets` it is `tfds.load("initx_pydoc/code")` and
-    `tfds.load("initx_pydoc/families")`; it needs no network. What they hold: `read_pydoc`. The text differs
-    between releases of Python, so the version names the release: 1.311.7 is that of Python 3.11.7, and what
-    one Python has prepared is never taken for that of another.
+    After `import keras_initx.datasets`, `tfds.load("initx_pydoc/code")` and
+    `tfds.load("initx_pydoc/families")` load it. It needs no network. `code` holds lines of docstrings and of
+    source, to be told apart. `families` holds sentences of docstrings, labelled by the family of their
+    module. `read_pydoc` describes both.
+
+    The text differs between releases of Python, so the version names the release: version 1.311.7 is the text
+    of Python 3.11.7. So tensorflow-datasets never takes the prepared text of one Python for another's.
 
     Reference:
         The Python Standard Library (https://docs.python.org/3/library/).
     """
 
+    # tensorflow-datasets finds prepared data by name and version, and wants three numbers.
     VERSION = tfds.core.Version(
         f"1.{sys.version_info.major}{sys.version_info.minor:02}.{sys.version_info.micro}"
     )
-    BUILDER_CONFIGS: list[Any] = [  # noqa: RUF012  as tfds asks for it
+    BUILDER_CONFIGS: list[Any] = [  # noqa: RUF012  tensorflow-datasets reads a list
         tfds.core.BuilderConfig(name=name, description=description) for name, description in CONFIGS.items()
     ]
 
-    def _info(self) -> Any:
+    def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description="Text of Python's standard library.",
             features=tfds.features.FeaturesDict(
@@ -81,7 +90,7 @@ class InitxPydoc(tfds.core.GeneratorBasedBuilder):
     def _read(self) -> PydocText:
         return read_pydoc(self.builder_config.name)
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         text = self._read()
         return {"train": self._generate_examples(text.train), "test": self._generate_examples(text.test)}
 

@@ -1,8 +1,10 @@
-"""Labelled images that scikit-learn ships, without tensorflow-datasets."""
+"""`read_digits`: the handwritten digits that scikit-learn ships."""
 
 import dataclasses
 
 import numpy as np
+
+from keras_initx.extras import require
 
 __all__ = ["DigitImages", "read_digits"]
 
@@ -11,12 +13,13 @@ TRAIN_ROWS = 1437
 
 @dataclasses.dataclass(frozen=True)
 class DigitImages:
-    """Two splits of labelled images.
+    """Labelled images in two splits.
 
     Attributes:
-        labels: Names of the labels, by number.
-        train: Images, uint8 of shape (1437, 8, 8, 1) with values from 0 to 16, and their labels.
-        test: The same, 360 others.
+        labels: The name of each label: `labels[3]` is the name of label 3.
+        train: The images to train on and their labels: uint8 of shape (1437, 8, 8, 1) with values from 0 to
+            16, and int32 of shape (1437,).
+        test: The held-out images and their labels, in the same form: 360 images.
     """
 
     labels: tuple[str, ...]
@@ -25,22 +28,31 @@ class DigitImages:
 
 
 def read_digits() -> DigitImages:
-    """Returns scikit-learn's handwritten digits, in the splits of the tfds data set `initx_digits`.
+    """Returns scikit-learn's handwritten digits, 8x8 pixels, in a split to train on and a held-out split.
 
-    It needs neither tensorflow-datasets nor TensorFlow.
+    The rows are the rows of the data set `initx_digits` of tensorflow-datasets. This function needs neither
+    tensorflow-datasets nor TensorFlow nor a network.
 
     >>> digits = read_digits()
     >>> digits.train[0].shape, digits.test[0].shape, digits.labels[:3]
     ((1437, 8, 8, 1), (360, 8, 8, 1), ('0', '1', '2'))
 
+    Returns:
+        The names of the labels and the two splits, always in the same order.
+
     Raises:
-        ImportError: If scikit-learn is absent.
+        ImportError: If scikit-learn is not installed.
+
+    Reference:
+        Alpaydin and Kaynak, 1998, "Optical Recognition of Handwritten Digits", UCI repository
+        (https://doi.org/10.24432/C50P49), the test part, as in `sklearn.datasets.load_digits`.
     """
+    require("sklearn", extra="examples", purpose="`read_digits`")
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
     images, numbers = digits.images.astype(np.uint8)[..., None], digits.target.astype(np.int32)
-    # The file is not shuffled: a fixed permutation gives both splits the same mixture.
+    # The rows in the file are not shuffled. A fixed permutation gives both splits the same mixture.
     train, test = np.split(np.random.default_rng(0).permutation(len(images)), [TRAIN_ROWS])
     return DigitImages(
         tuple(map(str, digits.target_names)), (images[train], numbers[train]), (images[test], numbers[test])

@@ -1,16 +1,27 @@
-"""Loading a data set of tensorflow-datasets by its name."""
+"""`load`: a data set of tensorflow-datasets by its name, with errors that come within seconds."""
 
-import importlib.util
 import os
-from typing import Any
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorflow_datasets
+
+from keras_initx.extras import require
 
 __all__ = ["load"]
 
 _REACH_SECONDS = 5.0
 
 
-def load(name: str, split: Any, data_dir: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
-    """Loads a supervised data set by its tensorflow-datasets name, or says within seconds why it cannot.
+def load(
+    name: str, split: str | Sequence[str] | None, data_dir: str | os.PathLike[str] | None = None
+) -> "tuple[Any, tensorflow_datasets.core.DatasetInfo]":
+    """Loads a supervised data set by its tensorflow-datasets name.
+
+    If the data set is not on this machine, `load` downloads it. If its host cannot be reached, an error tells
+    so within seconds.
 
     >>> import contextlib, io, tempfile
     >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -19,49 +30,52 @@ def load(name: str, split: Any, data_dir: str | os.PathLike[str] | None = None) 
     (1437, 10)
 
     Args:
-        name: `initx_digits`, `initx_pydoc/code`, `initx_pydoc/families`, or any supervised tfds data set
-            (`mnist`, `imdb_reviews`, ...).
-        split: As in `tfds.load`: a split's name or a list of them.
-        data_dir: Where prepared data sets are kept; tfds' own default when None.
+        name: The name of the data set: `initx_digits`, `initx_pydoc/code`, `initx_pydoc/families`, or any
+            data set of tensorflow-datasets that has labels, such as `mnist` or `imdb_reviews`.
+        split: The name of a split, such as `"train"` or `"train[:10%]"`, or a list of names; None for all
+            splits.
+        data_dir: The folder of prepared data sets; None for the default of tensorflow-datasets.
 
     Returns:
-        One `tf.data.Dataset` of (example, label) per split, as in `tfds.load`, and its `DatasetInfo`.
+        A `tf.data.Dataset` of pairs (example, label), and the `DatasetInfo`. For a list of splits, a list of
+        data sets; for None, a dict of data sets by the names of their splits.
 
     Raises:
-        ValueError: If there is no such data set (the message lists the nearest) or it has no labels.
-        ConnectionError: If it must be downloaded and its host is not reached within seconds.
-        ImportError: If TensorFlow or tensorflow-datasets is absent.
+        ValueError: If the data set does not exist (the message lists names that are near), or has no labels.
+        ConnectionError: If the data set must be downloaded, and its host cannot be reached within 5 seconds.
+        ImportError: If TensorFlow or tensorflow-datasets is not installed.
     """
     tfds = _tfds()
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
-            f"`dataset` must name a tfds data set. Received: {name!r}. {_nearest(tfds, name)}"
+            f"`name` must be a data set of tensorflow-datasets. Received: {name!r}. {_nearest(tfds, name)}"
         ) from error
     if builder.info.supervised_keys is None:
         raise ValueError(
-            f"`dataset` must have labels. Received: {name!r}, which tfds lists without supervised keys. "
-            "Choose another, for example 'initx_digits'."
+            f"The data set `name` must have labels. Received: {name!r}, which tensorflow-datasets lists "
+            "without supervised keys. Choose another, for example 'initx_digits'."
         )
-    # Without this look, tfds retries a download without a network for minutes.
+    # Without this check, tensorflow-datasets tries a download again and again, for minutes without a network.
     if not builder.data_path.exists():
         _check_reachable(name, {url.split("/")[2] for url in builder.url_infos or () if "//" in url})
         builder.download_and_prepare()
     return builder.as_dataset(split=split, as_supervised=True), builder.info
 
 
-def _tfds() -> Any:
-    if not importlib.util.find_spec("tensorflow"):  # tfds prints a banner, and is then half imported
-        raise ImportError(
-            "tensorflow-datasets needs TensorFlow, which is not installed: pip install tensorflow"
-        )
+def _tfds() -> ModuleType:
+    """Returns the module `tensorflow_datasets`; raises ImportError if it cannot be imported."""
+    # Without TensorFlow, importing it prints a banner, and leaves a half of the module in `sys.modules`.
+    modules = ("tensorflow", "tensorflow_datasets", "importlib_resources")
+    require(*modules, extra="examples", purpose="A data set of tfds")
     import tensorflow_datasets
 
     return tensorflow_datasets
 
 
 def _check_reachable(name: str, hosts: set[str]) -> None:
+    """Raises ConnectionError if a host does not answer within 5 seconds; an HTTP error is an answer too."""
     import requests
 
     for host in sorted(hosts):
@@ -69,13 +83,14 @@ def _check_reachable(name: str, hosts: set[str]) -> None:
             requests.head(f"https://{host}", timeout=_REACH_SECONDS)
         except requests.RequestException as error:
             raise ConnectionError(
-                f"The data set {name!r} is not on this machine and {host} cannot be reached to download it. "
-                "Connect to a network, or point TFDS_DATA_DIR at a folder where tfds has prepared it on "
-                "another machine, or take 'initx_digits' or 'initx_pydoc/code', which need no network."
+                f"The data set {name!r} is not on this machine, and {host} cannot be reached to download it. "
+                "Connect to a network; or prepare the data set on another machine, copy the folder, and set "
+                "TFDS_DATA_DIR to it; or take 'initx_digits' or 'initx_pydoc/code', which need no network."
             ) from error
 
 
-def _nearest(tfds: Any, name: str) -> str:
+def _nearest(tfds: ModuleType, name: str) -> str:
+    """Returns a sentence with the known names that are nearest to a name."""
     import difflib
 
     known = tfds.list_builders(with_community_datasets=False)

@@ -1,7 +1,6 @@
 """A report on the signal of a model, forward and backward, before the first step."""
 
 import contextlib
-import numbers
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from keras import tree
 
 import keras_initx.probe as probe
+from keras_initx.checks import check_seed
 from keras_initx.data import check_looked_up, knows_inputs, refusal, take_pair
 from keras_initx.diagnostics._cures import name_cures
 from keras_initx.diagnostics._exam import Exam
@@ -88,8 +88,7 @@ def diagnose(
     """
     started = time.perf_counter()
     check_built(model)
-    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
+    check_seed(seed)
     specs = input_specs(model) if data is None else ()
     batch, labels = take_pair(model, data, samples, targets, seed, specs)
     check_looked_up(model, batch, lambda: input_specs(model))

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
+from keras_initx._keras_internals import flatten_layers
 from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
 from keras_initx.gradients import Objective, to_numpy, value_and_gradients
 from keras_initx.recurrence import fit_cells, obstacle
@@ -217,7 +218,7 @@ def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient
 
 def gate_readings(model: Any, batch: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
     """Reads the gates of recurrent cells by loops over them; one more pass, where there are such cells."""
-    owners = {id(layer): layer for layer in model._flatten_layers() if hasattr(layer, "cell")}
+    owners = {id(layer): layer for layer in flatten_layers(model) if hasattr(layer, "cell")}
     known = [layer for layer in owners.values() if not obstacle(layer)]
     if not known:
         return {}

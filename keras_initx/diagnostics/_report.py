@@ -1,18 +1,18 @@
-"""What diagnose found, in rows and in words."""
+"""The report of `diagnose`: rows, verdicts and limits."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from keras_initx.diagnostics._duplicates import Duplicate
-from keras_initx.diagnostics._format import as_html, as_rich, as_text
+from keras_initx.diagnostics._format import columns_of
 from keras_initx.diagnostics._jacobian import Spectrum
+from keras_initx.reports import Report
+from keras_initx.tables import Table
 
 __all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
 
-# Of verdicts: what matters most first.
+# The kinds of verdicts, the most important kind first.
 KINDS = (
     *("nonfinite", "symmetry", "duplicate", "forward", "backward", "variance", "saturated", "dead"),
     *("collapse", "no_gradient", "update"),
@@ -20,7 +20,11 @@ KINDS = (
 
 
 class SignalError(ValueError):
-    """A report that breaks a limit of `SignalReport.check`; `rows` are those that do."""
+    """Raised by `SignalReport.check` for a report that breaks a limit.
+
+    Attributes:
+        rows: The rows that break a limit.
+    """
 
     def __init__(self, message: str, rows: tuple["SignalRow", ...]) -> None:
         super().__init__(message)
@@ -29,38 +33,41 @@ class SignalError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SignalRow:
-    """What one kernel makes of the signal; None for what does not apply or was not seen.
+    """The signal at one kernel. A number is None if it does not apply or was not measured.
 
-    A head's bias may be a prior: `forward_gain`, `saturated` and `correlation` of a head leave it out.
+    The bias of a head may be a prior, so `forward_gain`, `saturated` and `correlation` of a head leave the
+    bias out.
 
     Attributes:
         path: Path of the kernel within the model.
         role: Role of the kernel, as in `keras_initx.walk`.
-        units: Number of its outputs: channels, features.
-        expected_std: What a kernel of variance gain^2 / fan_in, with its true fan and the gain of the
-            activation that feeds it, would make of what reaches it: a root mean square. 1 for an embedding
-            that does not make the logits, too.
-        preactivation_std: Standard deviation of its pre-activation over rows, positions and units.
-        forward_gain: Root mean square of the pre-activation over `expected_std`.
-        kernel_gain: The same by the kernel alone: sqrt(fan_in E[w^2]) over the gain.
-        backward_gain: Length of the gradient of the loss at what reaches it over that at its pre-activation,
-            times sqrt(E f'(z)^2) of the activation that feeds it.
-        signal_gradient: Length of the gradient of the loss at its pre-activation, all rows together.
-        chi: fan_in E[w^2] E[f'(z)^2] with the activation f that it feeds, z normal with the measured std.
-        activation_mean: Mean of the activation that its output goes through, of the output if there is none.
-        activation_std: Its standard deviation.
-        activation_square: Its second moment.
-        dead: Fraction of units whose activation is 0 on all rows.
-        saturated: Fraction of the activation within 2.5 % of its range from a bound, for bounded ones.
-        nonfinite: Fraction of NaN and Inf in the kernel, its pre-activation or its activation, the largest.
+        units: Number of outputs of the kernel: channels or features.
+        expected_std: Root mean square of the pre-activation that the law promises for the measured input: by
+            a kernel of variance gain^2 / fan_in, with the true fan, and the gain of the activation that feeds
+            the kernel. 1 for an embedding that does not make the logits, too.
+        preactivation_std: Standard deviation of the pre-activation over rows, positions and units.
+        forward_gain: Root mean square of the pre-activation, divided by `expected_std`.
+        kernel_gain: The same ratio from the kernel alone: sqrt(fan_in E[w^2]) / gain.
+        backward_gain: Length of the gradient of the loss at the input of the kernel, divided by the length at
+            the pre-activation, times sqrt(E f'(z)^2) of the activation that feeds the kernel.
+        signal_gradient: Length of the gradient of the loss at the pre-activation, over all rows together.
+        chi: fan_in E[w^2] E[f'(z)^2], with the activation f that the kernel feeds, and a normal z with the
+            measured standard deviation.
+        activation_mean: Mean of the activation after the kernel; of the output if there is no activation.
+        activation_std: Standard deviation of that activation.
+        activation_square: Second moment of that activation.
+        dead: Fraction of units with an activation of 0 on all rows.
+        saturated: Fraction of activations that are closer to a bound than 2.5 % of the range, for bounded
+            activations.
+        nonfinite: The largest fraction of NaN and Inf in the kernel, its pre-activation and its activation.
         correlation: Mean cosine between the pre-activations of two rows.
-        weight_std: Standard deviation of the kernel's entries.
-        gradient_std: Standard deviation of the gradient of the loss by them; None for a frozen kernel.
-        update_ratio: Root mean square of what one step of the compiled optimizer changes over that of the
-            kernel.
-        normalized: Whether a normalization makes the size of its output harmless.
-        in_branch: Whether it lies in a residual branch.
-        note: What is not known of it, and why.
+        weight_std: Standard deviation of the entries of the kernel.
+        gradient_std: Standard deviation of the gradient of the loss by the kernel; None for a frozen kernel.
+        update_ratio: Root mean square of the change by one step of the compiled optimizer, divided by the
+            root mean square of the kernel.
+        normalized: Whether a normalization makes the size of the output harmless.
+        in_branch: Whether the kernel is in a residual branch.
+        note: Facts that are not known about the kernel, with the reason.
     """
 
     path: str
@@ -90,14 +97,14 @@ class SignalRow:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Something that is wrong, and what to do.
+    """A fault of the model, with its cure.
 
     Attributes:
-        path: Path of the kernel; empty for the model.
+        path: Path of the kernel; empty for the whole model.
         kind: `nonfinite`, `symmetry`, `duplicate`, `variance`, `dead`, `saturated`, `forward`, `backward`,
             `collapse`, `no_gradient` or `update`.
-        message: What is wrong, in a sentence.
-        cure: What to do, as code over `initx`, `model` and `data`; a comment where no cure is known.
+        message: The fault, in a sentence.
+        cure: The cure, as code with the names `initx`, `model` and `data`; a comment if no cure is known.
     """
 
     path: str
@@ -111,25 +118,27 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
-class SignalReport:
-    """What `diagnose` found.
+class SignalReport(Report):
+    """The report of `diagnose`. `print(report)` shows a row for each kernel, the totals and the verdicts.
 
     Attributes:
-        rows: One row per kernel, in the order in which the layers run.
-        verdicts: What is wrong, what matters most first.
+        rows: One row for each kernel, in the order in which the layers run.
+        verdicts: The faults, the most important fault first.
         loss: The loss on the batch.
-        loss_name: What it is: `given`, `compiled`, or `random projection` where there are no targets.
+        loss_name: Name of the loss: `given`, `compiled`, or `random projection` if there are no targets.
         samples: Rows of data in the batch.
-        forward_gain: Root mean square of what leaves the heads, before their activation, over that of what
-            reaches the first kernel; None if one of them is not known.
-        backward_gain: Length of the gradient at what reaches the first kernel over that at the heads.
-        chi_1: Geometric mean of the rows' chi, those before a normalization left out; None if there is none.
+        forward_gain: Root mean square of the outputs of the heads, before their activation, divided by the
+            root mean square of the input of the first kernel; None if one of them is not known.
+        backward_gain: Length of the gradient at the input of the first kernel, divided by the length at the
+            heads.
+        chi_1: Geometric mean of `chi` over the rows, without rows before a normalization; None if no row has
+            a `chi`.
         duplicates: Pairs of kernels that are equal, or perfectly correlated.
-        jacobian: Singular values of outputs by inputs, where they were asked for.
-        seconds: Seconds spent, cures included.
-        step_kept: By how much one step of the compiled optimizer lowers the loss on the batch, over what its
-            gradient promises: 1 for a tiny step, below 0 where the loss rises; None without targets or
-            optimizer.
+        jacobian: Singular values of outputs by inputs; None unless they were asked for.
+        seconds: Seconds that the call took, with the search for cures.
+        step_kept: The fall of the loss on the batch by one step of the compiled optimizer, divided by the
+            fall that the gradient promises. 1 for a tiny step, below 0 if the loss rises; None without
+            targets or optimizer.
     """
 
     rows: tuple[SignalRow, ...]
@@ -153,25 +162,27 @@ class SignalReport:
         max_saturated: float | None = 0.5,
         max_update_ratio: float | None = None,
         max_verdicts: int | None = 0,
-        allow: Sequence[str] = (),
+        allow: str | Sequence[str] = (),
     ) -> None:
-        """Raises SignalError when a row breaks a limit, or there is a verdict that is not allowed.
+        """Raises SignalError if a row breaks a limit, or if there are too many verdicts.
 
-        Gains of kernels before a normalization are not looked at, and those within a residual branch may be
-        small. The output of few units is large or small by chance: limits of gains are widened by three
-        standard errors, 3 / sqrt(2 units).
+        Gains of kernels before a normalization do not count, and gains in a residual branch may be small. The
+        output of few units is large or small by chance, so the limits of gains are wider by three standard
+        errors, 3 / sqrt(2 units).
 
         Args:
-            max_gain: Forward and backward gain must lie between its inverse and it.
+            max_gain: Largest forward and backward gain; the smallest gain is 1 / `max_gain`.
             max_dead: Largest fraction of dead units.
             max_saturated: Largest fraction of saturated activations.
             max_update_ratio: Largest ratio of an update to its weights.
-            max_verdicts: Most verdicts; None for any number, but NaN, Inf and equal kernels break it still.
-            allow: Kinds of verdicts that do not count, such as `("update",)`.
+            max_verdicts: Largest number of verdicts. With None, verdicts do not count; NaN, Inf and equal
+                kernels still raise the error.
+            allow: Kinds of verdicts that do not count, such as `("update",)`. NaN, Inf and equal kernels pass
+                if their kinds `nonfinite` and `duplicate` are allowed.
 
         Raises:
-            SignalError: With the rows that break a limit.
-            ValueError: If a limit is not a positive number, or there is no such kind.
+            SignalError: If a limit is broken; the error has the rows.
+            ValueError: If a limit is not a number of at least 0 or None, or a kind does not exist.
         """
         limits = {
             "max_gain": max_gain,
@@ -197,28 +208,43 @@ class SignalReport:
             given = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
             raise SignalError("\n".join([f"the signal breaks a limit ({given}):", *lines]), tuple(broken))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as dicts, tuples and numbers."""
-        return dataclasses.asdict(self)
+    def _table(self) -> Table:
+        """The kernels, with the totals and the verdicts."""
+        return Table(columns_of(self.rows), (*self._totals(), *map(str, self.verdicts)))
 
-    def to_json(self) -> str:
-        """Returns the report as JSON, with null for what is NaN or infinite."""
-        return json.dumps(_finite(self.to_dict()), indent=2)
+    def _totals(self) -> list[str]:
+        """The numbers of the whole model, in sentences."""
+        gains = {
+            "forward gain": self.forward_gain,
+            "backward gain": self.backward_gain,
+            "chi_1": self.chi_1,
+        }
+        kept = self.step_kept
+        parts = [
+            f"{len(self.rows)} kernels on {self.samples} rows",
+            *(f"{name} {value:.3g}" for name, value in gains.items() if value is not None),
+            f"loss {self.loss:.4g} ({self.loss_name})",
+            *([] if kept is None else [f"a step keeps {kept:.0%} of what its gradient promises"]),
+            f"{self.seconds:.2f} s",
+        ]
+        lines = [", ".join(parts)]
+        if (found := self.jacobian) is not None:
+            lines.append(
+                f"Jacobian of {found.outputs} outputs by {found.inputs} inputs: largest singular value "
+                f"{found.largest:.4g}, root mean square {math.sqrt(found.mean_square):.4g}"
+            )
+        count = len(self.verdicts)
+        verdicts = f"{count} verdict{'s' if count > 1 else ''}" if count else f"no verdicts{self._untold()}"
+        return [*lines, verdicts]
 
-    def __str__(self) -> str:
-        """Formats the report as an aligned table, the totals and the verdicts."""
-        return as_text(self)
-
-    def __rich__(self) -> Any:
-        """Returns a table that `rich` prints."""
-        return as_rich(self)
-
-    def _repr_html_(self) -> str:
-        """Returns a table for notebooks."""
-        return as_html(self)
+    def _untold(self) -> str:
+        """What a report without verdicts does not promise."""
+        if self.step_kept is None:
+            return "; nothing is known of the learning rate without targets and a compiled optimizer"
+        return "; of the learning rate the first step alone is known"
 
 
-def _check_kinds(allow: Any) -> set[str]:
+def _check_kinds(allow: str | Sequence[str]) -> set[str]:
     kinds = {allow} if isinstance(allow, str) else set(allow)
     if not kinds <= set(KINDS):
         raise ValueError(
@@ -227,7 +253,8 @@ def _check_kinds(allow: Any) -> set[str]:
     return kinds
 
 
-def _broken(row: SignalRow, limits: dict[str, Any], allowed: set[str]) -> list[str]:
+def _broken(row: SignalRow, limits: Mapping[str, float | None], allowed: set[str]) -> list[str]:
+    """Returns a few words for each limit that a row breaks."""
     bad = row.nonfinite and "nonfinite" not in allowed
     found = [f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"] if bad else []
     gain = limits["max_gain"]
@@ -243,11 +270,3 @@ def _broken(row: SignalRow, limits: dict[str, Any], allowed: set[str]) -> list[s
         if value is not None and limit is not None and not value <= limit:
             found.append(f"{name} {value:.3g}")
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

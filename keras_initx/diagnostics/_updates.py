@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._keras_internals import set_path
 from keras_initx.gradients import to_numpy, unscoped
 from keras_initx.state import slotted
 
@@ -114,7 +115,7 @@ def _plain(variable: Any) -> Any:
 def _copy(variable: Any) -> Any:
     # Without `copy` the new variable has the old one's handle on TensorFlow, its storage on torch.
     copy = keras.Variable(ops.copy(variable.value), name=variable.name, dtype=variable.dtype)
-    copy._path = variable.path  # by which optimizers choose what they decay, or which of them steps
+    set_path(copy, variable.path)  # by which optimizers choose what they decay, or which of them steps
     return copy
 
 

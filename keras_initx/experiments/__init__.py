@@ -2,10 +2,11 @@
 
 from keras_initx.experiments._choice import choice
 from keras_initx.experiments._compare import compare
-from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._comparison import Comparison
 from keras_initx.experiments._curves import Curve
 from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._ray import Ray
+from keras_initx.experiments._rows import ComparisonRow, Difference
 from keras_initx.experiments._run_trial import run_trial
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._trial import Trial, TrialResult
@@ -13,12 +14,12 @@ from keras_initx.experiments._vectorized import Vectorized
 
 __all__ = [
     "Comparison",
+    "ComparisonRow",
     "Curve",
     "Difference",
     "Problem",
     "Ray",
     "Runner",
-    "SchemeRow",
     "Sequential",
     "Trial",
     "TrialResult",

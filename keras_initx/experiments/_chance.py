@@ -1,4 +1,4 @@
-"""What a model reaches that learned nothing of its inputs: the best prediction that all rows share."""
+"""The level of chance: the metric of the best prediction that is the same for all rows."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,35 +8,38 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_initx._keras_internals import mask_of
+from keras_initx._types import Data, Model
 from keras_initx.data import take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
-from keras_initx.experiments._metrics import fact_of
+from keras_initx.experiments._metrics import Logged, fact_of
 
 __all__ = ["best_constant"]
 
-_NUMBERS = 1 << 22  # of predictions at once
-_MOST = 1 << 27  # of predictions in all: beyond it, it takes too long
-_SMALL = 1e-7  # a probability, for its logarithm
+_NUMBERS = 1 << 22  # numbers of predictions in one chunk
+_MOST = 1 << 27  # numbers of predictions in all; more would take too long
+_SMALL = 1e-7  # the least probability that a logarithm is taken of
 
 
-def best_constant(model: Any, logged: Any, data: Any, batch_size: int, minimize: bool) -> float | None:
-    """Returns the metric of the best of some predictions that are the same for all rows.
+def best_constant(model: Model, logged: Logged, data: Data, batch_size: int, minimize: bool) -> float | None:
+    """Returns the metric of the best of a few predictions that are the same for all rows.
 
-    They are the mean and the median of the targets, and the logits of the mean: the optima of Keras' own
-    errors, crossentropies and accuracies. Of another metric the best one may be better still, so that a model
-    that is not better than this value is not better than a constant in any case.
+    The predictions are the mean and the median of the targets, and the logits of the mean. They are the best
+    constants for Keras' own errors, crossentropies and accuracies. For another metric a better constant may
+    exist. A model that is not better than this value is then still not better than a constant.
 
     Args:
         model: A compiled model.
-        logged: What computes the metric, as `logged_by` tells.
+        logged: The metric or the loss, as `logged_by` returns it.
         data: The data that the metric is reported on.
-        batch_size: Rows of a batch, where the model was built for one size.
+        batch_size: Rows of a batch, in case the model was built for one size.
         minimize: Whether less of the metric is better.
 
     Returns:
-        The value; None where constants are no measure (recall, say, is 1 for one of them, and with one class
-        so is accuracy), and where it cannot be told: of data that are not arrays or have sample weights, of
-        masks, of several outputs, and of losses and metrics that are not Keras' own.
+        The value. None if a constant says nothing about learning: the recall of one constant is 1, and so is
+        the accuracy with a single class. None also if the value cannot be measured: for data that are not
+        arrays or have sample weights, for masks, for several outputs, and for losses and metrics that are not
+        Keras' own.
     """
     fact = fact_of(logged)
     if not fact.constant or not is_arrays(data) or len(data) != 2:
@@ -44,15 +47,15 @@ def best_constant(model: Any, logged: Any, data: Any, batch_size: int, minimize:
     try:
         x, _ = take_pair(model, data, batch_size)
         output = model(x, training=False)
-        targets = data[1]
-        if len(tree.flatten([output, targets])) != 2 or getattr(output, "_keras_mask", None) is not None:
+        targets: Any = data[1]
+        if len(tree.flatten([output, targets])) != 2 or mask_of(output) is not None:
             return None
         shape = tuple(output.shape[1:])
         if rows_of(targets) * math.prod(shape) > _MOST:
             return None
         measure = _measure(model, logged)
         values = [measure(targets, constant) for constant in _constants(targets, shape)]
-    except Exception:  # A user's model, and a number that the comparison can do without.
+    except Exception:  # the model is the user's, and the comparison can do without this number
         return None
     found = [value for value in values if math.isfinite(value)]
     best = (min if minimize else max)(found, default=None)
@@ -60,7 +63,7 @@ def best_constant(model: Any, logged: Any, data: Any, batch_size: int, minimize:
 
 
 def _constants(targets: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Predictions of one row to try."""
+    """Yields the predictions to try, each for one row."""
     if targets.dtype.kind not in "biuf":
         return
     if targets.shape[1:] == shape or (targets.shape[1:] == shape[:-1] == () and shape == (1,)):
@@ -80,8 +83,11 @@ def _constants(targets: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarr
         yield np.log(share / (1 - share))
 
 
-def _measure(model: Any, logged: Any) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Returns a function that measures one prediction for all rows, as `evaluate` would."""
+def _measure(model: Model, logged: Logged) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Returns a function that measures one prediction for all rows, as `evaluate` would.
+
+    It goes in chunks, so that a large vocabulary times many rows does not fill the memory.
+    """
 
     def measure(targets: np.ndarray, constant: np.ndarray) -> float:
         rows = max(1, _NUMBERS // max(1, constant.size))

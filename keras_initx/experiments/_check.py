@@ -1,43 +1,51 @@
-"""What all trials will do, tried once on models of its own before any of them starts."""
+"""A rehearsal: everything that trials do is tried once, on other models, before the first trial starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_initx.data import reason_of, split_weights, take_pair
+from keras_initx._keras_internals import learning_rate_of
+from keras_initx._types import Arrays, Data, Model
+from keras_initx.checks import first_line
+from keras_initx.data import split_weights, take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
 from keras_initx.experiments._prepare import draw
 from keras_initx.experiments._problem import Problem, build_model, fixed_rows, rows_to_try
 from keras_initx.experiments._reading import is_read_once, varies
+from keras_initx.tables import listed
 
 __all__ = ["Checked", "check"]
 
-_SHIFT = 0.7071  # no weight is drawn at this distance from where it was
+_SHIFT = 0.7071  # weights are moved by this distance; no initializer draws a weight exactly there
 _VARIES = (
-    "`train` brings other batches each time it is read, so the trials of a seed do not see the same. Pass a "
-    "function that makes the data; it is called for each trial, with the random generators at its seed."
+    "`train` has other batches each time it is read, so the trials of a seed do not see the same batches. "
+    "Pass a function that makes the data; it is called for each trial, with the generators at its seed."
 )
 
 
 class Checked(NamedTuple):
-    """What was found of a problem.
+    """The findings about a problem.
 
     Attributes:
         model: A model that `build` returned.
-        batches: How many batches the data of a name have that are an iterator.
-        notes: By label of an initializer, what to tell of its trials.
+        batches: Number of batches of the data that are an iterator, by name.
+        notes: Notes on all trials of an initializer, by label.
     """
 
-    model: Any
+    model: Model
     batches: dict[str, int]
     notes: dict[str, tuple[str, ...]]
 
 
 def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
-    """Tries what all trials will do.
+    """Tries everything that trials do, without training.
+
+    Args:
+        problem: The problem.
+        rates: The learning rates; None for the learning rate of the compiled model.
 
     Raises:
         ValueError: If the model is not compiled, its learning rate cannot be set, the data do not fit it or
@@ -59,21 +67,19 @@ def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
     kept = _kept(problem, model)
     notes = {
         label: (*([_VARIES] if varied else []), *([_tell(kept[label])] if kept[label] else []))
-        for label in problem.schemes
+        for label in problem.initializers
     }
     return Checked(model, batches, notes)
 
 
-def _check_model(model: Any, rates: Sequence[float | None]) -> None:
+def _check_model(model: object, rates: Sequence[float | None]) -> None:
     if not isinstance(model, keras.Model) or not getattr(model, "compiled", False):
         received = f"{type(model).__name__}, compiled={getattr(model, 'compiled', False)}"
         raise ValueError(
             f"`build_fn` must return a compiled Keras model. Received: {received}. Call `model.compile(...)` "
             "in it."
         )
-    schedule = isinstance(
-        getattr(model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    )
+    schedule = isinstance(learning_rate_of(model.optimizer), keras.optimizers.schedules.LearningRateSchedule)
     if schedule and rates != [None]:
         raise ValueError(
             "`learning_rates` needs an optimizer with a constant learning rate. Received: a model with a "
@@ -81,29 +87,32 @@ def _check_model(model: Any, rates: Sequence[float | None]) -> None:
         )
 
 
-def _count(problem: Problem, data: Any, name: str) -> int:
-    """Reads an iterator to its end."""
+def _count(problem: Problem, data: Iterable[Any], name: str) -> int:
+    """Returns the number of batches of an iterator, which it reads to the end."""
     if data is problem.data(name) and iter(data) is data:
         raise ValueError(
-            f"`{name}` must be data that each trial can read from their start. Received: a function that "
-            f"returns the same {type(data).__name__} each time. Have it make a new one for each call."
+            f"`{name}` must be data that each trial can read from the start. Received: a function that "
+            f"returns the same {type(data).__name__} each time. Let it make a new iterator in each call."
         )
     return sum(1 for _ in data)
 
 
-def _try(problem: Problem, model: Any, data: Any, name: str) -> None:
+def _try(problem: Problem, model: Model, data: Data, name: str) -> None:
+    """Evaluates the model on a few rows."""
     try:
         x, y = take_pair(model, data, rows_to_try(model, 2))
     except ValueError as error:
         raise ValueError(f"`{name}`: {error}") from error
     if y is None:
-        raise ValueError(f"`{name}` must bring targets. Received: {type(data).__name__}. Pass a pair (x, y).")
+        raise ValueError(f"`{name}` must have targets. Received: {type(data).__name__}. Pass a pair (x, y).")
     rows = rows_of(x)
     y, weights = split_weights(tree.map_structure(lambda leaf: leaf[:rows], y))
     try:
         logs = model.test_on_batch(x, y, weights, return_dict=True)
     except Exception as error:
-        raise ValueError(f"`{name}` cannot be evaluated on: {reason_of(error)}") from error
+        raise ValueError(
+            f"`{name}` must be data that the model can be evaluated on. Received: {first_line(error)}"
+        ) from error
     if problem.metric not in logs:
         raise ValueError(
             f"`metric` must be one of {sorted(logs)}. Received: metric={problem.metric!r}. Name it in "
@@ -118,8 +127,8 @@ def _try(problem: Problem, model: Any, data: Any, name: str) -> None:
         _try_sizes(problem, model, data, name)
 
 
-def _try_sizes(problem: Problem, model: Any, data: Any, name: str) -> None:
-    """Evaluates a model that was built for batches of one size on those sizes that it will be given."""
+def _try_sizes(problem: Problem, model: Model, data: tuple[Arrays, ...], name: str) -> None:
+    """Evaluates a model that was built for batches of one size on the sizes that the trials will use."""
     size, rows = fixed_rows(model), rows_of(data)
     for given in sorted({min(problem.batch_size, rows), rows % problem.batch_size} - {0, size}):
         try:
@@ -133,20 +142,24 @@ def _try_sizes(problem: Problem, model: Any, data: Any, name: str) -> None:
             ) from error
 
 
-def _kept(problem: Problem, model: Any) -> dict[str, list[str]]:
-    """By label, the paths of trained weights that all trials take from the model as it was built.
+def _kept(problem: Problem, model: Model) -> dict[str, list[str]]:
+    """Returns the paths of weights that may have been trained and that trials do not draw anew, by label.
 
-    All weights are moved before they are drawn: what still has its moved value was left as it is. Such a
-    weight may have been trained if it has the same values in two builds, and not one number throughout.
+    Such weights would make the figures those of the training before. They are found in two steps:
+
+        1. All weights are moved by a fixed distance, and then drawn. A weight that still has its moved value
+           was left as it is.
+        2. The model is built a second time. A weight that was left, that has the same values in both builds,
+           and that is not one number throughout, may have been trained.
     """
     weights = [v for v in model.trainable_variables if keras.backend.is_float_dtype(v.dtype)]
     built = [ops.convert_to_numpy(ops.copy(weight.value)) for weight in weights]
     left: dict[str, list[int]] = {}
-    for label, scheme in problem.schemes.items():
+    for label, initializer in problem.initializers.items():
         for weight, value in zip(weights, built, strict=True):
             weight.assign(_moved(value))
         try:
-            draw(model, scheme, 0)
+            draw(model, initializer, 0)
         except ValueError as error:
             raise ValueError(f"`initializers`: {label!r} does not fit the model. {error}") from error
         left[label] = [
@@ -176,16 +189,15 @@ def _same_when_built_again(problem: Problem, built: Sequence[np.ndarray]) -> set
 
 
 def _is_plain(value: np.ndarray) -> bool:
-    """Whether a value looks untrained: one number throughout, and 0 or 1 where it is a scalar."""
+    """Whether a value looks untrained: one number throughout, and 0 or 1 if it is a scalar."""
     if value.size < 2:
         return all(number in (0, 1) for number in value.flat)
     return bool((value == value.flat[0]).all())
 
 
 def _tell(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     return (
-        f"{', '.join(paths[:3])}{more}: not drawn anew, as nothing tells the initial values. Every trial "
-        "starts from the values that the model is built with. If they were trained, the figures are not "
-        "those of the initializer: pass a model that was not trained."
+        f"{listed(paths)}: not drawn anew, because nothing tells the initial values. Every "
+        "trial starts from the values that the model is built with. If they were trained, the figures say "
+        "nothing about the initializer: pass a model that was not trained."
     )

@@ -1,4 +1,4 @@
-"""A comparison as runs of TensorBoard's HParams dashboard."""
+"""A comparison as runs on the HParams page of TensorBoard."""
 
 import contextlib
 import dataclasses
@@ -18,12 +18,22 @@ _CURVES = "epoch/"
 
 
 def write_runs(results: Sequence[TrialResult], metric: str, log_dir: str | os.PathLike[str]) -> None:
-    """Writes a run for each trial, and above them what all runs of the folder share."""
+    """Writes a run for each trial, and in the folder above the hyperparameters and metrics of all runs.
+
+    Args:
+        results: The results.
+        metric: Name of the metric.
+        log_dir: A local folder.
+
+    Raises:
+        TypeError: If `log_dir` is not a path.
+        ValueError: If the folder is not local or cannot be written.
+    """
     path = check_log_dir(log_dir)
     if "://" in path:
         raise ValueError(
-            f"`log_dir` must be a local folder, as what a second call replaces is removed. Received: "
-            f"log_dir={path!r}. Write to a local one and copy it."
+            f"`log_dir` must be a local folder, because a second call removes the files that it replaces. "
+            f"Received: log_dir={path!r}. Write to a local folder and copy it."
         )
     root = pathlib.Path(path)
     try:
@@ -32,8 +42,9 @@ def write_runs(results: Sequence[TrialResult], metric: str, log_dir: str | os.Pa
                 writer.session(_hparams(result.trial), result.ended_well)
                 for tag, value, step in _scalars(result, metric):
                     writer.scalar(tag, value, step)
-        sessions = read_sessions(root)  # those of earlier comparisons, too
-        whole_first = sorted(sessions, key=lambda session: -len(session.scalars))  # the order of the columns
+        sessions = read_sessions(root)  # also of earlier comparisons
+        # TensorBoard has a column for each tag, in this order. A trial that failed lacks some of the tags.
+        whole_first = sorted(sessions, key=lambda session: -len(session.scalars))
         tags = dict.fromkeys(tag for session in whole_first for tag in session.scalars)
         with _renewed(root) as writer:
             metrics = [tag for tag in tags if not tag.startswith(_CURVES)]
@@ -41,13 +52,13 @@ def write_runs(results: Sequence[TrialResult], metric: str, log_dir: str | os.Pa
     except OSError as error:
         raise ValueError(
             f"`log_dir` must be a folder that can be written. Received: log_dir={path!r}: {error.strerror}. "
-            "Choose another."
+            "Choose another folder."
         ) from error
 
 
 @contextlib.contextmanager
 def _renewed(folder: pathlib.Path) -> Iterator[EventWriter]:
-    """A writer whose file takes the place of the one that an earlier call wrote."""
+    """Yields a writer. Its file takes the place of the file that an earlier call wrote."""
     before = hparams_files(folder)
     with EventWriter(folder) as writer:
         yield writer
@@ -56,7 +67,7 @@ def _renewed(folder: pathlib.Path) -> Iterator[EventWriter]:
 
 
 def _run_of(trial: Trial) -> str:
-    """A folder's name to be read, and to tell trials apart."""
+    """Returns the name of a folder: words for a reader, and the key that tells trials apart."""
     return f"{re.sub(r'[^A-Za-z0-9.=+-]+', '_', str(trial))[:100]}_{trial.key}"
 
 
@@ -66,10 +77,14 @@ def _hparams(trial: Trial) -> dict[str, str | float]:
 
 
 def _scalars(result: TrialResult, metric: str) -> Iterator[tuple[str, float, int]]:
-    """Tags, values and steps. Step e is the state after e epochs; metrics are numbers or left out."""
+    """Yields tag, value and step of each scalar. Step e is the state after e epochs.
+
+    Numbers of the whole trial that are missing or not finite are left out; curves keep all values.
+    """
     epochs = max(map(len, result.curves.values()), default=0)
     signal = result.signal or {}
-    # Not the time to the target: the view of parallel coordinates has no line for a run that lacks a metric.
+    # The time to the target is not here: the view of parallel coordinates leaves out runs without a metric,
+    # and only some runs reach the target.
     found = {
         f"test/{metric}": result.test,
         f"validation/{metric}": result.final,

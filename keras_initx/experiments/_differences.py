@@ -1,39 +1,44 @@
-"""Which initializers differ: one test per pair of their values, and one of how often they end well."""
+"""The tests of each pair of initializers: of their values, and of how often they end well."""
 
 import itertools
 from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from keras_initx.experiments._comparison import Difference, SchemeRow
+from keras_initx.experiments._rows import ComparisonRow, Difference
 from keras_initx.experiments._statistics import Bounds, counts_p, holm, levels, paired
 
 __all__ = ["differences_of"]
 
-_LEVEL = 0.05  # of all tests together
+_LEVEL = 0.05  # level of all tests together
 
 
 class _Test(NamedTuple):
-    """A pair, the better one first, and what can be tested of it."""
+    """One test of a pair of rows, the better row first."""
 
     kind: str
-    first: SchemeRow
-    second: SchemeRow
-    apart: list[float]  # values of the first less those of the second, seed by seed
+    first: ComparisonRow
+    second: ComparisonRow
+    apart: list[float]  # the value of the first minus the value of the second, seed by seed
     p: float
 
     @property
     def made(self) -> bool:
-        """Whether there is anything to test: it counts among the tests that p values are corrected for."""
+        """Whether there is anything to test. Holm's correction counts only these tests."""
         return self.kind == "endings" or len(self.apart) >= 2
 
 
-def differences_of(rows: Sequence[SchemeRow], minimize: bool, bounds: Bounds) -> tuple[Difference, ...]:
-    """Compares all pairs of rows: their values on shared seeds; how often they end well, if seeds were lost.
+def differences_of(rows: Sequence[ComparisonRow], minimize: bool, bounds: Bounds) -> tuple[Difference, ...]:
+    """Compares all pairs of rows.
 
-    How often the two end well is tested only if seeds diverged or were stopped. Their values are tested where
-    they share seeds; a pair with neither test has an entry without a figure. Seeds that failed by an
-    exception count for neither test: what ran out of memory may be as good as any.
+    A pair that shares seeds has a test of the values on these seeds. A pair in which seeds diverged or were
+    stopped has a test of how often the two end well. A pair with neither test has an entry without figures.
+    Seeds that raised an exception count for no test: a trial that ran out of memory may be as good as any.
+
+    Args:
+        rows: Initializers at their best learning rates.
+        minimize: Whether less of the metric is better.
+        bounds: The least and the greatest value of the metric.
     """
     tests = [test for pair in itertools.combinations(rows, 2) for test in _tests_of(*pair, minimize)]
     family = [test.p for test in tests if test.made]
@@ -48,7 +53,7 @@ def differences_of(rows: Sequence[SchemeRow], minimize: bool, bounds: Bounds) ->
     )
 
 
-def _tests_of(one: SchemeRow, other: SchemeRow, minimize: bool) -> list[_Test]:
+def _tests_of(one: ComparisonRow, other: ComparisonRow, minimize: bool) -> list[_Test]:
     found = []
     judged = min(one.judged, other.judged) > 0
     if judged and one.judged + other.judged > one.ended + other.ended:
@@ -65,7 +70,7 @@ def _tests_of(one: SchemeRow, other: SchemeRow, minimize: bool) -> list[_Test]:
     return found
 
 
-def _share(row: SchemeRow) -> float:
+def _share(row: ComparisonRow) -> float:
     return row.ended / row.judged
 
 

@@ -1,30 +1,39 @@
-"""A trial's model before its first step: built, drawn, calibrated and diagnosed."""
+"""The model of a trial before its first step: built, drawn, calibrated and diagnosed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from keras_initx._types import Arrays, Initializer, Model
 from keras_initx.calibration import CalibrationReport, calibrate_drawn
-from keras_initx.data import reason_of, take_pair
+from keras_initx.checks import first_line
+from keras_initx.data import take_pair
 from keras_initx.diagnostics import diagnose
 from keras_initx.experiments._batches import is_arrays
-from keras_initx.experiments._problem import Problem, build_model, rows_to_try
+from keras_initx.experiments._problem import AnyInitializer, Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
-from keras_initx.initializers import LabelPrior
-from keras_initx.strategies import Plan, initialize
+from keras_initx.initializers import is_bias_initializer
+from keras_initx.strategies import Plan, Strategy, initialize
+from keras_initx.tables import listed
+from keras_initx.walk import KernelSite
 
-__all__ = ["Prepared", "draw", "prepare"]
+__all__ = ["Findings", "Prepared", "draw", "prepare"]
 
-_SAMPLES = 256  # rows of training data that a law and the diagnosis see
-_SHOWN = 3  # paths in a note
+_SAMPLES = 256  # rows of training data for the laws and for `diagnose`
+
+
+class Findings(NamedTuple):
+    """Everything that a trial's result says about the model before its first step."""
+
+    signal: dict[str, Any] | None
+    notes: tuple[str, ...]
 
 
 class Prepared(NamedTuple):
-    """A model ready for its first step."""
+    """A model that is ready for its first step."""
 
-    model: Any
-    train: Any  # the training data, where they are arrays; others are opened again for `fit`
-    signal: dict[str, Any] | None
-    notes: tuple[str, ...]
+    model: Model
+    train: tuple[Arrays, ...] | None  # the training data if they are arrays; other data are opened again
+    findings: Findings
 
 
 def prepare(problem: Problem, trial: Trial) -> Prepared:
@@ -32,40 +41,48 @@ def prepare(problem: Problem, trial: Trial) -> Prepared:
     model = build_model(problem, trial.seed)
     if trial.learning_rate is not None:
         model.optimizer.learning_rate = trial.learning_rate
-    drew = draw(model, problem.schemes[trial.initializer], trial.seed)
+    drew = draw(model, problem.initializers[trial.initializer], trial.seed)
     train = problem.data("train", trial.seed)
     sample, targets = take_pair(model, train, rows_to_try(model, _SAMPLES))
     reports = calibrate_drawn(model, sample, drew, targets=targets, seed=trial.seed)
     signal, notes = _diagnose(model, sample, targets)
     arrays = train if is_arrays(train) else None
-    return Prepared(model, arrays, signal, (*_unapplied(reports), *notes))
+    return Prepared(model, arrays, Findings(signal, (*_unapplied(reports), *notes)))
 
 
-def draw(model: Any, scheme: Any, seed: int) -> Any:
-    """Draws the weights of a model by a scheme, and returns what drew its kernels.
+def draw(
+    model: Model, initializer: AnyInitializer, seed: int
+) -> Initializer | Mapping[str, Initializer] | None:
+    """Draws the weights of a model.
+
+    Args:
+        model: A built model.
+        initializer: An initializer or a strategy, as an object; None for each layer's own initializer.
+        seed: Seed of the weights.
 
     Returns:
-        What `calibrate_drawn` takes: an initializer, a dict of paths and initializers, or None.
+        The initializers that drew the kernels, as `calibrate_drawn` takes them: one initializer, a dict of
+        path and initializer, or None for each layer's own initializer.
     """
-    if isinstance(scheme, LabelPrior):  # a law of biases: as a kernel's it would draw zeros
+    if is_bias_initializer(initializer):  # made for the biases of heads: the layers draw their own kernels
         initialize(model, None, seed=seed)
-        return scheme
-    if not hasattr(scheme, "plan"):
-        initialize(model, scheme, seed=seed)
-        return scheme
-    recorded = _Recorded(scheme)
+        return initializer
+    if not hasattr(initializer, "plan"):
+        initialize(model, initializer, seed=seed)
+        return initializer
+    recorded = _Recorded(initializer)  # type: ignore[arg-type]  # it has a plan
     initialize(model, recorded, seed=seed)
     return recorded.drew
 
 
 class _Recorded:
-    """A strategy that remembers what it planned."""
+    """A strategy that remembers its plan, because a plan may name laws that have to be applied later."""
 
-    def __init__(self, strategy: Any) -> None:
+    def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
-        self.drew: dict[str, Any] = {}
+        self.drew: dict[str, Initializer] = {}
 
-    def plan(self, sites: Sequence[Any], model: Any = None) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan:
         """Returns the plan of the strategy."""
         plan: Plan = self.strategy.plan(sites, model)
         self.drew = {site.path: planned.initializer for site, planned in plan.items()}
@@ -73,26 +90,26 @@ class _Recorded:
 
 
 def _unapplied(reports: Sequence[CalibrationReport]) -> list[str]:
-    """What no law was applied to, though one drew it, by reason."""
+    """Returns a note for each reason for which a law was not applied to kernels that it drew."""
     by_reason: dict[str, list[str]] = {}
     for report in reports:
         for row in report.rows:
             if not row.iterations:
                 by_reason.setdefault(row.note, []).append(row.path)
-    return [f"not calibrated: {_listed(paths)} ({reason})" for reason, paths in by_reason.items()]
+    return [f"not calibrated: {listed(paths)} ({reason})" for reason, paths in by_reason.items()]
 
 
-def _listed(paths: list[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more
+def _diagnose(
+    model: Model, sample: Arrays, targets: Arrays | None
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Returns the findings of `diagnose`; or None and a note, if `diagnose` does not understand the model.
 
-
-def _diagnose(model: Any, sample: Any, targets: Any) -> tuple[dict[str, Any] | None, list[str]]:
-    """What `diagnose` finds, or None and why it fails: a model that `fit` understands is trained anyway."""
+    Such a model is trained anyway: `fit` may understand it.
+    """
     try:
         report = diagnose(model, sample, targets, seed=0, try_cures=False)
     except Exception as error:
-        return None, [f"not diagnosed: {type(error).__name__}: {reason_of(error)}"]
+        return None, [f"not diagnosed: {first_line(error, kind=True)}"]
     signal = {
         "forward_gain": report.forward_gain,
         "backward_gain": report.backward_gain,

@@ -1,4 +1,4 @@
-"""What all trials of a comparison share: the model, the data, the schemes, and the metric."""
+"""The problem of a comparison: the model, the data, the initializers and the metric of all trials."""
 
 import collections
 import dataclasses
@@ -9,57 +9,75 @@ import random
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import tree
 
+from keras_initx._keras_internals import NAME_COUNTS, SEED_STATE, global_attribute, set_global_attribute
+from keras_initx._types import Initializer, Model
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._identity import code_of, identity_of
-from keras_initx.experiments._reading import Counted, is_read_once, seed_all
-from keras_initx.strategies import describe, resolve
+from keras_initx.experiments._reading import Counted, Source, is_read_once, seed_all
+from keras_initx.experiments._trial import Trial
+from keras_initx.strategies import Strategy, describe, resolve
 
-__all__ = ["FileModel", "Problem", "build_model", "fixed_rows", "label_schemes", "rows_to_try"]
+__all__ = [
+    "AnyInitializer",
+    "FileModel",
+    "Problem",
+    "build_model",
+    "fixed_rows",
+    "label_initializers",
+    "rows_to_try",
+]
+
+# An initializer of layers, a strategy for a whole model, or None for the model as it is built.
+AnyInitializer: TypeAlias = Initializer | Strategy | type[Strategy] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What all trials share. It can be pickled where its data and functions can.
+    """The model, the data and the settings that all trials share.
+
+    A problem can be pickled if its data and functions can.
 
     Attributes:
         build: Returns a fresh compiled model.
-        schemes: Initializers and strategies by label.
-        train: Arrays, or whatever `fit` takes, or a function without arguments that returns it.
-        validation: The same, to choose on.
-        test: The same, to report; or None.
+        initializers: Initializers and strategies by label; None stands for the model as it is built.
+        train: Training data: arrays, or anything that `fit` takes, or a function without arguments that
+            returns the data.
+        validation: Validation data in the same forms. Learning rates are chosen on them.
+        test: Test data in the same forms, to report on; or None.
         metric: Name of the metric, as in the logs of `evaluate`.
-        minimize: Whether less of it is better.
-        target: What counts as reached; or None.
+        minimize: Whether less of the metric is better.
+        target: The value of the metric that a trial should reach; or None.
         batch_size: Rows of a batch of arrays.
         callbacks: Returns fresh Keras callbacks for a trial; or None.
-        batches: How many batches the data of a name have that are an iterator.
+        batches: Number of batches of the data that are an iterator, by name: `train`, `validation`, `test`.
     """
 
-    build: Callable[[], Any]
-    schemes: Mapping[str, Any]
-    train: Any
-    validation: Any
-    test: Any
+    build: Callable[[], Model]
+    initializers: Mapping[str, AnyInitializer]
+    train: Source
+    validation: Source
+    test: Source | None
     metric: str
     minimize: bool
     target: float | None
     batch_size: int
-    callbacks: Callable[[Any], list[Any]] | None
+    callbacks: Callable[[Trial], list[keras.callbacks.Callback]] | None
     batches: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def data(self, name: str, seed: int | None = None) -> Any:
-        """Returns the training, validation or test data, of which a function is called.
+        """Returns the training, validation or test data; data that are a function are called.
 
         Args:
-            name: Which data.
-            seed: What to seed all random generators with before; None to leave them as they are.
+            name: `train`, `validation` or `test`.
+            seed: Seed of all random generators, set before the data are made; None to leave the generators
+                as they are.
         """
-        if seed is not None:  # what was drawn and read before has no part in the order of the data
+        if seed is not None:  # the order of the data must not depend on anything that was drawn before
             seed_all(seed)
         found = getattr(self, name)
         makes = isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__"))
@@ -69,16 +87,19 @@ class Problem:
         """Returns the training, validation or test data as `fit` takes them, for any number of epochs.
 
         Args:
-            name: Which data.
-            seed: As in `data`.
+            name: `train`, `validation` or `test`.
+            seed: Seed of all random generators, set before the data are made.
         """
         data = self.data(name, seed)
         if not is_read_once(data):
             return data
         return Counted(lambda: self.data(name), self.batches.get(name))
 
-    def fingerprint(self, model: Any) -> str:
-        """Tells comparisons apart whose results must not be mixed, by what can be told of them.
+    def fingerprint(self, model: Model) -> str:
+        """Returns a hash of the problem, so that results of different problems are not mixed.
+
+        The hash covers the layers, the arguments of `compile`, the metric and its settings, the code of the
+        callbacks, and all data that are arrays. Other data have no contents that could be hashed.
 
         Args:
             model: A model that `build` returned.
@@ -101,78 +122,89 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class FileModel:
-    """Builds a model from a `.keras` file's bytes, which go where the file does not: to other machines.
+    """Builds a model from the bytes of a `.keras` file. Unlike a path, bytes can go to other machines.
 
-    What the file's optimizer has gathered is left behind: every trial starts anew.
+    The slots of the file's optimizer are left behind: every trial starts anew.
     """
 
     content: bytes
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Model:
         """Returns the model, with random seeds of its own and a fresh optimizer."""
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            # Keras tells what it does not load of an optimizer that is not kept anyway.
+            # The optimizer is not kept, so its missing variables are no news to the user.
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             path = pathlib.Path(folder) / "model.keras"
             path.write_bytes(self.content)
             model = keras.models.load_model(path)
         if model.compiled:
             model.compile_from_config(model.get_compile_config())
-        for variable in model.non_trainable_variables:  # or dropout is the same for all seeds
-            if variable.path.endswith("seed_generator_state"):
+        for variable in model.non_trainable_variables:  # else dropout would be the same for all seeds
+            if variable.path.endswith(SEED_STATE):
                 variable.assign([random.randint(0, 2**31 - 1) for _ in range(variable.shape[0])])
         return model
 
 
-def build_model(problem: Problem, seed: int) -> Any:
-    """Builds a model as in a new process of this seed: unnamed layers have the same names each time.
+def build_model(problem: Problem, seed: int) -> Model:
+    """Builds a model as a new process with this seed would build it.
 
-    The streams of random numbers that `initialize` draws from come from the layers' names.
+    Unnamed layers then have the same names each time. Names matter: `initialize` makes the random numbers of
+    a weight from the seed and the path of the weight.
+
+    Args:
+        problem: The problem.
+        seed: Seed of all random generators.
     """
-    from keras.src.backend.common import global_state  # Keras has no other way to number names anew
-
-    key = "object_name_uids"
-    before = global_state.get_global_attribute(key)
-    global_state.set_global_attribute(key, collections.defaultdict(int))
+    before = global_attribute(NAME_COUNTS)
+    set_global_attribute(NAME_COUNTS, collections.defaultdict(int))
     try:
         keras.utils.set_random_seed(seed)
         return problem.build()
     finally:
-        global_state.set_global_attribute(key, before)
+        set_global_attribute(NAME_COUNTS, before)
 
 
-def fixed_rows(model: Any) -> int | None:
-    """Returns the rows of a batch that a model was built for, or None where any number fits."""
+def fixed_rows(model: Model) -> int | None:
+    """Returns the number of rows that a model was built for, or None if any number fits."""
     inputs = tree.flatten(getattr(model, "inputs", None) or [])
     return next((tensor.shape[0] for tensor in inputs if tensor.shape[0] is not None), None)
 
 
-def rows_to_try(model: Any, wanted: int) -> int:
-    """Returns how many rows to call a model on: those that it was built for, else as many as wanted."""
+def rows_to_try(model: Model, wanted: int) -> int:
+    """Returns the number of rows to call a model on: the number that it was built for, else `wanted`."""
     return fixed_rows(model) or wanted
 
 
-def label_schemes(initializers: Any) -> dict[str, Any]:
-    """Returns initializers and strategies by label, or says in a ValueError what is wrong with them."""
+def label_initializers(
+    initializers: Sequence[AnyInitializer] | Mapping[str, AnyInitializer],
+) -> dict[str, AnyInitializer]:
+    """Returns initializers and strategies as objects by label, and None for the model as it is built.
+
+    Args:
+        initializers: Names, configs or objects, in a list or in a dict by label.
+
+    Raises:
+        ValueError: If there are none, two have the same label, or one of them is not known.
+    """
     if isinstance(initializers, str) or not isinstance(initializers, Mapping | Sequence) or not initializers:
         raise ValueError(
             "`initializers` must be a list of names or objects, or a dict of label and name or object, with "
-            f"at least one of them. Received: {initializers!r}."
+            f"at least one entry. Received: {initializers!r}."
         )
     if isinstance(initializers, Mapping):
-        pairs = [(str(label), scheme) for label, scheme in initializers.items()]
+        pairs = [(str(label), initializer) for label, initializer in initializers.items()]
     else:
-        pairs = [(_label(scheme), scheme) for scheme in initializers]
+        pairs = [(_label(initializer), initializer) for initializer in initializers]
     labels = [label for label, _ in pairs]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(
-            f"`initializers` must differ in their labels. Received: {twice} more than once. Pass a dict of "
+            f"`initializers` must have different labels. Received: {twice} more than once. Pass a dict of "
             "label and initializer."
         )
-    return {label: resolve(scheme) for label, scheme in pairs}
+    return {label: resolve(initializer) for label, initializer in pairs}
 
 
-def _label(scheme: Any) -> str:
-    if scheme is None:
+def _label(initializer: AnyInitializer) -> str:
+    if initializer is None:
         return "as built"
-    return scheme if isinstance(scheme, str) else describe(resolve(scheme))
+    return initializer if isinstance(initializer, str) else describe(resolve(initializer))

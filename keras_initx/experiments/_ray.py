@@ -1,45 +1,48 @@
-"""The runner that spreads trials over processes and machines: Ray Tune with its schedulers."""
+"""The runner that makes trials in several processes and on several machines, by Ray Tune."""
 
 import contextlib
 import copy
 import math
-import numbers
 import os
-import re
 import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from keras_initx.checks import check_count, is_number
 from keras_initx.experiments._problem import Problem
 from keras_initx.experiments._sequential import Progress
 from keras_initx.experiments._trial import Trial, TrialResult
-from keras_initx.experiments._tune import environment, make_keeper, make_task, quiet_tune, share
+from keras_initx.experiments._tune import Keeper, environment, make_keeper, make_task, quiet_tune, share
+from keras_initx.extras import require_ray
+
+if TYPE_CHECKING:
+    from ray.tune import schedulers
 
 __all__ = ["Ray"]
 
-_NEEDED = (2, 60)
-
 
 class Ray:
-    """Makes trials in processes of Ray's, as many at once as there are CPUs and GPUs for.
+    """Makes trials in processes of Ray, as many at once as there are CPUs and GPUs for.
 
-    Ray starts on this machine and ends with the comparison; or it is the cluster at `address`, or at the
-    environment's `RAY_ADDRESS`; or that which the program has initialized already, which is used as it is.
-    What a trial raises is its result. A trial whose process or machine dies is made again from its start.
+    By default Ray starts on this machine and ends with the comparison. If the program has initialized Ray
+    already, that Ray is used as it is. Else the cluster at `address`, or at the environment variable
+    `RAY_ADDRESS`, is used. An exception of a trial is its result. A trial whose process or machine dies is
+    made again from its start.
 
     Args:
-        cpus: CPUs of a trial, which has as many threads.
-        gpus: GPUs of a trial; of a fraction, trials share a GPU and its memory. Of 0, trials see none.
+        cpus: CPUs of a trial. The trial has the same number of threads.
+        gpus: GPUs of a trial. With a fraction, trials share a GPU and its memory. With 0, trials see no GPU.
         address: The address of a running cluster, or `"auto"`.
-        early_stopping: Whether ASHA ends trials that are behind; or a scheduler of `ray.tune.schedulers`
-            that ends trials. It sees the logs of each epoch.
-        retries: How many times a trial that was lost is made again, before it counts as failed.
-        progress: Whether to show on stderr how far it is, and how long it will take.
+        early_stopping: True to let ASHA end trials that are behind; or a scheduler of `ray.tune.schedulers`
+            that ends trials. The scheduler sees the logs of each epoch.
+        retries: How many times a trial that was lost is made again before it counts as failed.
+        progress: Whether to show on stderr how many trials have ended, and how long the others will take.
 
     Raises:
-        ValueError: If an argument is wrong, or the extra `ray` is missing or too old.
+        ImportError: If the extra `ray` is missing or too old.
+        ValueError: If an argument is wrong.
 
     Reference:
         Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
@@ -51,35 +54,35 @@ class Ray:
         cpus: float = 1,
         gpus: float = 0,
         address: str | None = None,
-        early_stopping: Any = False,
+        early_stopping: "bool | schedulers.TrialScheduler" = False,
         retries: int = 2,
         progress: bool = True,
     ) -> None:
-        _check_installed()
+        require_ray("`Ray`", "fsspec", "pandas", "pyarrow", "requests")
         self.cpus, self.gpus = _amount("cpus", cpus), _amount("gpus", gpus)
         self.address = address or os.environ.get("RAY_ADDRESS")
         if self.address and self.address.startswith("ray://"):
             raise ValueError(
-                f"`address` must be that of a cluster's head, or 'auto'. Received: address={self.address!r}, "
-                "which is Ray Client's. Run on a machine of the cluster, with 'auto'."
+                "`address` must be the address of a cluster's head, or 'auto'. Received: "
+                f"address={self.address!r}, an address of Ray Client. Run on a machine of the cluster, with "
+                "'auto'."
             )
         self.early_stopping = _check_scheduler(early_stopping)
-        if isinstance(retries, bool) or not isinstance(retries, numbers.Integral) or retries < 0:
-            raise ValueError(f"`retries` must be an int of at least 0. Received: retries={retries!r}.")
-        self.retries: int = int(retries)
+        self.retries: int = check_count("retries", retries, least=0)
         self.progress: bool = progress
 
     def run(self, problem: Problem, trials: Sequence[Trial], keep: Callable[[TrialResult], None]) -> None:
         """Makes the trials.
 
         Args:
-            problem: What all trials share. It is copied to each machine once.
-            trials: What to make.
-            keep: What to do with a result; called in this process as soon as a trial has ended.
+            problem: The model, the data and the settings that all trials share. They are copied to each
+                machine once.
+            trials: The trials to make.
+            keep: Called in this process with each result, as soon as the trial has ended.
 
         Raises:
             ValueError: If the problem cannot be sent to another process, or a trial fits on no machine.
-            KeyboardInterrupt: If it was interrupted; trials that had not ended are lost.
+            KeyboardInterrupt: After Ctrl-C. Trials that had not ended are lost.
         """
         with _connected(self.address), quiet_tune(), tempfile.TemporaryDirectory() as folder:
             _check_fits(self.cpus, self.gpus)
@@ -89,10 +92,16 @@ class Ray:
             while left := [number for number in range(len(trials)) if number not in keeper.ended]:
                 options = self._scheduling(problem, trials) | {"callbacks": [keeper], "storage_path": folder}
                 if self._tune(task, left, options, keeper) and len(keeper.ended) < len(trials):
-                    raise KeyboardInterrupt  # which Tune took
+                    raise KeyboardInterrupt  # Tune has caught it and returned
 
-    def _tune(self, task: Callable[[Any], None], numbers: list[int], options: Any, keeper: Any) -> bool:
-        """Has Tune make trials. It ends early, and False, when Ray's memory monitor has ended a process."""
+    def _tune(
+        self,
+        task: Callable[[dict[str, Any]], None],
+        numbers: list[int],
+        options: dict[str, Any],
+        keeper: Keeper,
+    ) -> bool:
+        """Lets Tune make trials. Returns False if Tune gave up because the memory monitor ended a process."""
         import ray
         from ray import tune
 
@@ -103,7 +112,7 @@ class Ray:
                 resources_per_trial={"cpu": self.cpus, "gpu": self.gpus},
                 max_failures=self.retries,
                 raise_on_failed_trial=False,
-                reuse_actors=True,  # or each trial waits for its process to import Keras
+                reuse_actors=True,  # else each trial would wait for a process to import Keras
                 verbose=0,
                 **options,
             )
@@ -112,11 +121,11 @@ class Ray:
                 raise keeper.unkept from error
             if keeper.broken:
                 raise ValueError(
-                    "The model's function and the data must be such that Ray's processes can load them. "
-                    f"Received: {keeper.broken} Install what they import on all machines."
+                    "`build_fn` and the data must be objects that processes of Ray can load. Received: "
+                    f"{keeper.broken} Install the modules that they import on all machines."
                 ) from error
             raise
-        except RuntimeError as error:  # Tune does not know this one of Ray's errors, and gives up
+        except RuntimeError as error:  # Tune does not know this error of Ray, and gives up
             if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
                 raise
             keeper.ran_out(str(error.__cause__), self.retries)
@@ -126,7 +135,7 @@ class Ray:
     def _scheduling(self, problem: Problem, trials: Sequence[Trial]) -> dict[str, Any]:
         if not self.early_stopping:
             return {}
-        scheduler = copy.deepcopy(self.early_stopping)  # what it learned is of one comparison
+        scheduler = copy.deepcopy(self.early_stopping)  # a scheduler remembers the trials of one comparison
         if scheduler is True:
             from ray.tune.schedulers import ASHAScheduler
 
@@ -137,38 +146,19 @@ class Ray:
         return {"scheduler": scheduler, "metric": f"val_{problem.metric}", "mode": mode}
 
 
-def _check_installed() -> None:
-    import importlib.metadata
-    import importlib.util
-
-    cure = "pip install 'ray[serve,tune]>=2.60'"
-    try:
-        found = importlib.metadata.version("ray")
-    except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"Ray must be installed. Received: no ray. {cure}") from None
-    if tuple(int(part) for part in re.findall("[0-9]+", found)[:2]) < _NEEDED:
-        raise ValueError(
-            f"Ray must be 2.60 or newer: older ones let anybody in. Received: ray {found}. {cure}"
-        )
-    missing = [
-        name for name in ("fsspec", "pandas", "pyarrow", "requests") if not importlib.util.find_spec(name)
-    ]
-    if missing:
-        raise ValueError(f"Ray Tune must be installed with what it needs. Received: no {missing[0]}. {cure}")
-
-
-def _amount(name: str, value: Any) -> float:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+def _amount(name: str, value: object) -> float:
+    """Returns a number of CPUs or GPUs, which Ray counts in whole numbers or fractions of one."""
     least = 0 if name == "gpus" else 0.001
-    if not real or value < least or (value > 1 and value != int(value)):
+    real = is_number(value) and math.isfinite(value) and value >= least
+    if not is_number(value) or not real or (value > 1 and value != int(value)):
         raise ValueError(
             f"`{name}` must be a whole number, or a fraction of one. Received: {name}={value!r}."
         )
     return value
 
 
-def _check_scheduler(chosen: Any) -> Any:
-    """Refuses what would pause trials, which needs checkpoints, or change what they are."""
+def _check_scheduler(chosen: Any) -> "bool | schedulers.TrialScheduler":
+    """Refuses schedulers that pause trials, which needs checkpoints, or that change the trials."""
     if isinstance(chosen, bool):
         return chosen
     from ray.tune import schedulers
@@ -181,24 +171,24 @@ def _check_scheduler(chosen: Any) -> Any:
     )
     if not isinstance(chosen, schedulers.TrialScheduler) or isinstance(chosen, others):
         raise ValueError(
-            "`early_stopping` must be True, False, or a scheduler of Ray Tune that ends trials, as ASHA or "
-            f"the median rule. Received: {type(chosen).__name__}."
+            "`early_stopping` must be True, False, or a scheduler of Ray Tune that ends trials, such as ASHA "
+            f"or the median rule. Received: {type(chosen).__name__}."
         )
     return chosen
 
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """The Ray that is there, or the cluster of others, or one of this machine that ends here."""
+    """Connects to Ray: the Ray of the program, or a cluster, or a new Ray on this machine that ends here."""
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
     options: dict[str, Any] = {"address": address, "logging_level": "warning"}
-    # Its sockets have long names already, of at most 107 characters with this folder's.
+    # Not the usual temporary folder: a socket's path has at most 107 characters, and Ray adds long names.
     home = tempfile.TemporaryDirectory(prefix="initx-", dir="/tmp", ignore_cleanup_errors=True)
     with home as folder:
         if not address:
-            # Ray 2.60 asks for a token where RAY_AUTH_MODE does not say otherwise.
+            # Ray 2.60 asks for a token unless RAY_AUTH_MODE says otherwise.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_worker_niceness", "0")
@@ -221,5 +211,5 @@ def _check_fits(cpus: float, gpus: float) -> None:
         found = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise ValueError(
             f"`cpus` and `gpus` must fit on a machine. Received: cpus={cpus}, gpus={gpus}, and machines with "
-            f"{found}."
+            f"{found}. Ask for less."
         )

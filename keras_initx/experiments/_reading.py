@@ -1,4 +1,4 @@
-"""Data that are no arrays: read from their start by every trial, in an order that its seed decides."""
+"""Data that are not arrays: every trial reads them from their start, in the order of its seed."""
 
 import itertools
 import pathlib
@@ -7,27 +7,35 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["Counted", "Rewound", "as_source", "is_read_once", "seed_all", "varies"]
+from keras_initx._types import Data, Tensor
 
-_KNOWN = {"grain", "keras", "tensorflow", "torch"}  # whose data sets `fit` reads anew for each epoch
-_COMPARED = 4  # batches
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["Counted", "Rewound", "Source", "as_source", "is_read_once", "seed_all", "varies"]
+
+# Data, or a function without arguments that returns the data anew for each trial.
+Source: TypeAlias = Data | Callable[[], Data]
+
+_KNOWN = {"grain", "keras", "tensorflow", "torch"}  # packages with data sets that `fit` reads anew each epoch
+_COMPARED = 4  # batches of two readings that are compared
 
 
 def seed_all(seed: int) -> None:
-    """Seeds whatever may shuffle data: Python, NumPy, TensorFlow, the backend, and torch if it is there."""
+    """Seeds all generators that may shuffle data: Python, NumPy, TensorFlow, the backend, and torch."""
     keras.utils.set_random_seed(seed)
-    if "torch" in sys.modules:  # of which a DataLoader may be read on any backend
+    if "torch" in sys.modules:  # a DataLoader of torch can be read on any backend
         sys.modules["torch"].manual_seed(seed)
 
 
-def is_read_once(data: Any) -> bool:
-    """Tells whether data end with one reading: an iterator, or an iterable that `fit` takes only as one."""
+def is_read_once(data: object) -> bool:
+    """Whether data end after one reading: an iterator, or an iterable that `fit` reads as an iterator."""
     if isinstance(data, Iterator):
         return True
     if (
@@ -40,11 +48,13 @@ def is_read_once(data: Any) -> bool:
 
 
 class Counted(keras.utils.PyDataset):
-    """The batches of an iterator, opened anew for each epoch. From a generator, `fit` reads one epoch alone.
+    """The batches of an iterator, which is opened anew for each epoch.
+
+    Without this class, `fit` would read a generator once, and train for one epoch only.
 
     Args:
         open_data: Returns the iterator, or an iterable.
-        count: Its number of batches; None to read it once and count.
+        count: Number of batches; None to read the data once and count them.
     """
 
     def __init__(self, open_data: Callable[[], Iterable[Any]], count: int | None = None) -> None:
@@ -58,62 +68,63 @@ class Counted(keras.utils.PyDataset):
         return self.count
 
     def __getitem__(self, index: int) -> Any:
-        """One batch; Keras asks for the first ones more than once."""
+        """One batch. Keras asks for the first batches more than once, so the iterator may start again."""
         if index != self._next:
             self._batches = itertools.islice(self.open_data(), index, None)
         batch = next(self._batches, None)
         if batch is None:
             raise ValueError(
-                "Data must bring as many batches each time they are read. Received: "
-                f"{index} batches, where there were {self.count}."
+                "Data must have the same number of batches each time they are read. Received: "
+                f"{index} batches, where there were {self.count} before. Make the data in a function."
             )
         self._next = index + 1
         return batch
 
 
 class Rewound:
-    """A `tf.data.Dataset` whose shuffles begin anew with each call, as its first reading has them.
+    """A `tf.data.Dataset` that repeats its first reading with each call.
 
-    A shuffle draws a new order for each reading, and keeps where it is, with a seed or without. Iterators
-    can be saved and restored with that state.
+    A shuffle of `tf.data` draws a new order for each reading, even with a seed, and remembers its state. A
+    checkpoint of an iterator holds this state. So the state is written once, before the first reading, and is
+    restored for each trial.
 
     Args:
         dataset: The dataset.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: "tf.data.Dataset") -> None:
         self.dataset = dataset
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._start = self._checkpoint().write(str(pathlib.Path(folder) / "start"))
 
-    def __call__(self) -> Any:
+    def __call__(self) -> "tf.data.Dataset":
         """Returns the dataset at its start."""
         self._checkpoint().read(self._start)
         return self.dataset
 
-    def _checkpoint(self) -> Any:
+    def _checkpoint(self) -> "tf.train.Checkpoint":
         import tensorflow as tf
 
         return tf.train.Checkpoint(iterator=iter(self.dataset))
 
 
-def as_source(data: Any) -> Any:
-    """Returns what gives the same batches to each trial, where data can be brought to do that."""
+def as_source(data: Source) -> Source:
+    """Returns data that give the same batches to each trial, if the data are a `tf.data.Dataset`."""
     tf = sys.modules.get("tensorflow")
     if tf is None or not isinstance(data, tf.data.Dataset):
         return data
     try:
         return Rewound(data)
-    except tf.errors.OpError:  # random operations of its own functions have a state that cannot be saved
+    except tf.errors.OpError:  # the state of random operations in the dataset's functions cannot be saved
         return data
 
 
-def varies(open_data: Callable[[], Any]) -> bool:
-    """Tells whether two readings differ in their first batches.
+def varies(open_data: Callable[[], Data]) -> bool:
+    """Whether two readings differ in their first batches.
 
     Args:
-        open_data: Returns the data, from one seed.
+        open_data: Returns the data, always from the same seed.
     """
     first, second = (_first_batches(open_data) for _ in range(2))
     if len(first) != len(second):
@@ -124,15 +135,15 @@ def varies(open_data: Callable[[], Any]) -> bool:
     )
 
 
-def _first_batches(open_data: Callable[[], Any]) -> list[Any]:
-    data = open_data()
-    # A PyDataset has no `__iter__` that ends, in some releases of Keras.
+def _first_batches(open_data: Callable[[], Data]) -> list[np.ndarray]:
+    data: Any = open_data()
+    # In some releases of Keras the `__iter__` of a PyDataset never ends.
     batches = map(data.__getitem__, range(len(data))) if hasattr(data, "__getitem__") else iter(data)
     leaves = tree.flatten(list(itertools.islice(batches, _COMPARED)))
-    if hasattr(data, "on_epoch_end"):  # where it may be shuffled for the next
+    if hasattr(data, "on_epoch_end"):  # where data may shuffle themselves for the next epoch
         data.on_epoch_end()
     return [_to_numpy(leaf) for leaf in leaves if keras.ops.is_tensor(leaf) or hasattr(leaf, "__array__")]
 
 
-def _to_numpy(leaf: Any) -> np.ndarray:
+def _to_numpy(leaf: np.ndarray | Tensor) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)

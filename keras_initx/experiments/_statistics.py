@@ -1,4 +1,4 @@
-"""What seeds tell: intervals of means, paired tests, and a correction for how many there are."""
+"""Statistics over seeds: intervals of means, paired tests, and a correction for the number of tests."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 __all__ = ["Bounds", "Interval", "Paired", "counts_p", "holm", "levels", "mean_interval", "paired"]
 
-Bounds = tuple[float | None, float | None]  # what a number cannot be below and above, None where unknown
+Bounds = tuple[float | None, float | None]  # the least and the greatest possible value; None if unknown
 _RESAMPLES = 9999
-_FEW = 8  # values: the bootstrap's interval then holds the mean as often as Student's
+_FEW = 8  # from this number of values on, the bootstrap's interval holds the mean as often as Student's
 
 
 class Interval(NamedTuple):
@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """The mean of differences, its interval, and the p value of the test that the true mean is zero."""
+    """A mean of differences, its confidence interval, and the p value of the test that the true mean is 0."""
 
     mean: float
     low: float
@@ -35,17 +35,17 @@ def mean_interval(
 ) -> Interval:
     """Returns the mean of independent values with its confidence interval.
 
-    Of a metric with bounds, the interval is Student's for the logit of the mean, or for its logarithm where
-    there is one bound, by the delta method. It stays within the bounds, and reaches further to the side where
-    seeds that went wrong would be. Near a bound it holds the mean about as often as it says, where Student's
-    own does not: for 3 values that follow Beta(99, 1), in 95 of 100 cases instead of 89.
+    With bounds, the interval is Student's interval of the logit of the mean, by the delta method; with one
+    bound only, of the logarithm. The interval stays within the bounds, and reaches further to the side where
+    seeds that went wrong would be. Near a bound it holds the mean about as often as it says, and Student's
+    own interval does not: for 3 values that follow Beta(99, 1), in 95 of 100 cases instead of 89.
 
-    Without bounds it is Student's below 8 values, and the expanded percentile interval of the bootstrap from
-    there on. The plain percentile interval is too narrow for few values: its bounds are those of a normal
-    distribution whose variance is (n - 1) / n of what it should be. The expanded one asks the bootstrap for a
-    wider level, so that for a normal distribution it is Student's interval. Of fewer than 8 values there are
-    too few different resamples for that (no interval of three reaches beyond them, and so holds the mean in 3
-    of 4 cases at most).
+    Without bounds, the interval is Student's interval for fewer than 8 values, and the expanded percentile
+    interval of the bootstrap from 8 values on. The plain percentile interval is too narrow for few values: it
+    has the width of a normal distribution with (n - 1) / n of the right variance. The expanded interval asks
+    the bootstrap for a higher confidence, so that it equals Student's interval for a normal distribution.
+    Fewer than 8 values have too few different resamples for the bootstrap. With three values, for example, no
+    interval reaches beyond the three, so it holds the mean in 3 of 4 cases at most.
 
     >>> mean_interval([0.9, 0.9, 0.9])
     Interval(mean=0.9, low=0.9, high=0.9)
@@ -54,9 +54,9 @@ def mean_interval(
     True
 
     Args:
-        values: One value a seed; of a single one the interval is infinite.
+        values: One value for each seed. The interval of a single value is infinite.
         confidence: Share of the intervals that hold the true mean.
-        bounds: What the values cannot be below and above. Bounds that a value is outside of do not count.
+        bounds: The least and the greatest possible value. Bounds do not count if a value is outside.
 
     Reference:
         Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 5.3.
@@ -67,7 +67,7 @@ def mean_interval(
     mean, count = float(found.mean()), len(found)
     if count < 2:
         return Interval(mean, -math.inf, math.inf)
-    if np.ptp(found) <= 1e-12 * np.abs(found).max():  # none but of rounding
+    if np.ptp(found) <= 1e-12 * np.abs(found).max():  # the values differ by rounding alone
         return Interval(mean, mean, mean)
     quantile = scipy.stats.t.ppf(0.5 - confidence / 2, count - 1)
     half = -quantile * float(scipy.stats.sem(found))
@@ -79,14 +79,18 @@ def mean_interval(
         return Interval(mean, mean - half, mean + half)
     wide = math.sqrt(count / (count - 1)) * quantile
     tail = scipy.stats.norm.cdf(wide)
-    rng = np.random.default_rng(0)  # the same values have the same interval
+    rng = np.random.default_rng(0)  # a fixed seed, so that the same values have the same interval
     means = rng.choice(found, (_RESAMPLES, count)).mean(axis=1)
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(mean, float(low), float(high))
 
 
 def _within(mean: float, half: float, lower: float | None, upper: float | None) -> tuple[float, float]:
-    """Bounds that are symmetric about the mean on the scale of its logit or logarithm."""
+    """Returns an interval that is symmetric about the mean on the scale of its logit or logarithm.
+
+    The delta method takes half the width to the other scale: the derivative of the logit at the mean is
+    1 / below + 1 / above. A missing bound is infinitely far away.
+    """
     below = math.inf if lower is None else mean - lower
     above = math.inf if upper is None else upper - mean
     stretched = math.exp(half * (1 / below + 1 / above))
@@ -99,7 +103,7 @@ def _within(mean: float, half: float, lower: float | None, upper: float | None) 
 
 
 def paired(differences: Sequence[float], confidence: float = 0.95, bounds: Bounds = (None, None)) -> Paired:
-    """Returns Student's paired test that two schemes have the same mean, and the interval that it belongs to.
+    """Returns Student's paired test of whether two initializers have the same mean, with its interval.
 
     The interval leaves out zero if and only if p is below 1 - `confidence`.
 
@@ -107,9 +111,10 @@ def paired(differences: Sequence[float], confidence: float = 0.95, bounds: Bound
     1.0
 
     Args:
-        differences: One a seed, of two values of the same seed; of a single one nothing can be told.
-        confidence: That of the interval.
-        bounds: What the differences cannot be below and above.
+        differences: The difference of two values of the same seed, for each seed. A single difference proves
+            nothing.
+        confidence: Confidence of the interval.
+        bounds: The least and the greatest possible difference.
     """
     import scipy.stats
 
@@ -118,7 +123,8 @@ def paired(differences: Sequence[float], confidence: float = 0.95, bounds: Bound
     if count < 2:
         low, high, p = -math.inf, math.inf, 1.0
     elif np.ptp(found) <= 1e-9 * np.abs(found).max():
-        # No spread to compare with: the test of signs, and all that it does not reject.
+        # All differences are equal, so Student's test would divide by a spread of 0. The test of signs needs
+        # no spread: n equal signs have p = 2^(1 - n). If it rejects nothing, the mean may be anything.
         p = 2.0 ** (1 - count) if found.any() else 1.0
         known = p < 1 - confidence or p == 1
         low, high = (mean, mean) if known else (-math.inf, math.inf)
@@ -131,16 +137,16 @@ def paired(differences: Sequence[float], confidence: float = 0.95, bounds: Bound
 
 
 def counts_p(first: int, second: int, of_first: int, of_second: int) -> float:
-    """Returns the two-sided p value of Fisher's exact test that two schemes end well equally often.
+    """Returns the two-sided p value of Fisher's exact test of whether two initializers end well as often.
 
     >>> round(counts_p(5, 0, 5, 5), 4)
     0.0079
 
     Args:
-        first: How many runs of the first ended well.
-        second: How many of the second.
-        of_first: Of how many.
-        of_second: Of how many.
+        first: Number of runs of the first initializer that ended well.
+        second: Number of runs of the second initializer that ended well.
+        of_first: Number of all runs of the first initializer.
+        of_second: Number of all runs of the second initializer.
     """
     import scipy.stats
 
@@ -149,7 +155,9 @@ def counts_p(first: int, second: int, of_first: int, of_second: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Returns p values corrected for how many there are: any true one is below a level with its probability.
+    """Returns p values that are corrected for the number of tests, by Holm's procedure.
+
+    The chance that any test without a real effect has a corrected value below a level is at most that level.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -169,16 +177,18 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def levels(values: Sequence[float], level: float) -> list[float]:
-    """Returns at which level Holm's procedure tests each p value: it is below that if it is once corrected.
+    """Returns the level at which Holm's procedure tests each p value.
 
-    The first one that is not below ends the procedure; it and all larger ones have its level.
+    A p value is below its level exactly if its corrected value is below the level of the family. The
+    procedure goes from the smallest p value to the largest, and ends at the first one that is not below its
+    level. That p value and all larger ones have the same level.
 
     >>> levels([0.01, 0.04, 0.06], 0.06)
     [0.02, 0.03, 0.03]
 
     Args:
         values: The p values of all tests of one family.
-        level: That of the family.
+        level: Level of the family.
     """
     found, left, ended = [level] * len(values), len(values), False
     for index in np.argsort(values, kind="stable"):

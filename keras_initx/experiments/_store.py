@@ -1,4 +1,4 @@
-"""Results on disk, one file a trial, so that a comparison that was killed goes on where it was."""
+"""Results on disk, one file for each trial, so that a comparison that was killed can go on."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from keras_initx.experiments._trial import Trial, TrialResult
 __all__ = ["Store"]
 
 _RESULT = re.compile(r"[0-9a-f]{16}\.json")
-_ANEW = "Remove the file to have its trial made again."
+_ANEW = "Remove the file, and its trial is made again."
 _ELSEWHERE = "Choose another folder, or remove this one."
 _NUMBERS = ("final", "best", "test", "seconds_to_target", "seconds", "epochs_to_target")
 
@@ -21,17 +21,22 @@ _NUMBERS = ("final", "best", "test", "seconds_to_target", "seconds", "epochs_to_
 class Store:
     """A folder of results.
 
+    The file `comparison.json` says which comparison the results belong to. Each result has a file of its own,
+    named by the key of its trial, so that two processes never write the same file.
+
     Args:
-        folder: The folder; it is made when there is none.
-        fingerprint: What the results depend on besides their trials, as `Problem.fingerprint` tells it.
-        schemes: What each label stands for.
+        folder: The folder; it is made if it does not exist.
+        fingerprint: The hash of the problem, from `Problem.fingerprint`.
+        initializers: The identity of each initializer by label, from `identify`.
 
     Raises:
-        ValueError: If the folder cannot be written, or holds the results of another comparison, or a file in
-            it is not what a comparison writes.
+        ValueError: If the folder cannot be written, or holds the results of another comparison, or holds a
+            file that a comparison does not write.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], fingerprint: str, schemes: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], fingerprint: str, initializers: Mapping[str, Any]
+    ) -> None:
         self.folder = pathlib.Path(folder)
         self._manifest = self.folder / "comparison.json"
         try:
@@ -42,37 +47,45 @@ class Store:
         before: dict[str, Any] = {}
         if self._manifest.name in names:
             before = _load(self._manifest, _ELSEWHERE)
-            if before.keys() != {"fingerprint", "schemes"} or not isinstance(before["schemes"], dict):
-                _refuse(self._manifest, _difference(before, {"fingerprint", "schemes"}), _ELSEWHERE)
+            if before.keys() != {"fingerprint", "initializers"} or not isinstance(
+                before["initializers"], dict
+            ):
+                _refuse(self._manifest, _difference(before, {"fingerprint", "initializers"}), _ELSEWHERE)
         elif any(_RESULT.fullmatch(name) for name in names):
-            _refuse(self._manifest, "is not there, though results are", _ELSEWHERE)
-        self._check(before, fingerprint, schemes)
-        self._content = {"fingerprint": fingerprint, "schemes": {**before.get("schemes", {}), **schemes}}
+            _refuse(self._manifest, "does not exist, although there are results", _ELSEWHERE)
+        self._check(before, fingerprint, initializers)
+        self._content = {
+            "fingerprint": fingerprint,
+            "initializers": {**before.get("initializers", {}), **initializers},
+        }
 
-    def _check(self, before: dict[str, Any], fingerprint: str, schemes: Mapping[str, Any]) -> None:
-        known = before.get("schemes", {})
-        other = [label for label in schemes if known.get(label, schemes[label]) != schemes[label]]
-        what = f"another initializer of the label {other[0]!r}" if other else ""
+    def _check(self, before: dict[str, Any], fingerprint: str, initializers: Mapping[str, Any]) -> None:
+        known = before.get("initializers", {})
+        other = [
+            label for label in initializers if known.get(label, initializers[label]) != initializers[label]
+        ]
+        changed = f"another initializer of the label {other[0]!r}" if other else ""
         if before and before["fingerprint"] != fingerprint:
-            what = "another model, other data, or another metric, mode, target or batch size"
-        if what:
+            changed = "another model, other data, or another metric, mode, target or batch size"
+        if changed:
             raise ValueError(
                 f"`store` must be empty, or hold results of the same comparison. Received: "
-                f"store={str(self.folder)!r}, made with {what}. {_ELSEWHERE}"
+                f"store={str(self.folder)!r}, made with {changed}. {_ELSEWHERE}"
             )
 
     def open(self, trials: Sequence[Trial]) -> list[TrialResult]:
-        """Returns the results of these trials that are there, and writes down what the folder is of."""
+        """Returns the results that the folder has for these trials, and writes `comparison.json`."""
         files = [(trial, self.folder / f"{trial.key}.json") for trial in trials]
         found = [_read(trial, file) for trial, file in files if file.exists()]
-        self._write(self._manifest, self._content)  # once nothing is wrong with what is there
+        self._write(self._manifest, self._content)  # only now: a refused folder stays as it was
         return found
 
     def write(self, result: TrialResult) -> None:
-        """Keeps a result; a kill or a full disk leaves all of it or nothing."""
+        """Writes a result. A kill or a full disk leaves the whole file or no file."""
         self._write(self.folder / f"{result.trial.key}.json", result.to_dict())
 
-    def _write(self, path: pathlib.Path, content: Any) -> None:
+    def _write(self, path: pathlib.Path, content: Mapping[str, Any]) -> None:
+        """Writes a file beside its place and renames it, so that a reader never sees a part of it."""
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             try:
@@ -90,7 +103,8 @@ class Store:
     def _refuse_folder(self, error: OSError) -> NoReturn:
         raise ValueError(
             f"`store` must be a folder that can be written. Received: store={str(self.folder)!r}: "
-            f"{error.strerror}. Make room or choose another; the same call goes on from what is in it."
+            f"{error.strerror}. Make room, or choose another folder. The same call goes on from the results "
+            "in the folder."
         ) from error
 
 
@@ -103,12 +117,12 @@ def _read(trial: Trial, file: pathlib.Path) -> TrialResult:
     if found["trial"] != dataclasses.asdict(trial):
         _refuse(file, f"is the result of another trial, {found['trial']}", _ANEW)
     if wrong := _wrong_value(found):
-        _refuse(file, f"holds no {wrong} that a trial has", _ANEW)
+        _refuse(file, f"has a {wrong} that no trial has", _ANEW)
     return TrialResult.from_dict(found)
 
 
 def _wrong_value(found: Mapping[str, Any]) -> str:
-    """The first field whose value no trial has, or nothing."""
+    """Returns the first field with a value of the wrong type, or an empty text."""
     number = int | float | None
     curves = found["curves"]
     if not isinstance(curves, dict) or not all(
@@ -127,26 +141,26 @@ def _load(path: pathlib.Path, cure: str) -> dict[str, Any]:
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror}", cure, error)
     except UnicodeDecodeError as error:
-        _refuse(path, "is no text", cure, error)
+        _refuse(path, "is not text", cure, error)
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        _refuse(path, f"is no whole JSON: {error}" if text else "is empty", cure, error)
+        _refuse(path, f"is not a whole JSON document: {error}" if text else "is empty", cure, error)
     if not isinstance(found, dict):
         _refuse(path, f"is a JSON {type(found).__name__}", cure)
     return found
 
 
 def _difference(found: Mapping[str, Any], needed: set[str], known: set[str] | None = None) -> str:
-    """What is wrong with the fields of a file."""
+    """Returns a phrase about the fields of a file that are missing or unknown."""
     if missing := sorted(needed - found.keys()):
         return f"lacks {missing}"
     if unknown := sorted(found.keys() - (known or needed)):
-        return f"has {unknown}, which this version does not know: a later one wrote it"
+        return f"has {unknown}, which this version does not know: a later version wrote it"
     return "is not of the form that a comparison writes"
 
 
-def _refuse(path: pathlib.Path, what: str, cure: str, error: Exception | None = None) -> NoReturn:
+def _refuse(path: pathlib.Path, fault: str, cure: str, error: Exception | None = None) -> NoReturn:
     raise ValueError(
-        f"`store` must hold what `compare` wrote. Received: {str(path)!r}, which {what}. {cure}"
+        f"`store` must hold only files that `compare` wrote. Received: {str(path)!r}, which {fault}. {cure}"
     ) from error

@@ -1,18 +1,19 @@
-"""The conclusions from the results of all trials, from rows to the recommendation."""
+"""From the results of all trials to a comparison: rows, differences, summary, recommendation."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from keras_initx.experiments._comparison import Comparison, SchemeRow
+from keras_initx.experiments._comparison import Comparison
 from keras_initx.experiments._differences import differences_of
+from keras_initx.experiments._rows import ComparisonRow
 from keras_initx.experiments._statistics import Bounds, mean_interval
 from keras_initx.experiments._trial import TrialResult
 from keras_initx.experiments._verdict import conclude
 
 __all__ = ["summarize"]
 
-_CLOSE = 1e-5  # of a metric: the same computed in two ways
+_CLOSE = 1e-5  # relative difference of the same metric when it is computed in two ways
 
 
 def summarize(
@@ -23,14 +24,14 @@ def summarize(
     bounds: Mapping[str, Bounds] | None = None,
     chance: float | None = None,
 ) -> Comparison:
-    """Draws the conclusions from the results of all trials.
+    """Returns the comparison of all trials.
 
     Args:
-        results: All of them.
-        metric: The metric.
-        minimize: Whether less of it is better.
-        reported: `test` or `validation`.
-        bounds: Of each log what it cannot be below and above, where that is known.
+        results: The results of all trials.
+        metric: Name of the metric.
+        minimize: Whether less of the metric is better.
+        reported: The data that the metric is reported on: `test` or `validation`.
+        bounds: By name of a log, the least and the greatest value that the log can have, where known.
         chance: The metric of the best prediction that is the same for all rows; None if it is not known.
     """
     known = dict(bounds or {})
@@ -62,17 +63,18 @@ def summarize(
     return conclude(found)
 
 
-def _rank(value: float | None, row: SchemeRow, minimize: bool) -> tuple[float, ...]:
-    """The best value first. What was lost decides among equal values, and among those without a value."""
+def _rank(value: float | None, row: ComparisonRow, minimize: bool) -> tuple[float, ...]:
+    """Returns a key that sorts the best value first, and among equal or missing values the fewest losses."""
     quality = math.inf if value is None else value if minimize else -value
     return (quality, row.judged - row.ended, row.failed)
 
 
-def _at_best_rate(rows: Sequence[tuple[SchemeRow, list[TrialResult]]], minimize: bool) -> SchemeRow:
-    """The row whose validation values are the best on average, on the seeds that ended well at all rates.
+def _at_best_rate(rows: Sequence[tuple[ComparisonRow, list[TrialResult]]], minimize: bool) -> ComparisonRow:
+    """Returns the row of one initializer at its best learning rate.
 
-    A rate at which as many seeds diverge as end well is out, unless all are. What failed by an exception
-    says nothing about a rate.
+    The best rate has the best mean on the validation data, over the seeds that ended well at all rates: a
+    mean over other seeds could be better by their luck alone. A rate at which half of the seeds or more
+    diverge is out, unless all rates are out. Seeds that raised an exception say nothing about a rate.
     """
     usable = [pair for pair in rows if pair[0].ended > pair[0].diverged]
     usable = usable or [pair for pair in rows if pair[0].ended] or list(rows)
@@ -95,7 +97,7 @@ def _at_best_rate(rows: Sequence[tuple[SchemeRow, list[TrialResult]]], minimize:
 
 def _row(
     results: list[TrialResult], reported: str, minimize: bool, bounds: Bounds, chance: float | None
-) -> SchemeRow:
+) -> ComparisonRow:
     well = [result for result in results if result.ended_well]
     values = {
         result.trial.seed: value
@@ -109,7 +111,7 @@ def _row(
     waited = [spent for result in results if (spent := result.seconds_to_target) is not None]
     enough = 2 * len(epochs) > len(results)
     gains = [gain for result in results if (gain := (result.signal or {}).get("forward_gain")) is not None]
-    return SchemeRow(
+    return ComparisonRow(
         initializer=results[0].trial.initializer,
         learning_rate=results[0].trial.learning_rate,
         seeds=len(results),
@@ -118,7 +120,7 @@ def _row(
         low=spread.low if spread else None,
         high=spread.high if spread else None,
         validation=statistics.fmean(finals) if finals else None,
-        # One that ended well and has no number on the test data is as bad as one whose loss is none.
+        # A trial that ended well, but whose metric on the test data is NaN, counts as a trial that diverged.
         diverged=sum(r.diverged and not r.failure for r in results) + len(well) - len(values),
         stopped=sum(r.stopped and not (r.diverged or r.failure) for r in results),
         failed=sum(bool(r.failure) for r in results),
@@ -134,7 +136,7 @@ def _row(
 
 
 def _beyond(values: Sequence[float], chance: float, minimize: bool) -> bool:
-    """Whether any value is better than chance, by more than rounding."""
+    """Whether any value is better than chance by more than rounding."""
     best = min(values) if minimize else max(values)
     ahead = chance - best if minimize else best - chance
     return ahead > _CLOSE * max(abs(chance), abs(best))

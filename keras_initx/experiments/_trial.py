@@ -1,4 +1,4 @@
-"""A trial and what came of it: data that any runner can carry and any store can keep."""
+"""A trial and its result: data that any runner can carry and any store can keep."""
 
 import dataclasses
 import hashlib
@@ -11,13 +11,13 @@ __all__ = ["Trial", "TrialResult", "make_trials"]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training run to be made.
+    """One training run that a runner has to make.
 
     Attributes:
         initializer: Label of the initializer.
-        seed: Seed of the weights, of the order of the rows, and of all else that is drawn.
-        learning_rate: That of the optimizer; None for the one that the model was compiled with.
-        epochs: How long it trains.
+        seed: Seed of the weights, of the order of the rows, and of everything else that is drawn.
+        learning_rate: Learning rate of the optimizer; None for the learning rate of the compiled model.
+        epochs: Number of epochs.
     """
 
     initializer: str
@@ -27,7 +27,7 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """A name for files, the same in each process."""
+        """A name for files, the same in every process."""
         text = json.dumps(dataclasses.astuple(self))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -39,25 +39,26 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """What came of a trial.
+    """The result of one trial.
 
     Attributes:
         trial: The trial.
-        curves: The logs of `fit` by name, a number per epoch: `loss`, `val_loss`, metrics.
-        final: The metric on the validation data after the last epoch; None if there is none.
-        best: The best of the metric over all epochs.
-        test: The metric on the test data after the last epoch, where there are test data.
-        epochs_to_target: Epochs until the metric first reached the target; None if it did not, or there is
-            none.
-        seconds_to_target: Seconds of training until then.
-        diverged: Whether the loss or the metric became NaN or Inf; training ended there.
-        stopped: Whether a scheduler ended it before its last epoch.
-        failure: What it raised, or how it was lost; empty when it ended well.
-        signal: What `diagnose` found before the first step: `forward_gain`, `backward_gain`, `loss`, and the
-            kinds of its `verdicts`; None where it could not be diagnosed.
+        curves: The logs of `fit` by name, a number for each epoch: `loss`, `val_loss`, metrics.
+        final: The metric on the validation data after the last epoch; None if the metric is not finite.
+        best: The best value of that metric over all epochs.
+        test: The metric on the test data after the last epoch; None without test data.
+        epochs_to_target: Epochs until the metric first reached the target; None if the metric did not reach
+            the target, or if there is no target.
+        seconds_to_target: Seconds of training until then; None in the same cases.
+        diverged: Whether the loss or the metric became NaN or Inf. Training ended at that epoch.
+        stopped: Whether a scheduler ended the trial before its last epoch.
+        failure: The message of the exception, or the way in which the trial was lost; empty when the trial
+            ended well.
+        signal: Findings of `diagnose` before the first step: `forward_gain`, `backward_gain`, `loss`, and the
+            kinds of the `verdicts`. None if the model could not be diagnosed.
         seconds: Seconds of the whole trial.
-        notes: What a reader of the figures should know: why it was not diagnosed, kernels that no law was
-            applied to, weights that were not drawn anew, data of another order.
+        notes: Facts that a reader of the figures should know: why the model was not diagnosed, kernels that
+            no law was applied to, weights that were not drawn anew, data that came in another order.
     """
 
     trial: Trial
@@ -76,7 +77,7 @@ class TrialResult:
 
     @property
     def ended_well(self) -> bool:
-        """Whether it trained for all of its epochs and stayed finite."""
+        """Whether the trial trained for all of its epochs and stayed finite."""
         return not (self.failure or self.diverged or self.stopped)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,10 +86,10 @@ class TrialResult:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> "TrialResult":
-        """Returns the result that `to_dict` gave.
+        """Returns the result that `to_dict` was called on.
 
         Args:
-            found: What `to_dict` returned, also by way of JSON.
+            found: The dict that `to_dict` returned, or the same dict after JSON.
         """
         notes = tuple(found.get("notes", ()))
         return cls(**{**found, "trial": Trial(**found["trial"]), "notes": notes})
@@ -97,7 +98,10 @@ class TrialResult:
 def make_trials(
     initializers: Sequence[str], seeds: Sequence[int], rates: Sequence[float | None], epochs: int
 ) -> list[Trial]:
-    """Returns all combinations, a seed's together, so that a comparison cut short is still one by seed."""
+    """Returns all combinations, one seed after the other.
+
+    A comparison that is cut short then has all initializers for the seeds that it came to.
+    """
     return [
         Trial(initializer, seed, rate, epochs)
         for seed in seeds

@@ -1,4 +1,4 @@
-"""The runner that trains all seeds of one scheme in a single vectorised program, on JAX."""
+"""The runner that trains all seeds of one initializer in a single vectorised program, on JAX."""
 
 import itertools
 import time
@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_initx.data import reason_of
+from keras_initx._types import Model, Tensor
+from keras_initx.checks import check_count, first_line
 from keras_initx.experiments._batches import Shuffled, is_arrays, rows_of
 from keras_initx.experiments._prepare import prepare
 from keras_initx.experiments._problem import Problem, build_model, rows_to_try
@@ -21,34 +22,38 @@ __all__ = ["Vectorized"]
 
 
 class Vectorized:
-    """Trains all seeds of one initializer and learning rate at once, by `jax.vmap`; needs the JAX backend.
+    """Trains all seeds of one initializer and learning rate at once, by `jax.vmap`, on the JAX backend.
 
-    The step is the model's own `train_step`, an epoch is one compiled loop over its batches, and the batches
-    are those of the other runners: results are theirs within what the order of sums changes. The models must
-    differ in their variables alone. A trial's seconds are its share of the program's. It pays for small
-    models, whose steps cost more in dispatch than in arithmetic, and not for convolutions on a CPU, where
-    it is slower than one trial after another; the memory is that of all seeds together.
+    The step is the model's own `train_step`, and an epoch is one compiled loop over the batches. The batches
+    are the same as in the other runners, so that the results differ from theirs only by the order of sums.
+    The models of all seeds must differ in the values of their variables alone. The seconds of a trial are its
+    share of the seconds of the program.
+
+    The runner pays for small models, because their steps cost more in dispatch than in arithmetic. It does
+    not pay for convolutions on a CPU: there it is slower than one trial after another. It needs the memory of
+    all seeds together.
 
     Args:
-        size: How many trials are trained at once at most; None for all seeds.
-        progress: As in `Sequential`.
+        size: The largest number of trials that are trained at once; None for all seeds.
+        progress: Whether to show on stderr how many trials have ended, and how long the others will take.
+
+    Raises:
+        ValueError: If `size` is not an int of at least 1.
     """
 
     def __init__(self, size: int | None = None, progress: bool = True) -> None:
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(f"`size` must be a positive int or None. Received: size={size!r}.")
-        self.size, self.progress = size, progress
+        self.size, self.progress = None if size is None else check_count("size", size), progress
 
     def run(self, problem: Problem, trials: Sequence[Trial], keep: Callable[[TrialResult], None]) -> None:
         """Makes the trials, group by group.
 
         Args:
-            problem: What all trials share.
-            trials: What to make.
-            keep: What to do with a result.
+            problem: The model, the data and the settings that all trials share.
+            trials: The trials to make.
+            keep: Called with each result.
 
         Raises:
-            ValueError: If the backend is not JAX, data are no arrays, or there are callbacks.
+            ValueError: If the backend is not JAX, data are not arrays, or there are callbacks.
         """
         _check(problem)
         program = _Program(problem)
@@ -83,21 +88,27 @@ def _check(problem: Problem) -> None:
 
 
 class _State(NamedTuple):
-    """Values of a model's variables; with a leading axis of seeds once stacked."""
+    """The values of the variables of a model; once stacked, with a leading axis of seeds."""
 
-    trainable: list[Any]
-    non_trainable: list[Any]
-    optimizer: list[Any]
+    trainable: list[Tensor]
+    non_trainable: list[Tensor]
+    optimizer: list[Tensor]
 
 
 class _Program:
-    """Epochs of training and evaluations of many seeds at once, compiled once for all groups."""
+    """Epochs of training and evaluations of many seeds at once, compiled once for all groups.
+
+    Keras' JAX trainer has a step as a pure function: it takes the values of all variables, and returns the
+    new values. `jax.vmap` maps this function over seeds, and `jax.lax.scan` over the batches of an epoch:
+
+        orders (seeds, rows) -> (batches, seeds, batch_size) -> scan over batches of vmap over seeds of step
+    """
 
     def __init__(self, problem: Problem) -> None:
         import jax
 
         self.problem = problem
-        self.model = build_model(problem, 0)  # only its functions are used, on the values of others
+        self.model = build_model(problem, 0)  # only its functions are used, on values of other models
         data = {name: problem.data(name) for name in ("train", "validation", "test")}
         self.data = {name: jax.device_put(arrays) for name, arrays in data.items() if arrays is not None}
         rows = rows_to_try(self.model, 1)
@@ -109,13 +120,13 @@ class _Program:
         self.train = jax.jit(self._train)
         self.evaluate = jax.jit(self._evaluate, static_argnums=1)
 
-    def _train(self, state: _State, orders: Any) -> tuple[_State, dict[str, Any]]:
-        """One epoch; `orders` are the rows in the order of each seed, (seeds, rows)."""
+    def _train(self, state: _State, orders: Tensor) -> tuple[_State, dict[str, Tensor]]:
+        """Trains one epoch. `orders` has the numbers of the rows in the order of each seed: (seeds, rows)."""
         import jax
 
         step = jax.vmap(self.model.train_step)
 
-        def one(carry: tuple[Any, ...], chosen: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def one(carry: tuple[Any, ...], chosen: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
             batch = tree.map_structure(lambda leaf: leaf[chosen], self.data["train"])
             logs, carry = step(carry, batch)
             return tuple(carry), logs
@@ -124,13 +135,14 @@ class _Program:
         carry, logs = self._over_batches(one, carry, orders)
         return _State(*carry[:3]), logs
 
-    def _evaluate(self, state: _State, name: str) -> tuple[_State, dict[str, Any]]:
+    def _evaluate(self, state: _State, name: str) -> tuple[_State, dict[str, Tensor]]:
+        """Evaluates all seeds on the data of this name, whose batches are the same for all seeds."""
         import jax
 
         step = jax.vmap(self.model.test_step, in_axes=(0, None))
         data = self.data[name]
 
-        def one(carry: tuple[Any, ...], chosen: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def one(carry: tuple[Any, ...], chosen: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
             logs, carry = step(carry, tree.map_structure(lambda leaf: leaf[chosen[0]], data))
             return tuple(carry), logs
 
@@ -139,8 +151,14 @@ class _Program:
         carry, logs = self._over_batches(one, carry, rows)
         return _State(carry[0], carry[1], state.optimizer), logs
 
-    def _over_batches(self, one: Callable[..., Any], carry: Any, orders: Any) -> tuple[Any, Any]:
-        """Runs `one` over full batches in a compiled loop, and over the smaller last one; the last logs."""
+    def _over_batches(
+        self, one: Callable[..., Any], carry: tuple[Any, ...], orders: Tensor
+    ) -> tuple[Any, Any]:
+        """Runs `one` over the full batches in a compiled loop, then over a smaller last batch.
+
+        `jax.lax.scan` needs batches of one shape, so the last batch is outside of the loop. Metrics of Keras
+        are running means, so the logs of the last batch are the logs of the epoch.
+        """
         import jax
 
         size, rows = self.problem.batch_size, orders.shape[1]
@@ -153,23 +171,24 @@ class _Program:
             carry, logs = one(carry, orders[:, full * size :])
         return carry, logs
 
-    def _metrics(self, seeds: int) -> list[Any]:
+    def _metrics(self, seeds: int) -> list[Tensor]:
+        """Returns fresh values of the metrics' variables, one copy for each seed."""
         return [keras.ops.repeat(value[None], seeds, axis=0) for value in self.metrics]
 
 
 def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResult]:
-    """Trains trials that differ in their seeds alone."""
+    """Trains trials that differ in their seeds alone, and yields their results."""
     started = time.perf_counter()
     problem, ready, prepared = program.problem, [], []
     for trial in trials:
         try:
-            found = prepare(problem, trial)
+            made = prepare(problem, trial)
         except Exception as error:
-            failure = f"{type(error).__name__}: {reason_of(error)}"
+            failure = first_line(error, kind=True)
             yield TrialResult(trial, failure=failure, seconds=time.perf_counter() - started)
             continue
-        ready.append((trial, _state_of(found.model)))
-        prepared.append(found._replace(model=None, train=None))
+        ready.append((trial, _state_of(made.model)))
+        prepared.append(made.findings)  # the models themselves would fill the memory
     if not ready:
         return
     members, states = zip(*ready, strict=True)
@@ -187,7 +206,7 @@ def _run_group(program: _Program, trials: Sequence[Trial]) -> Iterable[TrialResu
 def _fit(
     program: _Program, trials: Sequence[Trial], state: _State
 ) -> tuple[list[dict[str, Any]], list[float], Any]:
-    """Logs by epoch of all seeds, when each epoch ended, and the metric on the test data."""
+    """Returns the logs of all seeds by epoch, the moment at which each epoch ended, and the test metric."""
     problem, logs, moments = program.problem, [], []
     orders = [Shuffled(program.data["train"], problem.batch_size, trial.seed) for trial in trials]
     for epoch in range(trials[0].epochs):
@@ -200,7 +219,7 @@ def _fit(
     return logs, moments, test
 
 
-def _state_of(model: Any) -> _State:
+def _state_of(model: Model) -> _State:
     model.optimizer.build(model.trainable_variables)
     lists = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
     return _State(*([variable.value for variable in variables] for variables in lists))

@@ -1,9 +1,10 @@
-"""What a comparison concludes: a recommendation, and the sentences that its numbers bear out."""
+"""The conclusions of a comparison: the recommendation and the summary."""
 
 import dataclasses
 from collections.abc import Sequence
 
-from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._comparison import Comparison
+from keras_initx.experiments._rows import ComparisonRow, Difference
 from keras_initx.experiments._words import (
     join,
     say_chance,
@@ -17,7 +18,7 @@ __all__ = ["conclude"]
 
 
 def conclude(found: Comparison) -> Comparison:
-    """Adds the recommendation and the summary to a comparison."""
+    """Returns the comparison with its recommendation and its summary."""
     top = found.rows[0]
     said = [
         say_difference(difference, found)
@@ -32,14 +33,19 @@ def conclude(found: Comparison) -> Comparison:
 
 
 def _is_told(difference: Difference, found: Comparison) -> bool:
-    """Whether a sentence is worth its place: not if the other one of a pair tells more."""
+    """Whether the summary has a sentence for a difference.
+
+    A pair has one test or two: of the values, and of how often both end well. A test that finds something
+    always has its sentence. If neither finds anything, one sentence is enough: about the values if both
+    initializers share two seeds or more, else about the endings.
+    """
     if difference.real or len(_between(found, difference.first, difference.second)) == 1:
         return True
     return (difference.seeds >= 2) == (difference.kind == "values")
 
 
 def _recommend(found: Comparison) -> tuple[str | None, str]:
-    """The label of the one that beats all others, and the sentence that says so, or why there is none."""
+    """Returns the label of the initializer that beats all others, or None, and the sentence about it."""
     top, others = found.rows[0], [row for row in found.rows[1:] if row.judged]
     if top.mean is None:
         return None, "No initializer ended well in any seed."
@@ -56,8 +62,8 @@ def _recommend(found: Comparison) -> tuple[str | None, str]:
     return top.initializer, f"Recommended: {top.initializer}{lost and f', although {lost}'}."
 
 
-def _doubts(found: Comparison, top: SchemeRow, others: Sequence[SchemeRow]) -> list[str]:
-    """What forbids recommending the one with the best mean, whatever it beats."""
+def _doubts(found: Comparison, top: ComparisonRow, others: Sequence[ComparisonRow]) -> list[str]:
+    """Returns the reasons that forbid recommending the initializer with the best mean, whatever it beats."""
     doubts = []
     if top.at_chance:
         doubts.append("it stayed at chance")
@@ -71,7 +77,11 @@ def _doubts(found: Comparison, top: SchemeRow, others: Sequence[SchemeRow]) -> l
 
 
 def _counts(pair: Difference) -> bool:
-    """A worse mean counts whether or not it is noise; ending well less often, if it is none."""
+    """Whether a test that the other initializer won forbids the recommendation.
+
+    A worse mean always forbids it, even if the difference may be noise. Ending well less often forbids it
+    only if the difference is real.
+    """
     return pair.kind == "values" or pair.real
 
 
@@ -81,8 +91,8 @@ def _doubt(pair: Difference) -> str:
     return f"{pair.first} is better where both ended well"
 
 
-def _beats(found: Comparison, top: SchemeRow, row: SchemeRow) -> bool:
-    """By its values, or by how often it ends well where its values are not worse."""
+def _beats(found: Comparison, top: ComparisonRow, row: ComparisonRow) -> bool:
+    """Whether the first row is really better, by its values or by how often it ends well."""
     return any(
         pair.real and pair.first == top.initializer
         for pair in _between(found, top.initializer, row.initializer)

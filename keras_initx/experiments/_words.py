@@ -1,35 +1,29 @@
-"""The sentences of a comparison. Each is checked against the numbers that it tells."""
+"""The sentences of a comparison's summary."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from keras_initx.experiments._comparison import Comparison, Difference, SchemeRow
+from keras_initx.experiments._comparison import Comparison
+from keras_initx.experiments._rows import ComparisonRow, Difference
 
-__all__ = ["better", "join", "say_chance", "say_difference", "say_lost", "say_rate", "say_rates"]
+__all__ = ["join", "say_chance", "say_difference", "say_lost", "say_rate", "say_rates"]
 
 _LEVEL = 0.05
 
 
-def better(minimize: bool) -> str:
-    """Which direction is better, in words."""
-    return "less is better" if minimize else "more is better"
-
-
 def join(words: Sequence[str]) -> str:
-    """Joins words to a list in a sentence.
+    """Joins words to an enumeration in a sentence.
 
     >>> join(["a", "b", "c"])
     'a, b and c'
 
     Args:
-        words: At least one of them.
+        words: At least one word.
     """
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
-def say_difference(difference: "Difference", found: "Comparison") -> str:
-    """One difference in a sentence."""
+def say_difference(difference: Difference, found: Comparison) -> str:
+    """Returns the sentence of one difference."""
     first, second = difference.first, difference.second
     if difference.kind == "endings":
         rows = {row.initializer: row for row in found.rows}
@@ -46,8 +40,8 @@ def say_difference(difference: "Difference", found: "Comparison") -> str:
     return f"{first} against {second} may be noise: {tail}"
 
 
-def _p(difference: "Difference") -> str:
-    """The p value with so many digits that it is on the side of 0.05 on which it is."""
+def _p(difference: Difference) -> str:
+    """Returns the p value with enough digits to stay on its side of 0.05: 0.0496 is not rounded to 0.05."""
     p = difference.corrected
     if p < 0.001:
         return "p < 0.001"
@@ -55,8 +49,8 @@ def _p(difference: "Difference") -> str:
     return f"p = {p:.{digits}g}"
 
 
-def say_lost(row: "SchemeRow") -> list[str]:
-    """What became of the seeds that did not end well, and whether it says anything."""
+def say_lost(row: ComparisonRow) -> list[str]:
+    """Returns a sentence about the seeds that did not end well, if there are such seeds."""
     ways = [
         f"diverged in {row.diverged}" if row.diverged else "",
         f"was stopped in {row.stopped} as it was behind" if row.stopped else "",
@@ -67,8 +61,8 @@ def say_lost(row: "SchemeRow") -> list[str]:
     return [f"Of {row.seeds} seeds {row.initializer} {words}.{rest}"] if row.lost else []
 
 
-def say_rate(row: "SchemeRow", found: "Comparison") -> list[str]:
-    """Which other learning rate loses fewer seeds of an initializer that diverges at its best one."""
+def say_rate(row: ComparisonRow, found: Comparison) -> list[str]:
+    """Returns a sentence about a learning rate at which the initializer diverges less, if there is one."""
     safer = [
         (other.validation, other)
         for other in found.grid
@@ -85,8 +79,8 @@ def say_rate(row: "SchemeRow", found: "Comparison") -> list[str]:
     ]
 
 
-def say_chance(row: "SchemeRow", found: "Comparison") -> list[str]:
-    """That an initializer learned nothing, and by what that is known."""
+def say_chance(row: ComparisonRow, found: Comparison) -> list[str]:
+    """Returns a sentence about an initializer that learned nothing, with the value that shows it."""
     if not row.at_chance:
         return []
     seeds = "its one seed it is not" if row.ended == 1 else f"none of {row.ended} seeds is it"
@@ -96,8 +90,8 @@ def say_chance(row: "SchemeRow", found: "Comparison") -> list[str]:
     ]
 
 
-def say_rates(found: "Comparison") -> list[str]:
-    """That figures were chosen on the data that they come from."""
+def say_rates(found: Comparison) -> list[str]:
+    """Returns a warning if learning rates were chosen on the data that the figures come from."""
     if len({row.learning_rate for row in found.grid}) < 2 or found.reported != "validation":
         return []
     return [

@@ -11,32 +11,27 @@ from keras_initx.initializers._constant import ConstantFill
 from keras_initx.initializers._convolutional import ConvOrthogonal, DeltaOrthogonal
 from keras_initx.initializers._data_dependent import (
     LSUV,
-    ActNormData,
     DataDependent,
-    WeightNormData,
     WithinLayer,
 )
 from keras_initx.initializers._data_filters import DataFilters, KMeansFilters, PCAFilters
+from keras_initx.initializers._depthwise import GlorotDepthwise, HeDepthwise, LecunDepthwise
+from keras_initx.initializers._gatewise import GatewiseOrthogonal, GlorotGates
 from keras_initx.initializers._grad_init import GradInit
 from keras_initx.initializers._heads import LabelPrior, PriorBias
+from keras_initx.initializers._hyperfan import Hyperfan
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
+from keras_initx.initializers._law import Law, Site, Task, is_bias_initializer, is_law, needs_of
+from keras_initx.initializers._normalized import ActNormData, WeightNormData
 from keras_initx.initializers._orthogonal import OrthogonalScaled
 from keras_initx.initializers._over_model import BetweenLayer, MetaInit, ModelLaw
-from keras_initx.initializers._recipes import (
-    GatewiseOrthogonal,
-    GlorotDepthwise,
-    GlorotGates,
-    GlorotTransposed,
-    HeDepthwise,
-    HeTransposed,
-    LecunDepthwise,
-    LecunTransposed,
-)
 from keras_initx.initializers._recurrent import IRNN, ChronoBias, UniformGateBias
-from keras_initx.initializers._signal import SIREN, EdgeOfChaos, Hyperfan
+from keras_initx.initializers._signal import SIREN, EdgeOfChaos
 from keras_initx.initializers._sparse import IDInit, SparseNormal, TanhFixedPoint
-from keras_initx.initializers._state_space import HiPPO, HiPPOInput, LRURing, S4DLin, S4DReal, TimeStepBias
+from keras_initx.initializers._state_space import HiPPO, HiPPOInput, S4DLin, S4DReal
 from keras_initx.initializers._structured import ICNR, LooksLinear, Sinusoidal
+from keras_initx.initializers._time_scales import LRURing, TimeStepBias
+from keras_initx.initializers._transposed import GlorotTransposed, HeTransposed, LecunTransposed
 from keras_initx.initializers._variance import GlorotScaled, HeScaled, LecunScaled, RandomScaled
 from keras_initx.initializers._width import RandomWalk, SmallInit, SpectralScaled, WangInit
 
@@ -73,6 +68,7 @@ __all__ = [
     "KMeansFilters",
     "LRURing",
     "LabelPrior",
+    "Law",
     "LecunDepthwise",
     "LecunScaled",
     "LecunTransposed",
@@ -87,10 +83,12 @@ __all__ = [
     "S4DLin",
     "S4DReal",
     "Sinusoidal",
+    "Site",
     "SmallInit",
     "SparseNormal",
     "SpectralScaled",
     "TanhFixedPoint",
+    "Task",
     "TimeStepBias",
     "UniformGateBias",
     "WangInit",
@@ -99,9 +97,12 @@ __all__ = [
     "ZerO",
     "default_config",
     "get",
+    "is_bias_initializer",
+    "is_law",
     "is_none",
     "names",
     "nearest",
+    "needs_of",
 ]
 
 # Every class of the package, by family.

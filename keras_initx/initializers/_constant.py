@@ -5,16 +5,20 @@ from typing import Any
 
 import keras
 
-from keras_initx.initializers._base import PACKAGE, Shown, check_finite
+from keras_initx._types import Tensor
+from keras_initx.checks import check_finite
+from keras_initx.initializers._base import PACKAGE, Shown
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ConstantFill(Shown):
-    """Every entry the same number.
+    """The same number in every entry.
 
-    Law: W = value. All units of a layer then compute the same thing and get the same gradient, so that a
-    layer of any width learns like one unit: choose it for biases and scales, or to see that symmetry stall a
-    kernel. The default is not 0, with which a kernel passes no signal at all.
+    Law: W = value. All units of a layer then compute the same output and get the same gradient, so a layer of
+    any width learns like one unit.
+
+    Choose it for biases and scales, or to see this symmetry stall a kernel. Do not choose it for kernels that
+    should learn. The default is not 0, because a kernel of zeros passes no signal at all.
 
     >>> print(keras.ops.convert_to_numpy(ConstantFill(0.5)((2, 2))))
     [[0.5 0.5]
@@ -33,8 +37,9 @@ class ConstantFill(Shown):
     def __init__(self, value: float = 0.05) -> None:
         self.value = check_finite("value", value)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Returns a tensor of the given shape and dtype (Keras' floatx when None), filled."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Returns a tensor of this shape and dtype (None: Keras' floatx), filled with the value."""
+        # Nothing is drawn here, so integer dtypes are allowed, unlike in the random initializers.
         return keras.ops.full(shape, self.value, dtype or keras.config.floatx())
 
     def get_config(self) -> dict[str, Any]:

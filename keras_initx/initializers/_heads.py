@@ -1,4 +1,4 @@
-"""Biases of classification heads that predict known class frequencies from the first step."""
+"""Biases of heads whose first predictions are the frequencies of the classes."""
 
 import math
 import numbers
@@ -9,28 +9,34 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initx.initializers._base import PACKAGE, Shown, check_choice, check_finite, draw, spread
+from keras_initx._types import Tensor
+from keras_initx.checks import check_choice, check_finite
+from keras_initx.initializers._base import PACKAGE, Shown, draw, spread
+from keras_initx.initializers._law import Law
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class PriorBias(Shown):
-    """A head's bias that makes its first predictions the classes' known frequencies.
+    """A bias for heads: the first predictions are the known frequencies of the classes.
 
-    Law: b = log(p / (1 - p)) for sigmoid heads, b = log p for softmax heads, so that the activation of b is
-    the prior p. With a small or zero kernel the first loss is the entropy of the prior, the least that a
-    constant prediction reaches, and the first steps are not spent on learning the frequencies. Choose it for
-    imbalanced classes and detectors, where rare positives would drown in the loss of the negatives. Do not
-    choose it if the loss or the sampling balances the classes, which changes the prior. It draws nothing.
+    Law: b = log(p / (1 - p)) for sigmoid heads and b = log p for softmax heads, so that the activation of b
+    is the prior p. With a small or zero kernel the first loss is the entropy of the prior. No constant
+    prediction has a smaller loss, so that the first steps need not learn the frequencies. It does not draw
+    random numbers.
+
+    Choose it for imbalanced classes and detectors, where the loss of the negatives would hide the rare
+    positives. Do not choose it if the loss or the sampling balances the classes: this changes the
+    prior.
 
     >>> bias = PriorBias(prior=[0.7, 0.2, 0.1], activation="softmax")((3,))
     >>> print(" ".join(f"{float(p):.2f}" for p in keras.ops.softmax(bias)))
     0.70 0.20 0.10
 
     Args:
-        prior: Probability in (0, 1) of the positive class, the same for all units, or a sequence of one for
-            each unit; for `"softmax"` a sequence of class probabilities whose sum is 1 to within 1e-3, which
-            are divided by it.
-        activation: What follows the bias: `"sigmoid"` or `"softmax"`.
+        prior: Probability in (0, 1) of the positive class: one number for all units, or a sequence with one
+            number for each unit. For `"softmax"` a sequence of class probabilities. Their sum must be 1
+            within 1e-3; they are divided by this sum.
+        activation: The activation after the bias: `"sigmoid"` or `"softmax"`.
 
     Raises:
         ValueError: If a probability is not in (0, 1), softmax probabilities are a single number or do not sum
@@ -39,9 +45,11 @@ class PriorBias(Shown):
 
     Reference:
         Lin, Goyal, Girshick, He and Dollar, 2017, "Focal loss for dense object detection",
-        https://arxiv.org/abs/1708.02002 (b = -log((1 - p) / p) with p = 0.01). A probability
-        for each unit and softmax are the same rule, not in the paper.
+        https://arxiv.org/abs/1708.02002 (b = -log((1 - p) / p) with p = 0.01). Additions: a probability for
+        each unit, and the same rule for softmax.
     """
+
+    weight = "bias"
 
     def __init__(self, prior: float | Sequence[float] = 0.01, activation: str = "sigmoid") -> None:
         self.activation = check_choice("activation", activation, ("sigmoid", "softmax"))
@@ -49,8 +57,8 @@ class PriorBias(Shown):
         if self.activation == "softmax":
             _check_classes(self.prior)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Returns a bias of the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Returns a bias as a tensor of this shape and float dtype (None: Keras' floatx)."""
         shape = tuple(shape)
         if isinstance(self.prior, list) and (not shape or shape[-1] != len(self.prior)):
             raise ValueError(
@@ -79,7 +87,7 @@ def _logit(rate: float) -> float:
 
 
 def _check_prior(prior: Any) -> float | list[float]:
-    """Returns the prior as a float or a list of floats, or raises if they are no probabilities in (0, 1)."""
+    """Returns the prior as a float or a list of floats; raises ValueError for values outside (0, 1)."""
     single = isinstance(prior, numbers.Real)
     if not single and (isinstance(prior, str) or not hasattr(prior, "__iter__") or not len(prior)):
         raise ValueError(f"`prior` must be a number or a sequence of numbers. Received: prior={prior!r}.")
@@ -108,19 +116,21 @@ def _check_classes(prior: float | list[float]) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class LabelPrior(Shown):
-    """A head's bias that makes its first predictions those of the labels' frequencies, measured on data.
+class LabelPrior(Law):
+    """A bias for heads: the first predictions are the frequencies of the labels, measured on data.
 
-    Law: a zero bias, until `keras_initx.calibrate` moves the mean of each unit's pre-activation to the logit
-    of its prior: log p_k of class k for `"categorical"`, log(p / (1 - p)) for `"binary"`, the mean of the
-    targets for `"numeric"`. On average over the data the head then starts at the best constant prediction,
-    and no steps are spent on learning the frequencies. What the kernel adds to the mean is taken off; the
-    smaller it is, the closer each single prediction is to the prior. Choose it for imbalanced classes and for
-    targets far from zero. Do not choose it if the loss or the sampling balances the classes; where the prior
-    is known without data, `PriorBias` sets it.
+    Law: the bias is zero until `keras_initx.calibrate` runs. `calibrate` then moves the mean of each unit's
+    pre-activation to the logit of its prior: log p_k of class k for `"categorical"`, log(p / (1 - p)) for
+    `"binary"`, and the mean of the targets for `"numeric"`. The bias makes up for the mean that the kernel
+    contributes. On average over the data the head starts at the best constant prediction, so that the first
+    steps need not learn the frequencies. The smaller the kernel, the closer each single prediction is to the
+    prior.
 
-    Use it as the head's `bias_initializer`, which leaves the kernel to its own law, or as the `initializer`
-    of `calibrate`, for the model's heads alone.
+    Choose it for imbalanced classes and for targets far from zero. Do not choose it if the loss or the
+    sampling balances the classes. If the prior is known without data, choose `PriorBias`.
+
+    Use it as the `bias_initializer` of a head: the kernel then keeps its own initializer. Or use it as the
+    `initializer` of `calibrate`: it then changes the heads of the model alone.
 
     >>> import numpy as np
     >>> means = LabelPrior(smoothing=0.0).means(np.array([0, 0, 0, 1]), units=2, activation="softmax")
@@ -128,13 +138,13 @@ class LabelPrior(Shown):
     True
 
     Args:
-        form: What the targets are: `"categorical"` (one class of several: its number, or one-hot rows),
-            `"binary"` (zeros and ones, of each unit by itself), `"numeric"`, or None to tell by what follows
-            the head, a softmax or a sigmoid, and else by the targets: whole numbers of any dtype, and rows
-            of zeros and one 1, are categorical (binary for one unit), other zeros and ones binary, all else
-            numeric.
-        smoothing: Examples of each class that are added to those counted, at least 0; it keeps the logit of
-            a class that does not occur finite.
+        form: Form of the targets: `"categorical"` (one class of several, as a number or a one-hot row),
+            `"binary"` (zeros and ones, for each unit by itself) or `"numeric"`. None decides by the
+            activation after the head: softmax means categorical, sigmoid means binary. For another activation
+            it decides by the targets: whole numbers and one-hot rows are categorical (binary for one unit),
+            other zeros and ones are binary, and everything else is numeric.
+        smoothing: Number of examples, at least 0, that is added to the count of each class. It keeps the
+            logit of a class finite that does not occur.
 
     Raises:
         ValueError: If an argument is outside its range; on a call, if `dtype` is not a float; in `means`, if
@@ -142,8 +152,12 @@ class LabelPrior(Shown):
 
     Reference:
         Cappelletti, 2024, keras-team/keras#20357, for categorical and binary labels; a request, not a paper.
-        Smoothing, numeric targets and the kernel's share of the mean are additions.
+        Additions: smoothing, numeric targets, and the allowance for the mean that the kernel contributes.
     """
+
+    needs = frozenset({"inputs", "targets"})
+    scope = "unit"
+    weight = "bias"
 
     def __init__(self, form: str | None = None, smoothing: float = 1.0) -> None:
         self.form = None if form is None else check_choice("form", form, ("binary", "categorical", "numeric"))
@@ -151,8 +165,8 @@ class LabelPrior(Shown):
             raise ValueError(f"`smoothing` must be at least 0. Received: smoothing={smoothing!r}.")
         self.smoothing = float(smoothing)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Returns zeros of the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Returns zeros as a tensor of this shape and float dtype (None: Keras' floatx)."""
         return draw(lambda dtype: ops.zeros(tuple(shape), dtype), dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -160,12 +174,12 @@ class LabelPrior(Shown):
         return {"form": self.form, "smoothing": self.smoothing}
 
     def form_of(self, targets: np.ndarray, units: int, activation: str | None = None) -> str:
-        """Returns what the targets are taken for: `"binary"`, `"categorical"` or `"numeric"`.
+        """Returns the form in which targets are read: `"binary"`, `"categorical"` or `"numeric"`.
 
         Args:
-            targets: As in `means`.
-            units: As in `means`.
-            activation: As in `means`.
+            targets: The targets of one head.
+            units: Units of the head.
+            activation: Name of the activation after the head, or None.
         """
         return self.form or _tell_form(np.asarray(targets), units, activation)
 
@@ -176,15 +190,15 @@ class LabelPrior(Shown):
         activation: str | None = None,
         weights: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Returns the mean that each unit's pre-activation is to have.
+        """Returns the mean that the pre-activation of each unit should have.
 
         Args:
-            targets: Class numbers of any shape, or an array with the units as its last axis, which may be
-                missing for one unit.
+            targets: Class numbers of any shape, or an array whose last axis numbers the units. For one unit
+                this axis may be missing.
             units: Units of the head.
-            activation: `"softmax"`, `"sigmoid"`, or anything else for what tells nothing.
-            weights: A weight for each row of the targets, or for each position in it; only their ratios
-                count. None for equal ones.
+            activation: Name of the activation after the head. Only `"softmax"` and `"sigmoid"` tell a form.
+            weights: Sample weights: one for each row of the targets, or one for each position in a row. Only
+                their ratios count. None gives all rows the same weight.
 
         Returns:
             float64 of shape (units,).
@@ -223,7 +237,7 @@ def _one_hot(targets: np.ndarray, units: int) -> bool:
 
 
 def _shares(weights: np.ndarray | None, shape: tuple[int, ...], count: int) -> np.ndarray:
-    """For each of `count` labels, of an array of this shape, its sample weight; their mean is 1."""
+    """Returns the sample weight of each of `count` labels, scaled to a mean of 1."""
     if weights is None:
         return np.ones(count)
     weights = np.asarray(weights, "float64")
@@ -241,7 +255,7 @@ def _shares(weights: np.ndarray | None, shape: tuple[int, ...], count: int) -> n
 
 
 def _count(targets: np.ndarray, units: int, weights: np.ndarray | None) -> np.ndarray:
-    """How often each class occurs, by numbers of classes or by rows of probabilities."""
+    """Returns how often each class occurs among class numbers, or among rows of probabilities."""
     if _one_hot(targets, units) or (targets.dtype.kind == "f" and targets.shape[1:][-1:] == (units,)):
         rows = targets.reshape(-1, units)
         return (_shares(weights, targets.shape, len(rows))[:, None] * rows).sum(axis=0, dtype="float64")

@@ -1,13 +1,14 @@
-"""Variance laws that divide by the width of the net, by its depth, or by what training will do to them."""
+"""Variance laws that divide by the width or the depth of the net, and laws for the training of wide nets."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 
-from keras_initx.fans import Layout
-from keras_initx.initializers._base import PACKAGE, AxisAware, call_seed, check_choice, check_count
+from keras_initx._types import Tensor
+from keras_initx.checks import check_choice, check_count
+from keras_initx.initializers._base import PACKAGE, AxisAware, KernelOptions, call_seed
 from keras_initx.initializers._variance import draw_entries
 
 
@@ -15,26 +16,29 @@ from keras_initx.initializers._variance import draw_entries
 class SmallInit(AxisAware):
     """Small normal weights for Transformers: Var W = 2 / (5 d).
 
-    Law: W ~ N(0, 2 gain^2 / (5 d)), d the model's width, for all matrices of the model; it is Glorot's law
-    for the feed-forward pair d -> 4 d -> d and about half of it for the square ones. Choose it for
-    Transformers with normalization before each sublayer, whose embeddings and residual stream it keeps small;
-    take `WangInit` for the last matrix of each sublayer. Not for nets without normalization: the signal
-    shrinks at each layer.
+    Law: W ~ N(0, 2 gain^2 / (5 d)) for all matrices of the model, d the model's width. This is Glorot's law
+    for the feed-forward pair d -> 4 d -> d, and about half of Glorot's variance for square matrices.
+
+    Choose it for Transformers with normalization before each sublayer: it keeps their embeddings and residual
+    stream small. Take `WangInit` for the last matrix of each sublayer. Do not choose it for nets without
+    normalization: the signal shrinks at each layer.
 
     >>> kernel = SmallInit(seed=1)((500, 2000))
     >>> print(f"{float(keras.ops.var(kernel)) * 500:.1f}")
     0.4
 
     Args:
-        width: The model's width d. None takes it from the model under `keras_initx.initialize`. On a layer by
-            itself None reads it off the kernel: the end of an attention kernel that is not heads, else the
-            smaller of inputs and outputs, which is d in the feed-forward pair. Give it in a head of fewer
-            than d outputs and in an embedding of fewer than d rows.
+        width: The model's width d, at least 1. With None, `keras_initx.initialize` takes it from the model. A
+            layer by itself reads it off the kernel: in an attention kernel, the side that is not heads; else
+            the smaller of inputs and outputs, which is d in the feed-forward pair. Give the width for a head
+            of fewer than d outputs and for an embedding of fewer than d rows.
         gain: Positive factor of the standard deviation.
-        layout: As in `RandomScaled`.
-        seed: As in `RandomScaled`.
-        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
-        output_axes: Axes that index the outputs; set together with `input_axes`.
+        layout: Meaning of the axes where the shape does not tell it, such as `"depthwise"`: a kind, a dict or
+            a `keras_initx.fans.Layout`. None reads dense kernels and plain convolutions.
+        seed: None draws new values at each call, ruled by `keras.utils.set_random_seed`; an int repeats the
+            values for a shape; a `keras.random.SeedGenerator` advances from call to call.
+        input_axes: Axes that an output sums over. EinsumDense and the attention layers set them.
+        output_axes: Axes that number the outputs. Set together with `input_axes`.
 
     Raises:
         ValueError: If an argument is outside its range; on a call, if the layout does not fit the shape or
@@ -49,16 +53,13 @@ class SmallInit(AxisAware):
         self,
         width: int | None = None,
         gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
+        **kernel: Unpack[KernelOptions],
     ) -> None:
-        super().__init__(gain, layout, seed, input_axes, output_axes)
+        super().__init__(gain, **kernel)
         self.width = None if width is None else check_count("width", width)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Draws a kernel and returns it as a tensor of this shape and float dtype (None: Keras' floatx)."""
         stddev = self.gain * math.sqrt(2 / (5 * _model_width(self, shape, self.width)))
         return draw_entries(tuple(shape), stddev, "normal", call_seed(self.seed, shape), dtype)
 
@@ -71,9 +72,11 @@ class SmallInit(AxisAware):
 class WangInit(AxisAware):
     """Depth-scaled normal weights for the last matrix of a Transformer's sublayers: std 2 / (L sqrt(d)).
 
-    Law: W ~ N(0, (2 gain / (L sqrt(d)))^2), L the number of layers, d the model's width: what the L layers
-    add to the residual stream stays bounded, whatever the depth. Choose it for attention output and second
-    feed-forward kernels, with `SmallInit` for all others; not for matrices outside residual branches.
+    Law: W ~ N(0, (2 gain / (L sqrt(d)))^2), L the number of layers, d the model's width. The sum that the L
+    layers add to the residual stream then stays bounded at any depth.
+
+    Choose it for attention output kernels and second feed-forward kernels, with `SmallInit` for all other
+    kernels. Do not choose it for matrices outside residual branches.
 
     >>> kernel = WangInit(layers=10, seed=1)((500, 500))
     >>> print(f"{float(keras.ops.std(kernel)) * 500**0.5:.1f}")
@@ -81,12 +84,16 @@ class WangInit(AxisAware):
 
     Args:
         layers: Number of Transformer layers L, at least 1.
-        width: The model's width d; None as in `SmallInit`.
+        width: The model's width d, at least 1. With None, `keras_initx.initialize` takes it from the model. A
+            layer by itself reads it off the kernel: in an attention kernel, the side that is not heads; else
+            the smaller of inputs and outputs, which is d in the feed-forward pair.
         gain: Positive factor of the standard deviation.
-        layout: As in `RandomScaled`.
-        seed: As in `RandomScaled`.
-        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
-        output_axes: Axes that index the outputs; set together with `input_axes`.
+        layout: Meaning of the axes where the shape does not tell it, such as `"depthwise"`: a kind, a dict or
+            a `keras_initx.fans.Layout`. None reads dense kernels and plain convolutions.
+        seed: None draws new values at each call, ruled by `keras.utils.set_random_seed`; an int repeats the
+            values for a shape; a `keras.random.SeedGenerator` advances from call to call.
+        input_axes: Axes that an output sums over. EinsumDense and the attention layers set them.
+        output_axes: Axes that number the outputs. Set together with `input_axes`.
 
     Raises:
         ValueError: If an argument is outside its range; on a call, if the layout does not fit the shape or
@@ -102,17 +109,14 @@ class WangInit(AxisAware):
         layers: int = 12,
         width: int | None = None,
         gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
+        **kernel: Unpack[KernelOptions],
     ) -> None:
-        super().__init__(gain, layout, seed, input_axes, output_axes)
+        super().__init__(gain, **kernel)
         self.layers = check_count("layers", layers)
         self.width = None if width is None else check_count("width", width)
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Draws a kernel and returns it as a tensor of this shape and float dtype (None: Keras' floatx)."""
         stddev = 2 * self.gain / (self.layers * math.sqrt(_model_width(self, shape, self.width)))
         return draw_entries(tuple(shape), stddev, "normal", call_seed(self.seed, shape), dtype)
 
@@ -123,39 +127,42 @@ class WangInit(AxisAware):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SpectralScaled(AxisAware):
-    """Normal weights whose spectral norm is that of feature learning at any width: about sqrt(n_out / n_in).
+    """Normal weights with a spectral norm of about sqrt(n_out / n_in), for feature learning at any width.
 
     Law: std W = gain / sqrt(n_in) * min(1, sqrt(n_out / n_in)). The spectral norm is then of the order of
-    sqrt(n_out / n_in), so that unit-size entries stay of unit size where the outputs are no fewer than the
-    inputs, and a contracting layer (a head) starts small, as in the maximal update parametrization. Choose it
-    when hyperparameters are to be carried over from narrow to wide nets, with learning rates that scale as
-    n_out / n_in. For hidden layers of equal width it is `LecunScaled` with a normal.
+    sqrt(n_out / n_in). With at least as many outputs as inputs, entries of unit size stay of unit size. A
+    contracting layer (a head) starts small, as in the maximal update parametrization.
+
+    Choose it to carry hyperparameters over from narrow to wide nets, with learning rates that scale as
+    n_out / n_in. Do not expect a difference in hidden layers of equal width: there it is `LecunScaled` with
+    `distribution="normal"`.
 
     >>> kernel = SpectralScaled(seed=1)((900, 100))
     >>> print(f"{float(keras.ops.std(kernel)) * 90:.1f}")
     1.0
 
     Args:
-        gain: Positive factor.
-        layout: As in `RandomScaled`.
-        seed: As in `RandomScaled`.
-        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
-        output_axes: Axes that index the outputs; set together with `input_axes`.
+        gain: Positive factor of the standard deviation.
+        layout: Meaning of the axes where the shape does not tell it, such as `"depthwise"`: a kind, a dict or
+            a `keras_initx.fans.Layout`. None reads dense kernels and plain convolutions.
+        seed: None draws new values at each call, ruled by `keras.utils.set_random_seed`; an int repeats the
+            values for a shape; a `keras.random.SeedGenerator` advances from call to call.
+        input_axes: Axes that an output sums over. EinsumDense and the attention layers set them.
+        output_axes: Axes that number the outputs. Set together with `input_axes`.
 
     Raises:
-        ValueError: If `gain` is not positive; on a call, if the layout does not fit the shape or `dtype` is
-        not a
-            float.
+        ValueError: If `gain` is not positive or the layout is unknown; on a call, if the layout does not fit
+            the shape or `dtype` is not a float.
 
     Reference:
         Yang, Simon and Bernstein, 2023, "A spectral condition for feature learning"
-        (https://arxiv.org/abs/2310.17813), the condition; the std is what it asks of a Gaussian matrix, whose
-        norm is about std (sqrt(n_in) + sqrt(n_out)). Convolutions, not in the statement, count their field in
-        both fans.
+        (https://arxiv.org/abs/2310.17813). The std follows from the paper's condition on the norm, because
+        the norm of a Gaussian matrix is about std (sqrt(n_in) + sqrt(n_out)). Deviation: convolutions, which
+        the condition does not cover, count their field in both fans.
     """
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Draws a kernel and returns it as a tensor of this shape and float dtype (None: Keras' floatx)."""
         fans = self.split(shape).fans
         inputs = fans.fan_in or 1
         stddev = self.gain * math.sqrt(min(1, fans.fan_out / inputs) / inputs)
@@ -166,23 +173,27 @@ class SpectralScaled(AxisAware):
 class RandomWalk(AxisAware):
     """Normal weights whose gain keeps the *logarithm* of the gradient's norm from drifting with depth.
 
-    Law: W ~ N(0, (gain * g)^2 / N), N = fan_in, with g = exp(1 / (2 N)) for linear and g = sqrt(2) exp(1.2 /
-    (max(N, 6) - 2.4)) for ReLU layers. Backward the log norm of the gradient is a random walk; the laws of He
-    and Glorot keep the mean of the norm's square, this one the mean of its logarithm, which is what a typical
-    deep net of narrow layers has. Choose it for very deep plain nets of constant, small width (above some
-    hundred units it is `HeScaled`).
+    Law: W ~ N(0, (gain * g)^2 / N), N = fan_in, with g = exp(1 / (2 N)) for linear layers and
+    g = sqrt(2) exp(1.2 / (max(N, 6) - 2.4)) for ReLU layers. On the way back, the log norm of the gradient is
+    a random walk. The laws of He and Glorot keep the mean of the squared norm. This law keeps the mean of the
+    log norm, which describes a typical draw of a deep, narrow net.
+
+    Choose it for very deep plain nets of constant, small width. Above some hundred units it is `HeScaled`.
+    Do not choose it for activations other than ReLU and linear.
 
     >>> initializer = RandomWalk(seed=1)
     >>> print(f"{float(keras.ops.std(initializer((500, 500)))) * 250**0.5:.2f}")
     1.00
 
     Args:
-        activation: `"relu"` or `"linear"`.
+        activation: The net's activation: `"relu"` or `"linear"`.
         gain: Positive factor of the standard deviation.
-        layout: As in `RandomScaled`.
-        seed: As in `RandomScaled`.
-        input_axes: Axes that an output sums over; EinsumDense and the attention layers set them.
-        output_axes: Axes that index the outputs; set together with `input_axes`.
+        layout: Meaning of the axes where the shape does not tell it, such as `"depthwise"`: a kind, a dict or
+            a `keras_initx.fans.Layout`. None reads dense kernels and plain convolutions.
+        seed: None draws new values at each call, ruled by `keras.utils.set_random_seed`; an int repeats the
+            values for a shape; a `keras.random.SeedGenerator` advances from call to call.
+        input_axes: Axes that an output sums over. EinsumDense and the attention layers set them.
+        output_axes: Axes that number the outputs. Set together with `input_axes`.
 
     Raises:
         ValueError: If an argument is outside its range; on a call, if the layout does not fit the shape or
@@ -190,25 +201,23 @@ class RandomWalk(AxisAware):
 
     Reference:
         Sussillo and Abbott, 2014, "Random walk initialization for training very deep feedforward networks"
-        (https://arxiv.org/abs/1412.6558). The ReLU gain is the authors' fit to simulations.
+        (https://arxiv.org/abs/1412.6558). The gain for ReLU is the authors' fit to simulations.
     """
 
     def __init__(
         self,
         activation: str = "relu",
         gain: float = 1.0,
-        layout: str | Mapping[str, Any] | Layout | None = None,
-        seed: Any = None,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
+        **kernel: Unpack[KernelOptions],
     ) -> None:
-        super().__init__(gain, layout, seed, input_axes, output_axes)
+        super().__init__(gain, **kernel)
         self.activation = check_choice("activation", activation, ("linear", "relu"))
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws a kernel of the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        """Draws a kernel and returns it as a tensor of this shape and float dtype (None: Keras' floatx)."""
         width = self.split(shape).fans.fan_in or 1
         if self.activation == "relu":
+            # The fit has a pole at 2.4 and was made for wider layers: below 6 units it stays as it is at 6.
             gain = math.sqrt(2) * math.exp(1.2 / (max(width, 6) - 2.4))
         else:
             gain = math.exp(1 / (2 * width))
@@ -221,13 +230,17 @@ class RandomWalk(AxisAware):
 
 
 def _model_width(initializer: AxisAware, shape: Sequence[int], width: int | None) -> int:
+    """Returns `width`, or the model's width as far as one kernel tells it."""
     if width is not None:
         return width
     axes, kind = initializer.split(shape), initializer.layout and initializer.layout.kind
+    # An embedding maps rows to the width. A vector (bias, scale) has one axis, whatever its role is.
     if kind == "embedding" or not axes.outputs:
         return axes.size(axes.outputs or axes.field or axes.inputs) or 1
     if not axes.field and sorted(map(len, (axes.inputs, axes.outputs))) == [1, 2]:
-        # Heads have two axes, the states one; grouped keys and values have fewer outputs than that.
+        # An attention kernel: one side has two axes (heads, units of a head), the other is the model's width.
+        # The smaller side would be wrong, because grouped keys and values have fewer outputs than the width.
         return axes.size(axes.inputs if len(axes.inputs) == 1 else axes.outputs) or 1
-    blocks = axes.size(axes.batch) if kind in ("conv", "depthwise") else 1  # groups and channels side by side
+    # Groups and depthwise channels stand side by side, so the width is the sum over them.
+    blocks = axes.size(axes.batch) if kind in ("conv", "depthwise") else 1
     return min(axes.size(axes.inputs), axes.size(axes.outputs)) * blocks or 1

@@ -1,7 +1,7 @@
-"""Pictures of what `diagnose` and `compare` found, and of weights, as matplotlib figures.
+"""Pictures of the reports of `diagnose` and `compare`, and of weights, as matplotlib figures.
 
-Any backend can save them. They are made without pyplot, so that nothing of its state changes:
-`figure.savefig("signal.png")`.
+Any backend can save the figures: `figure.savefig("signal.png")`. They are made without pyplot, so that the
+state of pyplot does not change.
 """
 
 from keras_initx.plots._curves import plot_curves

@@ -1,63 +1,76 @@
-"""What the pictures of a comparison share: its check, labels, and axes that the lost do not stretch."""
+"""Helpers of the pictures of a comparison: a check, labels, and axes that lost seeds do not stretch."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from keras_initx.plots._figure import shorten
 
 if TYPE_CHECKING:
-    from keras_initx.experiments import Comparison, SchemeRow
+    from matplotlib.axes import Axes
+
+    from keras_initx.experiments import Comparison, ComparisonRow
 
 __all__ = ["LARGE", "check", "direction_of", "finite", "fit_axis", "label_of", "lost_of", "title"]
 
-LARGE = 100  # the largest by the smallest, from which positive values are on a log scale
-_DECADES = 2.0  # of a log scale at most at each side for what does not decide it
+LARGE = 100  # ratio of the largest to the smallest value, above which positive values are on a log scale
+_DECADES = 2.0  # most decades that the others get at each side of the core on a log scale
 
 
-def check(comparison: Any) -> None:
-    """Refuses what is no comparison."""
+def check(comparison: object) -> None:
+    """Raises ValueError unless an object is a comparison."""
     if not all(hasattr(comparison, name) for name in ("rows", "grid", "curves")):
         raise ValueError(
-            f"`comparison` must be what `compare` returns. Received: {type(comparison).__name__}."
+            "`comparison` must be a `Comparison`, which `compare` returns. Received: "
+            f"{type(comparison).__name__}."
         )
 
 
-def label_of(row: "SchemeRow") -> str:
-    """The initializer, and its learning rate where it was given one."""
+def label_of(row: "ComparisonRow") -> str:
+    """Returns the label of the initializer, with the learning rate if the comparison has set one."""
     rate = "" if row.learning_rate is None else f" at {row.learning_rate:g}"
     return shorten(row.initializer) + rate
 
 
 def direction_of(comparison: "Comparison") -> str:
-    """Which values of the metric are better, in words."""
+    """Returns in words which values of the metric are better."""
     return f"{'less' if comparison.minimize else 'more'} is better"
 
 
-def lost_of(row: "SchemeRow") -> list[str]:
-    """How many seeds were lost, in words for each way."""
+def lost_of(row: "ComparisonRow") -> list[str]:
+    """Returns how many seeds were lost, a few words for each way to be lost."""
     counts = {"diverged": row.diverged, "stopped": row.stopped, "failed": row.failed}
     return [f"{count} of {row.seeds} {way}" for way, count in counts.items() if count]
 
 
 def title(comparison: "Comparison") -> str:
-    """What means and intervals are of."""
+    """Returns the title: the number of seeds, and the meaning of lines and bands."""
     seeds = comparison.rows[0].seeds
     return "one seed" if seeds == 1 else f"{seeds} seeds: mean of those that ended well, its 95 % interval"
 
 
 def finite(values: Iterable[float]) -> np.ndarray:
-    """The numbers among values."""
+    """Returns the finite numbers among values."""
     numbers = np.fromiter(values, "float64")
     return numbers[np.isfinite(numbers)]
 
 
-def fit_axis(axes: Any, axis: str, core: Iterable[float], others: Iterable[float]) -> tuple[float, float]:
-    """Gives the axis `x` or `y` the scale and limits of what it is there for, and returns the limits.
+def fit_axis(
+    axes: "Axes", axis: Literal["x", "y"], core: Iterable[float], others: Iterable[float]
+) -> tuple[float, float]:
+    """Sets the scale and the limits of an axis, and returns the limits.
 
-    The core is shown whole. The others, such as wide intervals and runs that explode, have at most as much
-    again at each side, so that they do not press it flat.
+    The core is shown whole. The others, such as wide intervals and runs that explode, get at most the span of
+    the core again at each side, and two decades on a log scale. So they cannot press the core flat:
+
+        |<- span at most ->|<----- core ----->|<- span at most ->|
+
+    Args:
+        axes: The axes.
+        axis: The axis of the values.
+        core: The values that decide about the scale.
+        others: Values that are shown where there is room.
     """
     others = finite(others)
     core = finite(core)

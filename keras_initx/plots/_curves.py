@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["plot_curves"]
 
 _LOST: dict[str, Any] = {"linestyle": (0, (4, 3)), "linewidth": 0.8, "marker": "x"}
-_MARKERS = 10  # about as many on a line
-_APART = 0.05  # of an epoch, between initializers where there is but one
+_MARKERS = 10  # markers on a line, about
+_APART = 0.05  # distance between initializers, in epochs, if there is only one epoch
 
 
 def plot_curves(comparison: "Comparison", name: str | None = None) -> "Figure":
-    """Draws a log of `fit` by epoch: a line per initializer at its own learning rate, the best first.
+    """Draws a log of `fit` by epoch: a line for each initializer at its own learning rate, the best first.
 
-    A line is the mean over the seeds that ended well, the band its 95 % interval. Seeds that were lost are
-    counted in the legend; they are thin broken lines, with a cross at the last finite epoch, at the edge if
-    they left the picture there. The scale is a log one where the values of the others are positive and span
-    more than 100 times.
+    A line is the mean over the seeds that ended well, and the band is its 95 % interval. The legend counts
+    the seeds that were lost. A lost seed is a thin broken line with a cross at its last finite epoch; the
+    cross is at the edge if the line leaves the picture. The scale is logarithmic if the values of the other
+    seeds are positive and the largest is more than 100 times the smallest.
 
     >>> import keras, keras_initx
     >>> from keras_initx.experiments import Sequential
@@ -42,15 +42,15 @@ def plot_curves(comparison: "Comparison", name: str | None = None) -> "Figure":
     ('val_loss (less is better)', ['ones at 0.1'])
 
     Args:
-        comparison: What `compare` returned.
+        comparison: The comparison, from `compare`.
         name: A name of the logs, such as `loss`; None for the metric on the validation data.
 
     Returns:
         A figure with one axes.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If it is no comparison, or nothing of that name was logged.
+        ImportError: If matplotlib is not installed (the extra `plots`).
+        ValueError: If `comparison` is not a comparison, or no log has that name.
     """
     check(comparison)
     curves = comparison.curves(name)
@@ -73,7 +73,7 @@ def plot_curves(comparison: "Comparison", name: str | None = None) -> "Figure":
 
 
 def _fit(axes: "Axes", curves: "dict[str, Curve]") -> tuple[int, tuple[float, float]]:
-    """Limits by the seeds that ended well; returns how many epochs there are and the limits of values."""
+    """Sets the limits by the seeds that ended well; returns the number of epochs and the limits of values."""
     well = [values for curve in curves.values() for values in curve.values.values()]
     lost = [values for curve in curves.values() for values in curve.lost.values()]
     bounds = [bounds for curve in curves.values() for bounds in (curve.low, curve.high)]
@@ -88,7 +88,7 @@ def _fit(axes: "Axes", curves: "dict[str, Curve]") -> tuple[int, tuple[float, fl
 def _draw_mean(axes: "Axes", curve: "Curve", style: dict[str, Any], label: str, shift: float) -> None:
     epochs = np.arange(1, len(curve.mean) + 1) + shift
     low, high = (np.where(np.isfinite(bound), bound, np.nan) for bound in (curve.low, curve.high))
-    if len(epochs) == 1:  # a band has no width
+    if len(epochs) == 1:  # a band over one epoch would have no width
         axes.vlines(epochs, low, high, color=style["color"])
     else:
         axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)

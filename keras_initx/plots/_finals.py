@@ -1,4 +1,4 @@
-"""Where each initializer of a comparison ended."""
+"""Final metrics of a comparison."""
 
 import math
 from typing import TYPE_CHECKING
@@ -15,21 +15,34 @@ __all__ = ["plot_finals"]
 
 
 def plot_finals(comparison: "Comparison") -> "Figure":
-    """Draws the final metric by initializer, each at its own learning rate, the best on top.
+    """Draws the final metric of each initializer at its own learning rate, the best initializer on top.
 
-    A small dot is a seed, the large mark the mean with its 95 % interval; the colours are those of
-    `plot_curves`. Seeds that were lost are counted at the right. The scale is a log one where values are
-    positive and span more than 100 times. An interval that is wider than the picture leaves it.
+    A small dot is a seed. A large mark is the mean, with its 95 % interval. An initializer has the same
+    colour as in `plot_curves`. The words at the right count the seeds that were lost. The scale is
+    logarithmic if the values are positive and the largest is more than 100 times the smallest. A very wide
+    interval is cut at the edge of the picture.
+
+    >>> import keras, keras_initx, numpy as np
+    >>> from keras_initx.experiments import Sequential
+    >>> def build():
+    ...     model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1)])
+    ...     model.compile(keras.optimizers.SGD(0.1), "mse")
+    ...     return model
+    >>> data = (np.eye(8, dtype="float32"), np.ones(8))
+    >>> quiet = Sequential(progress=False)
+    >>> found = keras_initx.compare(build, ["ones"], data, data, seeds=2, runner=quiet)
+    >>> plot_finals(found).axes[0].get_xlabel()
+    'validation loss (less is better)'
 
     Args:
-        comparison: What `compare` returned.
+        comparison: The comparison, from `compare`.
 
     Returns:
         A figure with one axes.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If it is no comparison.
+        ImportError: If matplotlib is not installed (the extra `plots`).
+        ValueError: If `comparison` is not a comparison.
     """
     check(comparison)
     rows = comparison.rows
@@ -40,11 +53,13 @@ def plot_finals(comparison: "Comparison") -> "Figure":
     for number, row in enumerate(rows):
         color, marker = (style_of(number)[part] for part in ("color", "marker"))
         values = list(row.values.values())
-        if len(values) > 1:  # one is its own mean
+        if len(values) > 1:  # a single seed is its own mean
             axes.plot(values, [number - 0.17] * len(values), "o", color=color, markersize=4, alpha=0.6)
         if row.mean is not None:
             axes.plot(row.mean, number + 0.13, marker, color=color, markersize=8)
-        if row.low is not None and row.high is not None and math.isfinite(row.low):  # one seed's is not
+        if (
+            row.low is not None and row.high is not None and math.isfinite(row.low)
+        ):  # the interval of one seed is infinite
             axes.hlines(number + 0.13, row.low, row.high, color=color)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [label_of(row) for row in rows])

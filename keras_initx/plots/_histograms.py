@@ -1,10 +1,11 @@
-"""Pictures of weights."""
+"""Distributions of weights."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_initx._types import Model, Tensor
 from keras_initx.plots._figure import COLORS, new_figure, shorten
 
 if TYPE_CHECKING:
@@ -13,28 +14,28 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_histograms"]
 
-_LABELS = 30  # paths at most beside a ridgeline
+_LABELS = 30  # most paths that are written beside the ridges
 _BINS = 80
 
 
-def plot_histograms(weights: Any) -> "Figure":
-    """Draws the distribution of each kernel, one ridge above the other, the first on top.
+def plot_histograms(weights: "Model | Mapping[str, Tensor]") -> "Figure":
+    """Draws the distribution of each kernel, one ridge below the other, the first on top.
 
-    All ridges share one axis and each has its own height, so that widths can be compared; the standard
-    deviation stands at the right. NaN and Inf are left out and counted there.
+    All ridges share one axis, so that their widths can be compared; each ridge has a height of its own. The
+    words at the right are the standard deviation, and the share of NaN and Inf, which are left out.
 
     >>> figure = plot_histograms({"first": np.linspace(-1, 1, 99), "second": np.zeros((3, 3))})
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['first', 'second']
 
     Args:
-        weights: Arrays by label, or a Keras model, of which all weights with two axes or more are drawn.
+        weights: Arrays by label; or a Keras model, with all of its weights that have two axes or more.
 
     Returns:
         A figure with one axes.
 
     Raises:
-        ImportError: If matplotlib is not installed.
+        ImportError: If matplotlib is not installed (the extra `plots`).
         ValueError: If there are no weights.
     """
     pairs = [(label, _flat(values)) for label, values in _weights(weights)]
@@ -57,13 +58,13 @@ def plot_histograms(weights: Any) -> "Figure":
     return figure
 
 
-def _weights(weights: Any) -> list[tuple[str, Any]]:
+def _weights(weights: "Model | Mapping[str, Tensor]") -> list[tuple[str, Tensor]]:
     if isinstance(weights, Mapping):
         return list(weights.items())
     return [(weight.path, weight) for weight in weights.weights if len(weight.shape) > 1]
 
 
-def _flat(values: Any) -> np.ndarray:
+def _flat(values: Tensor) -> np.ndarray:
     from keras import ops
 
     return np.asarray(ops.convert_to_numpy(ops.cast(values, "float32"))).reshape(-1)
@@ -74,7 +75,7 @@ def _draw_ridge(axes: "Axes", values: np.ndarray, number: int) -> None:
     axes.axhline(number, color=color, linewidth=0.5, alpha=0.5, zorder=number)
     if not values.size:
         return
-    if values.min() == values.max():  # a spike
+    if values.min() == values.max():  # equal values have no histogram: a spike
         axes.plot([values[0]] * 2, [number, number - 1.2], color=color, linewidth=2, zorder=number)
         return
     counts, edges = np.histogram(values, min(_BINS, max(4, values.size // 8)))

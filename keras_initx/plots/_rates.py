@@ -1,6 +1,6 @@
-"""Initializers by learning rates of a comparison."""
+"""The validation metric of a comparison by initializer and learning rate."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,29 +8,44 @@ from keras_initx.plots._compared import LARGE, check, direction_of, finite, lost
 from keras_initx.plots._figure import COLORS, new_figure, shorten
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-    from keras_initx.experiments import Comparison, SchemeRow
+    from keras_initx.experiments import Comparison, ComparisonRow
 
 __all__ = ["plot_rates"]
 
 
 def plot_rates(comparison: "Comparison") -> "Figure":
-    """Draws a heat map of initializers downwards, the best on top, and learning rates to the right.
+    """Draws a heat map: initializers downwards, the best on top, and learning rates to the right.
 
-    A cell is the mean of the metric on the validation data, by which rates are chosen, also where the
-    comparison reports on test data. Bright is better; the chosen rate of each initializer is framed. Seeds
-    that were lost are counted, and a cell that lost them all is grey.
+    A cell is the mean of the metric on the validation data, even if the comparison reports on test data,
+    because learning rates are chosen by this number. Bright is better. The chosen rate of each initializer
+    has a frame. A cell counts the seeds that were lost, and a cell without any other seed is grey.
+
+    >>> import keras, keras_initx
+    >>> from keras_initx.experiments import Sequential
+    >>> def build():
+    ...     model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1)])
+    ...     model.compile(keras.optimizers.SGD(0.1), "mse")
+    ...     return model
+    >>> data = (np.eye(8, dtype="float32"), np.ones(8))
+    >>> options = {"seeds": 1, "learning_rates": [0.1, 0.01], "runner": Sequential(progress=False)}
+    >>> found = keras_initx.compare(build, ["ones"], data, data, **options)
+    >>> [label.get_text() for label in plot_rates(found).axes[0].get_xticklabels()]
+    ['0.01', '0.1']
 
     Args:
-        comparison: What `compare` returned.
+        comparison: The comparison, from `compare`.
 
     Returns:
-        A figure with the map and its colour bar, which is missing if all seeds were lost.
+        A figure with the map and its colour bar. The colour bar is missing if all seeds were lost.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If it is no comparison.
+        ImportError: If matplotlib is not installed (the extra `plots`).
+        ValueError: If `comparison` is not a comparison.
     """
     check(comparison)
     labels = [row.initializer for row in comparison.rows]
@@ -57,8 +72,8 @@ def plot_rates(comparison: "Comparison") -> "Figure":
     return figure
 
 
-def _norm(values: np.ndarray) -> Any:
-    """A log scale where values span so much that a linear one would show only the largest."""
+def _norm(values: np.ndarray) -> "Normalize":
+    """Returns a log scale if a linear scale would show only the largest values."""
     from matplotlib.colors import LogNorm, Normalize
 
     found = finite(values.flat)
@@ -68,21 +83,22 @@ def _norm(values: np.ndarray) -> Any:
     return Normalize(low, high) if low < high else Normalize(low - 0.5, high + 0.5)
 
 
-def _words(row: "SchemeRow") -> str:
-    """The number, with its zeros, and what was lost."""
+def _words(row: "ComparisonRow") -> str:
+    """Returns the words in a cell: the mean with its final zeros, and how many seeds were lost."""
     mean = [] if row.validation is None else [f"{row.validation:#.3g}".rstrip(".")]
     return "\n".join([*mean, *lost_of(row)])
 
 
-def _ink(image: Any, value: float) -> str:
-    """White on dark cells."""
-    red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (0.8, 0.8, 0.8, 1)
+def _ink(image: "AxesImage", value: float) -> str:
+    """Returns the colour of words in a cell: white on dark, black on bright, by the luminance of the cell."""
+    grey = (0.8, 0.8, 0.8, 1)  # the ground of the axes, on which a cell without a number has no colour
+    red, green, blue, _ = image.to_rgba(np.array([value]))[0] if np.isfinite(value) else grey
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
 
 
-def _frame(axes: Any, down: int, right: int) -> None:
+def _frame(axes: "Axes", down: int, right: int) -> None:
     from matplotlib.patches import Rectangle
 
-    for width, color in ((5, "white"), (2.5, COLORS[1])):  # seen on every colour
+    for width, color in ((5, "white"), (2.5, COLORS[1])):  # white around it shows on every colour
         corner = (right - 0.47, down - 0.45)
         axes.add_patch(Rectangle(corner, 0.94, 0.9, fill=False, linewidth=width, edgecolor=color))

@@ -1,4 +1,4 @@
-"""Pictures of what `diagnose` found: the signal by kernel, and the spectrum of the Jacobian."""
+"""Pictures of a report of `diagnose`: the signal by kernel, and the spectrum of the Jacobian."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_jacobian", "plot_signal"]
 
-_NAMED = 24  # kernels whose paths are written at the axis; more are numbered
-_ROUNDING = 1e-7  # of the largest singular value, below which float32 leaves only noise
+_NAMED = 24  # most kernels whose paths are written at the axis; more kernels are numbered
+_ROUNDING = 1e-7  # share of the largest singular value below which float32 has only noise
 
 
 def plot_signal(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figure":
     """Draws the signal and its gradient by kernel, in the order in which the layers run.
 
-    Above, the standard deviation of the pre-activations; below, the length of the gradient of the loss with
-    respect to them; both on log scales. What has no place there stands at the edge: a cross above for NaN and
-    Inf, a triangle below for zero. What was not seen is a gap.
+    The upper axes has the standard deviation of the pre-activations, and the lower axes has the length of the
+    gradient of the loss with respect to the pre-activations. Both are on log scales. NaN and Inf are a cross
+    at the upper edge, and zero is a triangle at the lower edge. A number that was not measured is a gap.
 
     >>> import keras, keras_initx
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(1)])
@@ -32,14 +32,14 @@ def plot_signal(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figure
     ['pre-activation std', 'gradient length']
 
     Args:
-        reports: A report, or several by the label that the legend gives them.
+        reports: A report; or several reports by label, which the legend shows.
 
     Returns:
         A figure with two axes.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If there is no report, or none has rows.
+        ImportError: If matplotlib is not installed (the extra `plots`).
+        ValueError: If there is no report, or no report has rows.
     """
     labelled = labelled_reports(reports)
     longest = max((report.rows for report in labelled.values()), key=len)
@@ -66,24 +66,30 @@ def plot_signal(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figure
 def plot_jacobian(reports: "SignalReport | Mapping[str, SignalReport]") -> "Figure":
     """Draws the singular values of the Jacobian of outputs by inputs, in descending order.
 
-    Where only the largest and the root mean square are known, these are a point and a dashed line. Values
-    that float32 cannot tell from zero are below the axis.
+    For a large Jacobian only the largest value and the root mean square are known: a point and a dashed line.
+    Values that float32 cannot tell from zero are below the axis.
+
+    >>> import keras, keras_initx
+    >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4)])
+    >>> figure = plot_jacobian(keras_initx.diagnose(model, seed=1, jacobian=True))
+    >>> len(figure.axes[0].get_lines()[0].get_ydata())
+    4
 
     Args:
-        reports: A report of `diagnose(..., jacobian=True)`, or several by label.
+        reports: A report of `diagnose(..., jacobian=True)`; or several reports by label.
 
     Returns:
         A figure with one axes.
 
     Raises:
-        ImportError: If matplotlib is not installed.
+        ImportError: If matplotlib is not installed (the extra `plots`).
         ValueError: If a report has no Jacobian.
     """
     labelled = labelled_reports(reports)
     missing = [label for label, report in labelled.items() if report.jacobian is None]
     if missing:
         raise ValueError(
-            f"`reports` must have a Jacobian. Received: none in {missing}. "
+            f"`reports` must have a Jacobian. Received: reports without it: {missing}. "
             "Write `diagnose(model, ..., jacobian=True)`."
         )
     figure = new_figure(7, 4.5)
@@ -143,7 +149,7 @@ def _name_kernels(axes: "Axes", kernels: list[str] | int) -> None:
 
 
 def _add_legend(figure: "Figure", axes: Iterable["Axes"], named: bool) -> None:
-    """One entry per report and mark, whichever axes it is in."""
+    """Adds a legend with one entry for each report and mark, also if both axes have the mark."""
     entries: dict[str, Any] = {}
     for part in axes:
         handles, labels = part.get_legend_handles_labels()

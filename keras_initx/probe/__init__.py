@@ -1,4 +1,8 @@
-"""One instrumented pass over a model: the only code that hooks layers."""
+"""Runs a model once and shows the pre-activations of its layers: the only code that hooks layers.
+
+Recurrent loops are the exception: their cells run in `keras_initx.recurrence`, since backends trace or fuse
+the loop, and a hook inside would see no values.
+"""
 
 from keras_initx.probe._moments import mean_and_variance, unit_moments
 from keras_initx.probe._run import preactivation_std, run

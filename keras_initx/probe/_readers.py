@@ -1,4 +1,10 @@
-"""Who reads a kernel besides its own layer, while a model runs."""
+"""Finds code that reads a kernel besides its own layer, while a model runs.
+
+Such code (a tied head, a penalty on weights) would see a rescaled kernel, too. To find it, the class of each
+watched variable is replaced by a subclass that reports each reading of `value`, which all of Keras reads. A
+reading is the layer's own if the layer is in the list of those that run; otherwise the innermost layer on the
+call stack is the reader.
+"""
 
 import contextlib
 import sys
@@ -7,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_initx._types import Layer, Tensor, Variable
 from keras_initx.walk import KernelSite
 
 __all__ = ["watched"]
@@ -14,22 +21,22 @@ __all__ = ["watched"]
 
 @contextlib.contextmanager
 def watched(
-    sites: Sequence[KernelSite], running: Sequence[Any], read: Callable[[KernelSite, str], None]
+    sites: Sequence[KernelSite], running: Sequence[Layer], read: Callable[[KernelSite, str], None]
 ) -> Iterator[None]:
-    """Tells of readings of kernels and biases that their own layers do not make.
+    """Reports readings of kernels and biases that their own layers do not make, while the block runs.
 
     Args:
         sites: The kernels.
-        running: The layers with kernels whose `call` runs now; changes as the model runs.
+        running: The hooked layers that run now, a list that changes as the model runs.
         read: Called with a site and the name of the layer that read its kernel or bias.
     """
-    owners: dict[int, tuple[Any, list[KernelSite]]] = {}
+    owners: dict[int, tuple[Variable, list[KernelSite]]] = {}
     for site in sites:
         for variable in (site.kernel, site.bias):
             if variable is not None:
                 owners.setdefault(id(variable), (variable, []))[1].append(site)
 
-    def told(variable: Any) -> None:
+    def told(variable: Variable) -> None:
         own = owners[id(variable)][1]
         if not any(layer is site.layer for layer in running for site in own):
             read(own[0], _reader())
@@ -45,12 +52,12 @@ def watched(
             variable.__class__ = own_class
 
 
-def _telling(variable_class: Any, told: Callable[[Any], None]) -> type:
-    """A class of variables that tells of each reading: everything that Keras computes reads `value`."""
+def _telling(variable_class: type[Variable], told: Callable[[Variable], None]) -> type:
+    """A subclass of a variable's class that reports each reading of `value`."""
 
     class Telling(variable_class):
         @property
-        def value(self) -> Any:
+        def value(self) -> Tensor:
             told(self)
             return super().value
 
@@ -59,7 +66,7 @@ def _telling(variable_class: Any, told: Callable[[Any], None]) -> type:
 
 
 def _reader() -> str:
-    """The name of the innermost layer whose method is running."""
+    """The name of the innermost layer on the call stack, by the argument `self` of its methods."""
     frame: Any = sys._getframe(2)
     while frame is not None:
         layer = frame.f_locals.get("self")

@@ -1,4 +1,4 @@
-"""The pass: a model is called once, and each site's pre-activation is shown."""
+"""The pass: calls a model once and shows the pre-activation of each site."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Batch, Layer, Model, Tensor, Variable
 from keras_initx.probe._hooks import accompanied, hooked
 from keras_initx.probe._moments import mean_and_variance
 from keras_initx.probe._readers import watched
@@ -17,41 +19,42 @@ __all__ = ["preactivation_std", "run"]
 
 
 def run(
-    model: Any,
-    inputs: Any,
+    model: Model,
+    inputs: Batch,
     sites: Sequence[KernelSite],
-    observe: Callable[[KernelSite, Any], Any],
-    enter: Callable[[KernelSite, Any], Any] | None = None,
+    observe: Callable[[KernelSite, Tensor], Tensor],
+    enter: Callable[[KernelSite, Tensor], Tensor | None] | None = None,
     training: bool = False,
-    before: Sequence[tuple[Any, Callable[..., None]]] = (),
+    before: Sequence[tuple[Layer, Callable[..., None]]] = (),
     check: Callable[[KernelSite, Callable[[], Any], Callable[[], Any]], bool] | None = None,
-    after: Sequence[tuple[Any, Callable[[Any], None]]] = (),
+    after: Sequence[tuple[Layer, Callable[[Any], None]]] = (),
     gradients: bool = False,
     read: Callable[[KernelSite, str], None] | None = None,
-    held: Sequence[Any] = (),
+    held: Sequence[Variable] = (),
 ) -> Any:
-    """Calls the model once, eagerly, and shows each site's pre-activation to `observe`.
+    """Calls the model once, eagerly, and shows the pre-activation of each site to `observe`.
 
     Args:
         model: A built Keras model or layer.
-        inputs: What the model is called on.
+        inputs: The batch that the model is called on.
         sites: Sites without an obstacle.
-        observe: Gets a site and its pre-activation; what it returns takes the place of that, so that all
-            later layers see it.
-        enter: Called with a site, and with what its layer is about to run on, each time. What it returns
-            takes the place of that, unless it is None.
-        training: Whether the model runs as in training: with statistics of the batch in normalizations, whose
-            moving ones are then what they were before, and with dropout. States of stateful layers stay, too.
-        before: Layers, and what is called with the arguments of each of their calls before it runs.
-        check: Called before the layer of a site that is `checked` runs, with the site, with what runs the
-            layer and returns a list of the site's pre-activations and the output, and with what runs its own
-            `call`. If it returns False, the site is not shown.
-        after: Layers, and what is called with the output of each of their calls.
-        gradients: Whether gradients are taken of the pass: torch then records it, JAX shows tracers. What
-            observe and enter return is then copied, so that the model may change it in place.
-        read: Called when anything but its own layer reads a site's kernel or bias, with the site and the
-            name of the layer that does.
-        held: Variables that are put back when the pass is over.
+        observe: Called with a site and its pre-activation. The tensor that it returns takes the place of the
+            pre-activation, so that all later layers see it.
+        enter: Called with a site and the input of its layer, before each run of the layer. A tensor that it
+            returns takes the place of the input; None keeps the input.
+        training: Whether the model runs as in training: with dropout, and with the statistics of the batch in
+            normalizations. Moving statistics are put back afterwards, as are states of stateful layers.
+        before: Pairs of a layer and a function, which is called with the arguments of each call of the layer.
+        check: Called before each run of a layer with a `checked` site. It gets the site; a function that runs
+            the layer and returns the pair of the site's pre-activations and the output; and a function that
+            runs the layer's own `call`. If it returns False, the site is not shown.
+        after: Pairs of a layer and a function, which is called with the output of each call of the layer.
+        gradients: Whether gradients are taken of the pass. Torch then records the pass, and JAX shows
+            tracers. Tensors that `observe` and `enter` return are copied, so that the model may change them
+            in place.
+        read: Called if anything other than a site's own layer reads its kernel or bias, with the site and the
+            name of the reading layer.
+        held: Variables to put back when the pass is over.
 
     Returns:
         The model's output.
@@ -59,13 +62,16 @@ def run(
     Raises:
         ValueError: If the model runs in a traced function, or the backend cannot run channels first.
     """
-    running: list[Any] = []
+    running: list[Layer] = []
     with contextlib.ExitStack() as hooks:
         if not gradients:
             hooks.enter_context(no_gradients())
-        stateful = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+        # In training any statistic may move; otherwise only the states of stateful recurrent layers do.
+        stateful = [layer for layer in flatten_layers(model) if getattr(layer, "stateful", False)]
         moved = [v for layer in ([model] if training else stateful) for v in layer.non_trainable_variables]
         hooks.enter_context(unchanged([*moved, *held]))
+        # The hooks of one layer nest: `before` runs innermost, right around `call`, and `after` outermost, so
+        # that it sees the output with the replaced pre-activation.
         for layer, function in before:
             hooks.enter_context(accompanied(layer, function, None))
         by_layer: dict[int, list[KernelSite]] = {}
@@ -85,7 +91,7 @@ def run(
             raise
 
 
-def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
+def preactivation_std(model: Model, inputs: Batch) -> dict[str, float]:
     """Measures the standard deviation of every pre-activation on a batch; the weights stay as they are.
 
     >>> import keras
@@ -98,13 +104,13 @@ def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
         inputs: One batch, in the structure of the model's inputs.
 
     Returns:
-        The population standard deviation by the path of the layer, in the order in which the layers first
-        run; over all calls of a layer that runs several times, and for each layer of a shared kernel by
-        itself.
+        The population standard deviation by the path of the kernel, in the order in which the layers first
+        run. If a layer runs several times, all its calls are taken together. If several layers share a
+        kernel, each layer has an entry.
     """
     moments: dict[str, list[tuple[float, float]]] = {}
 
-    def observe(site: KernelSite, output: Any) -> Any:
+    def observe(site: KernelSite, output: Tensor) -> Any:
         moments.setdefault(site.path, []).append(mean_and_variance(output))
         return output
 
@@ -114,5 +120,6 @@ def preactivation_std(model: Any, inputs: Any) -> dict[str, float]:
 
 
 def _pooled(calls: list[tuple[float, float]]) -> float:
+    """The standard deviation over several calls of equal size: variance within and between them."""
     means, variances = zip(*calls, strict=True)
     return float(np.mean(variances) + np.var(means)) ** 0.5

@@ -1,18 +1,19 @@
-"""What a pass leaves as it was."""
+"""Scopes that undo side effects of a pass."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 from keras import ops
+
+from keras_initx._types import Variable
 
 __all__ = ["no_gradients", "unchanged"]
 
 
 @contextlib.contextmanager
-def unchanged(variables: Sequence[Any]) -> Iterator[None]:
-    """Puts variables back when the block ends."""
+def unchanged(variables: Sequence[Variable]) -> Iterator[None]:
+    """Puts the values of variables back when the block ends."""
     before = [(variable, ops.copy(variable.value)) for variable in variables]
     try:
         yield
@@ -22,7 +23,7 @@ def unchanged(variables: Sequence[Any]) -> Iterator[None]:
 
 
 def no_gradients() -> contextlib.AbstractContextManager[None]:
-    """Has torch record nothing for gradients; no other backend does so unasked."""
+    """Returns a scope in which torch records nothing for gradients; other backends do not record unasked."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch

@@ -1,21 +1,21 @@
-"""What a training call of a model does to its weights."""
+"""Finds the weights that a training call of a model assigns to."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Batch, Model, Tensor, Variable
 from keras_initx.probe._scopes import no_gradients
 
 __all__ = ["rewritten_by_training"]
 
 
-def rewritten_by_training(model: Any, inputs: Any, variables: Sequence[Any]) -> dict[int, float]:
-    """Tells which variables a training call of a model assigns to, as a spectral normalization does.
+def rewritten_by_training(model: Model, inputs: Batch, variables: Sequence[Variable]) -> dict[int, float]:
+    """Returns the variables that a training call of a model assigns to, as a spectral normalization does.
 
-    The call is made on one row where the model takes one, else on all, and changes no variable.
+    The call is made on one row, or on all rows if the model does not take one, and changes no variable.
 
     >>> model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1), keras.layers.Dense(1)])
     >>> rewritten_by_training(model, np.ones((4, 2), "float32"), model.weights)
@@ -24,24 +24,24 @@ def rewritten_by_training(model: Any, inputs: Any, variables: Sequence[Any]) -> 
     Args:
         model: A built Keras model.
         inputs: One batch, in the structure of the model's inputs.
-        variables: Those to look at.
+        variables: The variables to look at.
 
     Returns:
-        By `id(variable)` how far the value moves, relative to its size. Empty when the model fails on the
-        call, which is for `fit` to tell.
+        By `id(variable)`, the norm of the change relative to the norm of the value. Empty if the model fails
+        on the call: `fit` will raise the error.
     """
     first = keras.tree.map_structure(lambda leaf: leaf[:1], inputs)
     for rows in (first, inputs):
         try:
             with no_gradients(), keras.StatelessScope() as scope:
                 model(rows, training=True)
-        except Exception:  # a user's layer may raise anything
+        except Exception:  # a user's layer may raise anything, for example on a batch of one row
             continue
         found = [(variable, scope.get_current_value(variable)) for variable in variables]
         return {id(variable): _moved(variable, value) for variable, value in found if value is not None}
     return {}
 
 
-def _moved(variable: Any, value: Any) -> float:
+def _moved(variable: Variable, value: Tensor) -> float:
     old, new = (ops.convert_to_numpy(ops.cast(tensor, "float32")) for tensor in (variable.value, value))
     return float(np.linalg.norm(new - old) / (np.linalg.norm(old) + 1e-30))

@@ -1,7 +1,8 @@
-"""The gates of recurrent layers: their pre-activations, measured and brought to a target.
+"""Measures the pre-activations of the gates of recurrent layers, and brings them to a target.
 
-Hooks on layers do not see inside a recurrent loop: JAX traces it, and some backends have one fused operation
-for it. Here the cell is called step by step instead.
+Hooks on layers do not see inside a recurrent loop: JAX traces the loop, and some backends run it as one fused
+operation. Here the cell's own `call` runs step by step instead, and everything that enters its activations is
+recorded.
 """
 
 from keras_initx.recurrence._cells import gate_names, obstacle, scaled

@@ -1,31 +1,36 @@
-"""An eager loop of one cell over a sequence, in which every gate's pre-activation is seen."""
+"""Runs one cell over a sequence in an eager loop, and measures the pre-activation of every gate."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Layer, Tensor
 from keras_initx.recurrence._cells import WEIGHTS, gate_names, scaled
 
-__all__ = ["Run", "gate_stds", "in_time", "run", "start"]
+__all__ = ["Run", "States", "gate_stds", "in_time", "run", "start"]
+
+# The states of a cell, as a recurrent layer's call takes them: a tensor or a list of tensors. For stacked
+# cells, a list of such states.
+States: TypeAlias = Tensor | Sequence[Any]
 
 
 def gate_stds(
-    cell: Any,
-    inputs: Any,
+    cell: Layer,
+    inputs: Tensor,
     factors: Sequence[float] | None = None,
-    initial_state: Any = None,
-    mask: Any = None,
+    initial_state: States | None = None,
+    mask: Tensor | None = None,
     go_backwards: bool = False,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measures the pre-activation of each gate of a cell over a sequence; the weights stay as they are.
+    """Measures the pre-activation of each gate of a cell over a sequence; the weights do not change.
 
-    Gate g's pre-activation is what enters its activation, z_g = x W_g + h U_g + b_g; in the candidate of a
-    GRU with `reset_after` it is x W + b + r * (h U + b_r).
+    The pre-activation of gate g enters its activation: z_g = x W_g + h U_g + b_g. For the candidate of a GRU
+    with `reset_after` it is x W + b + r * (h U + b_r).
 
     >>> cell = keras.layers.LSTMCell(3)
     >>> cell.build((None, 2))
@@ -34,16 +39,20 @@ def gate_stds(
     ((0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
 
     Args:
-        cell: A built cell of a class that `gate_names` knows. Dropout is off.
+        cell: A built cell of a class that `gate_names` knows. It runs without dropout.
         inputs: Float tensor or array (batch, time, ...).
-        factors: What each gate's weights count times; None for 1.
-        initial_state: The state, or list of states, to begin with; None for the cell's own, zero.
-        mask: Booleans (batch, time); where False, the state is kept and nothing is measured. None for none.
+        factors: For each gate, a factor to multiply its weights by. None for 1.
+        initial_state: The state, or list of states, to begin with. None for the cell's own initial state,
+            zeros.
+        mask: Booleans (batch, time). At False the state is kept and nothing is measured. None for no mask.
         go_backwards: Whether to run from the last step to the first.
 
     Returns:
-        Mean and population standard deviation of each gate over batch, time and units, in kernel order,
+        Means and population standard deviations of the gates over batch, time and units, in kernel order,
         accumulated in float32 or better.
+
+    Raises:
+        ValueError: If the cell is of a class that is not known.
     """
     gate_names(cell)
     steps, keeps = in_time(inputs, mask, go_backwards)
@@ -51,8 +60,10 @@ def gate_stds(
     return result.means, result.stds
 
 
-def in_time(inputs: Any, mask: Any, go_backwards: bool) -> tuple[list[Any], list[np.ndarray | None]]:
-    """The steps in the order of the loop, and for each the rows that count, None for all."""
+def in_time(
+    inputs: Tensor, mask: Tensor | None, go_backwards: bool
+) -> tuple[list[Any], list[np.ndarray | None]]:
+    """Returns the inputs of each step in the order of the loop, and the rows that count; None for all."""
     steps = list(ops.unstack(ops.convert_to_tensor(inputs), axis=1))
     keeps: list[np.ndarray | None] = [None] * len(steps)
     if mask is not None:
@@ -61,35 +72,36 @@ def in_time(inputs: Any, mask: Any, go_backwards: bool) -> tuple[list[Any], list
     return (steps[::-1], keeps[::-1]) if go_backwards else (steps, keeps)
 
 
-def start(cell: Any, batch: int, initial: Any) -> list[Any]:
-    """The states that the first step gets."""
+def start(cell: Layer, batch: int, initial: States | None) -> list[Tensor]:
+    """Returns the states that the first step takes."""
     found = cell.get_initial_state(batch_size=batch) if initial is None else initial
     return [ops.convert_to_tensor(state, dtype=cell.compute_dtype) for state in keras.tree.flatten(found)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One loop over the sequence: moments per gate, and the cell's output at each step."""
+    """The result of one loop over the sequence: moments of each gate, and the cell's output at each step."""
 
     means: tuple[float, ...]
     stds: tuple[float, ...]
-    outputs: list[Any]
+    outputs: list[Tensor]
 
 
 def run(
-    cell: Any,
-    steps: Sequence[Any],
+    cell: Layer,
+    steps: Sequence[Tensor],
     keeps: Sequence[np.ndarray | None],
-    state: list[Any],
+    state: list[Tensor],
     factors: Sequence[float] | None,
 ) -> Run:
-    """Calls the cell on one step after another, its weights times the factors."""
+    """Calls the cell on one step after another, with its weights multiplied by the factors."""
     gates = len(gate_names(cell))
     moments, weights, outputs = [], [], []
     with _no_gradients(), _recorded(cell) as seen, _scaled_weights(cell, factors, gates):
         for step, keep in zip(steps, keeps, strict=True):
             if keep is not None and not keep.any():
-                outputs.append(step)  # the next cell skips it too
+                # All rows are masked, for the next cell of a stack, too: any tensor may stand here.
+                outputs.append(step)
                 continue
             seen.clear()
             output, new = cell(step, state, training=False)
@@ -101,12 +113,13 @@ def run(
     return Run(means, stds, outputs)
 
 
-def _where(keep: np.ndarray, new: Any, old: Any) -> Any:
+def _where(keep: np.ndarray, new: Tensor, old: Tensor) -> Any:
     return ops.where(ops.convert_to_tensor(keep.reshape(-1, *(1,) * (len(new.shape) - 1))), new, old)
 
 
-def _moments(values: list[Any], keep: np.ndarray | None) -> Any:
-    """Mean and variance of each gate at one step, (2, gates), left on the device: to read them would wait."""
+def _moments(values: list[Tensor], keep: np.ndarray | None) -> Tensor:
+    """Mean and variance of each gate at one step, a tensor (2, gates)."""
+    # They stay on the device until the loop is over: to read them would wait for each step.
     stacked = ops.stack(values)
     if keras.backend.standardize_dtype(stacked.dtype) in ("bfloat16", "float16"):
         stacked = ops.cast(stacked, "float32")
@@ -120,11 +133,13 @@ def _moments(values: list[Any], keep: np.ndarray | None) -> Any:
     return ops.stack([ops.reshape(mean, (-1,)), variance])
 
 
-def _pooled(moments: list[Any], weights: list[float], gates: int) -> tuple[tuple[float, ...], ...]:
+def _pooled(moments: list[Tensor], weights: list[float], gates: int) -> tuple[tuple[float, ...], ...]:
+    """Means and stds over all steps, from variances within and between the steps."""
+    # Steps with masked rows weigh less.
     if not moments:
         return (0.0,) * gates, (0.0,) * gates
     values = np.asarray(ops.convert_to_numpy(ops.stack(moments)), "float64")
-    # An overflow is an infinite result, which callers look for; NumPy need not warn of it besides.
+    # An overflow gives an infinite result, which callers check; NumPy's warning would add nothing.
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.average(values[:, 0], axis=0, weights=weights)
         variance = np.average(values[:, 1] + (values[:, 0] - mean) ** 2, axis=0, weights=weights)
@@ -132,12 +147,12 @@ def _pooled(moments: list[Any], weights: list[float], gates: int) -> tuple[tuple
 
 
 @contextlib.contextmanager
-def _recorded(cell: Any) -> Iterator[list[Any]]:
-    """Lists what enters the cell's activations; dropout draws nothing meanwhile."""
-    seen: list[Any] = []
+def _recorded(cell: Layer) -> Iterator[list[Any]]:
+    """Yields a list that receives each input of the cell's activations; dropout is off meanwhile."""
+    seen: list[Tensor] = []
 
-    def recorder(activation: Any) -> Callable[[Any], Any]:
-        def record(value: Any) -> Any:
+    def recorder(activation: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+        def record(value: Tensor) -> Tensor:
             seen.append(value)
             return value if activation is None else activation(value)
 
@@ -163,8 +178,9 @@ def _recorded(cell: Any) -> Iterator[list[Any]]:
 
 
 @contextlib.contextmanager
-def _scaled_weights(cell: Any, factors: Sequence[float] | None, gates: int) -> Iterator[None]:
-    """Lets the cell see scaled weights, without a write to its variables."""
+def _scaled_weights(cell: Layer, factors: Sequence[float] | None, gates: int) -> Iterator[None]:
+    """Lets the cell see scaled weights while the block runs, without a write to its variables."""
+    # A stateless scope gives other values to variables that are read within it, and forgets them at the end.
     found = {name: getattr(cell, name, None) for name in WEIGHTS}
     values = [
         (variable, scaled(name, variable.value, factors, gates))

@@ -1,30 +1,43 @@
-"""What inputs and outputs of a signature are called, and the types that they are served in."""
+"""Names and dtypes of the inputs and outputs of a signature."""
 
 import inspect
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import tree
 
+from keras_initx._types import Tensor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 _HALF_PRECISION = ("bfloat16", "float16")
+
+# A dtype by its name, or as NumPy or TensorFlow write it.
+DType: TypeAlias = "str | np.dtype | type | tf.DType"
+# Tensors in the structure that a model or a function returns: one, or nested dicts, lists and tuples.
+Outputs: TypeAlias = Tensor
 
 
 class NotDenseError(ValueError):
-    """An output that a server cannot send."""
+    """An output is ragged or sparse, which a server cannot send."""
 
 
 def named_specs(
-    signature: list[Any], function: Any, dtypes: Sequence[Any] = (), layers: Sequence[str] = ()
+    signature: list[Any],
+    function: Callable[..., Any],
+    dtypes: Sequence[DType] = (),
+    layers: Sequence[str] = (),
 ) -> list[Any]:
-    """Turns the specs of a function's arguments into `tf.TensorSpec`s, each with a name of its own.
+    """Returns the specs as `tf.TensorSpec`s, each with a name that no other spec has.
 
     Args:
-        signature: The specs, a structure for each argument.
-        function: Whose parameters name what has no name.
-        dtypes: For each spec another dtype.
-        layers: For each spec its name.
+        signature: The specs: one structure for each argument of the function.
+        function: The function. Its parameters name the specs that have no name of their own.
+        dtypes: A dtype for each spec that replaces the spec's own; empty to keep the specs' dtypes.
+        layers: A name for each spec that replaces the spec's own; empty to keep the specs' names.
     """
     import tensorflow as tf
 
@@ -33,6 +46,7 @@ def named_specs(
     specs = []
     for number, (path, spec) in enumerate(tree.flatten_with_path(signature)):
         own = layers[number] if layers else getattr(spec, "name", None)
+        # A function with `*arguments` has fewer parameters than inputs.
         argument = parameters[path[0]] if path[0] < len(parameters) else f"input_{path[0]}"
         name = own or _join(path[1:]) or "_".join(map(str, (argument, *path[1:])))
         names.append(_unique(name, names))
@@ -41,61 +55,70 @@ def named_specs(
     return tree.pack_sequence_as(signature, specs)
 
 
-def named(outputs: Any, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns outputs by the keys on the way to them, else by the names, as a server can send them.
+def named(outputs: Outputs, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns outputs as a flat dict of tensors that a server can send.
+
+    An output in a dict has its keys as name. Another output takes its name from `names`, or it is called
+    `output_0`, `output_1`, ... by its position. Half precision becomes float32.
 
     Args:
         outputs: A structure of tensors.
-        names: A name for each, where there is one.
+        names: A name for each output, as far as names are known.
 
     Raises:
-        NotDenseError: If one of them is ragged or sparse.
+        NotDenseError: If an output is ragged or sparse.
     """
     import tensorflow as tf
 
     found: dict[str, Any] = {}
     for number, (path, leaf) in enumerate(tree.flatten_with_path(outputs)):
-        if leaf is None:
+        if leaf is None:  # an optional output that the model leaves out
             continue
         own = _join(path) or (names[number] if number < len(names) else f"output_{number}")
         if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
             raise NotDenseError(
                 "`model` and `signatures` must answer with dense tensors: TensorFlow Serving sends no other. "
-                f"Received: the output `{own}`, a {type(leaf).__name__}. Make it dense where it is made, for "
-                "example with `TextVectorization(ragged=False)`, or with a layer that returns "
-                "`inputs.to_tensor()`."
+                f"Received: the output `{own}`, a {type(leaf).__name__}. Make it dense in the layer "
+                "that returns it, for example with `TextVectorization(ragged=False)`, or with a layer that "
+                "returns `inputs.to_tensor()`."
             )
         tensor = tf.convert_to_tensor(leaf)
         found[_unique(own, found)] = tf.cast(tensor, served(tensor.dtype.name))
     return found
 
 
-def _join(path: tuple[Any, ...]) -> str:
-    """The keys on the way to a leaf; nothing where there are only positions."""
+def _join(path: tuple[str | int, ...]) -> str:
+    """Returns the keys on the way to a leaf as one name; empty where the way has positions only."""
     return "_".join(map(str, path)) if any(isinstance(part, str) for part in path) else ""
 
 
 def _unique(name: str, taken: Iterable[str]) -> str:
-    """Returns the name, with a number behind it if it is taken."""
+    """Returns the name, with a number behind it if the name is taken."""
     free = (name if number == 0 else f"{name}_{number}" for number in range(len(list(taken)) + 1))
     return next(candidate for candidate in free if candidate not in taken)
 
 
-def served(dtype: Any) -> str:
-    """Returns what a dtype is served as: the JSON of servers has no half precision, and float32 holds it.
+def served(dtype: DType) -> str:
+    """Returns the name of the dtype in which a server sends and receives a tensor.
+
+    Half precision is served as float32: the JSON of servers does not have half precision, and float32 holds
+    all its values.
 
     Args:
-        dtype: Of an input or output.
+        dtype: The dtype of an input or output of the model.
     """
     name = keras.backend.standardize_dtype(dtype) if not isinstance(dtype, str) else dtype
     return "float32" if name in _HALF_PRECISION else name
 
 
-def dtype_of(leaf: np.ndarray, dtype: Any) -> Any:
-    """Returns the dtype of an input: Keras takes all of a subclassed model for floats; rows know better.
+def dtype_of(leaf: np.ndarray, dtype: DType) -> DType:
+    """Returns the dtype of an input of a subclassed model, as its rows tell.
+
+    Keras takes every input of a subclassed model for floats. Rows of integers or strings correct this. Rows
+    of floats change nothing: NumPy makes float64 of a list, in whatever dtype the model computes.
 
     Args:
-        leaf: Its rows.
-        dtype: What Keras says.
+        leaf: Rows of the input.
+        dtype: The dtype that Keras tells.
     """
     return dtype if leaf.dtype.kind == "f" else "string" if leaf.dtype.kind in "OSUT" else leaf.dtype.name

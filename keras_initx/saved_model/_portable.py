@@ -1,37 +1,49 @@
-"""A `.keras` file that loads where this package is not installed."""
+"""The portable file: a `.keras` file that loads where this package is not installed.
+
+The config of a layer names its initializer, so Keras needs this package to load it, although a trained model
+never draws its weights again. The portable file names one of Keras' own initializers instead.
+"""
 
 import json
 import pathlib
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
 
 import keras_initx.initializers as initializers
+from keras_initx._types import Model
 from keras_initx.gains import compute_gain
 from keras_initx.saved_model._endpoints import reason
 
+# A part of a config: a dict, a list, a string, a number or None.
+_Node: TypeAlias = object
+_Replace: TypeAlias = Callable[[keras.initializers.Initializer], keras.initializers.Initializer]
+
 _PREFIX = "initx>"
-# Keras' "normal" is a truncated one.
+# Keras calls a truncated normal distribution "normal".
 _DISTRIBUTIONS = {"normal": "untruncated_normal", "orthogonal": "untruncated_normal"}
-_MODES = {"fan_geom": "fan_avg"}
+_MODES = {"fan_geom": "fan_avg"}  # Keras does not have the geometric mean of the fans
 
 
-def write_portable(model: Any, file: pathlib.Path) -> pathlib.Path:
-    """Saves a model with Keras' own initializers in place of this package's, and loads it as a check.
+def write_portable(model: Model, file: pathlib.Path) -> pathlib.Path:
+    """Saves a model with Keras' own initializers in place of this package's, and loads the file as a check.
 
     Args:
-        model: The model; it is not changed.
-        file: Where to.
+        model: The model. It is not changed.
+        file: The file to write.
 
     Raises:
-        ValueError: If something of this package is left that Keras has no like of.
+        ValueError: If the model has a layer of this package, cannot be loaded again, or has other weights
+            then.
     """
     whole = file.with_name(f"whole-{file.name}")
     model.save(whole)
-    for replace in (_nearest, _variance):  # not every kernel can be drawn by the nearest
+    # To load a layer draws its weights first. The nearest initializer may refuse: `Orthogonal`, for
+    # example, does not draw in bfloat16. `VarianceScaling` draws every kernel.
+    for replace in (_nearest, _variance):
         _rewrite(whole, file, replace)
         try:
             loaded = keras.saving.load_model(file, compile=False)
@@ -41,16 +53,20 @@ def write_portable(model: Any, file: pathlib.Path) -> pathlib.Path:
     else:
         raise ValueError(
             f"`portable` needs a model that Keras can load. Received: `{model.name}`, which cannot be loaded "
-            f"again: {reason(failure)}"
+            f"again: {reason(failure).rstrip('.')}. Leave `portable` out, or correct the layer."
         ) from failure
     for before, after in zip(model.weights, loaded.weights, strict=True):
         values = [keras.ops.convert_to_numpy(weight).tobytes() for weight in (before, after)]
         if values[0] != values[1]:
-            raise ValueError(f"`portable` changed the weight {before.path} of `{model.name}`.")
+            raise ValueError(
+                f"`portable` must keep the weights. Received: `{model.name}`, which loads with another value "
+                f"of {before.path}. Leave `portable` out."
+            )
     return file
 
 
-def _rewrite(source: pathlib.Path, target: pathlib.Path, replace: Callable[[Any], Any]) -> None:
+def _rewrite(source: pathlib.Path, target: pathlib.Path, replace: _Replace) -> None:
+    """Copies a `.keras` file, with other initializers in its config; the weights are copied as they are."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
             content = old.read(entry)
@@ -60,9 +76,11 @@ def _rewrite(source: pathlib.Path, target: pathlib.Path, replace: Callable[[Any]
             new.writestr(entry, content)
 
 
-def _without_package(node: Any, replace: Callable[[Any], Any]) -> Any:
+def _without_package(node: _Node, replace: _Replace) -> _Node:
+    """Returns a part of a config with every initializer of this package replaced, at any depth."""
     if isinstance(node, list):
         return [_without_package(item, replace) for item in node]
+    # A layer's config may hold the name of an initializer alone, such as "initx>HeScaled".
     if isinstance(node, str) and node in initializers.names():
         return keras.saving.serialize_keras_object(replace(initializers.get(node)))
     if not isinstance(node, dict):
@@ -73,17 +91,21 @@ def _without_package(node: Any, replace: Callable[[Any], Any]) -> Any:
             return keras.saving.serialize_keras_object(replace(thing))
         raise ValueError(
             f"`portable` needs a model of Keras' own layers. Received: {node['class_name']} "
-            f"`{getattr(thing, 'name', '')}`, which only this package has. "
-            "Install it where the model is loaded."
+            f"`{getattr(thing, 'name', '')}`, which only keras_initx has. Leave `portable` out, and install "
+            "keras_initx where the model is loaded."
         )
     return {key: _without_package(value, replace) for key, value in node.items()}
 
 
-def _nearest(initializer: Any) -> Any:
-    """Returns Keras' nearest; the values that the model has are in its weights, whatever drew them."""
+def _nearest(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:
+    """Returns the initializer of Keras that is nearest to an initializer.
+
+    It need not draw the same values: the values of the model are in its weights, and loading sets them.
+    """
     name = type(initializer).__name__
     if f"{_PREFIX}{name}" not in initializers.names():
         return initializer
+    # ICNR repeats the draw of another initializer.
     if name == "ICNR":
         return _nearest(initializer.initializer)
     if name == "ConstantFill":
@@ -92,6 +114,7 @@ def _nearest(initializer: Any) -> Any:
         return keras.initializers.Identity(initializer.gain)
     if name == "PriorBias" and np.ndim(initializer.prior) == 0:
         return keras.initializers.Constant(float(initializer((1,), "float32")[0]))
+    # Keras has no law for these biases. Zeros are its own default for a bias.
     if name in ("ChronoBias", "LabelPrior", "PriorBias", "UniformGateBias"):
         return keras.initializers.Zeros()
     families = initializers.FAMILIES
@@ -100,7 +123,8 @@ def _nearest(initializer: Any) -> Any:
     return _variance(initializer)
 
 
-def _variance(initializer: Any) -> Any:
+def _variance(initializer: keras.initializers.Initializer) -> keras.initializers.Initializer:
+    """Returns the `VarianceScaling` with the initializer's variance, as far as its attributes tell."""
     mode, distribution = (
         getattr(initializer, "mode", "fan_in"),
         getattr(initializer, "distribution", "normal"),

@@ -1,4 +1,9 @@
-"""The process that runs SavedModels for `export`: started once, asked often."""
+"""The other process, in which `export` runs a SavedModel as a server would.
+
+This process has Keras, this package, and every Python function of the user's program, so a SavedModel that
+needs them works here by accident. The other process has TensorFlow alone. It is started once and serves many
+exports, because to import TensorFlow takes seconds. Arrays travel in files, and a line of JSON names them.
+"""
 
 import contextlib
 import json
@@ -9,40 +14,54 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from keras_initx.saved_model import _worker
+import numpy as np
 
+import keras_initx.saved_model._worker as _worker
+
+# The names of signatures, each with its inputs by name.
+Requests: TypeAlias = Sequence[tuple[str, dict[str, np.ndarray]]]
+
+# Two threads may export at once. The other process holds one SavedModel at a time, so they take turns.
 _lock = threading.RLock()
-_running: dict[int, subprocess.Popen[str]] = {}  # by the process that started it: a fork must not share one
+# The other process, by the id of the process that started it. A fork copies this dict, but must not write
+# into the pipes of its parent: it finds no entry for its own id, and starts another process.
+_running: dict[int, subprocess.Popen[str]] = {}
 
 
 class WorkerError(Exception):
-    """What another process raised, or how it ended."""
+    """The error that the other process raised, or the code with which it ended."""
 
 
 def start() -> None:
-    """Starts the process if there is none; it imports TensorFlow while this one goes on."""
+    """Starts the other process if none runs. It imports TensorFlow while this process goes on."""
     with _lock:
         _started()
 
 
 class Ask:
-    """Asks the process about one SavedModel; see `opened`."""
+    """Sends requests for one SavedModel to the other process; made by `opened`.
+
+    Args:
+        saved: The version's folder.
+        scratch: A folder for the files with requests and answers.
+    """
 
     def __init__(self, saved: pathlib.Path, scratch: pathlib.Path) -> None:
-        # The process has the working directory of when it was started, which may be another one than now.
+        # The other process has the working directory of the moment when it was started. This process may have
+        # changed its own since then.
         self._saved, scratch = saved.absolute(), scratch.absolute()
         self._files = scratch / "requests", scratch / "answers"
 
-    def __call__(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[Any, float]]:
-        """Runs requests one after another, from the states that the former left.
+    def __call__(self, requests: Requests) -> list[tuple[Any, float]]:
+        """Runs requests one after another. Each starts from the states that the one before left.
 
         Args:
-            requests: Names of signatures, each with its inputs by name.
+            requests: The names of signatures, each with its inputs by name.
 
         Returns:
-            For each the outputs by name, or as a string what it raised; and the seconds that it took.
+            For each request the outputs by name, or the error as a string; and the seconds that it took.
 
         Raises:
             WorkerError: If the SavedModel cannot be loaded there.
@@ -56,17 +75,18 @@ class Ask:
 
 @contextlib.contextmanager
 def opened(saved: pathlib.Path, scratch: pathlib.Path) -> Iterator[Ask]:
-    """Yields what runs a SavedModel in the other process, where it is loaded from its file, as on a server.
+    """Yields an `Ask` for a SavedModel, which the other process loads from its file, as a server does.
 
     Args:
         saved: The version's folder.
-        scratch: A folder for what is sent.
+        scratch: A folder for the files with requests and answers.
     """
     with _lock:
         _started()
         try:
             yield Ask(saved, scratch)
         finally:
+            # Asks for no folder, so that the other process drops this SavedModel and frees its memory.
             process = _running[os.getpid()]
             if process.poll() is None:
                 with contextlib.suppress(WorkerError):
@@ -74,6 +94,7 @@ def opened(saved: pathlib.Path, scratch: pathlib.Path) -> Iterator[Ask]:
 
 
 def _send(folder: str, requests: str, answers: str) -> None:
+    """Sends one job and waits until it is done; raises WorkerError if it fails."""
     job = json.dumps({"folder": folder, "requests": requests, "answers": answers}) + "\n"
     for last in (False, True):
         process = _started()
@@ -85,18 +106,22 @@ def _send(folder: str, requests: str, answers: str) -> None:
                     raise WorkerError(error)
                 return
         ended = process.wait()
-        # One that ended well had waited too long for work: there was no failure.
+        # Code 0 is the end after two minutes without work, which may come just before this job. So the job is
+        # sent once more, to a new process. Any other code is a crash, which another try would repeat.
         if last or ended:
             raise WorkerError(f"the process that ran it ended with code {ended}")
 
 
 def _started() -> subprocess.Popen[str]:
+    """Returns the other process, and starts it if none runs."""
     process = _running.get(os.getpid())
     if process is None or process.poll() is not None:
-        # Without a GPU, whose memory this process may hold.
+        # It must not see the GPU: TensorFlow in this process may hold all of the GPU's memory.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # It finds TensorFlow where this process finds it. An empty entry is the working directory.
         environment["PYTHONPATH"] = os.pathsep.join(path or str(pathlib.Path.cwd()) for path in sys.path)
         process = _running[os.getpid()] = subprocess.Popen(
+            # -P leaves the script's own folder out of the path: its modules must not hide others.
             [sys.executable, "-P", str(_worker.__file__)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,31 +1,38 @@
-"""`prove_row_wise`: the proof of `export`, for a version that has none."""
+"""`prove_row_wise`: writes the proof of row-wise signatures for a version that has none."""
 
 import os
 import pathlib
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from _initx_saved_model import local, write_proof
 from keras_initx.saved_model._differences import tolerance_of
 from keras_initx.saved_model._endpoints import reason, sentence
-from keras_initx.saved_model._paths import local
 from keras_initx.saved_model._process import WorkerError, opened
-from keras_initx.saved_model._proof import write_proof
 from keras_initx.saved_model._row_wise import prove
 from keras_initx.saved_model._rows import draw_rows
 from keras_initx.saved_model._warmup import read_warmup
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["prove_row_wise"]
 
 
 def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Writes beside a SavedModel which of its signatures are row-wise, as `export` does for its own.
+    """Proves which signatures of a SavedModel are row-wise, and writes the proof into its folder.
 
-    A row-wise signature answers a row as it answers the row alone, whatever rows stand beside it. Of these
-    `initx serve` runs the rows of several requests together; without the proof it runs each request alone.
-    Each signature of numbers is run in a process of its own, on the warm-up rows of the version or on rows
-    that are drawn: alone, and next to others, zeros, huge numbers, NaN and infinity among them.
+    `export` does this for the versions that it writes. Use this function for a version of an earlier release,
+    or for a folder that `model.export` wrote.
+
+    A row-wise signature gives a row the same answer alone and next to any other rows. `initx serve` runs the
+    rows of several requests together if the signature is proven, and each request alone if it is not.
+
+    The proof is an experiment in another process. It runs each signature that takes numbers on the warm-up
+    rows of the version, or on drawn rows if there are none: alone, and next to other rows, among them zeros,
+    huge numbers, NaN and infinity. The result is in `assets.extra/initx_row_wise.json`.
 
     >>> import tempfile
     >>> import keras
@@ -36,42 +43,45 @@ def prove_row_wise(path: str | os.PathLike[str]) -> tuple[str, ...]:
     ('serve', 'serving_default')
 
     Args:
-        path: The folder of one version, of this package or of `model.export`. A SavedModel is a program: only
-            give one that you trust.
+        path: The folder of one version, such as `saved_models/digits/1`. A SavedModel is a program, and this
+            function runs it: pass only a SavedModel that you trust.
 
     Returns:
-        The names of the signatures that are proven, sorted. `inspect` tells why others are not.
+        The names of the proven signatures, sorted. `inspect` tells why the others are not proven.
 
     Raises:
-        ValueError: If there is no SavedModel, or one that cannot be loaded.
+        ValueError: If the folder does not hold a SavedModel, or the SavedModel cannot be loaded.
     """
     from google.protobuf.message import DecodeError
 
-    folder = local(path)
+    folder = local(path, "Copy the version's folder to this machine, and prove the copy.")
     if not (folder / "saved_model.pb").is_file():
         raise ValueError(
             "`path` must be the folder of a version, with saved_model.pb in it. Received: "
-            f"path={os.fspath(path)!r}."
+            f"path={os.fspath(path)!r}. Pass a folder such as 'saved_models/digits/1'."
         )
-    warm: dict[str, list[dict[str, Any]]] = {}
+    warm: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, feeds in read_warmup(folder):
         warm.setdefault(name, []).append(feeds)
     try:
         with tempfile.TemporaryDirectory() as scratch, opened(folder, pathlib.Path(scratch)) as ask:
             found = {
+                # Without the model, neither hints about its inputs nor the dtypes of its layers are known.
                 name: prove(ask, name, specs, _rows(specs, warm.get(name, [])), (), tolerance_of())
                 for name, specs in _definitions(folder).items()
             }
     except (WorkerError, IndexError, DecodeError) as error:
         told = sentence(str(error)) if isinstance(error, WorkerError) else reason(error)
+        told = told.rstrip(".")
         raise ValueError(
-            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: {told}"
+            f"`path` must be a SavedModel that can be loaded. Received: path={os.fspath(path)!r}: {told}. "
+            "Export the model again."
         ) from error
     return write_proof(folder, found)
 
 
-def _definitions(folder: pathlib.Path) -> dict[str, list[Any]]:
-    """The inputs of each signature, read without running it."""
+def _definitions(folder: pathlib.Path) -> dict[str, list["tf.TensorSpec"]]:
+    """Returns the inputs of each signature, sorted by name, without running it."""
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -86,14 +96,18 @@ def _definitions(folder: pathlib.Path) -> dict[str, list[Any]]:
     }
 
 
-def _rows(specs: list[Any], warm: list[dict[str, Any]]) -> list[np.ndarray]:
+def _rows(specs: list["tf.TensorSpec"], warm: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    """Returns the warm-up rows of a signature, or drawn rows if there are none.
+
+    Of rows with several shapes it takes all rows with the shape of the first.
+    """
     if any(spec.dtype.name == "string" or spec.shape.rank is None for spec in specs):
-        return []
+        return []  # such a signature is never proven, so it is not run
     alike = [feeds for feeds in warm if _shapes(feeds) == _shapes(warm[0])]
     if alike:
         return [np.concatenate([feeds[spec.name] for feeds in alike]) for spec in specs]
     return draw_rows(specs)
 
 
-def _shapes(feeds: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(feeds: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: np.shape(value)[1:] for name, value in feeds.items()}

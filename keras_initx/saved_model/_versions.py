@@ -1,4 +1,9 @@
-"""Version folders: written beside, made durable, renamed into place, pruned."""
+"""Version folders: how a version gets into the model's folder, and how older versions leave it.
+
+A server may watch the model's folder and load a version as soon as it sees one. So a version is written into
+a hidden folder, forced onto the disk, and renamed. A rename within one file system is atomic: the server sees
+the whole version or nothing, also if this process is killed or the machine loses power.
+"""
 
 import contextlib
 import os
@@ -10,7 +15,7 @@ from collections.abc import Iterator
 
 
 def taken(root: pathlib.Path) -> list[int]:
-    """Returns the numbers that versions, or the `.keras` files beside them, have.
+    """Returns the numbers of the versions, and of the `.keras` files beside them.
 
     Args:
         root: The model's folder.
@@ -21,20 +26,24 @@ def taken(root: pathlib.Path) -> list[int]:
 
 @contextlib.contextmanager
 def scratch(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a hidden folder in the model's folder, and leaves nothing of either unless a version was made.
+    """Yields a hidden folder within the model's folder, and removes it at the end.
+
+    The model's folder and its parents are made if they do not exist. They are removed too if no version was
+    put into them.
 
     Args:
-        root: The model's folder, made where there is none.
+        root: The model's folder.
     """
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
-    # A name that is no number is no version to a server; the same folder makes the rename atomic.
+    # A server takes only folders with numbers as names for versions. And a folder within `root` is on the
+    # same file system, which a rename needs.
     folder = pathlib.Path(tempfile.mkdtemp(prefix=".exporting-", dir=root))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the first that is not empty ends it
+        with contextlib.suppress(OSError):  # `rmdir` fails at the first folder that is not empty
             for empty in made:
                 empty.rmdir()
 
@@ -45,10 +54,10 @@ def publish(
     """Moves a finished version into place and returns its number.
 
     Args:
-        folder: The version, on the same file system as `root`.
+        folder: The folder of the version, on the same file system as `root`.
         root: The model's folder.
-        version: Its number, or None for the next.
-        beside: A file to move beside it, as `<number>.keras`.
+        version: The number of the version; None for one more than the highest.
+        beside: A file to move beside the version, as `<number>.keras`; None for no file.
 
     Raises:
         ValueError: If the given version exists.
@@ -59,36 +68,40 @@ def publish(
     number = _rename(folder, root, version)
     if beside is not None:
         beside.replace(root / f"{number}.keras")
+    # The new names are entries of these folders. Without this, a loss of power could lose the names.
     _sync_one(root)
     _sync_one(root.parent)
     return number
 
 
 def _rename(folder: pathlib.Path, root: pathlib.Path, version: int | None) -> int:
+    """Renames the folder to its number; takes the next number if another export was faster."""
     while True:
         number = version or max(taken(root), default=0) + 1
         try:
             folder.rename(root / str(number))
         except OSError as error:
-            # Another export took the number in between; any other failure is not cured by trying again.
+            # If the number exists now, another export took it in between. Another failure would only repeat.
             if not (root / str(number)).exists():
                 raise
             if version is not None:
                 raise ValueError(
                     f"`version` must be a new one. Received: version={version}, which another export has "
-                    "written meanwhile."
+                    "written meanwhile. Leave it out for the next number."
                 ) from error
         else:
             return number
 
 
 def prune(root: pathlib.Path, keep: int, version: int) -> None:
-    """Removes older versions than one but for the highest others; warns of those that cannot be removed.
+    """Removes old versions, and warns of a version that cannot be removed.
+
+    The new version stays, the `keep - 1` highest others stay, and all higher than the new version stay.
 
     Args:
         root: The model's folder.
-        keep: Versions to leave.
-        version: The one that was written; newer ones stay, too.
+        keep: The number of versions to leave.
+        version: The number of the new version.
     """
     others = sorted({number for number in taken(root) if number != version}, reverse=True)[keep - 1 :]
     others = [number for number in others if number < version]
@@ -100,13 +113,15 @@ def prune(root: pathlib.Path, keep: int, version: int) -> None:
             with tempfile.TemporaryDirectory(
                 prefix=".pruning-", dir=root, ignore_cleanup_errors=True
             ) as away:
-                entry.rename(pathlib.Path(away) / entry.name)  # a server sees it whole or not at all
+                # Removed after a rename, so that a server does not load a version of which half is gone.
+                entry.rename(pathlib.Path(away) / entry.name)
         except OSError as error:
+            # The new version is in place and answers, so the export has not failed.
             warnings.warn(f"`keep`: {str(entry)!r} could not be removed: {error}", stacklevel=3)
 
 
 def _sync(path: pathlib.Path) -> None:
-    """Has the file, or the folder and all that is in it, written to the disk."""
+    """Forces a file, or a folder with all its contents, from the memory of the system onto the disk."""
     for folder, _, files in os.walk(path):
         for name in files:
             _sync_one(pathlib.Path(folder) / name)
@@ -116,6 +131,7 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def _sync_one(path: pathlib.Path) -> None:
+    """Forces one file, or the list of names in one folder, onto the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -123,5 +139,6 @@ def _sync_one(path: pathlib.Path) -> None:
         finally:
             os.close(descriptor)
     except OSError:
-        if not path.is_dir():  # of a folder, not every file system and not every user can ask for it
+        # Some file systems cannot sync folders, and some users may not. A file must be synced.
+        if not path.is_dir():
             raise

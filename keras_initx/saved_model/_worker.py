@@ -1,7 +1,8 @@
-"""A process that runs SavedModels for `export` with TensorFlow alone, without Keras and this package.
+"""The script of the process that runs SavedModels for `export`, with TensorFlow and neither Keras nor initx.
 
-It reads a JSON object a line from its standard input and answers each with one. It ends when the input does,
-or when nothing came for a while. Run as a script, it may import nothing of this package.
+It reads lines from its standard input and answers each with a line. A line is a JSON object. The script ends
+when its input ends, or when no line came for two minutes. It runs outside of the package, so it must not
+import any module of the package.
 """
 
 import contextlib
@@ -21,14 +22,20 @@ _IDLE = 120.0  # seconds
 
 @contextlib.contextmanager
 def load(folder: str | os.PathLike[str]) -> Iterator[Callable[[str, dict[str, Any]], dict[str, Any]]]:
-    """Loads a SavedModel in a session, as TensorFlow Serving does; yields a function that runs a signature.
+    """Loads a SavedModel in a session, as TensorFlow Serving does.
+
+    `tf.saved_model.load` would also rebuild Python objects around the graph. A server does not.
 
     Args:
         folder: The version's folder.
+
+    Yields:
+        A function from the name of a signature and its inputs by name to its outputs by name.
     """
     import tensorflow as tf
 
-    logger = logging.getLogger("tensorflow")  # which calls the loader of servers deprecated
+    # TensorFlow warns that this loader is deprecated, but it loads as servers do.
+    logger = logging.getLogger("tensorflow")
     level = logger.level
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         try:
@@ -46,7 +53,7 @@ def load(folder: str | os.PathLike[str]) -> Iterator[Callable[[str, dict[str, An
 
 
 class _Worker:
-    """Holds the SavedModel that was asked last, with the states that its runs left."""
+    """Holds the SavedModel of the last job, with the states that its runs left."""
 
     def __init__(self) -> None:
         self._open = contextlib.ExitStack()
@@ -54,11 +61,16 @@ class _Worker:
         self._call: Callable[..., dict[str, Any]]
 
     def answer(self, job: dict[str, str]) -> dict[str, str]:
-        """Does one job and returns what is said of it: nothing, or the error that it ended in."""
+        """Does one job; returns an empty dict, or a dict with the error.
+
+        Args:
+            job: `folder` is the SavedModel to load, or empty to drop the one that is loaded. `requests` and
+                `answers` are the files to read and to write.
+        """
         try:
             if job["folder"] != self._folder:
                 self._open.close()
-                self._folder = ""
+                self._folder = ""  # if the next one cannot be loaded, none is
                 if job["folder"]:
                     self._call = self._open.enter_context(load(job["folder"]))
                 self._folder = job["folder"]
@@ -66,11 +78,12 @@ class _Worker:
                 requests = pickle.loads(pathlib.Path(job["requests"]).read_bytes())
                 answers = [self._run(*request) for request in requests]
                 pathlib.Path(job["answers"]).write_bytes(pickle.dumps(answers))
-        except Exception as error:  # TensorFlow's have no base but this
+        except Exception as error:  # TensorFlow's errors have no narrower base class
             return {"error": f"{type(error).__name__}: {error}"}
         return {}
 
     def _run(self, signature: str, feeds: dict[str, Any]) -> tuple[Any, float]:
+        """Runs one request; an error is an answer, because the requests behind it still run."""
         start = time.perf_counter()
         try:
             found: Any = self._call(signature, feeds)
@@ -80,15 +93,21 @@ class _Worker:
 
 
 def main() -> None:
-    """Answers until the input ends."""
+    """Answers lines until the input ends."""
+    # Libraries print to the standard output. Their text goes to the standard error, so that only answers go
+    # through the pipe.
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)
+    # None in `sys.modules` makes an import fail, as it does on a server.
     for name in ("keras", "keras_initx"):
-        sys.modules[name] = None  # type: ignore[assignment]  # importing them fails
-    with contextlib.suppress(Exception):  # else the first job says it
+        sys.modules[name] = None  # type: ignore[assignment]
+    # An early import, while the export works on. If it fails, the first job tells the error.
+    with contextlib.suppress(Exception):
         import tensorflow  # noqa: F401
     worker = _Worker()
     while True:
+        # `readline` cannot be given a time limit, so a timer ends the process. A daemon timer does not keep
+        # the process alive when the input ends first.
         timer = threading.Timer(_IDLE, os._exit, [0])
         timer.daemon = True
         timer.start()

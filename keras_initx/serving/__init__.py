@@ -1,4 +1,8 @@
-"""SavedModel folders served by TensorFlow Serving's protocol: this room knows folders on disk alone."""
+"""A server for SavedModel folders that speaks TensorFlow Serving's protocol.
+
+This package reads folders on disk and knows nothing about Keras models in memory. So it serves any
+SavedModel, whichever tool wrote it.
+"""
 
 from keras_initx.serving._configs import ModelConfig, find_models, read_batching, read_models
 from keras_initx.serving._errors import ServingError

@@ -1,8 +1,8 @@
-"""The error that every part of serving raises, and what it is over HTTP."""
+"""The error that every part of serving raises, and its HTTP status."""
 
 __all__ = ["HTTP_STATUS", "ServingError", "invalid"]
 
-# As TensorFlow Serving maps them; names are those of gRPC's status codes.
+# gRPC's status codes by name, mapped to HTTP as TensorFlow Serving maps them.
 HTTP_STATUS = {
     "OK": 200,
     "INVALID_ARGUMENT": 400,
@@ -28,8 +28,9 @@ class ServingError(Exception):
     """A request, a model or a configuration that cannot be served.
 
     Attributes:
-        code: Name of the gRPC status code, such as `"NOT_FOUND"`.
-        message: What the client is told.
+        code: The name of a gRPC status code, such as `"NOT_FOUND"`.
+        message: The text for the client.
+        http_status: The HTTP status for that code.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -39,10 +40,10 @@ class ServingError(Exception):
 
     @property
     def http_status(self) -> int:
-        """The status of an HTTP answer."""
+        """The HTTP status for `code`."""
         return HTTP_STATUS[self.code]
 
 
 def invalid(message: str) -> ServingError:
-    """Returns the error of a request that is wrong whatever is served."""
+    """Returns the error for a malformed request: INVALID_ARGUMENT, or 400 over HTTP."""
     return ServingError("INVALID_ARGUMENT", message)

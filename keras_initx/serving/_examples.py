@@ -1,24 +1,31 @@
-"""JSON objects to `tf.train.Example` messages, for classify and regress."""
+"""JSON objects to `tf.train.Example` messages, for classify and regress.
+
+The error texts are TensorFlow Serving's, word for word: clients may parse them.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from keras_initx.serving._documents import is_base64, read_string, show, type_name
+from keras_initx.serving._documents import Json, is_base64, read_string, show, type_name
 from keras_initx.serving._errors import invalid
+
+if TYPE_CHECKING:
+    from tensorflow.core.example.feature_pb2 import Feature
 
 __all__ = ["decode_examples"]
 
 _INT64 = range(-(2**63), 2**63)
 
 
-def decode_examples(document: Mapping[str, Any]) -> list[bytes]:
-    """Returns the serialized examples of a request, each with the request's `context` where it has one.
+def decode_examples(document: Mapping[str, Json]) -> list[bytes]:
+    """Returns the examples of a request as serialized `tf.train.Example` messages.
 
     Args:
-        document: The request's object: `examples`, a list of objects, and maybe `context`, an object.
+        document: The request's body: `examples`, a list of objects, and optionally `context`, an object. The
+            features of the context are added to each example.
 
     Raises:
-        ServingError: In TensorFlow Serving's words, where they are none.
+        ServingError: If the document does not have this form, or if a feature mixes types.
     """
     context = _example(document["context"]) if "context" in document else b""
     if "examples" not in document:
@@ -31,11 +38,11 @@ def decode_examples(document: Mapping[str, Any]) -> list[bytes]:
         raise invalid(f"JSON Value: {show(document)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid(f"JSON Value: {show(document)} 'examples' value is an empty array")
-    # Messages that follow one another are read as one, the later over the earlier.
+    # Protobuf reads serialized messages that follow one another as one message; the later one wins.
     return [context + _example(value) for value in examples]
 
 
-def _example(value: Any) -> bytes:
+def _example(value: Json) -> bytes:
     from tensorflow.core.example.example_pb2 import Example
 
     if not isinstance(value, dict):
@@ -48,8 +55,8 @@ def _example(value: Any) -> bytes:
     return example.SerializeToString()
 
 
-def _add(value: Any, name: str, feature: Any) -> None:
-    stored: Any
+def _add(value: Json, name: str, feature: "Feature") -> None:
+    stored: bytes | int | float
     if isinstance(value, str) or is_base64(value):
         kind, stored = "bytes_list", read_string(value)
     elif isinstance(value, bool | int):

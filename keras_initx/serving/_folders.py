@@ -1,4 +1,4 @@
-"""Version folders on disk: which there are, whether they lie inside the root, and when their files change."""
+"""Version folders on disk: which exist, whether they lie inside the root, whether their files changed."""
 
 import os
 import pathlib
@@ -8,17 +8,21 @@ from keras_initx.serving._errors import ServingError
 
 __all__ = ["explain", "fingerprint", "holds_saved_model", "resolve", "version_folders"]
 
-_LARGEST = 2**63 - 1
+_LARGEST = 2**63 - 1  # a version is an int64 in TensorFlow Serving's messages
 
 
 def version_folders(base_path: str) -> tuple[dict[int, str], list[str]]:
-    """Lists the folders of `base_path` whose names are whole numbers, zero-padded ones included.
+    """Lists the subfolders that have a whole number as their name, such as `7` or `0007`.
+
+    Args:
+        base_path: The model's folder.
 
     Returns:
-        The folders by version, and a line for each folder that another one of the same number hides.
+        The subfolders by version number, and notes for the log: one line for each subfolder that is left out
+        because a shorter name already stands for the same number.
 
     Raises:
-        OSError: The folder cannot be listed.
+        OSError: If the folder cannot be listed.
     """
     folders: dict[int, str] = {}
     notes = []
@@ -40,16 +44,17 @@ def _is_number(name: str) -> bool:
 
 
 def holds_saved_model(folder: str) -> bool:
-    """Whether a folder is a SavedModel itself: a version, or one that lacks its version folder."""
+    """Returns whether a folder is a SavedModel itself, with or without a version number as its name."""
     return any((pathlib.Path(folder) / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt"))
 
 
 def explain(base_path: str) -> str:
-    """Says why a folder holds no version, and what cures it."""
+    """Returns a sentence that says why a folder holds no version, with the cure."""
     if not holds_saved_model(base_path):
         return f"{base_path} holds no version: put a SavedModel into {base_path}/1"
     if pathlib.Path(base_path).name.isdecimal():
         return f"{base_path} is a version: name its folder, {pathlib.Path(base_path).parent}"
+    # A model that was saved directly into its own folder. The command keeps the files and adds the level.
     path, aside = shlex.quote(base_path), shlex.quote(f"{base_path}.1")
     return (
         f"{base_path} is a SavedModel without a version folder. Give it one: "
@@ -58,10 +63,10 @@ def explain(base_path: str) -> str:
 
 
 def resolve(folder: str, root: str) -> str:
-    """The folder without links.
+    """Returns the folder's real path, after all links are followed.
 
     Raises:
-        ServingError: PERMISSION_DENIED where it lies outside `root`.
+        ServingError: PERMISSION_DENIED if the real path lies outside `root`.
     """
     real, top = os.path.realpath(folder), os.path.realpath(root)
     if os.path.commonpath([real, top]) != top:
@@ -73,10 +78,11 @@ def resolve(folder: str, root: str) -> str:
 
 
 def fingerprint(folder: str, root: str) -> object:
-    """What changes when files do: their names, sizes and times, and the mark of a SavedModel.
+    """Returns a value that differs whenever the files of a version differ. It is only good for comparisons.
 
-    TensorFlow writes a mark of its own into each SavedModel, `fingerprint.pb`, which also tells apart files
-    of equal sizes and times. Of a link out of `root`, only its target is told.
+    The value holds the names, sizes and times of all files, and the content of `fingerprint.pb`. TensorFlow
+    writes that file into each SavedModel, so two exports differ even if their sizes and times are equal. For
+    a link that leads out of `root`, the value is the link's target alone.
     """
     try:
         real = resolve(folder, root)
@@ -87,7 +93,7 @@ def fingerprint(folder: str, root: str) -> object:
         try:
             stat = path.stat()
             mark = path.read_bytes() if path.name == "fingerprint.pb" else b""
-        except OSError:  # just removed, or a link to nothing
+        except OSError:  # a file that was just removed, or a link to nothing
             continue
         marks.append((str(path), stat.st_mtime_ns, stat.st_size, mark))
     return tuple(marks)

@@ -1,4 +1,10 @@
-"""The REST side of the server: an ASGI application around the protocol, with limits, a token and counters."""
+"""The REST side of the server: an ASGI application around the protocol, with a token, limits and counters.
+
+Each request takes one of two ways:
+
+    request --> token --> /v1/...: read the body, then `_rest.answer`            --> answer --> counters, log
+                     +--> others:  page, health, metrics, description, OPTIONS   --> answer --> log
+"""
 
 import asyncio
 import json
@@ -6,9 +12,9 @@ import logging
 import sys
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from keras_initx._types import Receive, Scope, Send
 from keras_initx.serving._inference import Versions
 from keras_initx.serving._json_write import encode_error
 from keras_initx.serving._metrics import Metrics
@@ -28,22 +34,25 @@ _CORS = (
     (b"access-control-allow-headers", b"Content-Type, Authorization"),
 )
 _METRICS = b"/monitoring/prometheus/metrics"
-_OPEN = (b"/", b"/healthz", b"/readyz", b"/openapi.json")  # that ask for no token
-_HELD = 32  # bodies as large as the limit that are held at once
-_DRAINED = 8  # bodies as large as the limit that are read to their end, for the client to read the refusal
+_OPEN = (b"/", b"/healthz", b"/readyz", b"/openapi.json")  # these paths need no token
+# The bodies that are held at the same time may together be this many times as large as the largest body.
+_HELD = 32
+# A body that is too large is read to its end, up to this many times the limit. See `_read`.
+_DRAINED = 8
 
 
 class Application:
-    """An ASGI application.
+    """The ASGI application for HTTP requests.
 
     Attributes:
-        draining: True once the server is about to stop: it answers, and asks clients to connect elsewhere.
+        draining: Set it to True when the server is about to stop. Requests are still answered, but each
+            answer asks its client to close the connection, and /readyz answers 503.
 
     Args:
-        models: The models that are served.
+        models: The served models.
         options: The server's options.
-        metrics: Where requests are counted.
-        is_ready: Tells whether models answer.
+        metrics: Counts the requests.
+        is_ready: Tells whether the models are loaded and at least one answers.
     """
 
     def __init__(
@@ -55,12 +64,13 @@ class Application:
         self._metrics = metrics
         self._token = Token(options.token_file)
         self._is_ready = is_ready
-        self._held = 0  # bytes of bodies that are being read or answered
+        self._held = 0  # bytes of all bodies that are being read or answered
 
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         started = time.perf_counter()
         headers = dict(scope["headers"])
+        # The raw path: in the decoded one, a model's name with an encoded slash would be two parts.
         path, method = scope["raw_path"].partition(b"?")[0], scope["method"]
         kind = _JSON
         more: tuple[tuple[bytes, bytes], ...] = ()
@@ -71,15 +81,16 @@ class Application:
             found = await self._ask(method, path, headers, receive)
         else:
             found, kind = self._other(method, path, headers)
-        if found is not None:  # or the client has gone
+        if found is not None:  # None if the client has hung up
             await self._send(send, method, found, kind, more)
             self._note(scope, path, found, time.perf_counter() - started)
 
     async def _ask(
-        self, method: str, path: bytes, headers: dict[bytes, bytes], receive: Callable[[], Awaitable[Any]]
+        self, method: str, path: bytes, headers: dict[bytes, bytes], receive: Receive
     ) -> Answer | None:
-        """Reads the body and has the protocol answer it; None where the client has gone."""
+        """Reads the body and answers it by the protocol; None if the client has hung up."""
         body = None
+        # A body of unknown length (chunked) counts as the largest one.
         size = int(headers.get(b"content-length", self._options.max_body_bytes))
         if self._held + size > _HELD * self._options.max_body_bytes:
             return _refuse(429, "RESOURCE_EXHAUSTED", "Too many bodies at once.")
@@ -100,13 +111,13 @@ class Application:
         finally:
             self._held -= size
 
-    async def _read(
-        self, headers: dict[bytes, bytes], receive: Callable[[], Awaitable[Any]]
-    ) -> bytes | Answer | None:
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | Answer | None:
+        """Returns the body, unzipped; or an answer that refuses it; or None if the client has hung up."""
         most = self._options.max_body_bytes
         told = f"The body must have at most {most} bytes; gRPC carries more in less."
         too_large = int(headers.get(b"content-length", 0)) > most
-        if too_large and b"expect" in headers:  # and so the client waits to be asked for it
+        # With "Expect: 100-continue", the client has not sent the body yet: nothing needs to be read.
+        if too_large and b"expect" in headers:
             return _refuse(413, "OUT_OF_RANGE", told)
         chunks, size = [], 0
         while True:
@@ -117,7 +128,8 @@ class Application:
             too_large |= size > most
             if not too_large:
                 chunks.append(message["body"])
-            # A body that nobody reads is a reset connection to most clients, which never see the refusal.
+            # If nobody read the body, the connection would be reset, and most clients would not see the
+            # refusal.
             if not message.get("more_body") or size > _DRAINED * most:
                 break
         if not too_large and headers.get(b"content-encoding", b"").lower() == b"gzip":
@@ -126,6 +138,7 @@ class Application:
 
     def _unzip(self, body: bytes, told: str) -> bytes | Answer:
         most = self._options.max_body_bytes
+        # A few bytes of gzip may unzip to gigabytes, so this stops one byte after the limit.
         try:
             unzip = zlib.decompressobj(31)
             found = unzip.decompress(body, most + 1)
@@ -136,7 +149,7 @@ class Application:
         return _refuse(413, "OUT_OF_RANGE", told) if len(found) > most else found
 
     def _other(self, method: str, path: bytes, headers: dict[bytes, bytes]) -> tuple[Answer, bytes]:
-        """What stands beside the protocol, and its type."""
+        """Answers all paths outside of the protocol, and returns the answer with its content type."""
         if method == "OPTIONS":
             if not headers.get(b"origin", b"").startswith((b"http://", b"https://")):
                 return _refuse(
@@ -162,28 +175,29 @@ class Application:
     def _unready(self) -> str:
         if self.draining:
             return "The server is stopping."
-        # Paths of this machine are not for those who lack the token.
+        # /readyz needs no token, and the reasons contain folders of this machine. So with a token, none are
+        # told.
         known = [] if self._options.token_file else map(self._models.reason, self._models.names())
         return " ".join(["No model answers yet; /v1/models tells why.", *filter(None, known)])
 
     async def _send(
-        self, send: Any, method: str, found: Answer, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()
+        self, send: Send, method: str, found: Answer, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()
     ) -> None:
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(found.body)), *more]
         if self._options.cors:
             headers += _CORS
         if kind == _HTML:
             headers += page()[1]
-        if self.draining or found.status == 413:
+        if self.draining or found.status == 413:  # 413: the rest of the body may still be on its way
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": found.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else found.body})
 
-    def _note(self, scope: Any, path: bytes, found: Answer, seconds: float) -> None:
+    def _note(self, scope: Scope, path: bytes, found: Answer, seconds: float) -> None:
         """Counts a request, and writes its line into the access log."""
         route = found.route
         if route:
-            # Names that are not served are counted together: clients can make up any number of them.
+            # Clients can make up any number of names, so unknown models are counted under one name.
             model = route.model if route.model in self._models.names() else ""
             self._metrics.request(model, route.verb, "REST", found.code, seconds)
         if self._options.access_log:

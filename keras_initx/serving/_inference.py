@@ -1,21 +1,29 @@
-"""Predict, classify and regress on a loaded version, whichever way the request came."""
+"""Predict, classify and regress on a loaded version. REST and gRPC both end here.
+
+The error texts are TensorFlow Serving's, word for word: clients may parse them.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from keras_initx.serving._configs import ModelConfig
 from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
+from keras_initx.serving._version import VersionStatus
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 __all__ = ["DEFAULT", "Served", "Versions", "check_inputs", "choose", "classify", "regress", "run"]
 
-DEFAULT = "serving_default"  # the signature of a request that names none
+DEFAULT = "serving_default"  # the signature for requests that do not name one
 _METHOD = "tensorflow/serving/"
 
 
 class Served(Protocol):
-    """A loaded version of a model, which runs what it is asked."""
+    """A loaded version of a model that can run requests."""
 
     @property
     def name(self) -> str:
@@ -23,39 +31,39 @@ class Served(Protocol):
 
     @property
     def number(self) -> int:
-        """The version."""
+        """The version's number."""
 
     @property
     def signatures(self) -> Mapping[str, Signature]:
-        """Its signatures by name."""
+        """The signatures by name."""
 
     @property
-    def signature_defs(self) -> Mapping[str, Any]:
-        """The same as TensorFlow's messages."""
+    def signature_defs(self) -> "Mapping[str, SignatureDef]":
+        """The same signatures as TensorFlow's messages."""
 
     async def run(
         self, signature: Signature, inputs: dict[str, np.ndarray], outputs: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Returns the named outputs, from inputs that the signature accepts."""
+        """Runs a signature on checked inputs, and returns the named outputs."""
 
 
 class Versions(Protocol):
-    """The models that are served: `keras_initx.serving.Models`, or what stands for it."""
+    """The served models: `keras_initx.serving.Models`, a wrapper around it, or a stand-in for tests."""
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Served:
-        """Returns the version that is asked for."""
+        """Returns the version that a request asks for, or raises ServingError."""
 
-    def statuses(self, name: str) -> Sequence[Any]:
-        """Returns the state of each version of a model, or nothing for an unknown one."""
+    def statuses(self, name: str) -> Sequence[VersionStatus]:
+        """Returns the state of each version of a model; empty for an unknown model."""
 
     def reason(self, name: str) -> str:
-        """Returns why a model holds no version, and how to mend it; empty where it holds one."""
+        """Returns why a model's folder holds no version, and the cure; empty if it holds one."""
 
     def names(self) -> Sequence[str]:
         """Returns the names of the models."""
 
-    async def reload(self, configs: Any) -> None:
-        """Serves what a new configuration says."""
+    async def reload(self, configs: Sequence[ModelConfig]) -> None:
+        """Serves another configuration from now on."""
 
 
 def choose(version: Served, key: str, method: str) -> Signature:
@@ -63,11 +71,11 @@ def choose(version: Served, key: str, method: str) -> Signature:
 
     Args:
         version: The loaded version.
-        key: The signature's name; empty for the default.
+        key: The signature's name; empty for `serving_default`.
         method: `classify` or `regress`.
 
     Raises:
-        ServingError: If there is none of that name, or it is made for something else.
+        ServingError: If there is no signature of that name, or if it is made for another method.
     """
     key = key or DEFAULT
     signature = version.signatures.get(key)
@@ -86,7 +94,11 @@ def choose(version: Served, key: str, method: str) -> Signature:
 
 
 def check_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None:
-    """Raises unless each input has a shape that the signature takes; names and types are right already."""
+    """Checks that each input has a shape that fits the signature. Names and types were checked before.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, with the input's name and both shapes.
+    """
     for name, tensor in inputs.items():
         spec = signature.inputs[name]
         if not spec.accepts(tensor.shape):
@@ -98,13 +110,19 @@ def check_inputs(signature: Signature, inputs: Mapping[str, np.ndarray]) -> None
 async def run(
     version: Served, signature: Signature, inputs: dict[str, np.ndarray], outputs: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Runs a signature on inputs of the right names and types, after a look at their shapes.
+    """Checks the shapes of the inputs, then runs a signature.
 
     Args:
         version: The loaded version.
         signature: One of its signatures.
-        inputs: Every input of it.
-        outputs: The outputs to return; empty for all.
+        inputs: All inputs of the signature, of the right types.
+        outputs: The names of the outputs to return; empty for all.
+
+    Returns:
+        The outputs by name.
+
+    Raises:
+        ServingError: If a shape does not fit, or if the version refuses the request or fails.
     """
     check_inputs(signature, inputs)
     return await version.run(signature, inputs, outputs or tuple(signature.outputs))
@@ -113,15 +131,19 @@ async def run(
 async def classify(
     version: Served, signature: Signature, examples: Sequence[bytes]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Returns labels and scores, each of shape [examples, classes], or None where the model gives none.
+    """Runs a classification.
 
     Args:
         version: The loaded version.
-        signature: What `choose` returned.
+        signature: The signature, from `choose`.
         examples: Serialized `tf.train.Example` messages.
 
+    Returns:
+        The labels (bytes) and the scores (float32 or float64), each of shape [examples, classes]. A model may
+        have only one of the two; the other one is None.
+
     Raises:
-        ServingError: If the signature's outputs are not those of a classification.
+        ServingError: If the outputs do not have the names, types or shapes of a classification.
     """
     if len(signature.outputs) not in (1, 2):
         raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
@@ -139,7 +161,7 @@ async def classify(
             continue
         if tensor.ndim != 2:
             raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {list(tensor.shape)}")
-        if tensor.dtype.kind != kind or tensor.dtype.itemsize == 2:
+        if tensor.dtype.kind != kind or tensor.dtype.itemsize == 2:  # 2 bytes: float16
             raise invalid(f"Expected {name} Tensor of DT_{told}. Got: {tensor.dtype}")
         if len(tensor) != len(examples):
             raise invalid(f"Expected {name} output batch size of {len(examples)}. Got: {len(tensor)}")
@@ -152,15 +174,18 @@ async def classify(
 
 
 async def regress(version: Served, signature: Signature, examples: Sequence[bytes]) -> np.ndarray:
-    """Returns a number per example.
+    """Runs a regression.
 
     Args:
         version: The loaded version.
-        signature: What `choose` returned.
+        signature: The signature, from `choose`.
         examples: Serialized `tf.train.Example` messages.
 
+    Returns:
+        One float32 number for each example, of shape [examples].
+
     Raises:
-        ServingError: If the signature's outputs are not those of a regression.
+        ServingError: If the outputs do not have the name, type or shape of a regression.
     """
     if len(signature.outputs) != 1:
         raise invalid("Expected one output Tensor.")
@@ -184,6 +209,7 @@ async def regress(version: Served, signature: Signature, examples: Sequence[byte
 def _examples(examples: Sequence[bytes]) -> dict[str, np.ndarray]:
     if not examples:
         raise invalid("Input is empty.")
+    # Not `np.array(examples)`: that makes fixed-width strings, which lose zero bytes at their ends.
     tensor = np.empty(len(examples), object)
     tensor[:] = examples
     return {"inputs": tensor}

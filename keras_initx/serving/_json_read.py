@@ -1,11 +1,21 @@
-"""JSON requests to tensors, by TensorFlow Serving's rules for rows (`instances`) and columns (`inputs`)."""
+"""JSON requests to arrays, by TensorFlow Serving's rules for rows (`instances`) and columns (`inputs`).
+
+    rows:     {"instances": [{"a": 1, "b": [2, 3]}, {"a": 4, "b": [5, 6]}]}     one object for each row
+    columns:  {"inputs": {"a": [1, 4], "b": [[2, 3], [5, 6]]}}                  one tensor for each input
+    both are  a = [1, 4], b = [[2, 3], [5, 6]]; with a single input, the objects and the name are left out
+
+There are two ways to an array. `_fast` gives the lists to NumPy, and gives up if the result could differ from
+TensorFlow Serving's. `_slow` then goes through the values one by one, for the array or for the exact error.
+
+The error texts are TensorFlow Serving's, word for word (with its spelling mistakes): clients may parse them.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
-from keras_initx.serving._documents import is_base64, read_string, show, type_error
+from keras_initx.serving._documents import Json, is_base64, read_string, show, type_error
 from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import DTYPES, TensorSpec
 
@@ -16,21 +26,21 @@ _FLOATS = {"float", "double"}
 
 
 def decode_inputs(
-    document: Mapping[str, Any], specs: Mapping[str, TensorSpec], may_hold_bools: bool = True
+    document: Mapping[str, Json], specs: Mapping[str, TensorSpec], may_hold_bools: bool = True
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Returns a signature's inputs from a document.
+    """Returns the inputs of a signature from the body of a request.
 
     Args:
-        document: What `parse` returned.
+        document: The body, from `parse`.
         specs: The signature's inputs.
-        may_hold_bools: False tells that the document holds neither `true` nor `false`, which is then not
-            looked for among numbers.
+        may_hold_bools: False if the body contains neither `true` nor `false`. Numbers are then read faster:
+            NumPy would take a `true` among numbers for 1, so otherwise each value is looked at.
 
     Returns:
-        The tensors by name, and whether they came as rows.
+        The arrays by name, and whether they came as rows.
 
     Raises:
-        ServingError: In TensorFlow Serving's words, where they are not what the signature takes.
+        ServingError: If the body does not have the form, the names, the types or the shapes of the inputs.
     """
     for name, spec in specs.items():
         if spec.type not in DTYPES:
@@ -49,7 +59,7 @@ def decode_inputs(
 
 
 def _from_rows(
-    document: Mapping[str, Any], specs: Mapping[str, TensorSpec], bools: bool
+    document: Mapping[str, Json], specs: Mapping[str, TensorSpec], bools: bool
 ) -> dict[str, np.ndarray]:
     instances = document["instances"]
     if not isinstance(instances, list):
@@ -61,6 +71,7 @@ def _from_rows(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as "
             "per tensorinfo_map"
         )
+    # The first row decides the form. A row of another form is an error, with its index.
     if _is_object(instances[0]):
         return _from_objects(instances, specs, bools)
     ((name, spec),) = specs.items()
@@ -69,8 +80,9 @@ def _from_rows(
 
 
 def _from_objects(
-    instances: list[Any], specs: Mapping[str, TensorSpec], bools: bool
+    instances: list[Json], specs: Mapping[str, TensorSpec], bools: bool
 ) -> dict[str, np.ndarray]:
+    rows: list[dict[str, Json]] = []
     for index, row in enumerate(instances):
         if not _is_object(row):
             raise invalid(f"Expecting object but got list at item {index} of input list")
@@ -84,42 +96,47 @@ def _from_objects(
                 f"Failed to process element: {index} of 'instances' list. JSON object: {show(row)} keys must "
                 f"be equal to: {','.join(specs)}"
             )
+        rows.append(row)
     found = {}
     for name, spec in specs.items():
-        values = [row[name] for row in instances]
+        values = [row[name] for row in rows]
         tensor = _fast(values, spec.type, bools)
         found[name] = _stack(values, spec, f" key: {name}") if tensor is None else tensor
     return found
 
 
-def _from_columns(value: Any, specs: Mapping[str, TensorSpec], bools: bool) -> dict[str, np.ndarray]:
-    if not _is_object(value):
+def _from_columns(value: Json, specs: Mapping[str, TensorSpec], bools: bool) -> dict[str, np.ndarray]:
+    if _is_object(value):
+        named = value
+    else:
         if len(specs) > 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required as "
                 "per tensorinfo_map"
             )
-        value = dict.fromkeys(specs, value)
+        named = dict.fromkeys(specs, value)  # the only input's name is left out in the request
     found = {}
     for name, spec in specs.items():
-        if name not in value:
+        if name not in named:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-        tensor = _fast(value[name], spec.type, bools)
-        found[name] = _slow(value[name], spec.type) if tensor is None else tensor
+        tensor = _fast(named[name], spec.type, bools)
+        found[name] = _slow(named[name], spec.type) if tensor is None else tensor
     return found
 
 
-def _fast(value: Any, type_: str, bools: bool) -> np.ndarray | None:
-    """The tensor, by NumPy alone; None where it is none, or takes a closer look."""
+def _fast(value: Json, type_: str, bools: bool) -> np.ndarray | None:
+    """Returns the array by NumPy alone; None if the values are not plain numbers and need a closer look."""
     if (type_ not in _FLOATS and type_ not in _INTEGERS) or bools or isinstance(value, str):
         return None
     try:
         array = np.array(value)
     except (ValueError, OverflowError, RecursionError):
         return None
+    # NumPy's own choice of type shows mixtures: strings, None and huge integers do not give "iuf". An integer
+    # tensor must not be read from floats.
     if array.dtype.kind in ("iuf" if type_ in _FLOATS else "iu"):
         if type_ in _FLOATS:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite
                 return array.astype(DTYPES[type_])
         bounds = np.iinfo(DTYPES[type_])
         if array.min(initial=0) >= bounds.min and array.max(initial=0) <= bounds.max:
@@ -127,8 +144,8 @@ def _fast(value: Any, type_: str, bools: bool) -> np.ndarray | None:
     return None
 
 
-def _stack(rows: list[Any], spec: TensorSpec, key: str) -> np.ndarray:
-    """The tensor of rows, one by one, for its values or for the error."""
+def _stack(rows: list[Json], spec: TensorSpec, key: str) -> np.ndarray:
+    """Returns the array of all rows, read one by one, or raises the error of the first bad row."""
     tensors: list[np.ndarray] = []
     for index, row in enumerate(rows):
         if not key and _is_object(row):
@@ -149,17 +166,18 @@ def _stack(rows: list[Any], spec: TensorSpec, key: str) -> np.ndarray:
     return np.stack(tensors)
 
 
-def _slow(value: Any, type_: str) -> np.ndarray:
-    """The tensor of a value or of nested lists, whose sizes are those of the first elements."""
+def _slow(value: Json, type_: str) -> np.ndarray:
+    """Returns the array of a value or of nested lists, read value by value, or raises the exact error."""
+    # The first element of each level decides the shape. `_fill` compares all others with it.
     shape, first = [], value
     while isinstance(first, list):
         shape.append(len(first))
         if not first:
             break
         first = first[0]
-    if len(shape) > 32:  # of NumPy, before 2.0
+    if len(shape) > 32:  # the limit of NumPy before 2.0
         raise invalid(f"Encountered list at unexpected level: 32 expected < {len(shape)}")
-    flat: list[Any] = []
+    flat: list[bytes | bool | float] = []
     _fill(value, 0, shape, type_, flat)
     tensor = np.empty(len(flat), DTYPES[type_])
     with np.errstate(over="ignore"):
@@ -167,7 +185,8 @@ def _slow(value: Any, type_: str) -> np.ndarray:
     return tensor.reshape(shape)
 
 
-def _fill(value: Any, level: int, shape: list[int], type_: str, flat: list[Any]) -> None:
+def _fill(value: Json, level: int, shape: list[int], type_: str, flat: list[bytes | bool | float]) -> None:
+    """Appends the values of nested lists to `flat`, and checks that every list has its level's size."""
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
@@ -187,18 +206,20 @@ def _fill(value: Any, level: int, shape: list[int], type_: str, flat: list[Any])
         _fill(element, level + 1, shape, type_, flat)
 
 
-def _read(value: Any, type_: str) -> Any:
+def _read(value: Json, type_: str) -> bytes | bool | float:
+    """Returns one value as the tensor's type, or raises the exact error."""
     if type_ == "string":
         return read_string(value)
     if type_ == "bool" and isinstance(value, bool):
         return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if type_ in _FLOATS and number:
-        return _to_float(value)
-    if type_ in _INTEGERS and number and isinstance(value, int):
+    # To Python a bool is an int, so it must be excluded among numbers.
+    number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
+    if type_ in _FLOATS and number is not None:
+        return _to_float(number)
+    if type_ in _INTEGERS and isinstance(number, int):
         bounds = np.iinfo(DTYPES[type_])
-        if bounds.min <= value <= bounds.max:
-            return value
+        if bounds.min <= number <= bounds.max:  # refused otherwise: TensorFlow Serving would wrap it around
+            return number
     if type_ in _FLOATS or type_ in _INTEGERS or type_ == "bool" or isinstance(value, dict):
         raise type_error(value, type_)
     raise ServingError("UNIMPLEMENTED", f"Conversion of JSON Value: {show(value)} to type: {type_}")
@@ -211,5 +232,5 @@ def _to_float(value: float) -> float:
         raise invalid("JSON Parse error: Number too big to be stored in double.") from None
 
 
-def _is_object(value: Any) -> bool:
+def _is_object(value: Json) -> TypeGuard[dict[str, Json]]:
     return isinstance(value, dict) and not is_base64(value)

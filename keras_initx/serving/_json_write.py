@@ -1,10 +1,13 @@
-"""Tensors to JSON answers, by TensorFlow Serving's rules for numbers, strings and bytes."""
+"""Arrays to JSON answers, by TensorFlow Serving's rules for numbers, strings and bytes.
+
+White space and floats follow TensorFlow Serving's writer. Python's `json` module writes both in other ways,
+so the text is put together here.
+"""
 
 import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,14 +15,19 @@ from keras_initx.serving._errors import invalid
 
 __all__ = ["encode_columns", "encode_error", "encode_results", "encode_rows"]
 
-_DIGITS = {2: 9, 4: 9, 8: 17}  # that tell every value of a type apart, by its bytes
+# Significant digits that tell all values of a float type apart, by the bytes of the type.
+_DIGITS = {2: 9, 4: 9, 8: 17}
 
 
 def encode_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Returns `{"predictions": [...]}`, a value per row; an object per row where there are several outputs.
+    """Returns `{"predictions": [...]}`: a value for each row, or an object if there are several outputs.
+
+    Args:
+        outputs: The outputs by name.
 
     Raises:
-        ServingError: If an output has no rows, or another number of them, or a type that JSON cannot hold.
+        ServingError: If an output does not have rows, if two outputs have different numbers of rows, or if
+            JSON cannot hold a type.
     """
     _check_rows(outputs)
     texts = {name: _rows(name, tensor) for name, tensor in sorted(outputs.items())}
@@ -35,7 +43,14 @@ def encode_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
 
 
 def encode_columns(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Returns `{"outputs": ...}`: the tensor, or an object of tensors where there are several."""
+    """Returns `{"outputs": ...}` with the tensor, or with an object of tensors if there are several outputs.
+
+    Args:
+        outputs: The outputs by name.
+
+    Raises:
+        ServingError: If JSON cannot hold a type.
+    """
     texts = {name: _nest(_values(name, tensor), tensor.shape) for name, tensor in sorted(outputs.items())}
     if len(texts) == 1:
         return _document("outputs", next(iter(texts.values())))
@@ -44,11 +59,12 @@ def encode_columns(outputs: Mapping[str, np.ndarray]) -> bytes:
 
 
 def encode_results(labels: np.ndarray | None, scores: np.ndarray | None) -> bytes:
-    """Returns `{"results": ...}`: numbers for a regression, lists of [label, score] for a classification.
+    """Returns `{"results": ...}`: numbers for a regression, pairs [label, score] for a classification.
 
     Args:
-        labels: Strings of shape [rows, classes]; None where the model gives none, or for a regression.
-        scores: Floats of the same shape; of shape [rows] for a regression.
+        labels: Strings of shape [rows, classes]. None for a regression, or if the model returns no labels.
+        scores: Floats of shape [rows, classes], or [rows] for a regression. None if the model returns no
+            scores.
     """
     if scores is not None and scores.ndim == 1:
         return _document("results", "[" + ", ".join(_floats(scores)) + "]")
@@ -63,6 +79,7 @@ def encode_results(labels: np.ndarray | None, scores: np.ndarray | None) -> byte
 
 def encode_error(message: str) -> bytes:
     """Returns `{"error": message}`."""
+    # A message may quote a string of the client that is not UTF-8: "surrogateescape" gives its bytes back.
     return json.dumps({"error": message}, ensure_ascii=False, indent=4).encode("utf-8", "surrogateescape")
 
 
@@ -90,9 +107,10 @@ def _nest(flat: Sequence[str], shape: Sequence[int]) -> str:
 
 
 def _values(name: str, tensor: np.ndarray) -> list[str]:
-    """The values as JSON, in the tensor's order."""
+    """Returns each value as JSON text, in the order of the array."""
     flat = tensor.reshape(-1)
     if flat.dtype.kind == "O":
+        # TensorFlow Serving's rule: an output whose name ends in `_bytes` is written as base64.
         return (
             [_bytes(value) for value in flat] if name.endswith("_bytes") else [_text(value) for value in flat]
         )
@@ -106,7 +124,12 @@ def _values(name: str, tensor: np.ndarray) -> list[str]:
 
 
 def _floats(tensor: np.ndarray) -> list[str]:
-    """Six digits where they give the value back, else all that tell it apart; whole numbers with `.0`."""
+    """Returns floats as text: 0.1, 1e+20, 3.0, NaN.
+
+    Six digits are written if they give the same value back, otherwise as many as tell it apart from its
+    neighbours. Whole numbers end in `.0`.
+    """
+    # 2-byte floats are written as float32, which holds each of their values.
     type_ = tensor.dtype if tensor.dtype.itemsize > 2 else np.dtype(np.float32)
     flat = tensor.reshape(-1).astype(type_)
     values = flat.tolist()
@@ -121,16 +144,17 @@ def _floats(tensor: np.ndarray) -> list[str]:
 _WHOLE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
-def _text(value: Any) -> str:
-    """A string with the very bytes that the model gave, be they UTF-8 or not."""
+def _text(value: bytes | str) -> str:
+    """Returns a JSON string with exactly the bytes that the model returned, UTF-8 or not."""
     return json.dumps(_to_bytes(value).decode("utf-8", "surrogateescape"), ensure_ascii=False)
 
 
-def _bytes(value: Any) -> str:
+def _bytes(value: bytes | str) -> str:
+    """Returns the JSON object `{"b64": "..."}` for a string."""
     return f'{{"b64": "{base64.b64encode(_to_bytes(value)).decode()}"}}'
 
 
-def _to_bytes(value: Any) -> bytes:
+def _to_bytes(value: bytes | str) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 

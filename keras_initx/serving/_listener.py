@@ -1,4 +1,4 @@
-"""The socket that REST clients connect to: opened before models load, closed without losing a request."""
+"""The socket of the REST interface: it listens before models load, and closes without losing a request."""
 
 import ctypes
 import socket
@@ -7,17 +7,19 @@ import sys
 
 __all__ = ["LAME_DUCK", "listen", "turn_away"]
 
-LAME_DUCK = 0.5  # seconds in which clients are told to go before new ones are turned away
+# Seconds in which a stopping server asks its clients to leave, before it drops new connections.
+LAME_DUCK = 0.5
 
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux, which Python does not name
-_DROP = struct.pack("HBBI", 6, 0, 0, 0)  # the filter that keeps nothing of a packet
+# A filter program of one instruction: "return 0", which keeps no byte of a packet.
+_DROP = struct.pack("HBBI", 6, 0, 0, 0)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens, and that child processes may inherit.
+    """Returns a listening socket that child processes may inherit.
 
     Raises:
-        ValueError: If the port is taken, or the address is none of this machine's.
+        ValueError: If the port is taken, or if this machine does not have the address.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -25,6 +27,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise _refused(host, port, error) from error
     try:
+        # Without it, a restarted server would find its port taken for a minute by closed connections.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
@@ -36,10 +39,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def turn_away(listener: socket.socket) -> None:
-    """Drops new connections before they are made; those that wait to be accepted still are.
+    """Drops new connections silently; the server can still accept the connections that already wait.
 
-    A socket that is closed resets those that wait, and with them requests that were sent already. Where the
-    system knows no filters, nothing happens, and that is the risk.
+    Closing the socket instead would reset the waiting connections, and lose requests that they carry. Only
+    Linux has such filters. On other systems this function does nothing, and a request may be lost.
     """
     if not sys.platform.startswith("linux"):
         return

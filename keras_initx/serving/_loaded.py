@@ -5,16 +5,22 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._graph import Graph
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
+
 __all__ = ["DTYPES", "LoadedModel", "Signature", "TensorSpec"]
 
-# TensorFlow's short names of the types that a request may carry, and NumPy's types for them.
+# TensorFlow's short names of types, and NumPy's types for them. bfloat16 is missing, because NumPy does not
+# have it: `_messages.py` reads and writes it by itself.
 DTYPES: dict[str, Any] = {
     "float": np.float32,
     "double": np.float64,
@@ -32,18 +38,19 @@ DTYPES: dict[str, Any] = {
     "complex64": np.complex64,
     "complex128": np.complex128,
 }
-# Functions that a model keeps, one for each signature and choice of outputs.
+# The most functions that a model keeps: one for each signature and choice of outputs.
 MAX_CALLS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """A tensor of a signature.
+    """An input or an output of a signature.
 
     Attributes:
-        tensor: Its name in the graph, such as `"serving_default_x:0"`.
+        tensor: The tensor's name in the graph, such as `"serving_default_x:0"`.
         type: TensorFlow's short name of its type, such as `"float"`; see `DTYPES`.
-        shape: Its sizes, None for a free one; None as a whole where not even the rank is known.
+        shape: The size of each dimension, None for a free dimension. The whole shape is None if even the
+            number of dimensions is unknown.
     """
 
     tensor: str
@@ -52,11 +59,11 @@ class TensorSpec:
 
     @property
     def has_batch(self) -> bool:
-        """Whether its first dimension is free, and so counts rows."""
+        """Whether the first dimension is free, so that it counts rows."""
         return bool(self.shape) and self.shape[0] is None  # type: ignore[index]
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether a tensor of this shape can be fed."""
+        """Returns whether a tensor of this shape fits."""
         if self.shape is None:
             return True
         return len(shape) == len(self.shape) and all(
@@ -66,13 +73,14 @@ class TensorSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a model can be asked: named inputs, named outputs, and the method that it is made for.
+    """A function of a SavedModel, with named inputs and named outputs.
 
     Attributes:
-        key: Its name, such as `"serving_default"`.
-        method: `"tensorflow/serving/predict"`, `.../classify` or `.../regress`.
-        inputs: Its inputs by name, sorted.
-        outputs: Its outputs by name, sorted.
+        key: The signature's name, such as `"serving_default"`.
+        method: The kind of request that it is made for: `"tensorflow/serving/predict"`, `.../classify` or
+            `.../regress`.
+        inputs: The inputs by name, sorted.
+        outputs: The outputs by name, sorted.
         batched: Whether rows of several requests may run together; see `batched` in `_row_wise.py`.
         writes: Whether a run changes the model's state.
     """
@@ -91,17 +99,20 @@ class Signature:
 
 
 class LoadedModel:
-    """A SavedModel in a session of its own, as TensorFlow Serving holds it; several threads may run it.
+    """A SavedModel in memory. Several threads may run it.
 
-    A session, not `tf.saved_model.load`: it also loads what TensorFlow 1 wrote, and calls cost half.
+    It runs in a session of its own, as in TensorFlow Serving, and not by `tf.saved_model.load`. A session
+    also loads models that TensorFlow 1 wrote, and a call costs half as much.
 
     Attributes:
         path: The version's folder.
-        signatures: Its signatures by name.
-        signature_defs: The same as TensorFlow's messages, with the initialization op where there is one.
+        signatures: The signatures by name.
+        signature_defs: The same signatures as TensorFlow's messages. If the model has an initialization op,
+            it is among them.
 
     Raises:
-        ServingError: The folder cannot be loaded, or a signature calls Python code of another process.
+        ServingError: If the folder cannot be loaded, or if a signature calls Python code, which only the
+            exporting process has.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -109,7 +120,7 @@ class LoadedModel:
 
         self.path = os.fspath(path)
         graph = tf.Graph()
-        # In the thread that calls: a small model costs half of what it does with a pool between.
+        # -1 runs the operations in the calling thread. A small model then costs half as much as with a pool.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
@@ -123,25 +134,25 @@ class LoadedModel:
             self._session.close()
             told = _told(error) if isinstance(error, tf.errors.OpError) else error
             raise ServingError(_load_code(self.path, error), f"{self.path}: {told}") from error
-        self.signature_defs: Mapping[str, Any] = dict(meta_graph.signature_def)
+        self.signature_defs: Mapping[str, SignatureDef] = dict(meta_graph.signature_def)
         self._calls: dict[tuple[str, tuple[str, ...]], Callable[..., list[np.ndarray]]] = {}
         self._lock = threading.Lock()
 
     def run(
         self, signature: Signature, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Runs a signature.
+        """Runs a signature, in the calling thread.
 
         Args:
             signature: One of `signatures`.
-            inputs: Every input of the signature, of its type.
-            outputs: Names of the outputs to compute.
+            inputs: All inputs of the signature, of the right types.
+            outputs: The names of the outputs to compute.
 
         Returns:
-            Those outputs.
+            The outputs by name.
 
         Raises:
-            ServingError: What TensorFlow says of the inputs, with its code.
+            ServingError: If TensorFlow refuses the inputs or fails, with TensorFlow's code and message.
         """
         import tensorflow as tf
 
@@ -155,17 +166,19 @@ class LoadedModel:
         return dict(zip(outputs, values, strict=True))
 
     def close(self) -> None:
-        """Frees what the model holds; no call may run."""
+        """Frees the model's memory. No call may be running."""
         self._calls.clear()
         self._session.close()
 
     def _make(self, signature: Signature, outputs: tuple[str, ...]) -> Callable[..., list[np.ndarray]]:
+        # A function that TensorFlow has prepared is cheaper to call than `Session.run`.
         with self._lock:
             call = self._session.make_callable(
                 [signature.outputs[name].tensor for name in outputs],
                 [spec.tensor for spec in signature.inputs.values()],
             )
-            if len(self._calls) >= MAX_CALLS:  # requests choose the outputs
+            # Clients choose the outputs, so they could make any number of functions: the oldest one goes.
+            if len(self._calls) >= MAX_CALLS:
                 self._calls.pop(next(iter(self._calls)))
             self._calls[signature.key, outputs] = call
         return call
@@ -179,23 +192,24 @@ def _load_code(path: str, error: Exception) -> str:
     return _code(error) if isinstance(error, tf.errors.OpError) else "DATA_LOSS"
 
 
-def _code(error: Any) -> str:
+def _code(error: "tf.errors.OpError") -> str:
     import tensorflow as tf
 
     names = {value: name for name, value in vars(tf.errors).items() if name.isupper()}
     return names.get(error.error_code, "UNKNOWN")
 
 
-def _told(error: Any) -> str:
-    """What TensorFlow said, without what its session adds: where in the graph, and how it came about."""
+def _told(error: "tf.errors.OpError") -> str:
+    """Returns TensorFlow's message, without the session's additions about nodes and stack traces."""
+    # The session raises a second error with its additions, and the first one is that error's context.
     said = error.__context__ if isinstance(error.__context__, type(error)) else error
     return said.message.partition("\n\t [[")[0] or type(error).__name__
 
 
-def _signatures(meta_graph: Any) -> dict[str, Signature]:
+def _signatures(meta_graph: "MetaGraphDef") -> dict[str, Signature]:
     graph, found = Graph(meta_graph), {}
     for key, definition in sorted(meta_graph.signature_def.items()):
-        if key == "__saved_model_init_op":
+        if key == "__saved_model_init_op":  # it fills tables at the load; clients cannot ask for it
             continue
         inputs, outputs = _specs(definition.inputs), _specs(definition.outputs)
         tensors = [spec.tensor for spec in outputs.values()]
@@ -211,7 +225,7 @@ def _signatures(meta_graph: Any) -> dict[str, Signature]:
     return found
 
 
-def _specs(infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
+def _specs(infos: "Mapping[str, TensorInfo]") -> dict[str, TensorSpec]:
     import tensorflow as tf
 
     return {
@@ -220,9 +234,9 @@ def _specs(infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
     }
 
 
-def _short(dtype: Any) -> str:
+def _short(dtype: "tf.DType") -> str:
     return {"float32": "float", "float64": "double", "float16": "half"}.get(dtype.name, dtype.name)
 
 
-def _shape(shape: Any) -> tuple[int | None, ...] | None:
+def _shape(shape: "TensorShapeProto") -> tuple[int | None, ...] | None:
     return None if shape.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in shape.dim)

@@ -1,7 +1,12 @@
-"""Answers about models, and tensors, as TensorFlow Serving's messages."""
+"""TensorFlow Serving's messages for the states and signatures of models, and for tensors.
+
+Tensors are read and written here with NumPy alone, without TensorFlow's `make_ndarray`, so that a malformed
+message is refused with the input's name.
+"""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,9 +14,16 @@ from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._inference import Served, Versions
 from keras_initx.serving._loaded import DTYPES
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+
 __all__ = ["read_tensor", "signature_def_map", "status", "to_dict", "write_tensor"]
 
-# The field of a TensorProto that holds values of each type.
+# The field of a `TensorProto` that holds the values, by type. Types without a field of their own share one:
+# half and bfloat16 are stored as the bits of 16-bit integers.
 _FIELDS = {
     "float": "float_val",
     "double": "double_val",
@@ -30,19 +42,26 @@ _FIELDS = {
     "complex64": "scomplex_val",
     "complex128": "dcomplex_val",
 }
+# The numbers of TensorFlow's `DataType`.
 _ENUM = {1: "float", 2: "double", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64"}
 _ENUM |= {9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "half"}
 _ENUM |= {22: "uint32", 23: "uint64"}
 _NUMBER = {name: number for number, name in _ENUM.items()}
-# A message of a few bytes may claim any shape, its values being those of one element.
+# A message of a few bytes may claim any shape, because one value may stand for all elements. Without this
+# limit, it could fill the memory.
 _MOST_ELEMENTS = 2**26
 
 
-def status(models: Versions, name: str, version: int | None = None) -> Any:
-    """Returns the states of a model's versions as a `GetModelStatusResponse`.
+def status(models: Versions, name: str, version: int | None = None) -> "GetModelStatusResponse":
+    """Returns the states of a model's versions as a message.
+
+    Args:
+        models: The served models.
+        name: The model's name.
+        version: The only version to report; None reports all.
 
     Raises:
-        ServingError: If there is no such model or version.
+        ServingError: NOT_FOUND if there is no such model or version.
     """
     from tensorflow_serving.apis import get_model_status_pb2
 
@@ -71,8 +90,8 @@ def _error_number(code: str) -> int:
     return 0 if code == "OK" else getattr(tf.errors, code)
 
 
-def signature_def_map(version: Served) -> Any:
-    """Returns a version's signatures as a `SignatureDefMap`."""
+def signature_def_map(version: Served) -> "SignatureDefMap":
+    """Returns the signatures of a version as a message."""
     from tensorflow_serving.apis import get_model_metadata_pb2
 
     found = get_model_metadata_pb2.SignatureDefMap()
@@ -81,8 +100,11 @@ def signature_def_map(version: Served) -> Any:
     return found
 
 
-def to_dict(message: Any) -> dict[str, Any]:
-    """Returns a message as TensorFlow Serving prints it: defaults too, fields by their own names."""
+def to_dict(message: "Message") -> dict[str, Any]:
+    """Returns a message as JSON values, as TensorFlow Serving prints it.
+
+    Fields keep the names of the message, such as `error_code`, and fields with default values are included.
+    """
     from google.protobuf import json_format
 
     return json_format.MessageToDict(
@@ -90,16 +112,17 @@ def to_dict(message: Any) -> dict[str, Any]:
     )
 
 
-def read_tensor(message: Any, want: str, name: str) -> np.ndarray:
-    """Returns the values of a `TensorProto`.
+def read_tensor(message: "TensorProto", want: str, name: str) -> np.ndarray:
+    """Returns the values of a message as an array.
 
     Args:
         message: The message.
-        want: The short name of the type that the signature takes.
+        want: The type that the signature takes, by TensorFlow's short name.
         name: The input's name, for errors.
 
     Raises:
-        ServingError: If it has another type, a shape that is none, or not the values for its shape.
+        ServingError: INVALID_ARGUMENT if the message has another type, an unknown, negative or very large
+            shape, or values that do not fit its shape.
     """
     type_ = _ENUM.get(message.dtype, f"type {message.dtype}")
     if type_ != want:
@@ -126,24 +149,32 @@ def read_tensor(message: Any, want: str, name: str) -> np.ndarray:
     flat = _flat(getattr(message, _FIELDS[type_]), type_, dtype)
     if len(flat) > count:
         raise invalid(f"input tensor alias {name!r} must hold {count} values. Received: {len(flat)}")
-    if len(flat) < count:  # the last value stands for those that follow, none for zeros
+    if len(flat) < count:  # by TensorFlow's rule, the last value fills the rest; without values, zeros do
         last = flat[-1:] if len(flat) else np.array([b"" if type_ == "string" else 0], dtype)
         flat = np.concatenate([flat, np.broadcast_to(last, count - len(flat))])
     return flat.reshape(shape)
 
 
-def _flat(values: Any, type_: str, dtype: np.dtype) -> np.ndarray:
+def _flat(values: Sequence[bool | int | float | bytes], type_: str, dtype: np.dtype) -> np.ndarray:
+    """Returns the values of a message's field as a flat array."""
     if type_ in ("half", "bfloat16"):
         return np.array(values, np.uint16).view(dtype)
-    if type_ in ("complex64", "complex128"):
+    if type_ in ("complex64", "complex128"):  # stored as pairs of numbers
         return np.array(values, np.float32 if type_ == "complex64" else np.float64).view(dtype)
     flat = np.empty(len(values), dtype)
     flat[:] = np.asarray(values, object) if type_ == "string" else np.array(values).astype(dtype)
     return flat
 
 
-def write_tensor(tensor: np.ndarray, message: Any) -> None:
-    """Writes a tensor into a `TensorProto`, its values in the field of its type."""
+def write_tensor(tensor: np.ndarray, message: "TensorProto") -> None:
+    """Writes an array into an empty message.
+
+    The values go into the field of their type, as TensorFlow Serving writes them by default: clients may read
+    that field directly.
+
+    Raises:
+        ServingError: UNIMPLEMENTED if a message cannot hold the type.
+    """
     type_ = _short(tensor.dtype)
     message.dtype = _NUMBER[type_]
     for size in tensor.shape:
@@ -171,7 +202,7 @@ def _short(dtype: np.dtype) -> str:
 
 
 def _dtype(type_: str) -> np.dtype:
-    if type_ == "bfloat16":
+    if type_ == "bfloat16":  # NumPy does not have it
         import ml_dtypes
 
         return np.dtype(ml_dtypes.bfloat16)

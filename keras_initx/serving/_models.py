@@ -1,13 +1,47 @@
-"""All models of a server: found, watched, replaced."""
+"""All models of a server: found on disk, watched, and replaced while requests keep coming.
+
+Who holds whom, and where the slow work runs:
+
+    event loop                                          threads
+    --------------------------------------------------  -----------------------------------------------
+    Models        one per server
+      Model       one per name, watches its folder  --> "initx-load", one: `open_version` reads a folder,
+        Version   one per number that answers       <--   marks the batched signatures, warms them up
+          Batcher the queue of its requests         --> "initx-run", one per version: `LoadedModel.run`
+                                                    <--   returns the outputs
+
+All bookkeeping happens in the event loop, so dictionaries need no locks. The two locks are for work that
+awaits: one `update` at a time for each model, and one start or reload at a time for the server.
+
+The life of a version, as `VersionStatus.state` tells it:
+
+    START --> LOADING --> AVAILABLE --> UNLOADING --> END
+                 |                                     ^
+                 +--- the load or the warm-up fails ---+   tried again once its files have changed and rested
+
+- Load and warm: `Model.update` looks at the folder and asks the policy which versions are wanted. It loads
+  the wanted versions one after the other, the highest first, while the old version goes on answering.
+- Swap: a version that is loaded and warmed is put into `Model.available` in one assignment. A request finds
+  the old version or the new one, never neither.
+- Drop: a version that the policy no longer wants is unloaded only once a wanted version is available. It
+  leaves `available` first, so no new request finds it. Then `Version.close` waits until all its requests are
+  answered and nothing came for `quiet_seconds`, because a request that found the version earlier may still
+  run it.
+- Find: a request calls `Models.find(name, version, label)`: name to `Model`, label to number, number to
+  `Version`. Without a number, the highest available version answers.
+- Reload: a new configuration is loaded beside the old one. Meanwhile each changed model wants the versions of
+  both (`Model.candidate`). If everything that is new has loaded, `Models._models` is replaced in one
+  assignment. Otherwise the new versions are dropped again, and nothing else has changed.
+"""
 
 import asyncio
 import concurrent.futures
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from keras_initx.serving._batching import Limits
-from keras_initx.serving._configs import ModelConfig
+from keras_initx.serving._configs import ModelConfig, check_distinct
 from keras_initx.serving._errors import ServingError
+from keras_initx.serving._limits import Limits
 from keras_initx.serving._model import Model
 from keras_initx.serving._version import Version, VersionStatus
 
@@ -17,18 +51,19 @@ _log = logging.getLogger(__name__)
 
 
 class Models:
-    """The models that are served, in one event loop; TensorFlow runs in threads beside it.
+    """The models that a server serves. Use an object in one event loop only.
 
     Args:
-        configs: The models, or a function that lists them, such as `lambda: find_models(root)`. The function
-            is called at every look; models that it lists anew are added, and none is removed.
-        poll_seconds: Time between two looks at the disk; 0 to look at the start alone.
-        max_batch_rows: Rows of several requests that are run together.
-        max_queue: Requests that may wait for a version.
-        max_queue_bytes: Bytes of their inputs.
-        quiet_seconds: A version that is no longer wanted answers until nothing has come for this long, for
-            requests that found it before.
-        on_batch: Called in the loop with the name of the model and the rows of every batch.
+        configs: The models to serve, or a function that lists them, such as `lambda: find_models(root)`. The
+            function is called at every look. Models that it lists anew are added. A model that it no longer
+            lists is kept.
+        poll_seconds: Seconds between two looks at the disk. With 0, only the start looks.
+        max_batch_rows: The most rows of several requests that run together.
+        max_queue: The most requests that may wait for one version.
+        max_queue_bytes: The most bytes that the inputs of waiting requests may have, for one version.
+        quiet_seconds: A version that is no longer wanted is freed when no request came for this many seconds.
+            Until then it answers requests that found it before.
+        on_batch: Called in the loop for every batch, with the model's name and the number of rows.
     """
 
     def __init__(
@@ -58,16 +93,17 @@ class Models:
         self._said = ""
 
     async def start(self) -> None:
-        """Starts to load and to watch; returns when the first load of each model has ended, well or not.
+        """Loads the models, then watches their folders; returns when each model was tried once.
 
-        A server may answer meanwhile: `ready` is False, and what is not there yet is not found.
+        A model that fails to load does not fail the start; `statuses` tells why it failed. Requests may come
+        during the start: models that are already available answer, the others raise UNAVAILABLE.
 
         Raises:
-            ValueError: What the function that lists the models raises, or two models of one name.
+            ValueError: If two models have the same name, or if the function that lists the models raises it.
         """
-        async with self._changing:  # a reload waits for its end
+        async with self._changing:  # a reload that comes meanwhile waits
             configs = await asyncio.to_thread(self._list) if self._list else self._configs
-            _check_names(configs)
+            check_distinct(config.name for config in configs)
             self._models = {config.name: self._new(config) for config in configs}
             await asyncio.gather(*(model.update() for model in self._models.values()))
             for model in self._models.values():
@@ -80,52 +116,60 @@ class Models:
             self._started = True
 
     async def stop(self) -> None:
-        """Answers what was asked, and unloads everything; cancel a `start` that still runs first."""
+        """Answers all requests that came, then unloads all models.
+
+        If `start` is still running, cancel it before.
+        """
         self._started = False
         tasks = [*self._watchers.values(), *([self._reloading] if self._reloading else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(model.close(0) for model in self._models.values()))
-        while self._closing:  # of models that a reload took away
+        while self._closing:  # versions of models that a reload removed may still be closing
             await asyncio.wait(self._closing)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def ready(self) -> bool:
-        """Whether the first load of each model has ended and at least one version answers.
+        """Whether each model was tried once and at least one version answers.
 
-        A model that cannot be loaded is told by its statuses; it does not hold back the others.
+        So one broken model does not hold back the others.
         """
         return self._started and any(model.available for model in self._models.values())
 
     def names(self) -> list[str]:
-        """The models, sorted, with those that have no available version."""
+        """Returns the names of all models, sorted, including models that no version answers for."""
         return sorted(self._models)
 
     def statuses(self, name: str) -> list[VersionStatus]:
-        """The versions of a model, the highest first, with the last that ended; none of an unknown model."""
+        """Returns the state of a model's versions, the highest first; empty for an unknown model.
+
+        The last 16 versions that ended are included.
+        """
         return self._models[name].statuses() if name in self._models else []
 
     def reason(self, name: str) -> str:
-        """Why a model holds no version, and how to mend it; empty where it holds one."""
+        """Returns why a model's folder holds no version, and the cure; empty if it holds one."""
         return self._models[name].reason if name in self._models else ""
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Version:
         """Finds the version that answers a request.
 
-        It may be run at once, and again when that answer is there; do not keep it from request to request.
+        Run the version at once. One request may run it several times, each time directly after the answer
+        before. Do not keep it for the next request: it may be unloaded by then.
 
         Args:
-            name: The model.
-            version: Its version; the highest available one when None.
+            name: The model's name.
+            version: The version's number. None takes the highest available version.
             label: The label of a version, instead of `version`.
 
         Raises:
-            ServingError: NOT_FOUND where none is available; INVALID_ARGUMENT for a label that the model has
-                not.
+            ServingError: NOT_FOUND if no such version is available, INVALID_ARGUMENT if the model does not
+                have the label, UNAVAILABLE while the models are being loaded or unloaded.
         """
         model = self._models.get(name)
+        # Until the first load has ended, nobody knows whether the model exists. So not NOT_FOUND yet.
         if not self._started and not (model and model.available):
             raise ServingError("UNAVAILABLE", "Models are being loaded, or unloaded: ask again.")
         if label is not None and (model is None or label not in model.config.labels):
@@ -139,32 +183,33 @@ class Models:
         return found
 
     async def poll(self) -> None:
-        """Looks at the disk now; returns when what was found has been loaded."""
+        """Looks at the disk now, and returns when everything that it found there is loaded."""
         await self._discover()
         await asyncio.gather(*(model.update() for model in self._models.values()))
 
     async def reload(self, configs: Sequence[ModelConfig]) -> None:
-        """Serves other models, versions and labels, from now on; what is wanted before and after serves on.
+        """Serves another configuration from now on: models, versions and labels. All of it, or nothing.
 
-        Everything new is loaded first. If a model that is new or changed has no version to serve then, or a
-        label points to a version that is not available, nothing changes.
+        Everything new is loaded first, while the old configuration goes on answering. Nothing changes if a
+        new or changed model has no version to serve, or if a label points to a version that is not available.
+        Versions that both configurations want answer without a pause.
 
         Args:
             configs: All models to serve.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for two models of one name; FAILED_PRECONDITION where the models
-                are what a folder holds, and where nothing changed for one of the reasons above.
+            ServingError: INVALID_ARGUMENT if two models have the same name. FAILED_PRECONDITION if the models
+                come from a function that lists a folder, or if nothing changed for a reason above.
         """
         if self._list:
             raise ServingError(
-                "FAILED_PRECONDITION", "The models are what the folder holds: change the folder."
+                "FAILED_PRECONDITION", "The folder decides which models are served: change the folder."
             )
         try:
-            _check_names(configs)
+            check_distinct(config.name for config in configs)
         except ValueError as error:
             raise ServingError("INVALID_ARGUMENT", str(error)) from error
-        # Once begun it is brought to its end, though the caller may be gone.
+        # Shielded: a client that hangs up must not leave the server between two configurations.
         self._reloading = asyncio.create_task(self._replace({config.name: config for config in configs}))
         await asyncio.shield(self._reloading)
 
@@ -173,6 +218,7 @@ class Models:
             models = await self._load_all(configs)
             removed = [model for name, model in self._models.items() if models.get(name) is not model]
             added = [model for name, model in models.items() if self._models.get(name) is not model]
+            # No await from here to the new configs: a request sees the old configuration or the new one.
             self._models = models
             for name, model in models.items():
                 model.config, model.candidate = configs[name], None
@@ -184,17 +230,17 @@ class Models:
             await asyncio.gather(*(model.close(self._quiet) for model in removed))
 
     async def _load_all(self, configs: dict[str, ModelConfig]) -> dict[str, Model]:
-        """Loads what new configs ask for beside what is served, or nothing."""
+        """Loads the models of a new configuration beside the served ones; changes nothing if it raises."""
         models = {name: self._model_for(config) for name, config in configs.items()}
         added = [model for name, model in models.items() if self._models.get(name) is not model]
         changed = [model for name, model in models.items() if model in added or model.config != configs[name]]
         try:
             for model in changed:
-                model.candidate = configs[model.config.name]
+                model.candidate = configs[model.config.name]  # from now on it wants the versions of both
             await asyncio.gather(*(model.update() for model in changed))
             for model in changed:
                 _check_available(model, configs[model.config.name])
-        except BaseException:
+        except BaseException:  # a cancelled reload is undone too
             for model in changed:
                 model.candidate = None
             await asyncio.gather(*(model.close(0) for model in added))
@@ -204,6 +250,7 @@ class Models:
 
     def _model_for(self, config: ModelConfig) -> Model:
         model = self._models.get(config.name)
+        # Another folder may hold other files under the same numbers. So it gets a model of its own.
         same = model and (model.config.base_path, model.config.root) == (config.base_path, config.root)
         return model if model and same else self._new(config)
 
@@ -214,7 +261,7 @@ class Models:
         try:
             configs = await asyncio.to_thread(self._list) if self._list else ()
         except (OSError, ValueError) as error:
-            if str(error) != self._said:
+            if str(error) != self._said:  # once, not at every look
                 _log.warning("What is served stays: %s", error)
             self._said = str(error)
             return
@@ -231,17 +278,8 @@ class Models:
             await asyncio.sleep(self._poll_seconds)
             try:
                 await look()
-            except Exception:
+            except Exception:  # a look that fails must not end the watch
                 _log.exception("What is served stays")
-
-
-def _check_names(configs: Sequence[ModelConfig]) -> None:
-    names = [config.name for config in configs]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise ValueError(
-            f"`name` must be another one for each model. Received twice: {doubled}. Rename them."
-        )
 
 
 def _check_available(model: Model, config: ModelConfig) -> None:

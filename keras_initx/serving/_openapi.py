@@ -1,4 +1,8 @@
-"""The REST interface as an OpenAPI description."""
+"""The REST interface as an OpenAPI description, which the server answers at `/openapi.json`.
+
+tests/serving/test_openapi.py sends random requests to a server and compares its answers with this
+description.
+"""
 
 import importlib.metadata
 from typing import Any
@@ -24,32 +28,34 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     },
 }
 _ERRORS = {
-    400: "The path, the JSON, the signature, a label or a tensor is not what is served.",
-    401: "A bearer token is asked for, and this is none or another one.",
-    404: "There is no such model, or no such version of it.",
+    400: "The path, the JSON, the signature, the label or a tensor is wrong.",
+    401: "The request needs a bearer token, and has no token or a wrong one.",
+    404: "The model or the version does not exist.",
     408: "The request did not arrive in time.",
-    413: "The body is larger than the server takes.",
-    429: "More requests wait than the server queues; try again later.",
+    413: "The body is larger than the server allows.",
+    429: "Too many requests wait already; try again later.",
     500: "The model failed.",
     501: "JSON cannot carry a type of the signature (half, bfloat16, complex); gRPC can.",
-    503: "Models are being loaded or unloaded, or the server stops.",
-    504: "The model took longer than the server waits.",
+    503: "Models are being loaded or unloaded, or the server is stopping.",
+    504: "The model did not answer in time.",
 }
+# Statuses that any route may answer, a route that names a model, and a route that also reads a body.
 _ANY = (401, 408, 413, 429, 500, 503, 504)
 _READING = (400, 404, *_ANY)
 _ASKING = (*_READING, 501)
 _INFO = """\
-TensorFlow Serving's REST interface; beyond it, the list of models, health, readiness and this description.
+TensorFlow Serving's REST interface, and five routes that it does not have: the list of models, health,
+readiness, this description and a page to try the models.
 
-Floating-point values may be `NaN`, `Infinity` and `-Infinity`, bare tokens that are no JSON but TensorFlow
-Serving's own: in requests they are taken, in answers given. Integers are exact up to 64 bits, which readers
-that know only doubles do not keep. Strings are answered with the bytes that the model gave, be they UTF-8
-or not, those of outputs whose name ends in `_bytes` as `{"b64": ...}`. What is not listed here is answered
-400, 404 or 405."""
+Floating-point values may be `NaN`, `Infinity` and `-Infinity`, in requests and in answers. As in TensorFlow
+Serving, they are written without quotes, which standard JSON does not allow. Integers are exact up to 64
+bits: a client that reads numbers as doubles loses digits. Strings are answered with exactly the bytes that
+the model returned, UTF-8 or not. Strings of an output whose name ends in `_bytes` are answered as `{"b64":
+...}`. Every other route is answered with 400, 404 or 405."""
 
 
 def openapi() -> dict[str, Any]:
-    """Returns the description of every route, by OpenAPI 3.1.
+    """Returns the description of all routes, in OpenAPI 3.1.
 
     >>> sorted(openapi()["paths"])[:2]
     ['/', '/healthz']
@@ -63,7 +69,7 @@ def openapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{}, {"token": []}],
+        "security": [{}, {"token": []}],  # {}: no token, because only some servers have one
         "tags": [{"name": "predict"}, {"name": "models"}, {"name": "server"}],
         "paths": _paths(),
         "components": {
@@ -77,7 +83,7 @@ def openapi() -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "Where the server runs with a token.",
+                    "description": "Only if the server runs with a token.",
                 }
             },
         },
@@ -87,9 +93,7 @@ def openapi() -> dict[str, Any]:
 def _paths() -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/v1/models": {
-            "get": _operation(
-                "list", "The models that are served, with the states of their versions", "Models"
-            )
+            "get": _operation("list", "All served models, with the states of their versions", "Models")
         }
     }
     for choice, parameters in _CHOICES.items():
@@ -97,7 +101,7 @@ def _paths() -> dict[str, Any]:
         told = f" of one {parameters[0]}" if parameters else ""
         status = _operation(f"status{suffix}", "The states of a model's versions", "Status")
         if parameters == ("label",):
-            status["description"] = "As in TensorFlow Serving, the label is not looked at."
+            status["description"] = "As in TensorFlow Serving, the label is ignored."
         metadata = _operation(f"metadata{suffix}", f"The signatures{told}", "Metadata")
         for path, operation in ((choice, status), (f"{choice}/metadata", metadata)):
             paths[_MODEL + path] = {"parameters": _references(names), "get": operation}
@@ -125,25 +129,29 @@ def _ask(verb: str, suffix: str, told: str) -> dict[str, Any]:
         "summary": f"{text}{told}",
         "requestBody": {
             "required": True,
-            "description": "Read as JSON whatever the Content-Type says; what follows the object is ignored.",
+            "description": "JSON, whatever the Content-Type says. Text after the object is ignored.",
             "content": {"application/json": {"schema": reference(asked)}},
         },
-        "responses": {"200": _answer("What the signature returned", answered)} | _failures(_ASKING),
+        "responses": {"200": _answer("The outputs of the signature", answered)} | _failures(_ASKING),
     }
 
 
 _ASKED = {
     "predict": ("PredictRequest", "Predictions", "Runs a signature"),
-    "classify": ("ExamplesRequest", "Classes", "Classifies examples by a classify signature"),
-    "regress": ("ExamplesRequest", "Numbers", "A number per example, by a regress signature"),
+    "classify": ("ExamplesRequest", "Classes", "Classifies examples, by a signature for classification"),
+    "regress": (
+        "ExamplesRequest",
+        "Numbers",
+        "Returns a number for each example, by a signature for regression",
+    ),
 }
 
 
 def _server_paths() -> dict[str, Any]:
     metrics = {"text/plain": {"schema": {"type": "string"}}}
-    health = _server("healthz", "Whether the process lives", _answer("It lives", "Health"))
+    health = _server("healthz", "Whether the process is alive", _answer("It is alive", "Health"))
     ready = _server(
-        "readyz", "Whether the models were loaded, and one answers", _answer("They are", "Health")
+        "readyz", "Whether the models were loaded and at least one answers", _answer("Ready", "Health")
     )
     ready["responses"] |= _failures((503,))
     found = _server(
@@ -152,7 +160,7 @@ def _server_paths() -> dict[str, Any]:
     found["responses"] |= _failures((401,))
     page = _server(
         "page",
-        "A page over the models",
+        "A web page to try the models",
         {"description": "The page", "content": {"text/html": {"schema": {"type": "string"}}}},
     )
     itself = _server("description", "This description", _answer("OpenAPI 3.1", "Description"))

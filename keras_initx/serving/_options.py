@@ -1,4 +1,4 @@
-"""What a server is told: where the models are, where to listen, and what it may cost."""
+"""The options of a server, and the token that its clients send."""
 
 import dataclasses
 import hmac
@@ -12,12 +12,17 @@ __all__ = ["Options", "Token"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of a server; see `keras_initx.serving.serve`.
+    """All options of a server in one value, already checked; `keras_initx.serving.serve` documents each.
+
+    One value, because it travels: workers receive it as JSON, Ray's replicas receive it pickled.
 
     Raises:
-        ValueError: If two of them contradict each other, or what they ask for is not safe.
+        ValueError: If an option has a wrong type or value, if two options contradict each other, or if the
+            server would listen beyond this machine without a token.
     """
 
+    # The signatures of `serve` and `serve_on_ray` show the same defaults. tests/serving/test_options.py
+    # compares all three.
     root: str | None = None
     config: str | None = None
     batching: str | None = None
@@ -41,8 +46,8 @@ class Options:
         self._check_types()
         if (self.root is None) == (self.config is None):
             raise ValueError(
-                "One of `root`, the folder of the models, and `config`, a file that lists them, must be "
-                f"given, and not both. Received: root={self.root!r}, config={self.config!r}."
+                "Exactly one of `root` (the folder of the models) and `config` (a file that lists the "
+                f"models) must be given. Received: root={self.root!r}, config={self.config!r}."
             )
         for name in ("rest_port", "grpc_port"):
             if not 0 <= getattr(self, name) < 2**16:
@@ -50,15 +55,22 @@ class Options:
         for name in ("workers", "timeout_seconds", "keep_alive_seconds", "max_body_bytes", "max_queue"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={getattr(self, name)}.")
+        # Port 0 asks the system for any free port. Each worker would get another one for gRPC.
         if self.workers > 1 and 0 in (self.rest_port, self.grpc_port):
-            raise ValueError("`rest_port` and `grpc_port` must be given for several workers. Received: 0.")
+            raise ValueError(
+                "`rest_port` and `grpc_port` must not be 0 for several workers. "
+                f"Received: rest_port={self.rest_port}, grpc_port={self.grpc_port}, workers={self.workers}. "
+                "Name the ports, or use one worker."
+            )
         self._check_security()
 
     def _check_types(self) -> None:
+        # A default tells the type: bool, int, float, or str where the default is None.
         for field in dataclasses.fields(self):
             value, default = getattr(self, field.name), field.default
             kinds = {bool: (bool,), int: (int,), float: (int, float)}.get(type(default), (str,))
             kinds = (int,) if field.name == "max_queue" else kinds
+            # To Python a bool is an int: without the second half, `workers=True` would pass for 1.
             right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
             if value is not default and not right:
                 raise ValueError(f"`{field.name}` must be of type {kinds[0].__name__}. Received: {value!r}.")
@@ -67,8 +79,8 @@ class Options:
         if not _is_loopback(self.host) and not (self.token_file or self.insecure):
             raise ValueError(
                 f"`token_file` must be given to listen beyond this machine. Received: host={self.host!r}. "
-                "Write a secret into a file and name it, or pass `insecure=True` where the network keeps "
-                "others away."
+                "Write a secret into a file and name that file here. If the network keeps strangers away, "
+                "pass `insecure=True` instead."
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError(
@@ -78,7 +90,8 @@ class Options:
         for name in ("config", "batching", "token_file", "tls_cert", "tls_key"):
             path = getattr(self, name)
             if path is not None and not os.access(path, os.R_OK):
-                raise ValueError(f"`{name}` must be a file that can be read. Received: {name}={path!r}.")
+                raise ValueError(f"`{name}` must be a readable file. Received: {name}={path!r}.")
+        # Token and certificate are read here only for their errors: before anything listens, in one process.
         Token(self.token_file)
         if self.tls_cert is not None:
             try:
@@ -93,6 +106,7 @@ class Options:
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
+    # Any other name may resolve to an address that others reach.
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -100,13 +114,13 @@ def _is_loopback(host: str) -> bool:
 
 
 class Token:
-    """The secret that clients send as `Authorization: Bearer ...`; without a file, none is asked for.
+    """The secret that clients send as `Authorization: Bearer ...`.
 
     Args:
-        path: The file that holds it, on one line.
+        path: A file that holds the secret on one line. Without a file, every client is admitted.
 
     Raises:
-        ValueError: If it holds none, or one that a header cannot carry.
+        ValueError: If the file does not hold one word of at least 16 ASCII characters.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -123,5 +137,8 @@ class Token:
         self._expected = b"Bearer " + secret
 
     def admits(self, authorization: bytes) -> bool:
-        """Whether a client that sends this header may ask; the time it takes tells nothing of the secret."""
+        """Returns whether a client that sends this header is admitted.
+
+        The comparison takes constant time, so a client cannot guess the secret letter by letter.
+        """
         return not self._expected or hmac.compare_digest(self._expected, authorization)

@@ -1,4 +1,4 @@
-"""The page that the local server shows at `/`."""
+"""The web page at `/`, where a user can try the models."""
 
 import base64
 import functools
@@ -16,15 +16,17 @@ _POLICY = (
 
 @functools.cache
 def page() -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Returns the page, and the headers that it is sent with beside its type.
+    """Returns the page and its HTTP headers, without the content type.
 
-    It holds no data and so needs no token; it asks `/v1/models` and what follows from it. Its one script and
-    its one style are allowed by their hashes: whatever else got into the page would not run.
+    The page itself contains no data, so it needs no token. Its script asks `/v1/models` for data, with the
+    user's token. The headers allow only this one script and this one style, by their hashes. So a script that
+    an attacker smuggled into the page would not run.
 
     >>> dict(page()[1])[b"x-content-type-options"]
     b'nosniff'
     """
     body = pathlib.Path(__file__).with_name("page.html").read_bytes()
+    # Computed from the file, so an edited page cannot disagree with its policy.
     policy = _POLICY.format(script=_hash(body, "script"), style=_hash(body, "style"))
     return body, [
         (b"content-security-policy", policy.encode()),
@@ -35,6 +37,6 @@ def page() -> tuple[bytes, list[tuple[bytes, bytes]]]:
 
 
 def _hash(body: bytes, tag: str) -> str:
-    """The source expression that allows the page's only element of a kind."""
+    """Returns the policy's expression that allows the page's only `<script>` or `<style>`."""
     (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), body, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}'"

@@ -1,32 +1,33 @@
-"""Scale-out: the same models and the same protocol in replicas behind Ray Serve's HAProxy."""
+"""Scale-out: the same models and the same protocol, in replicas behind Ray Serve's HAProxy.
 
-import asyncio
-import contextlib
+    client --> HAProxy, on the ports of `serve`
+                 |  sends each request to the replica that holds the fewest requests
+                 +--> replica 1:  REST --> `Application` --+
+                 |                gRPC --> `handlers`    --+--> `Models`: all models, watching the folder
+                 +--> replica 2:  the same in another process, perhaps on another node
+                 +--> ...
+
+`serve_on_ray` starts a cluster (or connects to one), deploys the replicas and waits for a signal.
+`_ray_cluster.py` starts and ends clusters, `_ray_replica.py` is the code inside a replica.
+
+Nothing is shared between replicas. A replica that dies loses only the requests that it holds, and HAProxy
+sends most of these to another replica. That is safe because a prediction changes nothing.
+"""
+
 import os
-import pathlib
-import re
-import secrets
 import signal
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from keras_initx.extras import require_ray
 from keras_initx.serving._configs import find_models
-from keras_initx.serving._grpc import handlers, services
-from keras_initx.serving._http import Application
-from keras_initx.serving._metrics import Metrics
 from keras_initx.serving._options import Options
-from keras_initx.serving._rpc import METHODS
-from keras_initx.serving._server import check_installed, choose, import_messages, make_models
+from keras_initx.serving._ray_cluster import APP, connected, own_cluster
+from keras_initx.serving._ray_replica import Replica, add_services
+from keras_initx.serving._server import check_installed
 
-__all__ = ["deploy", "environment", "kill_haproxies", "serve_on_ray"]
-
-_APP = "initx"
-_NEEDED = (2, 60)
-# A configuration that is sent to a replica would be that replica's alone.
-_PATHS = [path for path in METHODS if not path.endswith("/HandleReloadConfigRequest")]
+__all__ = ["deploy", "serve_on_ray"]
 
 
 def serve_on_ray(
@@ -36,56 +37,112 @@ def serve_on_ray(
     max_replicas: int | None = None,
     ray_address: str | None = None,
     on_start: Callable[[], None] = lambda: None,
-    **options: Any,
+    config: str | None = None,
+    batching: str | None = None,
+    host: str = "127.0.0.1",
+    rest_port: int = 8501,
+    grpc_port: int = 8500,
+    workers: int = 1,
+    token_file: str | None = None,
+    insecure: bool = False,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    cors: bool = False,
+    access_log: bool = False,
+    poll_seconds: float = 1.0,
+    timeout_seconds: float = 30.0,
+    keep_alive_seconds: float = 75.0,
+    max_body_bytes: int = 32 * 2**20,
+    max_queue: int | None = None,
 ) -> int:
-    """Serves as `serve` does, in replicas of Ray Serve, until it is stopped.
+    """Serves as `serve` does, but in replicas of Ray Serve, until it is stopped.
 
-    Each replica is a process with all models, which watches the folder itself: a new version is taken by one
-    replica after the other, within seconds.
+    The call blocks. It needs Linux and the extra `ray`. Each replica is a process that holds all models and
+    watches the folder itself. So the replicas take up a new version one after the other, within seconds.
+
+    All files and folders are read on every node of the cluster: they need the same paths there.
 
     Args:
-        root: The folder of the models, at the same path on every node.
-        replicas: How many replicas there are, or at least where `max_replicas` is given.
-        max_replicas: How many there are at most; as many as requests in flight ask for.
-        ray_address: A running cluster's address, or `"auto"`; by default, a cluster of this machine's own.
-        on_start: Called when all replicas answer.
-        **options: Those of `serve`, but `workers`, `tls_cert` and `tls_key`. Files are read on every node.
+        root: The folder of the models, `root/<name>/<version>/`, or the folder of one model.
+        replicas: The number of replicas. With `max_replicas`, the smallest number.
+        max_replicas: The largest number of replicas. Ray then starts more replicas while more requests are in
+            flight. None keeps the number fixed.
+        ray_address: The address of a running cluster, or `"auto"` to find one. None starts a cluster on this
+            machine.
+        on_start: Called once all replicas answer.
+        config: A TensorFlow Serving model config file, instead of `root`. With Ray, gRPC's
+            HandleReloadConfigRequest cannot replace it.
+        batching: A TensorFlow Serving batching parameters file, for the sizes of batches and queues.
+        host: The address to listen on. Every address beyond this machine needs `token_file` or
+            `insecure=True`. Ray opens further ports whatever the host is: see docs/serving_ray.md.
+        rest_port: The port of the REST interface.
+        grpc_port: The port of the gRPC interface.
+        workers: Must stay 1. `replicas` takes its place.
+        token_file: A file with the secret that clients must send as `Authorization: Bearer ...`. None admits
+            every client.
+        insecure: Whether the server may listen beyond this machine without a token.
+        tls_cert: Must stay None. Put a proxy that ends TLS before the server.
+        tls_key: Must stay None, as `tls_cert`.
+        cors: Whether web pages of other origins may send requests.
+        access_log: Whether each replica writes one line of JSON to stderr for each REST request.
+        poll_seconds: Seconds between two looks at the folders. With 0, a replica looks at its start only.
+        timeout_seconds: Seconds that a request may take.
+        keep_alive_seconds: Must keep its default. HAProxy closes idle connections after 5 seconds.
+        max_body_bytes: The largest request body in bytes (32 MiB).
+        max_queue: The number of requests that may wait for a version of a model, in each replica. Further
+            requests are refused with status 429. None takes the number from `batching`, or 1000.
 
     Returns:
-        0, once it was stopped by SIGTERM or Ctrl-C: what had been accepted is answered before.
+        0, after SIGTERM or Ctrl-C. All requests that had been accepted are answered before.
 
     Raises:
-        ValueError: If an option is wrong, or the extra `ray` is missing or too old.
+        ImportError: If the extra `ray` is missing or too old.
+        ValueError: If an option is wrong.
     """
-    for name in ("config", "batching", "token_file"):  # for replicas, which start in folders of their own
-        options[name] = options.get(name) and os.path.abspath(options[name])  # noqa: PTH100
-    chosen = choose(root and os.path.abspath(root), options)  # noqa: PTH100
-    _check(chosen, replicas, max_replicas)
-    if chosen.root is not None:
-        find_models(chosen.root)
+    options = Options(
+        root=_absolute(root),
+        config=_absolute(config),
+        batching=_absolute(batching),
+        host=host,
+        rest_port=rest_port,
+        grpc_port=grpc_port,
+        workers=workers,
+        token_file=_absolute(token_file),
+        insecure=insecure,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        cors=cors,
+        access_log=access_log,
+        poll_seconds=poll_seconds,
+        timeout_seconds=timeout_seconds,
+        keep_alive_seconds=keep_alive_seconds,
+        max_body_bytes=max_body_bytes,
+        max_queue=max_queue,
+    )
+    _check(options, replicas, max_replicas)
+    if options.root is not None:
+        find_models(options.root)  # only for its errors: before a cluster starts
     stop = threading.Event()
-    with _connected(ray_address) if ray_address else _own_cluster(chosen, max_replicas or replicas):
-        for number in (signal.SIGTERM, signal.SIGINT):  # Ray, as it starts, takes them for itself
+    with connected(ray_address) if ray_address else own_cluster(options, max_replicas or replicas):
+        # Ray takes these signals for itself when it starts, so they are set after that.
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        deploy(chosen, replicas, max_replicas)
+        deploy(options, replicas, max_replicas)
         on_start()
         stop.wait()
     return 0
 
 
-def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
-    import importlib.metadata
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    """Returns the absolute path: replicas start in folders of their own. None and "" stay as they are."""
+    if path is None:
+        return None
+    return os.fspath(path) and os.path.abspath(path)  # noqa: PTH100
 
-    cure = "pip install 'ray[serve,tune]>=2.60'"
+
+def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
     check_installed()
-    try:
-        found = importlib.metadata.version("ray")
-    except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"Ray must be installed. Received: no ray. {cure}") from None
-    if tuple(int(part) for part in re.findall("[0-9]+", found)[:2]) < _NEEDED:
-        raise ValueError(
-            f"Ray must be 2.60 or newer: older ones let anybody in. Received: ray {found}. {cure}"
-        )
+    require_ray("`serve_on_ray`")
     if options.workers > 1 or options.tls_cert:
         raise ValueError(
             "`workers` and `tls_cert` are not for Ray. Received: "
@@ -100,94 +157,8 @@ def _check(options: Options, replicas: int, max_replicas: int | None) -> None:
     if replicas < 1 or (max_replicas is not None and max_replicas < replicas):
         raise ValueError(
             "`replicas` must be at least 1, and `max_replicas` at least that. "
-            f"Received: replicas={replicas}, max_replicas={max_replicas}."
+            f"Received: replicas={replicas}, max_replicas={max_replicas}. Choose other numbers."
         )
-
-
-def environment(home: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns what Ray reads from the environment as it is imported and as a node starts.
-
-    Args:
-        home: A private folder with a path of at most 25 characters, for HAProxy's files: who may write to the
-            socket in it commands HAProxy.
-    """
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # A prediction changes nothing: one that a dying replica left unanswered is sent to another.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        # How long a replica that is told to go stays: HAProxy learns of it within a second.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-        # Ray's own are 8500, which is TensorFlow Serving's for gRPC, and 9500.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": os.environ.get("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "8502"),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": os.environ.get("RAY_SERVE_FALLBACK_PROXY_GRPC_PORT", "8503"),
-        # A node that is gone is found out after five failures: of Ray's own three seconds each, too late.
-        "RAY_health_check_period_ms": "1000",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{home}/haproxy.cfg",
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{home}/admin.sock",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{home}",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{home}/server-state",
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{home}/metrics.sock",
-    }
-
-
-@contextlib.contextmanager
-def _own_cluster(options: Options, replicas: int) -> Iterator[None]:
-    """A cluster on this machine, which ends when what is in flight has ended."""
-    # HAProxy's sockets have long names already, of at most 108 characters with this folder's.
-    with tempfile.TemporaryDirectory(prefix="initx-", dir="/tmp") as home:
-        os.environ.update(environment(home))
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        import ray
-
-        cpus = max(os.cpu_count() or 1, replicas)
-        alone = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
-        ray.init("local", num_cpus=cpus, **alone)
-        try:
-            yield
-            _drain(home, options.timeout_seconds + 5)
-        finally:
-            ray.shutdown()
-            kill_haproxies(home, signal.SIGKILL)  # they outlive the processes that started them
-
-
-@contextlib.contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """A cluster of others, which goes on without what was deployed."""
-    import ray
-    from ray import serve
-
-    ray.init(address, log_to_driver=False)
-    try:
-        yield
-        serve.delete(_APP)  # each replica stays until HAProxy knows and its requests have ended
-    finally:
-        ray.shutdown()
-
-
-def _drain(home: str, seconds: float) -> None:
-    """Has HAProxy accept nothing more, and waits until all that it accepted is answered.
-
-    `serve.shutdown` would kill HAProxy first.
-    """
-    end = time.monotonic() + seconds
-    while kill_haproxies(home, signal.SIGUSR1) and time.monotonic() < end:  # its signal for a soft stop
-        time.sleep(0.1)
-
-
-def kill_haproxies(home: str, number: int) -> int:
-    """Sends a signal to the HAProxy processes whose files are in a folder, and returns how many there are."""
-    found = 0
-    for entry in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"haproxy") and any(word.startswith(f"{home}/".encode()) for word in words):
-                os.kill(int(entry.name), number)
-                found += 1
-    return found
 
 
 def deploy(options: Options, replicas: int = 2, max_replicas: int | None = None) -> None:
@@ -195,18 +166,19 @@ def deploy(options: Options, replicas: int = 2, max_replicas: int | None = None)
 
     Args:
         options: The server's options.
-        replicas: How many replicas there are, or at least where `max_replicas` is given.
-        max_replicas: How many there are at most.
+        replicas: The number of replicas. With `max_replicas`, the smallest number.
+        max_replicas: The largest number of replicas; None keeps the number fixed.
     """
     from ray import serve
 
     serve.start(
         proxy_location="HeadOnly",
-        # Connections on which nobody asks anything end soon, or an end would wait for their clients.
+        # A soft stop waits for idle connections too, so they are closed soon.
         http_options={"host": options.host, "port": options.rest_port, "keep_alive_timeout_s": 5},
         grpc_options={
             "port": options.grpc_port,
-            "grpc_servicer_functions": [f"{__name__}.add_services"],
+            # Ray imports the function by this name in each process that answers gRPC.
+            "grpc_servicer_functions": [f"{add_services.__module__}.{add_services.__name__}"],
             "enable_reflection": False,
         },
     )
@@ -214,79 +186,7 @@ def deploy(options: Options, replicas: int = 2, max_replicas: int | None = None)
     if max_replicas is not None:
         bounds = {"min_replicas": replicas, "max_replicas": max_replicas}
         scaling = {"autoscaling_config": bounds | {"target_ongoing_requests": 16}}
-    ingress: Any = serve.ingress()(_Replica)
-    # More than the models' own queue takes: that one refuses with 429, Ray's with 500.
+    ingress: Any = serve.ingress()(Replica)
+    # Larger than the queue of the models. So the models refuse first, with status 429; Ray would answer 500.
     deployment = serve.deployment(ingress, name="models", max_ongoing_requests=4096, **scaling)
-    serve.run(deployment.bind(options), name=_APP, route_prefix="/")
-
-
-def add_services(servicer: Any, server: Any) -> None:
-    """Registers the methods with a gRPC server of Ray's as bytes to bytes: only replicas parse messages."""
-    for service in services({path: getattr(servicer, path.rpartition("/")[2]) for path in _PATHS}):
-        server.add_generic_rpc_handlers((service,))
-
-
-class _Replica:
-    """The models in one process of Ray's: an ASGI application, and below a method for each of gRPC's."""
-
-    async def __init__(self, options: Options) -> None:  # type: ignore[misc]  # Ray awaits it
-        metrics = Metrics()
-        self._models = models = make_models(options, metrics)
-        await asyncio.gather(models.start(), asyncio.to_thread(import_messages))
-        if not models.ready:  # Ray tries again, and sends nothing to a replica that has not started
-            states = [str(status) for name in models.names() for status in models.statuses(name)]
-            raise ValueError(f"No model could be loaded. Received: {states}.")
-        self._application = Application(models, options, metrics, lambda: models.ready)
-        self.handlers = handlers(models, options, metrics)
-
-    def __serve_build_asgi_app__(self) -> Any:
-        async def application(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] == "http":
-                await self._application(scope, receive, send)
-            elif scope["type"] == "lifespan":
-                await receive()
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-                await self._models.stop()
-                await send({"type": "lifespan.shutdown.complete"})
-
-        return application
-
-
-class _Bytes(bytes):
-    """A serialized message, for Ray to serialize."""
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 -- as messages have it
-        """Returns the bytes."""
-        return bytes(self)
-
-
-class _AbortError(Exception):
-    """A call has ended with its status."""
-
-
-class _Context:
-    """Ray's context of a call, with what grpc.aio's can do."""
-
-    def __init__(self, context: Any) -> None:
-        self.invocation_metadata = context.invocation_metadata
-        self._context = context
-
-    async def abort(self, code: Any, told: str) -> None:
-        self._context.set_code(code)
-        self._context.set_details(told)
-        raise _AbortError
-
-
-def _method(path: str) -> Any:
-    async def method(self: _Replica, request: bytes, grpc_context: Any) -> _Bytes:
-        with contextlib.suppress(_AbortError):
-            return _Bytes(await self.handlers[path](request, _Context(grpc_context)))
-        return _Bytes()
-
-    method.__name__ = path.rpartition("/")[2]
-    return method
-
-
-for _path in _PATHS:
-    setattr(_Replica, _path.rpartition("/")[2], _method(_path))
+    serve.run(deployment.bind(options), name=APP, route_prefix="/")

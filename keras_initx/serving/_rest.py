@@ -1,9 +1,13 @@
-"""TensorFlow Serving's REST interface without a server: from a method, a path and a body to an answer."""
+"""TensorFlow Serving's REST interface without a server: from a method, a path and a body to an answer.
+
+The error texts are TensorFlow Serving's, word for word: clients may parse them.
+"""
 
 import asyncio
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 import keras_initx.serving._inference as inference
 import keras_initx.serving._messages as messages
@@ -16,18 +20,22 @@ from keras_initx.serving._routes import Route, parse_route
 
 __all__ = ["Answer", "answer"]
 
-_LARGE = 2**18  # bytes
+# Bodies and outputs above this size (bytes) are converted in a thread. Below it, the thread costs more than
+# it saves.
+_LARGE = 2**18
+_Found = TypeVar("_Found")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An HTTP answer, of type `application/json`.
+    """An HTTP answer. Its body is JSON unless the caller says otherwise.
 
     Attributes:
         status: The HTTP status.
-        body: The JSON document.
-        code: Name of the gRPC status, for counters.
-        route: What was asked; None where the path was not understood.
+        body: The body.
+        code: The name of the gRPC status, for the counters.
+        route: The parsed path; None if the path is not one of the protocol's.
     """
 
     status: int
@@ -39,14 +47,16 @@ class Answer:
 async def answer(method: str, path: str, body: bytes, models: inference.Versions) -> Answer:
     """Answers a request under `/v1/`.
 
-    Nothing that a client sends makes it raise: what cannot be answered is an answer with its status and
-    `{"error": ...}`.
+    A bad request does not raise: its answer has an error status and the body `{"error": "..."}`.
 
     Args:
         method: The HTTP method, in capitals.
-        path: The path as it was sent, percent-encoded and without the query.
+        path: The path as the client sent it, percent-encoded and without the query.
         body: The request's body.
-        models: The models that are served.
+        models: The served models.
+
+    Returns:
+        The answer.
     """
     route = None
     try:
@@ -56,8 +66,8 @@ async def answer(method: str, path: str, body: bytes, models: inference.Versions
         return Answer(error.http_status, encode_error(error.message), error.code, route)
 
 
-async def _call(aside: bool, function: Any, *arguments: Any) -> Any:
-    """Calls a function, in a thread where it takes so long that other requests must go on meanwhile."""
+async def _call(aside: bool, function: Callable[[*_Arguments], _Found], *arguments: *_Arguments) -> _Found:
+    """Calls a function; in a thread if `aside`, so that other requests go on while it runs."""
     return await asyncio.to_thread(function, *arguments) if aside else function(*arguments)
 
 
@@ -70,6 +80,7 @@ async def _predict(route: Route, body: bytes, models: inference.Versions) -> byt
         raise ServingError("INVALID_ARGUMENT", f'Serving signature name: "{key}" not found in signature def')
     if not signature.inputs:
         raise ServingError("INVALID_ARGUMENT", f"Failed to get input map for signature: {key}")
+    # NumPy would take `true` for 1 among numbers. Only a body without both words needs no search for it.
     may_hold_bools = b"true" in body or b"false" in body
     aside = len(body) > _LARGE
     inputs, by_row = await _call(aside, decode_inputs, document, signature.inputs, may_hold_bools)
@@ -110,7 +121,7 @@ async def _metadata(route: Route, _: bytes, models: inference.Versions) -> bytes
 
 
 async def _list(_: Route, __: bytes, models: inference.Versions) -> bytes:
-    """What TensorFlow Serving was asked for and does not have: the names of the models, with their states."""
+    """Answers with the names of all models and their states, which TensorFlow Serving cannot do."""
     return _dump({"models": [{"name": name} | _states(models, name) for name in models.names()]})
 
 
@@ -121,7 +132,7 @@ def _states(models: inference.Versions, name: str) -> dict[str, Any]:
     return {"model_version_status": []} | ({"error": reason} if reason else {})
 
 
-_VERBS: dict[str, Any] = {
+_VERBS: dict[str, Callable[[Route, bytes, inference.Versions], Awaitable[bytes]]] = {
     "predict": _predict,
     "classify": _classify,
     "regress": _regress,
@@ -131,5 +142,5 @@ _VERBS: dict[str, Any] = {
 }
 
 
-def _dump(document: Any) -> bytes:
+def _dump(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode()

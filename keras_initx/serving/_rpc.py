@@ -1,7 +1,13 @@
-"""TensorFlow Serving's gRPC interface without a server: from a request's bytes to an answer's bytes."""
+"""TensorFlow Serving's gRPC methods without a server: from the bytes of a request to the bytes of an answer.
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+The error texts are TensorFlow Serving's, word for word: clients may parse them. The messages are imported
+inside of functions, because the imports take seconds.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
 
 import keras_initx.serving._inference as inference
 import keras_initx.serving._messages as messages
@@ -9,7 +15,25 @@ from keras_initx.serving._configs import configs_of
 from keras_initx.serving._errors import ServingError, invalid
 from keras_initx.serving._loaded import Signature
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, ClassificationResult
+    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
+    from tensorflow_serving.apis.inference_pb2 import InferenceTask
+    from tensorflow_serving.apis.input_pb2 import Input
+    from tensorflow_serving.apis.model_pb2 import ModelSpec
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+    from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResult
+
+    # The messages that name a model.
+    _Asked: TypeAlias = (
+        ClassificationRequest | GetModelMetadataRequest | InferenceTask | PredictRequest | RegressionRequest
+    )
+
 __all__ = ["METHODS"]
+
+_MessageT = TypeVar("_MessageT", bound="Message")
 
 
 async def predict(request: bytes, models: inference.Versions) -> bytes:
@@ -60,7 +84,7 @@ async def regress(request: bytes, models: inference.Versions) -> bytes:
 
 
 async def multi_inference(request: bytes, models: inference.Versions) -> bytes:
-    """Answers a `MultiInferenceRequest`: several signatures of one model on the same examples."""
+    """Answers a `MultiInferenceRequest`, which runs several signatures of one model on the same examples."""
     from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 
     asked = _parse(MultiInferenceRequest, request)
@@ -105,7 +129,7 @@ async def get_model_metadata(request: bytes, models: inference.Versions) -> byte
 
 
 async def get_model_status(request: bytes, models: inference.Versions) -> bytes:
-    """Answers a `GetModelStatusRequest`; a label in it is ignored, as TensorFlow Serving does."""
+    """Answers a `GetModelStatusRequest`. A label in it is ignored, as in TensorFlow Serving."""
     from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 
     asked = _parse(GetModelStatusRequest, request)
@@ -117,7 +141,7 @@ async def get_model_status(request: bytes, models: inference.Versions) -> bytes:
 
 
 async def reload_config(request: bytes, models: inference.Versions) -> bytes:
-    """Answers a `ReloadConfigRequest`: from then on, what its configuration names is served."""
+    """Answers a `ReloadConfigRequest`: its configuration replaces the one that is served."""
     from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 
     asked = _parse(ReloadConfigRequest, request)
@@ -129,8 +153,8 @@ async def reload_config(request: bytes, models: inference.Versions) -> bytes:
     return ReloadConfigResponse().SerializeToString()
 
 
-# By the path that a client calls.
-METHODS: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
+# All methods by the path that a client calls.
+METHODS: dict[str, Callable[[bytes, inference.Versions], Awaitable[bytes]]] = {
     "/tensorflow.serving.PredictionService/Predict": predict,
     "/tensorflow.serving.PredictionService/Classify": classify,
     "/tensorflow.serving.PredictionService/Regress": regress,
@@ -141,7 +165,7 @@ METHODS: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
 }
 
 
-def _parse(message: Any, request: bytes) -> Any:
+def _parse(message: type[_MessageT], request: bytes) -> _MessageT:
     from google.protobuf.message import DecodeError
 
     try:
@@ -150,7 +174,11 @@ def _parse(message: Any, request: bytes) -> Any:
         raise invalid(f"The request is no {message.DESCRIPTOR.name}") from None
 
 
-def _find(asked: Any, models: inference.Versions) -> inference.Served:
+def _find(
+    asked: "_Asked",
+    models: inference.Versions,
+) -> inference.Served:
+    """Returns the version that a message asks for in its `model_spec`."""
     if not asked.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     spec = asked.model_spec
@@ -161,16 +189,19 @@ def _find(asked: Any, models: inference.Versions) -> inference.Served:
 
 
 def _open(
-    message: Any, request: bytes, models: inference.Versions, method: str
+    message: "type[ClassificationRequest] | type[RegressionRequest]",
+    request: bytes,
+    models: inference.Versions,
+    method: str,
 ) -> tuple[inference.Served, Signature, list[bytes]]:
-    """What a request about examples asks: of which version, which signature, and on what."""
+    """Returns the version, the signature and the serialized examples that a request asks for."""
     asked = _parse(message, request)
     version = _find(asked, models)
     signature = inference.choose(version, asked.model_spec.signature_name, method)
     return version, signature, _examples(asked.input)
 
 
-def _check_names(signature: Signature, inputs: Any) -> None:
+def _check_names(signature: Signature, inputs: "Mapping[str, TensorProto]") -> None:
     if inputs.keys() == signature.inputs.keys():
         return
     sent, wanted = sorted(inputs), sorted(signature.inputs)
@@ -183,6 +214,7 @@ def _check_names(signature: Signature, inputs: Any) -> None:
 
 
 def _filter(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
+    """Checks the names of the outputs that a request wants. They may be empty, which means all outputs."""
     for at, name in enumerate(names):
         if name not in signature.outputs:
             raise invalid(
@@ -194,17 +226,19 @@ def _filter(signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _examples(asked: Any) -> list[bytes]:
+def _examples(asked: "Input") -> list[bytes]:
+    """Returns the serialized examples of an `Input`, each over the context that all of them share."""
     kind = asked.WhichOneof("kind")
     if kind is None:
         raise invalid("Input is empty.")
     listed = getattr(asked, kind)
-    # Messages that follow one another are read as one, the later over the earlier.
+    # Protobuf reads serialized messages that follow one another as one message; the later one wins.
     context = listed.context.SerializeToString() if kind == "example_list_with_context" else b""
     return [context + example.SerializeToString() for example in listed.examples]
 
 
-def _check_tasks(tasks: Sequence[Any]) -> list[tuple[Any, str]]:
+def _check_tasks(tasks: "Sequence[InferenceTask]") -> "list[tuple[ModelSpec, str]]":
+    """Returns the model spec and the method (`classify` or `regress`) of each task."""
     if not tasks:
         raise invalid("Inference request must have at least one task.")
     found, seen = [], set()
@@ -224,22 +258,25 @@ def _check_tasks(tasks: Sequence[Any]) -> list[tuple[Any, str]]:
     return found
 
 
-def _fill_spec(spec: Any, version: inference.Served, key: str) -> None:
+def _fill_spec(spec: "ModelSpec", version: inference.Served, key: str) -> None:
     spec.name = version.name
     spec.version.value = version.number
     spec.signature_name = key
 
 
-def _fill_classes(result: Any, classes: Any, scores: Any) -> None:
-    rows, width = (classes if classes is not None else scores).shape
+def _fill_classes(
+    result: "ClassificationResult", classes: np.ndarray | None, scores: np.ndarray | None
+) -> None:
+    rows, width = (classes if classes is not None else scores).shape  # type: ignore[union-attr]  # one is there
     for row in range(rows):
         answer = result.classifications.add()
         for column in range(width):
             label = b"" if classes is None else classes[row, column]
             score = 0.0 if scores is None else scores[row, column]
+            # The field is text: a label that is not UTF-8 loses bytes, but must not fail the request.
             answer.classes.add(label=label.decode("utf-8", "replace"), score=score)
 
 
-def _fill_values(result: Any, values: Any) -> None:
+def _fill_values(result: "RegressionResult", values: np.ndarray) -> None:
     for value in values.tolist():
         result.regressions.add(value=value)

@@ -1,4 +1,4 @@
-"""JSON Schemas of what the REST interface is sent and answers."""
+"""JSON Schemas for the requests and answers of the REST interface."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ __all__ = ["reference", "schemas"]
 
 
 def schemas() -> dict[str, Any]:
-    """Returns the schemas of all bodies by name."""
+    """Returns all schemas by name."""
     tensor = {
-        "description": "A value, or lists nested as deep as the tensor has dimensions. Floats take any "
-        'number and NaN, Infinity, -Infinity; integers no fraction; strings also {"b64": ...}.',
+        "description": "A value, or nested lists with a level for each dimension. A float may be any number, "
+        'NaN, Infinity or -Infinity. An integer has no fraction. A string may also be {"b64": ...}.',
         "anyOf": [
             {"type": ["number", "string", "boolean"]},
             reference("Base64"),
@@ -19,18 +19,19 @@ def schemas() -> dict[str, Any]:
     word = {"type": "string", "description": "Empty for serving_default.", "default": "serving_default"}
     named = {"type": "object", "additionalProperties": reference("Tensor")}
     rows = {
-        "description": "A value per row where there is one input; else objects with every input's name.",
+        "description": "A value for each row if there is one input; otherwise objects with all inputs.",
         "type": "array",
         "minItems": 1,
         "items": {"anyOf": [reference("Tensor"), named]},
     }
     columns = {
-        "description": "The tensor of the only input, or tensors by name; further names are ignored.",
+        "description": "The tensor of the only input, or tensors by name. Unknown names are ignored.",
         "anyOf": [reference("Tensor"), named],
     }
     request = {
         "type": "object",
-        "description": "Rows, where the first dimension of every tensor counts them, or columns; not both.",
+        "description": "Rows (`instances`) or columns (`inputs`), not both. With rows, every tensor's first "
+        "dimension counts them.",
         "properties": {"signature_name": word, "instances": rows, "inputs": columns},
         "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
         "examples": [{"instances": [1.0, 2.0, 5.0]}],
@@ -69,9 +70,9 @@ def _examples(word: dict[str, Any]) -> dict[str, Any]:
 def _answers() -> dict[str, Any]:
     named = {"type": "object", "additionalProperties": reference("Tensor")}
     either = {"anyOf": [reference("Tensor"), named]}
-    # Not `prefixItems`, which readers of OpenAPI 3.0 make something else of.
+    # `prefixItems` would be more exact, but tools for OpenAPI 3.0 misread it.
     pair = {
-        "description": "[label, score]; the label is empty where the signature gives none.",
+        "description": "[label, score]; the label is empty if the signature returns no labels.",
         "type": "array",
         "items": {"type": ["string", "number"]},
         "minItems": 2,
@@ -79,7 +80,7 @@ def _answers() -> dict[str, Any]:
     }
     return {
         "Predictions": {
-            "description": "`predictions`, one per row, for `instances`; `outputs` for `inputs`.",
+            "description": "For `instances`: `predictions`, a value for each row. For `inputs`: `outputs`.",
             "oneOf": [
                 _object({"predictions": {"type": "array", "items": either}}),
                 _object({"outputs": either}),
@@ -99,7 +100,7 @@ def _states() -> dict[str, Any]:
     several = {"type": "array", "items": reference("VersionStatus")}
     named = {"name": {"type": "string"}, "model_version_status": several}
     model = _object(named)
-    model["properties"] |= {"error": {"type": "string", "description": "Why it has no version."}}
+    model["properties"] |= {"error": {"type": "string", "description": "Why the model has no version."}}
     specification = {"name": {"type": "string"}, "signature_name": {"type": "string"}, "version": version}
     signatures = {"signature_def": {"type": "object", "additionalProperties": {"type": "object"}}}
     return {
@@ -118,7 +119,7 @@ def _states() -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    """An object with exactly these properties."""
+    """Returns the schema of an object with exactly these properties."""
     return {
         "type": "object",
         "required": list(properties),
@@ -128,5 +129,5 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def reference(name: str) -> dict[str, Any]:
-    """Returns what stands for a schema of that name."""
+    """Returns a reference to the schema of that name."""
     return {"$ref": f"#/components/schemas/{name}"}

@@ -1,44 +1,57 @@
-"""Runs a version before it answers: the requests that its folder brings along, and a row of zeros."""
+"""Runs a new version before it answers clients: first its recorded requests, then a row of zeros.
+
+A warm-up does two things. The first real requests do not wait for TensorFlow's preparations, and a version
+that cannot run on this machine is found out before it replaces one that can.
+"""
 
 import logging
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_initx.serving._errors import ServingError
 from keras_initx.serving._loaded import DTYPES, LoadedModel, Signature
 
+if TYPE_CHECKING:
+    from tensorflow_serving.apis.input_pb2 import Input
+    from tensorflow_serving.apis.model_pb2 import ModelSpec
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
 __all__ = ["warm_up"]
 
 _log = logging.getLogger(__name__)
-# Codes of a model that fails whatever it is asked.
+# Codes of a model that fails for every input.
 _NOT_OF_VALUES = ("DATA_LOSS", "INTERNAL", "UNIMPLEMENTED", "UNKNOWN")
-# The same in words, for TensorFlow gives them the code of a wrong value.
+# Messages of a model that fails for every input. TensorFlow gives them the code of a wrong value.
 _NO_KERNEL = ("No OpKernel was registered", "Cannot assign a device")
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")  # noqa: PTH118
 MAX_RECORDS = 1000
 
 
 def warm_up(model: LoadedModel, before: LoadedModel | None = None) -> None:
-    """Replays `assets.extra/tf_serving_warmup_requests`, then runs each signature that this left out once.
+    """Replays the requests in `assets.extra/tf_serving_warmup_requests`, then runs each other signature once.
 
-    That file is a TFRecord file of `PredictionLog`. A signature that it does not name runs on a row of zeros,
-    or of empty strings; a signature that changes the model's state does not. A signature may refuse that row,
-    unless there is no such file and the version that answers now takes the row.
+    The file is a TFRecord file of `PredictionLog` messages. A signature that no record names runs on one row
+    of zeros or empty strings, unless it changes the model's state.
+
+    A signature may refuse the row of zeros, because zeros may be wrong input. But if there is no file of
+    requests, and the version that answers now accepts the row, then the refusal is an error.
 
     Args:
-        model: The version that is to answer.
-        before: The version that it is to replace, if there is one.
+        model: The new version.
+        before: The version that the new one would replace, if there is one.
 
     Raises:
-        ServingError: A record cannot be read, names what the model has not, or fails; there are more than
-            1000; or a signature cannot run in this process.
+        ServingError: If a record cannot be read, fails, or names a signature, an input or an output that the
+            model does not have; if there are more than 1000 records; if a signature cannot run in this
+            process.
     """
     path = pathlib.Path(model.path) / FILE
     replayed: set[str] = set()
-    if path.exists():  # which tells what is typical of the model
+    if path.exists():  # real requests tell more about the model than a comparison on a row of zeros
         replayed, before = _replay(model, path), None
     for key, signature in model.signatures.items():
         specs = signature.inputs.values()
@@ -77,6 +90,7 @@ def _answers(before: LoadedModel, signature: Signature, row: dict[str, np.ndarra
 
 
 def _drawn_row(signature: Signature) -> dict[str, np.ndarray]:
+    """Returns zeros or empty strings in the signature's shapes, with size 1 for each free dimension."""
     return {
         name: np.full(
             [size or 1 for size in spec.shape or ()], b"" if spec.type == "string" else 0, DTYPES[spec.type]
@@ -86,12 +100,12 @@ def _drawn_row(signature: Signature) -> dict[str, np.ndarray]:
 
 
 def _replay(model: LoadedModel, path: pathlib.Path) -> set[str]:
-    """Runs the file's requests, and returns the signatures that they named."""
+    """Runs the requests in a file, and returns the names of the signatures that they ran."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
-    number, replayed = 0, set()
+    number, replayed = 0, set()  # 0 stays in the message if the file cannot be read at all
     try:
         for number, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), 1):
             if number > MAX_RECORDS:
@@ -104,7 +118,7 @@ def _replay(model: LoadedModel, path: pathlib.Path) -> set[str]:
     return replayed
 
 
-def _run(model: LoadedModel, log: Any) -> set[str]:
+def _run(model: LoadedModel, log: "PredictionLog") -> set[str]:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         import tensorflow as tf
@@ -122,7 +136,13 @@ def _run(model: LoadedModel, log: Any) -> set[str]:
     raise ServingError("UNIMPLEMENTED", f"`{kind}` cannot be replayed, only predict, classify and regress")
 
 
-def _run_signature(model: LoadedModel, spec: Any, inputs: Any, outputs: Any = ()) -> str:
+def _run_signature(
+    model: LoadedModel,
+    spec: "ModelSpec",
+    inputs: dict[str, np.ndarray] | np.ndarray,
+    outputs: Iterable[str] = (),
+) -> str:
+    """Runs one signature on tensors by name, or on examples, which go to its only input."""
     key = spec.signature_name or "serving_default"
     if key not in model.signatures:
         raise ServingError("NOT_FOUND", f"no signature {key!r}, only {sorted(model.signatures)}")
@@ -136,8 +156,8 @@ def _run_signature(model: LoadedModel, spec: Any, inputs: Any, outputs: Any = ()
     return str(key)
 
 
-def _examples(message: Any) -> np.ndarray:
-    """The serialized examples of a tensorflow_serving `Input`; what they share is part of each."""
+def _examples(message: "Input") -> np.ndarray:
+    """Returns the serialized examples of an `Input`, each merged over the context that all of them share."""
     shared = message.example_list_with_context.context
     examples = [*message.example_list.examples]
     for example in message.example_list_with_context.examples:

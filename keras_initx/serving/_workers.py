@@ -1,4 +1,8 @@
-"""Several processes behind the same ports: started, watched, and started again when they die."""
+"""Several server processes behind the same ports: started, watched, and started again when they die.
+
+REST workers accept from one inherited socket. gRPC workers open their own sockets on the same port, and the
+system spreads the clients.
+"""
 
 import contextlib
 import dataclasses
@@ -10,13 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 from keras_initx.serving._listener import LAME_DUCK, turn_away
 from keras_initx.serving._options import Options
 
 __all__ = ["supervise"]
 
+# A fresh interpreter, not a fork: TensorFlow's threads do not survive a fork.
 _WORKER = """
 import json, socket, sys
 from keras_initx.serving._options import Options
@@ -26,15 +30,16 @@ die_with_parent(int(sys.argv[3]))
 sys.exit(work(Options(**json.loads(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))))
 """
 _LOOK = 0.1  # seconds between two looks at the workers
-_PAUSE = 1.0  # seconds at least between two starts of one worker: a failing one must not take the machine
+# Seconds at least between two starts of one worker: a worker that always fails must not take the machine.
+_PAUSE = 1.0
 
 
 def supervise(options: Options, listener: socket.socket) -> int:
-    """Runs the workers until SIGTERM or Ctrl-C, which they are passed; returns once they have drained.
+    """Runs the workers until SIGTERM or Ctrl-C, lets them answer all accepted requests, and returns 0.
 
     Args:
         options: The server's options.
-        listener: The socket of the REST interface, which all workers accept from.
+        listener: The socket of the REST interface. All workers accept from it.
     """
     stopping: list[int] = []
     before = {number: signal.signal(number, lambda got, _: stopping.append(got)) for number in _SIGNALS}
@@ -64,7 +69,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Worker:
-    """One process, and when it was started."""
+    """One worker process.
+
+    Args:
+        options: The server's options.
+        listener: The socket of the REST interface.
+        folder: Where the workers keep their counters, so that each can report the sum of all.
+    """
 
     def __init__(self, options: Options, listener: socket.socket, folder: str) -> None:
         arguments = (json.dumps(dataclasses.asdict(options)), str(listener.fileno()), str(os.getpid()))
@@ -73,15 +84,15 @@ class _Worker:
         self._environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder}
         self.process = self._start()
 
-    def _start(self) -> Any:
+    def _start(self) -> subprocess.Popen[bytes]:
         self._started = time.monotonic()
-        # In a group of its own: Ctrl-C reaches the supervisor, which passes it on once.
+        # In a process group of its own. Ctrl-C then reaches the supervisor alone, which passes it on once.
         return subprocess.Popen(
             self._command, pass_fds=[self._listener], env=self._environment, start_new_session=True
         )
 
     def keep(self) -> None:
-        """Starts it again if it has died."""
+        """Starts the process again if it has died."""
         if self.process.poll() is not None and time.monotonic() - self._started > _PAUSE:
             print(  # noqa: T201 -- a word to the operator
                 f"initx: worker {self.process.pid} ended ({self.process.returncode}); starting another",
@@ -92,10 +103,15 @@ class _Worker:
 
 
 def die_with_parent(parent: int) -> None:
-    """Has this process end when its supervisor does, however that ended."""
+    """Makes this process end soon after its supervisor, even if the supervisor was killed.
+
+    Args:
+        parent: The supervisor's process id.
+    """
     import threading
 
     def watch() -> None:
+        # An orphan is given another parent. No signal tells of that on every system, so this looks.
         while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Initialization of a whole model: what a shape cannot tell."""
+"""Strategies: initializers for a whole model, which know each layer's fans, neighbors and place in it."""
 
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole

@@ -1,48 +1,53 @@
-"""AutoInit: mean and variance followed through the model, and each kernel scaled by what reaches it."""
+"""AutoInit: follows mean and variance of the signal through the model, and scales each kernel to match.
+
+One pass over the trace of the model. Each node gets the moments of its output, from the moments of its
+inputs, and a kernel on the way gets its draw:
+
+    input (0, 1)  ->  Dense: drawn for (0, 1)  ->  ReLU: map of moments  ->  Dense: drawn for that  -> ...
+
+`_moments` holds the maps as functions of numbers, `_signal_maps` the table from layers to maps. A signal of
+unknown moments travels on as `_Unknown` with the reason, which ends up in the note of the kernels it feeds.
+"""
 
 import dataclasses
 import math
-import numbers
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import keras_initx.strategies._moments as maps
+from keras_initx._types import Activation, Model
+from keras_initx.checks import check_choice, check_finite
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
 from keras_initx.strategies._by_role import _key
 from keras_initx.strategies._moments import Moments
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._signal_maps import constant, map_signal, softmax_size
-from keras_initx.walk import Graph, KernelSite, Node, trace
+from keras_initx.walk import EMBEDDINGS, LINEAR, Graph, KernelSite, Node, trace
 
 __all__ = ["AutoInit"]
 
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
-_LEFT_ALONE = ("scale", "residual_scale")
-_LINEAR = {
-    *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
-    *("SeparableConv1D", "SeparableConv2D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-}
-_EMBEDDINGS = ("Embedding", "ReversibleEmbedding")
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoInit:
-    """Each kernel scaled by the mean and variance of the signal that reaches it.
+    """Scales each kernel by the predicted mean and variance of the signal that reaches it.
 
-    Law: mean mu and variance sigma^2 are followed from the input through every layer and operation, and a
-    kernel has Var W = 1 / (fan_in (sigma^2 + mu^2)), so that its output has mean 0 and variance 1, whatever
-    comes before: activations, dropout, pooling, sums, products, concatenations, attention. Fans are the true
-    ones. Beyond the paper a third number is followed, the covariance of two positions: attention and average
-    pooling reduce only what positions do not share. Where every operation is known this needs no data. A
-    kernel that an unknown one feeds is scaled for (0, 1) and says so in its note: recurrent layers, frozen or
-    quantized kernels, and layers that Keras does not know make unknown signals. Normalization and dropout
-    count as in training; an axis whose length the model leaves open counts as the trace runs it, 32 long
-    where that fits; masks are not seen.
+    Law: the strategy follows the mean mu and the variance sigma^2 of the signal from the input through every
+    layer and operation. A kernel gets Var W = 1 / (fan_in (sigma^2 + mu^2)), with its true fan, so that its
+    output has mean 0 and variance 1 after activations, dropout, pooling, sums, products, concatenations or
+    attention. Beyond the paper, the strategy follows a third number, the covariance of two positions:
+    attention and average pooling reduce only the part of a signal that positions do not share. No data is
+    needed.
+
+    Limits: recurrent layers, frozen or quantized kernels, and layers that Keras does not know make signals of
+    unknown moments. A kernel that such a signal feeds is scaled for (0, 1), and its note says so.
+    Normalization and dropout count as in training. An axis that the model leaves open counts with the
+    length that the trace gives it, 32 if the model runs on that. Masks are not seen.
 
     Choose it for nets without normalization that mix activations, pooling, dropout and branches, as an
-    architecture search makes them. Not for deep nets with `padding="same"` on small images, whose borders
-    lose signal that no map sees, nor where data is at hand: `calibrate` measures what this predicts. In a
-    plain net it is `ByRole`.
+    architecture search makes them. Do not choose it for deep nets with `padding="same"` on small images,
+    where the borders lose signal that no map sees. If you have data, `calibrate` measures the moments that
+    this strategy predicts. In a plain net of layers and activations it equals `ByRole`.
 
     >>> import keras
     >>> from keras_initx.walk import iter_kernels
@@ -58,13 +63,13 @@ class AutoInit:
         input_variance: Variance of the model's inputs.
 
     Raises:
-        ValueError: If the distribution is unknown, or the input's moments are no finite numbers, the variance
-            negative or both zero.
+        ValueError: If the distribution is unknown, a moment is not a finite number, the variance is negative,
+            or both moments are 0. When planning, if the model cannot be traced.
 
     Reference:
         Bingham and Miikkulainen, 2023, "AutoInit: Analytic Signal-Preserving Weight Initialization for Neural
         Networks" (https://arxiv.org/abs/2109.08958): the law above. Departures: true fans, the covariance of
-        positions, the maximum of a rectified signal taken before its activation.
+        positions, and a maximum over a rectified signal, which is computed before the activation.
     """
 
     distribution: str = "truncated_normal"
@@ -72,23 +77,17 @@ class AutoInit:
     input_variance: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.distribution not in _DISTRIBUTIONS:
-            raise ValueError(
-                f"`distribution` must be one of {sorted(_DISTRIBUTIONS)}. "
-                f"Received: distribution={self.distribution!r}."
-            )
+        check_choice("distribution", self.distribution, _DISTRIBUTIONS)
         for name in ("input_mean", "input_variance"):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+            check_finite(name, getattr(self, name))
         if self.input_variance < 0 or not (self.input_variance or self.input_mean):
             raise ValueError(
-                "`input_variance` must not be negative, nor 0 where `input_mean` is 0. "
+                "`input_variance` must not be negative, and not 0 if `input_mean` is 0. "
                 f"Received: input_variance={self.input_variance!r}. Measure both on your data."
             )
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel; scales are left to their layers.
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
+        """Returns the draw of each kernel. Scales are left to their layers' own initializers.
 
         Args:
             sites: The model's kernels.
@@ -98,39 +97,41 @@ class AutoInit:
             ValueError: If no model is given, or it cannot be traced.
         """
         if model is None:
-            raise ValueError("`model` must be the model whose kernels these are. Received: model=None.")
+            raise ValueError("`model` must be the model that holds `sites`. Received: model=None.")
         graph = trace(model)
         if graph.failure:
             raise ValueError(
                 f"`model` must be traceable for AutoInit, but {graph.failure}. Received: "
-                f"{type(model).__name__} `{model.name}`. Take `ByRole`, or `calibrate` it on data."
+                f"{type(model).__name__} `{model.name}`. Take 'by_role', or call `calibrate` with data."
             )
         return _Propagation(self, graph, sites).plan()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Unknown:
-    """A signal whose moments are not known, and why."""
+    """A signal of unknown moments, with the reason."""
 
     reason: str
 
 
 class _Propagation:
-    """One run through the graph: the moments of each node, and the draws of the kernels met on the way."""
+    """One pass over the graph, which finds the moments of each node and the draw of each kernel."""
 
     def __init__(self, settings: AutoInit, graph: Graph, sites: Sequence[KernelSite]) -> None:
         self.settings, self.graph = settings, graph
-        self.sites = {id(site.kernel): site for site in sites if site.role not in _LEFT_ALONE}
+        self.sites = {id(site.kernel): site for site in sites if not site.is_scale}
         self.signals: list[Moments | _Unknown] = []
         self.draws: dict[KernelSite, Draw] = {}
-        self.activations: dict[Any, Moments | _Unknown] = {}
+        # Quadrature takes milliseconds, and a deep net has the same activation on the same moments many
+        # times.
+        self.activations: dict[Hashable, Moments | _Unknown] = {}
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
             self.signals.append(self._output(node))
         for site in self.sites.values():
             if site not in self.draws:
-                self._draw(site, _Unknown("no step that was traced"))
+                self._draw(site, _Unknown("a step that the trace did not see"))
         return {site: self.draws[site] for site in self.sites.values()}
 
     def _output(self, node: Node) -> Moments | _Unknown:
@@ -140,13 +141,15 @@ class _Propagation:
         sites = [self.sites[id(kernel)] for kernel in node.kernels if id(kernel) in self.sites]
         if sites:
             return self._through_kernels(node, sites, inputs)
+        # A normalization's scale starts at 1 and changes nothing; any other kernel that is not drawn here
+        # (frozen, quantized, inside an opaque layer) may hold numbers of any size.
         if node.opaque or any(kernel.name not in ("gamma", "scale") for kernel in node.kernels):
-            return _Unknown(f"{_label(node)}, whose kernels are not drawn or not seen")
+            return _Unknown(f"{_label(node)}, which has kernels that are not drawn or not seen")
         unknown = next((x for x in inputs if isinstance(x, _Unknown)), None)
         return unknown or self._without_kernels(node, [x for x in inputs if isinstance(x, Moments)])
 
     def _inputs(self, node: Node) -> list[Moments | _Unknown]:
-        """Moments of the operands; what is no signal and no number is left out."""
+        """Moments of the operands that are signals or numbers; others, such as slices, are left out."""
         found: list[Moments | _Unknown] = []
         for operand in node.operands:
             if operand.node is not None:
@@ -162,22 +165,22 @@ class _Propagation:
             return self._activate(node, node.activation, inputs[0])
         found = map_signal(node, inputs) if len(inputs) == len(node.operands) else None
         if found is None and map_signal(node, inputs[:1]) is inputs[0]:
-            found = inputs[0]  # slices and shapes among the operands of what only moves elements
+            found = inputs[0]  # the operation only moves elements; its other operands are slices or shapes
         if found is not None:
             return found
         alone = len(node.operands) == 1 and node.operands[0].shape == node.shape
         return self._activate(node, node.operation, inputs[0]) if alone else _Unknown(_label(node))
 
-    def _activate(self, node: Node, activation: Any, x: Moments) -> Moments | _Unknown:
+    def _activate(self, node: Node, activation: Activation, x: Moments) -> Moments | _Unknown:
         count = softmax_size(activation, node.shape)
         if count:
             return maps.softmax(x, count)
-        moments = (round(x.mean, 6), round(x.variance, 6), round(x.shared, 6))
+        moments = (round(x.mean, 6), round(x.variance, 6), round(x.shared, 6))  # rounded: to hit the cache
         key = (_key(activation), moments)
         if key not in self.activations:
             try:
                 self.activations[key] = maps.activated(activation, Moments(*moments))
-            except ValueError:  # it is not element-wise, or has no moments
+            except ValueError:  # the function is not element-wise, or has no moments
                 self.activations[key] = _Unknown(_label(node))
         return self.activations[key]
 
@@ -185,21 +188,25 @@ class _Propagation:
         self, node: Node, sites: list[KernelSite], inputs: list[Moments | _Unknown]
     ) -> Moments | _Unknown:
         x: Moments | _Unknown = inputs[0] if inputs else _Unknown("no signal")
-        if node.kind in _EMBEDDINGS:
+        if node.kind in EMBEDDINGS:
             return self._embed(node, sites, x)
-        if node.kind not in _LINEAR:
+        if node.kind not in LINEAR:
             return self._through_unknown(node, sites, x)
         for site in sites:
             gain = self._draw(site, x)
             x = maps.weighted(x if isinstance(x, Moments) else Moments(), gain)
-            if not site.layer.trainable:
+            if not site.layer.trainable:  # `initialize` will leave its kernel as it is, of any size
                 return _Unknown(f"{site.path}, which is frozen")
         if node.activation is None or isinstance(x, _Unknown):
             return x
         return self._activate(node, node.activation, x)
 
     def _embed(self, node: Node, sites: list[KernelSite], x: Moments | _Unknown) -> Moments | _Unknown:
-        """Rows of variance 1, or 1 / width for one that makes the logits, too; or those logits."""
+        """The moments of embedded rows or of logits; plans the embedding's kernel.
+
+        Rows have variance 1, or 1 / width if the same kernel also makes the logits. A reversible embedding
+        runs in both directions: if the output has no more axes than the input, this call makes the logits.
+        """
         if len(node.operands[0].shape) < len(node.shape):
             (site,) = [site for site in sites if site.role == "embedding"]
             mode = "fan_out" if site.tied else "fan_in"
@@ -211,7 +218,10 @@ class _Propagation:
         return maps.weighted(x, gain) if isinstance(x, Moments) else x
 
     def _through_unknown(self, node: Node, sites: list[KernelSite], x: Moments | _Unknown) -> _Unknown:
-        """Kernels in a loop, a wrapper or a registered layer: the first take its input; no map is known."""
+        """Plans the kernels of a loop, a wrapper or a registered layer, for which no map is known.
+
+        The input of the layer feeds the first kernels only; the signal between the others is unknown.
+        """
         reason = _Unknown(_label(node))
         first = min((site.depth or 0) for site in sites)
         for site in sites:
@@ -219,10 +229,10 @@ class _Propagation:
         return reason
 
     def _draw(self, site: KernelSite, x: Moments | _Unknown) -> float:
-        """Plans a kernel that this signal reaches, unless an earlier call has, and returns its gain."""
+        """Plans a kernel for the signal that feeds it, if no earlier call did, and returns its gain."""
         if site in self.draws:
             draw = self.draws[site]
-            note = "its layer runs more than once: the first call counts"
+            note = "its layer runs more than once, and the first call counts"
             if note not in draw.note:
                 joined = "; ".join(filter(None, (draw.note, note)))
                 self.draws[site] = dataclasses.replace(draw, note=joined)
@@ -232,14 +242,15 @@ class _Propagation:
             return 1.0
         note = ""
         if isinstance(x, _Unknown):
-            note = f"fed by {x.reason}: no moments are known, taken as (0, 1)"
+            note = f"fed by {x.reason}: moments unknown, taken as (0, 1)"
         elif not 0 < x.second < math.inf:
-            note, x = f"what feeds it has second moment {x.second:.3g}: taken as (0, 1)", Moments()
+            note, x = f"fed by a signal of second moment {x.second:.3g}: taken as (0, 1)", Moments()
         gain = 1.0 if isinstance(x, _Unknown) else 1 / math.sqrt(x.second)
         self.draws[site] = Draw(RandomScaled(gain=gain, distribution=self.settings.distribution), note)
         return gain
 
 
 def _label(node: Node) -> str:
+    """The kind and name of a node, for notes: "LSTM `encoder`"."""
     name = getattr(node.operation, "name", "")
     return f"{node.kind.rsplit('.', 1)[-1]} `{name}`"

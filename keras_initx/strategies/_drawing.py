@@ -1,12 +1,13 @@
-"""What becomes of each weight: what draws it, or why it stays, and the draw itself."""
+"""Draws one weight after another: chooses its initializer, or the reason to leave it, and fills it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initx._types import Initializer, Tensor
 from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._fresh import Origins, is_adapted
@@ -19,20 +20,21 @@ __all__ = ["Drawing"]
 _ADAPTED = "adapted to data: left as it is"
 _FREE = "does not follow the seed: its draws differ from call to call"
 _FIXED = "draws the same for every seed"
-_TRUSTED = ("keras", "keras_initx")  # packages whose initializers draw by the seed of their config alone
+_TRUSTED = ("keras", "keras_initx")  # packages whose initializers depend on the seed in their config only
 
 
 @dataclasses.dataclass
 class Drawing:
-    """One call of `initialize`.
+    """The settings of one call of `initialize`, which draw any weight.
 
     Attributes:
-        plan: What draws each kernel.
-        replaced: What draws the weights of a pattern or role instead; None for their layers' own.
+        plan: The draw of each kernel.
+        replaced: The initializers of `overrides`, by pattern or role. None stands for the initializer of the
+            weight's own layer.
         frozen: Whether layers that are not trainable are drawn, too.
         seed: The seed of all streams.
-        width: From a kernel to the width of the model there.
-        update: Assigns to a variable what a function makes of its value.
+        width: Function from a kernel to the width of the model at that kernel.
+        update: Function `update(variable, function)`, which assigns `function(value)` to the variable.
     """
 
     plan: Plan
@@ -47,7 +49,7 @@ class Drawing:
         self._remarks: dict[int, str] = {}
 
     def row(self, weight: KernelSite | Weight) -> InitRow:
-        """Draws a weight, or leaves it, and tells which."""
+        """Draws a weight or leaves it as it is, and returns its row of the report."""
         draw, note = self._choose(weight)
         shape = tuple(weight.kernel.shape)
         fans = weight.fans if isinstance(weight, KernelSite) else None
@@ -59,19 +61,24 @@ class Drawing:
             raise ValueError(
                 f"`{weight.path}` (role {weight.role}, shape {shape}) cannot be drawn by "
                 f"{describe(draw.initializer)}: {error} "
-                "Exclude it, or give it another initializer by `overrides`."
+                "Pass `exclude` to leave the weight alone, or `overrides` to give it another initializer."
             ) from error
-        std = sample_std(weight.kernel) if fans else None  # of kernels: it costs more than drawing a bias
+        std = sample_std(weight.kernel) if fans else None  # kernels only: it costs more than a bias's draw
         note = "; ".join(filter(None, (note, remark, constraint_note(weight.kernel))))
         label = describe(draw.initializer)
         return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
 
     def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
-        """Returns what draws a weight, or None and the reason for leaving it."""
+        """Returns the draw of a weight and a note, or None and the reason to leave the weight.
+
+        The first of these decides: frozen, skipped, an override, the plan, adapted to data, the initializer
+        of the weight's own layer.
+        """
         if not (weight.layer.trainable or self.frozen):
             return None, FROZEN
         if weight.skip:
             return None, f"{weight.skip}: left as it is"
+        # The last pattern that matches counts, so that a dict can go from the general to the particular.
         override = [pattern for pattern in self.replaced if matches(weight, pattern)]
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
@@ -83,11 +90,12 @@ class Drawing:
         own, note = self._origins.of(weight), weight.note if isinstance(weight, KernelSite) else ""
         if own is None:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
+        # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
         unknown = weight.role == "other" and note and self.plan
-        return Draw(own, as_is=True), f"{note}; drawn by its layer's own" if unknown else ""
+        return Draw(own, as_is=True), f"{note}; drawn by its layer's own initializer" if unknown else ""
 
     def _draw(self, weight: KernelSite | Weight, draw: Draw) -> str:
-        """Draws a weight; returns what to know of the numbers."""
+        """Draws a weight, and returns a remark if its numbers do not follow the seed."""
         known = isinstance(weight, KernelSite) and weight.fans and not draw.as_is
         site = weight if known and isinstance(weight, KernelSite) else None
         layout, width = None if draw.as_is else weight.layout, self.width(site) if site else None
@@ -96,10 +104,12 @@ class Drawing:
             fill(weight.kernel, configure(draw.initializer, site, stream, layout, width), self.update)
             return ""
 
-        def drawn(seed: int, shape: Any, dtype: Any) -> Any:
+        def drawn(seed: int, shape: Sequence[int], dtype: str | None) -> Any:
             with seeded(seed):
                 return configure(draw.initializer, site, seed, layout, width)(shape, dtype=dtype)
 
+        # Code of the user's may draw from anywhere. Three draws tell: two seeds must differ, and the same
+        # seed must repeat. Once per initializer, since a model has many kernels.
         if id(draw.initializer) not in self._remarks:
             shape, dtype = tuple(weight.kernel.shape), weight.kernel.dtype
             first, other, again = (drawn(seed, shape, dtype) for seed in (stream, stream ^ 1, stream))
@@ -110,8 +120,8 @@ class Drawing:
         return self._remarks[id(draw.initializer)]
 
 
-def _is_trusted(initializer: Any) -> bool:
-    """Whether the seed of its config is all that an initializer draws by."""
+def _is_trusted(initializer: Initializer) -> bool:
+    """Whether an initializer's numbers depend on the seed in its config only; nested initializers count."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return False
     package = type(initializer).__module__.partition(".")[0]
@@ -119,6 +129,7 @@ def _is_trusted(initializer: Any) -> bool:
     return package in _TRUSTED and all(map(_is_trusted, nested))
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(one: Tensor, other: Tensor) -> bool:
+    # NumPy has no bfloat16.
     one, other = (keras.ops.convert_to_numpy(keras.ops.cast(value, "float32")) for value in (one, other))
     return bool(np.array_equal(one, other, equal_nan=True))

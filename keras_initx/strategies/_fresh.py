@@ -1,50 +1,73 @@
-"""What weights were before training: told by their layer, or by a fresh copy of it."""
+"""Finds the initializers that the weights of a model were drawn with, before any training.
+
+Most layers of Keras name them in attributes. Any other layer is asked by a copy, which is built with the
+variables' initializers recorded and no values made:
+
+    layer  --config, or constructor's arguments-->  copy  --build, in a scope without values-->  variables,
+    each with its initializer in `_initializer`
+
+If a build needs values, the copy of a layer that holds no other layers is built for real, and the values of
+its variables are the draw. A layer with layers inside is not built for real: it might be the whole model.
+"""
 
 import contextlib
 import inspect
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initx._keras_internals import (
+    NAME_COUNTS,
+    UNINITIALIZED,
+    flatten_layers,
+    global_attribute,
+    own_variables,
+    pending_initializer,
+    set_global_attribute,
+)
+from keras_initx._types import Initializer, Layer, Tensor, Variable
 from keras_initx.state import seeded, stream_seed
 from keras_initx.walk import KernelSite, Weight, own_initializer
 
 __all__ = ["Origins", "is_adapted"]
 
-# What Keras keeps for the thread beside random numbers: building a layer must leave it as it was.
-_COUNTERS = ("object_name_uids", "uninitialized_variables")
-_PATCHING = threading.RLock()
+# Global state of Keras beside random numbers, which the build of a copy must leave as it was: later layers
+# would get other names.
+_COUNTERS = (NAME_COUNTS, UNINITIALIZED)
+_PATCHING = threading.RLock()  # `keras.Variable.__init__` is one for all threads
 
 
 def is_adapted(weight: KernelSite | Weight) -> bool:
-    """Whether a weight holds what its layer's `adapt` read off data, which is no training."""
+    """Tells whether a weight holds numbers that its layer's `adapt` read off data; they are no training."""
     return hasattr(weight.layer, "adapt") and not weight.kernel.trainable
 
 
 class Origins:
-    """What the weights of a model were drawn with when their layers were built.
+    """Finds the initializers that weights were drawn with when their layers were built.
 
-    Keras' own layers name most of their initializers in attributes. All others are asked by a copy: a layer
-    of the same config, or of the same arguments where it has none, built for the same shapes in a scope that
-    lets it make variables without values, so that it takes no memory. A layer that needs values to be built
-    is built for real if it holds no other layers.
+    Keras' own layers name most of their initializers in attributes. Any other layer is asked by a copy of
+    itself: made from its config, or from its constructor's arguments if it has no config, and built for the
+    same shapes. The copy's variables have no values, so that the copy takes no memory. If a layer needs
+    values to be built, it is built for real, provided that it holds no other layers.
 
     Args:
-        seed: Seed of the draws of those that are built for real.
+        seed: Seed of the draws of copies that are built for real.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._copies: dict[int, dict[int, Any]] = {}
+        # For each layer, by id, the initializers of its variables, by id.
+        self._copies: dict[int, dict[int, Initializer]] = {}
 
-    def of(self, weight: KernelSite | Weight) -> Any:
-        """Returns what a weight was drawn with, or None where nothing tells."""
+    def of(self, weight: KernelSite | Weight) -> Initializer | None:
+        """Returns the initializer that a weight was drawn with, or None if nothing tells."""
         told = own_initializer(weight) if isinstance(weight, KernelSite) else weight.initializer
         layer = weight.layer
+        # An attribute of that name need not be the initializer in a layer that builds itself.
         if told is not None and type(layer).build.__module__.startswith("keras."):
             return told
         if id(layer) not in self._copies:
@@ -53,23 +76,24 @@ class Origins:
         return self._copies[id(layer)].get(id(weight.kernel), told)
 
 
-def _initial(layer: Any, seed: int) -> dict[int, Any]:
-    """Returns by the ids of a layer's own variables what a copy of it draws them with."""
+def _initial(layer: Layer, seed: int) -> dict[int, Initializer]:
+    """Returns the initializers of a layer's own variables, by their ids, as a copy of the layer has them."""
     own = _variables(layer)
-    # For real only what holds no other layers, or a model would be made twice.
-    alone = not layer._flatten_layers(include_self=False)
+    # A layer with layers inside is not built for real: a model would take its memory twice.
+    alone = not flatten_layers(layer, include_self=False)
     for valueless in (True, False)[: 1 + alone]:
         with contextlib.suppress(Exception), _aside(seed, valueless):  # a user's layer may raise anything
             copies = _variables(_copy(layer))
             if [tuple(v.shape) for v in copies] == [tuple(v.shape) for v in own]:
-                initial = [v._initializer if valueless else FreshValue(v.value) for v in copies]
+                initial = [pending_initializer(v) if valueless else FreshValue(v.value) for v in copies]
                 pairs = zip(own, initial, strict=True)
                 return {id(v): start for v, start in pairs if not _is_carried(v, start)}
     return {}
 
 
-def _copy(layer: Any) -> Any:
-    classes = {type(sub).__name__: type(sub) for sub in layer._flatten_layers()}
+def _copy(layer: Layer) -> Layer:
+    # Classes that the user did not register with Keras would not be found by name.
+    classes = {type(sub).__name__: type(sub) for sub in flatten_layers(layer)}
     with keras.saving.custom_object_scope(classes):
         try:
             copy = type(layer).from_config(layer.get_config())
@@ -80,53 +104,61 @@ def _copy(layer: Any) -> Any:
     return copy
 
 
-def _arguments(layer: Any) -> dict[str, Any]:
-    """The arguments of a layer without a config, by the attributes that bear their names, or TypeError."""
+def _arguments(layer: Layer) -> dict[str, Any]:
+    """The constructor's arguments of a layer without a config, read off attributes of the same names.
+
+    Raises TypeError if an argument is a layer or a variable. Code that calls this catches it, as it catches
+    the AttributeError or KeyError of an argument without such an attribute.
+    """
     parameters = inspect.signature(type(layer).__init__).parameters
     named = [n for n, p in list(parameters.items())[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     found = {n: getattr(layer, n) if hasattr(layer, n) else vars(layer)[f"_{n}"] for n in named}
     if any(isinstance(v, keras.layers.Layer | keras.Variable) for v in keras.tree.flatten(found)):
-        raise TypeError("to build a copy that holds the model's own layers would change these")
+        raise TypeError("a copy would share the model's own layers, and its build would change them")
     more = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     return found | ({"name": layer.name, "dtype": layer.dtype_policy} if more else {})
 
 
-def _is_carried(variable: Any, start: Any) -> bool:
-    """Whether a start may be what was trained, as of a layer whose config holds its weights."""
+def _is_carried(variable: Variable, start: Initializer | None) -> bool:
+    """Whether a copy's value may be the trained value itself: a layer's config may hold its weights."""
+    # Equal values that are all alike (zeros, ones) are an initialization; equal random values are not.
     if not isinstance(start, FreshValue) or not variable.trainable:
         return start is None
     own, theirs = (keras.ops.convert_to_numpy(value) for value in (variable.value, start.value))
     return bool(np.array_equal(own, theirs) and np.ptp(own))
 
 
-def _variables(layer: Any) -> list[Any]:
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+def _variables(layer: Layer) -> list[Any]:
+    return own_variables(layer)
 
 
 @contextlib.contextmanager
 def _aside(seed: int, valueless: bool) -> Iterator[None]:
-    """Lets layers be built without a trace: counts of names and random numbers go on as if none was."""
-    from keras.src.backend.common import global_state as state  # Keras has no other way to them
-
-    kept = {name: state.get_global_attribute(name) for name in _COUNTERS}
+    """Lets layers be built and leaves no trace: counts of names and random numbers are put back."""
+    kept = {name: global_attribute(name) for name in _COUNTERS}
     for name, value in kept.items():
-        state.set_global_attribute(name, None if value is None else value.copy())
+        set_global_attribute(name, None if value is None else value.copy())
     scope = _valueless() if valueless else contextlib.nullcontext()
     try:
         with seeded(seed), scope, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Keras cannot build: the caller says what that means
+            # Keras warns of layers that it cannot build; `initialize` reports the weight as kept instead.
+            warnings.simplefilter("ignore")
             yield
     finally:
         for name, value in kept.items():
-            state.set_global_attribute(name, value)
+            set_global_attribute(name, value)
 
 
 @contextlib.contextmanager
 def _valueless() -> Iterator[None]:
-    """Lets variables be made without values, those of an array, too, which Keras refuses in its scope."""
+    """Lets variables be made without values.
+
+    Keras has such a scope, but refuses there a variable that is made from an array. The constructor is
+    patched for the time, so that an array becomes an initializer that returns this array.
+    """
     original = keras.Variable.__init__
 
-    def made(self: Any, initializer: Any, *args: Any, **options: Any) -> None:
+    def made(self: Variable, initializer: object, *args: object, **options: Any) -> None:
         if not callable(initializer) and not isinstance(initializer, str) and not args:
             initializer = FreshValue(initializer)
             dtype = options.get("dtype") or keras.backend.standardize_dtype(initializer.value.dtype)
@@ -142,10 +174,10 @@ def _valueless() -> Iterator[None]:
 
 
 class FreshValue(keras.initializers.Initializer):
-    """The value that a copy has."""
+    """Returns the value that a freshly built copy has."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Tensor) -> None:
         self.value = keras.ops.convert_to_tensor(value)
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         return keras.ops.cast(self.value, dtype or keras.config.floatx())

@@ -1,19 +1,20 @@
-"""Initialization of a whole model in place."""
+"""`initialize`: draws the weights of a whole model in place."""
 
 import functools
-import numbers
 import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_initx.initializers import LabelPrior, PriorBias, get, is_none, nearest
+from keras_initx._types import Initializer, Model, Tensor, Variable
+from keras_initx.checks import check_seed
+from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, nearest
 from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, describe
+from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
 from keras_initx.strategies._report import InitReport
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
 
@@ -23,8 +24,8 @@ Update = Callable[..., None]
 
 
 def initialize(
-    model: Any,
-    initializer: Any,
+    model: Model,
+    initializer: Initializer | Strategy | type[Strategy] | None = "by_role",
     *,
     seed: int | None = None,
     include: str | Sequence[str] | None = None,
@@ -33,63 +34,70 @@ def initialize(
     frozen: bool = False,
     transactional: bool = True,
 ) -> InitReport:
-    """Draws the weights of a built model anew, in place, with the true fans of each layer.
+    """Draws all weights of a built model anew, in place, with the true fans of each layer.
 
-    Kernels are drawn by the initializer or strategy; all other weights by what their layers drew them with
-    when they were built, so that a trained model starts over. A weight of which nothing tells that stays:
-    there is a warning, and its path is in `report.kept`. Each variable has a stream of random numbers of its
-    own, from the seed and its path: kernels of equal shape differ, and a new layer changes no other layer's
-    draw. Functions that draw from the global generators of Keras, NumPy or Python follow the seed, too. The
-    slots of a compiled model's optimizer are set back, its learning rate stays.
+    The initializer draws the kernels. All other weights (biases, scales, moving statistics) are drawn by the
+    initializers that their layers were built with, so that a trained model starts over. If nothing tells the
+    initial value of a weight, the weight stays, a warning names it, and its path is in `report.kept`.
+
+    Each variable has its own stream of random numbers, made from the seed and its path: kernels of equal
+    shape differ, and a new layer does not change the draw of any other layer. Functions that draw from the
+    global generators of Keras, NumPy or Python follow the seed, too. The slots of a compiled model's
+    optimizer are reset; its learning rate stays.
 
     >>> import keras
     >>> model = keras.Sequential([keras.layers.Input((8, 8, 64)), keras.layers.DepthwiseConv2D(3, name="dw")])
-    >>> report = initialize(model, "initx>LecunScaled", seed=7)
+    >>> report = initialize(model, seed=7)
     >>> report.rows[0].fans, f"{report.rows[0].std:.1f}"  # 1 / 3, where Keras' lecun_normal gives 1 / 24
     (Fans(fan_in=9, fan_out=9), '0.3')
 
     Args:
         model: A built Keras model or layer, of any form.
-        initializer: A strategy or its name (`"by_role"` where you have no reason for another); any
-            initializer of this package or of Keras, its name or config, for all kernels; or None for each
-            layer's own.
-        seed: Seed of all streams; None takes one from Python's generator, which
-            `keras.utils.set_random_seed` rules. The report holds it.
-        include: Patterns of paths (`"block3"` with all below it, `"*/query"`) or roles of what is to be
-            drawn; None for all.
-        exclude: Patterns or roles of what is to be left as it is.
-        overrides: What draws the kernels or other weights of a pattern or role instead; the last that matches
-            counts.
+        initializer: The initializer of the kernels: a strategy or its name (`"by_role"`, `"Fixup"`); or any
+            initializer of this package or of Keras, its name or config. None draws each kernel by its own
+            layer's initializer.
+        seed: Seed of all streams. None takes a seed from Python's generator, which
+            `keras.utils.set_random_seed` sets. The report holds the seed.
+        include: Patterns of paths (`"block3"` with everything below it, `"*/query"`) or roles to draw. None
+            for all weights.
+        exclude: Patterns or roles to leave as they are. None for none.
+        overrides: Other initializers for some weights, by pattern or role: `{"head": "zeros"}`. If several
+            patterns match a weight, the last one counts.
         frozen: Whether to draw the weights of layers that are not trainable, too.
-        transactional: Whether to put everything back on an error, which holds the old weights until the end.
+        transactional: Whether to undo all changes on an error, for which the old weights stay in memory until
+            the end.
 
     Returns:
         A report with one row per weight in scope.
 
     Raises:
-        ValueError: If the model is not built; a name, pattern, role or seed is not understood; or a strategy
-            or initializer does not fit the model. Nothing has changed then, as after Ctrl-C.
+        ValueError: If the model is not built; a name, pattern, role or seed is not known; or the initializer
+            does not fit the model. The model is then unchanged, as it is after Ctrl-C, unless `transactional`
+            is False.
 
     Reference:
-        That of the strategy or initializer; for the fans see `keras_initx.fans`.
+        The reference of the initializer; for the fans see `keras_initx.fans`.
     """
     started = time.perf_counter()
     check_built(model)
-    seed = _check_seed(seed)
-    # An initializer without a seed takes a number from Python's generator as it is made.
+    chosen = check_seed(seed)
+    seed = random.randint(0, 2**31 - 1) if chosen is None else chosen
+    # Keras' initializers without a seed take one from Python's generator when they are made: the caller's
+    # generator must not move.
     with seeded(seed % 2**31):
-        scheme = resolve(initializer)
-        _check_kernels(scheme)
-        sites = list(iter_kernels(model, trace=hasattr(scheme, "plan")))  # all else needs the fans alone
+        chosen = resolve(initializer)
+        _check_kernels(chosen)
+        # Only strategies need the trace; an initializer needs the fans alone, and saves the time.
+        sites = list(iter_kernels(model, trace=hasattr(chosen, "plan")))
         weights: list[Any] = [*sites, *iter_weights(model, sites)]
         scope = select(weights, include, exclude)
         replaced = {pattern: None if is_none(i) else get(i) for pattern, i in (overrides or {}).items()}
         for pattern in replaced:
             matching(weights, pattern, "overrides")
         plan = _plan(
-            scheme,
+            chosen,
             model,
-            [s for s in sites if not s.skip and (s.fans or s.role in ("scale", "residual_scale"))],
+            [s for s in sites if not s.skip and (s.fans or s.is_scale)],
         )
         reset = False
         with transaction() if transactional else _without_undo() as update:
@@ -97,102 +105,100 @@ def initialize(
             rows = tuple(drawing.row(weight) for weight in scope)
             if any(row.initializer for row in rows):
                 reset = _reset_optimizer(model, update)
-        told = initializer if isinstance(initializer, str) else describe(scheme)
-        name = "each layer's own" if scheme is None else told
+        told = initializer if isinstance(initializer, str) else describe(chosen)
+        name = "each layer's own" if chosen is None else told
         report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
     if report.kept:
         warnings.warn(_told(report.kept), stacklevel=2)
     return report
 
 
-def resolve(scheme: Any) -> Any:
-    """Returns the strategy or initializer that a name, config, class or instance stands for; None for none.
+def resolve(initializer: Initializer | Strategy | type[Strategy] | None) -> Any:
+    """Returns the object that a name, config, class or instance of an initializer or strategy stands for.
 
     >>> resolve("ReZero"), resolve("LSUV"), resolve("none")
     (ReZero(), LSUV(), None)
 
     Args:
-        scheme: What `initialize` takes.
+        initializer: The `initializer` argument of `initialize`.
+
+    Returns:
+        A strategy, which has `plan`; an initializer or function of shape and dtype; or None, which stands for
+        each layer's own initializer.
 
     Raises:
-        ValueError: If nothing is known by that name; the message names the nearest.
+        ValueError: If no initializer has that name. The message gives the nearest name.
     """
-    if is_none(scheme):
+    if is_none(initializer):
         return None
-    if isinstance(scheme, str) and scheme in STRATEGIES:
-        return STRATEGIES[scheme]()
-    if hasattr(scheme, "plan"):
-        return scheme() if isinstance(scheme, type) else scheme
+    if isinstance(initializer, str) and initializer in STRATEGIES:
+        return STRATEGIES[initializer]()
+    if hasattr(initializer, "plan"):
+        return initializer() if isinstance(initializer, type) else initializer
     try:
-        return get(scheme)
+        return get(initializer)
     except ValueError as error:
-        near = nearest(scheme, STRATEGIES) if isinstance(scheme, str) else []
+        near = nearest(initializer, STRATEGIES) if isinstance(initializer, str) else []
         if not near:
             raise
         raise ValueError(
             f"`initializer` must name a strategy of {sorted(STRATEGIES)} or an initializer. "
-            f"Received: {scheme!r}. Nearest: {near[0]!r}."
+            f"Received: {initializer!r}. Nearest: {near[0]!r}."
         ) from error
 
 
 def _told(kept: tuple[str, ...]) -> str:
     paths = ", ".join(f"`{path}`" for path in kept[:6]) + (", ..." if len(kept) > 6 else "")
     return (
-        f"`initialize` left {len(kept)} weights as they are, trained or not, for nothing tells their initial "
-        f"values: {paths}. Give them an initializer by `overrides`, or their layer a `get_config` that "
-        "returns all arguments of its `__init__`."
+        f"`initialize` left {len(kept)} weights as they are, trained or not, since nothing tells their "
+        f"initial values: {paths}. Pass initializers for them in `overrides`, or give their layer a "
+        "`get_config` that returns all arguments of its `__init__`."
     )
 
 
-def _check_kernels(scheme: Any) -> None:
-    """Refuses laws of biases, which would draw each kernel as zeros."""
-    if isinstance(scheme, PriorBias | LabelPrior):
+def _check_kernels(initializer: Strategy | Initializer | None) -> None:
+    """Refuses initializers of biases, which would draw every kernel as zeros."""
+    if is_bias_initializer(initializer):
         instead = (
             'call `calibrate(model, (x, y), "LabelPrior")`'
-            if isinstance(scheme, LabelPrior)
-            else f'pass `overrides={{"head/bias": {describe(scheme)}}}` with the path of its bias'
+            if is_law(initializer)
+            else f'pass `overrides={{"head/bias": {describe(initializer)}}}` with the path of its bias'
         )
         raise ValueError(
-            f"`initializer` must draw kernels. Received: {describe(scheme)}, a law of biases. Give it to a "
-            f"head as `bias_initializer`, or {instead}."
+            f"`initializer` must draw kernels. Received: {describe(initializer)}, which draws biases. "
+            f"Pass it to a head as `bias_initializer`, or {instead}."
         )
 
 
-def _check_seed(seed: Any) -> int:
-    if seed is None:
-        return random.randint(0, 2**31 - 1)
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"`seed` must be None or an int of at least 0. Received: seed={seed!r}.")
-    return int(seed)
-
-
-def _plan(scheme: Any, model: Any, sites: list[KernelSite]) -> Plan:
-    if scheme is None:
+def _plan(initializer: Strategy | Initializer | None, model: Model, sites: list[KernelSite]) -> Plan:
+    """The draw of each kernel. An empty plan leaves all kernels to their layers' own initializers."""
+    if initializer is None:
         return {}
-    if hasattr(scheme, "plan"):
-        return scheme.plan(tuple(sites), model)
-    return {site: Draw(scheme) for site in sites if site.fans}
+    if hasattr(initializer, "plan"):
+        return initializer.plan(tuple(sites), model)
+    return {site: Draw(initializer) for site in sites if site.fans}
 
 
-def _reset_optimizer(model: Any, update: Update) -> bool:
-    """Gives a built optimizer the slots that it has before its first step; its learning rate stays."""
+def _reset_optimizer(model: Model, update: Update) -> bool:
+    """Sets the slots of a built optimizer to their values before the first step; its learning rate stays."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return False
     fresh = type(optimizer).from_config(optimizer.get_config())
     fresh.build(slotted(optimizer))
+    # The learning rate may be a user's choice since `compile`; all other slots follow from the weights.
     for slot, start in zip(optimizer.variables, fresh.variables, strict=True):
         if slot.name != "learning_rate":
             update(slot, functools.partial(_value_of, start))
     return True
 
 
-def _value_of(variable: Any, _: Any) -> Any:
+def _value_of(variable: Variable, _: Tensor) -> Tensor:
     return variable.value
 
 
 class _without_undo:  # noqa: N801
-    """Stands in for `transaction` where there is no memory for the old weights."""
+    """Has the form of `transaction`, and keeps no old weights: for models too large to hold twice."""
 
     def __enter__(self) -> Update:
         return lambda variable, function: variable.assign(function(variable))

@@ -1,14 +1,15 @@
-"""Self-attention whose products of kernels look like those of trained transformers."""
+"""Mimetic initialization: self-attention with products of kernels that look like a trained transformer's."""
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_initx._types import Model
+from keras_initx.checks import check_choice, check_finite
 from keras_initx.state import stream_seed
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
@@ -21,17 +22,18 @@ _SIDES = {"query": "left", "key": "right", "value": "left", "attention_output": 
 
 @dataclasses.dataclass(frozen=True)
 class Mimetic:
-    """Query times key about the identity, value times output about minus the identity.
+    """Draws self-attention with W_Q W_K^T near the identity and W_V W_O near minus the identity.
 
-    Law: in each head W_Q W_K^T is the best approximation of rank head_dim to alpha_qk Z + beta_qk I, and over
-    all heads W_V W_O = alpha_vo Z - beta_vo I, with entries of Z from N(0, 1 / d), d the width. Both are
-    factored by the singular value decomposition M = U S V^T into U S^(1/2) and S^(1/2) V^T. W_V W_O is exact
-    where heads * head_dim >= d, and of rank heads * head_dim below. All other kernels are drawn as `ByRole`
-    draws them. Tokens so attend to tokens like themselves, and to those of like position. Choose it for
-    vision transformers that are trained from scratch on little data; trained language models have the signs
-    the other way round, so try negative betas there. Cross-attention, fewer key than
-    query heads and heads wider than the model are not what the law is about: `ByRole` draws them, with a
-    note. Each head costs two decompositions of a matrix of d^2 entries.
+    Law: in each head, W_Q W_K^T is the best approximation of rank head_dim to alpha_qk Z + beta_qk I. Over
+    all heads, W_V W_O = alpha_vo Z - beta_vo I. The entries of Z are from N(0, 1 / d), where d is the width.
+    The singular value decomposition M = U S V^T gives both factors, U S^(1/2) and S^(1/2) V^T. W_V W_O is
+    exact if heads * head_dim >= d, and otherwise has rank heads * head_dim. All other kernels are drawn as by
+    `ByRole`. Tokens then attend to similar tokens, and to tokens of similar position.
+
+    Choose it for vision transformers that are trained from scratch on little data. Trained language models
+    have the opposite signs: try negative betas there. The law does not fit cross-attention, fewer key heads
+    than query heads, or heads wider than the model: `ByRole` draws them, with a note. Each head costs two
+    decompositions of a matrix of d^2 entries.
 
     >>> import keras
     >>> from keras_initx.strategies import initialize
@@ -45,19 +47,19 @@ class Mimetic:
 
     Args:
         alpha_qk: Size of the noise in W_Q W_K^T.
-        beta_qk: Size of its diagonal.
+        beta_qk: Size of the diagonal of W_Q W_K^T.
         alpha_vo: Size of the noise in W_V W_O.
-        beta_vo: Size of its diagonal, which is negative where this is positive.
+        beta_vo: Size of the diagonal of W_V W_O, with the opposite sign: 0.4 gives -0.4 on the diagonal.
 
     Raises:
-        ValueError: If an argument is not a finite number, both of a pair are 0, or the model has no
-            self-attention that the law fits.
+        ValueError: If an argument is not a finite number, or alpha and beta of one product are both 0. When
+            planning, if the model has no self-attention that the law fits.
 
     Reference:
         Trockman and Kolter, 2023, "Mimetic initialization of self-attention layers", section 4
-        (https://arxiv.org/abs/2305.09828). Law and defaults were checked against third-party code, for the
-        authors' was not at hand. Deviation: where heads * head_dim > d, a case that the paper does not have,
-        a random rotation spreads the d singular vectors over all heads.
+        (https://arxiv.org/abs/2305.09828). Law and defaults were checked against third-party code, since the
+        authors' code was not at hand. Extension: if heads * head_dim > d, a case that the paper does not
+        have, a random rotation spreads the d singular vectors over all heads.
     """
 
     alpha_qk: float = 0.7
@@ -67,19 +69,17 @@ class Mimetic:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not number or not math.isfinite(value):
-                raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}.")
+            check_finite(name, value)
         for pair in ("qk", "vo"):
             alpha, beta = getattr(self, f"alpha_{pair}"), getattr(self, f"beta_{pair}")
             if not alpha and not beta:
                 raise ValueError(
-                    f"`alpha_{pair}` and `beta_{pair}` must not both be 0, which makes the kernels 0. "
+                    f"`alpha_{pair}` and `beta_{pair}` must not both be 0: the kernels would be 0. "
                     f"Received: alpha_{pair}={alpha!r}, beta_{pair}={beta!r}."
                 )
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel: factors of one matrix for each pair, the rest by role."""
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
+        """Returns the draw of each kernel: two factors of one matrix for each pair, the rest by role."""
         plan = ByRole().plan(sites)
         owners: dict[str, dict[str, KernelSite]] = {}
         for site in sites:
@@ -93,12 +93,13 @@ class Mimetic:
                 if obstacle:
                     plan[site] = dataclasses.replace(plan[site], note=f"{obstacle}: drawn by role")
                 else:
+                    # One stream for all kernels of a layer: both factors must come from the same matrix.
                     plan[site] = Draw(self._factor(site), stream=site.attention)
         if not fitting:
             raise ValueError(
-                "`Mimetic` is for models with self-attention: a MultiHeadAttention whose queries, keys and "
-                f"values come from one tensor. Received: a model with {len(owners)} attention layers, none "
-                "of which fits. Take the strategy 'by_role' for it."
+                "`Mimetic` is for models with self-attention: a MultiHeadAttention that takes queries, keys "
+                f"and values from one tensor. Received: a model with {len(owners)} attention layers, none of "
+                "them such a layer. Take the strategy 'by_role' for it."
             )
         return plan
 
@@ -110,7 +111,7 @@ class Mimetic:
 
 
 def _obstacle(kernels: dict[str, KernelSite]) -> str:
-    """Why the law does not fit an attention layer; empty if it does."""
+    """The reason why the law does not fit an attention layer; empty if it fits."""
     if kernels.keys() != _SIDES.keys():
         return "not all four kernels are to be drawn"
     shapes = {role: tuple(site.kernel.shape) for role, site in kernels.items()}
@@ -123,16 +124,16 @@ def _obstacle(kernels: dict[str, KernelSite]) -> str:
     if shapes["query"][2] > shapes["query"][0]:
         return "the heads are wider than the model"
     if shapes["attention_output"] != (*shapes["value"][1:], shapes["value"][0]):
-        return "the output's width is not the values'"
+        return "the output has another width than the values' input"
     return ""
 
 
 class MimeticFactor(keras.initializers.Initializer):
-    """One of the two factors of alpha Z + beta I, of each head or of all heads together.
+    """Draws one of the two factors of alpha Z + beta I, for each head or for all heads together.
 
-    Law: the factors U S^(1/2) and S^(1/2) V^T of the singular value decomposition, cut to the rank that the
-    heads have. Two initializers of the same seed, the one `"left"` and the other `"right"`, multiply to the
-    best approximation of that rank.
+    Law: the factors are U S^(1/2) and S^(1/2) V^T of the singular value decomposition, cut to the rank of the
+    heads. A `"left"` and a `"right"` initializer of the same seed multiply to the best approximation of that
+    rank.
 
     >>> left, right = (MimeticFactor(side, 0.0, 1.0, joint=True, seed=1) for side in ("left", "right"))
     >>> product = ops.tensordot(left((8, 2, 4)), right((2, 4, 8)), 2)
@@ -141,17 +142,19 @@ class MimeticFactor(keras.initializers.Initializer):
 
     Args:
         side: `"left"` for queries and values, `"right"` for keys and the output.
-        alpha: Size of the noise Z, whose entries are N(0, 1 / d).
+        alpha: Size of the noise Z, with entries from N(0, 1 / d).
         beta: Size of the diagonal.
-        joint: Whether all heads factor one matrix, the right one of shape (heads, head_dim, d); otherwise
-            each head has a matrix of its own, and both factors have shape (d, heads, head_dim).
-        seed: An int; None draws afresh at each call, and then two factors do not belong together.
+        joint: True if all heads factor one matrix: the left factor has shape (d, heads, head_dim), the right
+            one (heads, head_dim, d). False if each head has its own matrix: both factors have shape
+            (d, heads, head_dim).
+        seed: An int. None draws another matrix at each call, so that two factors do not belong together.
 
     Raises:
-        ValueError: If the side is unknown; on a call, if the shape has not three axes.
+        ValueError: If the side is unknown. On a call, if the shape does not have three axes.
 
     Reference:
-        As `Mimetic`.
+        Trockman and Kolter, 2023, "Mimetic initialization of self-attention layers", section 4
+        (https://arxiv.org/abs/2305.09828).
     """
 
     def __init__(
@@ -162,17 +165,15 @@ class MimeticFactor(keras.initializers.Initializer):
         joint: bool = False,
         seed: int | None = None,
     ) -> None:
-        if side not in ("left", "right"):
-            raise ValueError(f"`side` must be one of ['left', 'right']. Received: side={side!r}.")
-        self.side, self.seed = side, seed
+        self.side, self.seed = check_choice("side", side, ("left", "right")), seed
         self.alpha, self.beta, self.joint = float(alpha), float(beta), joint
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Draws the factor in the given shape and float dtype (Keras' floatx when None)."""
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
+        """Draws the factor in the given shape and float dtype; None stands for Keras' floatx."""
         shape = tuple(shape)
         if len(shape) != 3:
             raise ValueError(
-                f"`shape` must have three axes, as attention kernels have. Received: shape={shape}."
+                f"`shape` must have three axes, as kernels of attention have. Received: shape={shape}."
             )
         dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
         wide = "float32" if dtype in ("bfloat16", "float16") else dtype  # there is no SVD in half precision
@@ -185,7 +186,7 @@ class MimeticFactor(keras.initializers.Initializer):
 
     def _heads(self, shape: tuple[int, ...], dtype: str) -> Any:
         width, heads, rank = shape
-        # One head after another: all at once would hold heads * d^2 entries, more than the model itself.
+        # One head after another: all at once would hold heads * d^2 entries, more than the whole layer.
         return ops.stack([self._side(width, rank, f"head {n}", dtype) for n in range(heads)], axis=1)
 
     def _joint(self, shape: tuple[int, ...], dtype: str) -> Any:
@@ -194,13 +195,13 @@ class MimeticFactor(keras.initializers.Initializer):
         units = math.prod(shape) // width
         factor = self._side(width, min(units, width), "joint", dtype)
         if units > width:
-            # Columns of zeros in both factors would do, but they would get no gradient, ever.
+            # Columns of zeros would fill the shape, too. But zeros in both factors never get a gradient.
             noise = self._normal((units, width), "rotation", dtype)
             factor = ops.matmul(factor, ops.transpose(ops.qr(noise)[0]))
         return ops.reshape(factor if left else ops.transpose(factor), shape)
 
     def _side(self, width: int, rank: int, label: str, dtype: str) -> Any:
-        """The factor of shape (width, rank), the right one transposed."""
+        """The factor, of shape (width, rank); the right factor is returned transposed."""
         matrix = self.alpha / math.sqrt(width) * self._normal((width, width), label, dtype)
         u, s, vt = ops.svd(matrix + self.beta * ops.eye(width, dtype=dtype), full_matrices=False)
         vectors = u if self.side == "left" else ops.transpose(vt)

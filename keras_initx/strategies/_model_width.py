@@ -1,4 +1,4 @@
-"""How wide a model is, for laws that divide by its width and not by a fan."""
+"""Finds the width of a model, for laws such as SmallInit that divide by the width and not by a fan."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,20 +9,23 @@ __all__ = ["model_width"]
 
 
 def model_width(sites: Sequence[KernelSite]) -> Callable[[KernelSite], int | None]:
-    """Returns a function from a kernel to the width of the stream of states that it reads or writes.
+    """Returns a function from a kernel to the width of the stream of states that the kernel reads or writes.
 
-    Attention tells it: queries are made from states, and its output is added to them. Without attention the
-    embeddings tell it. In a model of several widths each kernel has that of the states at its own end.
+    Attention tells the width: queries are made from states, and the output of attention is added to states.
+    Without attention, embeddings tell it. If a model has several widths, a kernel has the width of the states
+    at one of its own ends.
 
     Args:
         sites: The model's kernels.
 
     Returns:
-        The function. It returns None where neither attention nor an embedding tells.
+        The function. It returns None if neither attention nor an embedding tells the width.
     """
     told = {_told(site) for site in sites if site.role in ("query", "attention_output")} - {None}
     told = told or {_told(site) for site in sites if site.role == "embedding"} - {None}
     if len(told) == 1:
+        # One width in the whole model: then also kernels between other sizes, as in feed-forward layers, have
+        # it.
         (only,) = told
         return lambda _: only
 
@@ -30,13 +33,15 @@ def model_width(sites: Sequence[KernelSite]) -> Callable[[KernelSite], int | Non
         own = _told(site)
         if own is not None or not site.fans:
             return own
+        # A feed-forward kernel leads from the states to a wider layer or back: the smaller end is the
+        # states'.
         return min((size for size in _ends(site) if size in told), default=None)
 
     return of
 
 
 def _told(site: KernelSite) -> int | None:
-    """The width that a kernel of this role has at one of its ends."""
+    """The width of the states, if a kernel of this role reads or writes them; None for other roles."""
     if not site.fans:
         return None
     inputs, outputs = _ends(site)
@@ -46,6 +51,7 @@ def _told(site: KernelSite) -> int | None:
 
 
 def _ends(site: KernelSite) -> tuple[int, int]:
+    """Numbers of a kernel's inputs and outputs, over all groups of a convolution."""
     axes = _axes(site)
     groups = site.blocks if site.layout is not None and site.layout.kind == "conv" else 1
     return axes.size(axes.inputs) * groups, axes.size(axes.outputs) * groups

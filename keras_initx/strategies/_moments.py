@@ -1,14 +1,26 @@
-"""How layers change the moments of a signal: pure maps of numbers, as AutoInit composes them."""
+"""Maps from the moments of a layer's input to the moments of its output: functions of numbers only.
+
+A signal is described by three numbers: the mean and the variance of its elements, and the covariance of one
+channel at two positions far apart (`shared`). An element is thought of as
+
+    element = part that all positions share  +  part of this position alone
+              variance `shared`                 variance `variance` - `shared`
+
+Averages over positions, in pooling and attention, shrink the second part only. Both parts are taken as
+Gaussian, which is exact for pre-activations of wide layers. An integral over a Gaussian is a sum over a grid:
+Gauss-Hermite nodes for the shared part, where integrands are smooth, and 1201 equal steps for the own part,
+where a ReLU has its kink.
+"""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
+from keras_initx._types import Activation, Tensor
 from keras_initx.gains import second_moments
 
 __all__ = [
@@ -21,27 +33,28 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _GRID = np.linspace(-9, 9, 1201)
 _DENSITY = np.exp(-(_GRID**2) / 2) / math.sqrt(2 * math.pi)
-_SELU_FLOOR = -1.0507009873554805 * 1.6732632423543772  # what AlphaDropout puts in for dropped units
+_SELU_FLOOR = -1.0507009873554805 * 1.6732632423543772  # AlphaDropout sets dropped units to this value
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Mean and variance of a signal's elements over positions, channels, inputs and draws of the weights.
+    """Moments of a signal's elements over positions, channels, inputs and draws of the weights.
 
     Attributes:
         mean: The mean.
         variance: The variance.
-        shared: Covariance of a channel at two positions far apart: what an average over positions leaves.
-        sums_to_one: Whether these are weights that sum to 1, as softmax makes them.
-        origin: What a monotone activation made the signal from, as (activation, moments): a maximum is taken
-            before it.
+        shared: Covariance of a channel at two positions far apart: the variance that an average over many
+            positions keeps.
+        sums_to_one: Whether the elements are weights that sum to 1, as softmax makes them.
+        origin: If a monotone activation made the signal, the pair (activation, moments of its input): a
+            maximum is computed before the activation.
     """
 
     mean: float = 0.0
     variance: float = 1.0
     shared: float = 0.0
     sums_to_one: bool = False
-    origin: tuple[Any, Any] | None = dataclasses.field(default=None, compare=False, repr=False)
+    origin: "tuple[Activation, Moments] | None" = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def second(self) -> float:
@@ -55,7 +68,7 @@ class Moments:
 
 
 def weighted(x: Moments, gain: float) -> Moments:
-    """Through a kernel of Var W = gain^2 / fan_in and mean 0."""
+    """The output of a kernel of Var W = gain^2 / fan_in and mean 0."""
     return Moments(0.0, gain**2 * x.second, gain**2 * x.shared_second)
 
 
@@ -83,7 +96,7 @@ def multiplied(factors: Sequence[Moments]) -> Moments:
 
 
 def concatenated(parts: Sequence[Moments], sizes: Sequence[float]) -> Moments:
-    """A mixture of signals, by their sizes: the law of total variance."""
+    """Signals side by side, weighted by their sizes: the law of total variance."""
     shares = [size / sum(sizes) for size in sizes]
     mean = sum(share * x.mean for share, x in zip(shares, parts, strict=True))
     second = sum(share * x.second for share, x in zip(shares, parts, strict=True))
@@ -92,24 +105,27 @@ def concatenated(parts: Sequence[Moments], sizes: Sequence[float]) -> Moments:
 
 
 def padded(x: Moments, share: float) -> Moments:
-    """A signal that fills a share of the whole; the rest is zeros."""
+    """A signal that fills a share of the elements; the other elements are 0."""
     return Moments(share * x.mean, share * x.second - (share * x.mean) ** 2, share**2 * x.shared)
 
 
 def averaged(x: Moments, positions: int = 1, channels: int = 1) -> Moments:
-    """The mean over positions, which keeps what they share, and over channels, which share nothing."""
+    """The mean over positions, which keeps the shared part, and over channels, which share nothing."""
     variance = (x.shared + (x.variance - x.shared) / positions) / channels
     return Moments(x.mean, variance, x.shared / channels)
 
 
 def dropped(x: Moments, rate: float, whole: bool = False) -> Moments:
-    """Inverted dropout in training, or noise of variance rate / (1 - rate); `whole` channels, or elements."""
+    """Inverted dropout in training, of single elements or of `whole` channels.
+
+    Multiplicative noise of variance rate / (1 - rate), as GaussianDropout has, gives the same moments.
+    """
     second, shared = x.second / (1 - rate), x.shared_second / (1 - rate) if whole else x.shared_second
     return Moments(x.mean, second - x.mean**2, shared - x.mean**2, x.sums_to_one)
 
 
 def alpha_dropped(x: Moments, rate: float) -> Moments:
-    """AlphaDropout in training: SELU's floor for dropped units, and an affine map that keeps (0, 1)."""
+    """AlphaDropout in training: sets dropped units to SELU's floor, then maps so that (0, 1) stays (0, 1)."""
     keep, floor = 1 - rate, _SELU_FLOOR
     slope = 1 / math.sqrt(keep * (1 + rate * floor**2))
     mixture = concatenated([Moments(x.mean, x.variance), Moments(floor, 0.0)], [keep, rate])
@@ -123,28 +139,31 @@ def noised(x: Moments, variance: float) -> Moments:
 
 
 def normalized(x: Moments, over_batch: bool) -> Moments:
-    """(0, 1). Over the batch what all positions share goes; within one input it stays."""
+    """A normalized signal, (0, 1).
+
+    Statistics over the batch remove the part that all positions share; statistics within one input keep it.
+    """
     within = 0.0 if over_batch or not x.variance else x.shared / x.variance
     return Moments(0.0, 1.0, within)
 
 
 def rms_normalized(x: Moments, size: float = 1.0) -> Moments:
-    """Divided by its root mean square, or with a size by sqrt(size) more: the second moment is 1 / size."""
+    """A signal divided by its root mean square and by sqrt(size): the second moment becomes 1 / size."""
     return scaled(x, 1 / math.sqrt((x.second or 1.0) * size))
 
 
-def activated(activation: Any, x: Moments) -> Moments:
-    """Through an activation f, of Gaussian moments: E f, Var f and the covariance of f at two positions.
+def activated(activation: Activation, x: Moments) -> Moments:
+    """The output of an activation f on a Gaussian signal: E f, Var f and the covariance at two positions.
 
     Args:
-        activation: As `keras_initx.gains.compute_gain` takes it.
-        x: Moments of what it takes.
+        activation: Name, function, layer or operation.
+        x: Moments of the activation's input.
 
     Returns:
-        The moments of what it makes.
+        The moments of the activation's output.
 
     Raises:
-        ValueError: As in `keras_initx.gains.second_moments`.
+        ValueError: If f is not element-wise, is not finite, or has no second moment under a Gaussian.
     """
     function, spread = _fresh(activation), math.sqrt(x.variance)
     if not spread:
@@ -157,23 +176,23 @@ def activated(activation: Any, x: Moments) -> Moments:
 
 
 def maximum(x: Moments, count: int) -> Moments:
-    """The largest of `count` Gaussian elements at as many positions.
+    """The largest of the elements at `count` positions.
 
-    What a monotone activation made has the maximum of what it was made from, which is Gaussian where a
-    rectified signal is not.
+    The maximum of f(z) is f of the maximum of z for a monotone f. The maximum is therefore taken of the
+    activation's input, which is Gaussian, and not of its output, which after a ReLU is not.
     """
     activation, before = x.origin or (None, x)
     return Moments(*_through(_fresh(activation), before, _density_of_maximum(count)))
 
 
 def softmax(x: Moments, count: int) -> Moments:
-    """Weights over `count` independent Gaussian logits; a shift that all share changes nothing."""
+    """Softmax weights over `count` Gaussian logits. The shared part cancels, since it shifts all logits."""
     second = _softmax_second(round(math.sqrt(max(x.variance - x.shared, 0.0)), 6), count)
     return Moments(1 / count, max(second - count**-2, 0.0), 0.0, sums_to_one=True)
 
 
 def mixed(weights: Moments, x: Moments, count: int) -> Moments:
-    """A mean of `count` positions by weights that sum to 1: it keeps the mean, and what positions share."""
+    """A mean of `count` positions with weights that sum to 1; it keeps the mean and the shared part."""
     kept = min(count * weights.second, 1.0)
     rest = x.variance - x.shared
     return Moments(x.mean, x.shared + kept * rest, x.shared + rest / count)
@@ -181,13 +200,21 @@ def mixed(weights: Moments, x: Moments, count: int) -> Moments:
 
 @functools.lru_cache(maxsize=256)
 def _softmax_second(spread: float, count: int) -> float:
-    """E w^2 of a softmax, from 1 / S^2 = integral of t exp(-t S), which makes the logits independent."""
+    """E w^2 of a softmax weight over `count` independent logits N(0, spread^2).
+
+    w = exp(z_1) / S with S = sum of exp(z_i), in which the sum couples all logits. The identity
+    1 / S^2 = integral of t exp(-t S) dt over t > 0 turns the sum in the exponent into a product, so that
+
+        E w^2 = integral of t E[exp(2 z - t exp(z))] (E exp(-t exp(z)))^(count - 1) dt
+
+    has one-dimensional expectations only. t runs over many orders of magnitude, hence the grid in log t.
+    """
     logits, times = spread * _GRID, np.exp(np.linspace(-12 - 9 * spread, 12 + 9 * spread, 1001))
     mass = _DENSITY / _DENSITY.sum()
     decay = np.exp(-np.outer(times, np.exp(logits)))
     own = decay @ (mass * np.exp(2 * logits))
     others = (decay @ mass) ** (count - 1)
-    values = times**2 * own * others  # dt = t d(log t)
+    values = times**2 * own * others  # t dt = t^2 d(log t)
     return float(np.clip(np.trapezoid(values, np.log(times)), count**-2, 1 / count))
 
 
@@ -197,8 +224,14 @@ def _density_of_maximum(count: int) -> np.ndarray:
     return count * _DENSITY * below ** (count - 1)
 
 
-def _through(function: Any, x: Moments, density: np.ndarray) -> tuple[float, float, float]:
-    """Moments of f(shared part + own part), where the own part has the density."""
+def _through(
+    function: Callable[[Tensor], Tensor], x: Moments, density: np.ndarray
+) -> tuple[float, float, float]:
+    """Mean, variance and covariance at two positions of f(shared part + own part).
+
+    Given the shared part, two positions are independent: their covariance is the variance, over the shared
+    part, of the mean over the own part.
+    """
     shared = min(max(x.shared, 0.0), x.variance)
     centers = x.mean + math.sqrt(shared) * _NODES
     points = centers[:, None] + math.sqrt(x.variance - shared) * _GRID
@@ -210,14 +243,16 @@ def _through(function: Any, x: Moments, density: np.ndarray) -> tuple[float, flo
     return mean, max(second - mean**2, 0.0), max(float(_WEIGHTS @ given**2) - mean**2, 0.0)
 
 
-def _fresh(activation: Any) -> Callable[[Any], Any]:
-    """A function of one tensor of any shape; a layer such as PReLU builds itself for one shape only."""
+def _fresh(activation: Activation | None) -> Callable[[Tensor], Tensor]:
+    """The activation as a function of tensors of any shape."""
     if not isinstance(activation, keras.layers.Layer):
         return keras.activations.get(activation)
+    # A layer such as PReLU has weights of one shape: each call gets a new layer of the same config.
     cls, config = type(activation), activation.get_config() | {"dtype": "float64"}
     return lambda tensor: cls.from_config(config)(tensor)
 
 
-def _values(function: Any, points: np.ndarray) -> np.ndarray:
+def _values(function: Callable[[Tensor], Tensor], points: np.ndarray) -> np.ndarray:
+    # Four axes, as an image has: some activation layers refuse a vector.
     tensor = keras.ops.convert_to_tensor(points.reshape(1, 1, 1, -1), dtype="float64")
     return np.asarray(keras.ops.convert_to_numpy(function(tensor)), dtype="float64").reshape(-1)

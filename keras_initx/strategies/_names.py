@@ -1,4 +1,4 @@
-"""The strategies by name."""
+"""The table of strategies by name, which `initialize` and the command line read."""
 
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole

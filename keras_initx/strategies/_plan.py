@@ -1,4 +1,4 @@
-"""What passes between a strategy and `initialize`: for each kernel, what draws it."""
+"""The plan that a strategy hands to `initialize`: a draw for each kernel."""
 
 import dataclasses
 import math
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_initx._types import Initializer, Model
 from keras_initx.fans import Layout
 from keras_initx.initializers import OrthogonalScaled, RandomScaled, default_config
 from keras_initx.walk import KernelSite
@@ -18,19 +19,19 @@ _DISTRIBUTIONS = {"untruncated_normal": "normal", "uniform": "uniform"}
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What draws one kernel.
+    """The initializer of one kernel, and how to use it.
 
     Attributes:
-        initializer: An initializer; its seed, axes and layout are set for the kernel.
-        note: What a user should know of this kernel.
-        stream: Path whose stream of random numbers it takes in place of the kernel's own, where kernels are
-            drawn jointly.
-        as_is: Whether to leave the initializer's axes and layout alone, as when a layer resets its own
-            kernel.
-        learning_rate: What the kernel's learning rate is to be multiplied by.
+        initializer: An initializer; `initialize` sets its seed, axes and layout for the kernel.
+        note: A remark on this kernel for the report.
+        stream: A path, for kernels that are drawn jointly: the kernel takes the random numbers of this path
+            in place of its own. Empty for its own.
+        as_is: Whether to leave the initializer's axes and layout alone, as when a layer's own initializer
+            resets the layer's kernel.
+        learning_rate: Multiplier for the kernel's learning rate.
     """
 
-    initializer: Any
+    initializer: Initializer
     note: str = ""
     stream: str = ""
     as_is: bool = False
@@ -41,18 +42,23 @@ Plan = dict[KernelSite, Draw]
 
 
 class Strategy(Protocol):
-    """A scheme for a whole model; kernels that its plan leaves out are drawn by their layers' own."""
+    """An initializer for a whole model: any object with this method.
 
-    def plan(self, sites: Sequence[KernelSite], model: Any) -> Plan:
-        """Returns what draws each kernel; raises ValueError where the model is not what the scheme is for."""
+    Kernels that the plan leaves out are drawn by their layers' own initializers.
+    """
+
+    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan:
+        """Returns the draw of each kernel; raises ValueError for models that the strategy is not made for."""
         ...
 
 
-def fits_fans(initializer: Any) -> Any:
-    """Returns an initializer of the same law that can be told a kernel's layout; others as they are.
+def fits_fans(initializer: Initializer) -> Any:
+    """Returns an initializer of the same law that takes a kernel's layout.
 
-    Keras' own know no strides, groups, gates or depthwise kernels.
+    Keras' initializers compute fans from the shape alone, and know no strides, groups, gates or depthwise
+    kernels. Initializers that are not Keras' come back as they are.
     """
+    # Exact classes: a subclass may draw by another law.
     if type(initializer).__module__.startswith("keras.") and isinstance(
         initializer, keras.initializers.VarianceScaling
     ):
@@ -64,29 +70,30 @@ def fits_fans(initializer: Any) -> Any:
             output_axes=initializer.output_axes,
         )
     if type(initializer) is keras.initializers.Orthogonal:
-        return OrthogonalScaled(gain=initializer.gain)
+        own: keras.initializers.Orthogonal = initializer
+        return OrthogonalScaled(gain=own.gain)
     return initializer
 
 
 def configure(
-    initializer: Any,
+    initializer: Initializer,
     site: KernelSite | None,
     seed: int,
     layout: Layout | None = None,
     width: int | None = None,
 ) -> Any:
-    """Returns the initializer with a seed and, given a site, with the site's true fans.
+    """Returns a copy of an initializer with a seed and, given a site, with the true fans of its kernel.
 
     Args:
-        initializer: A template. A layout or axes of its own stay, completed where its layout only names the
-            kind that the kernel has.
+        initializer: The template. Axes or a layout that the user gave it stay; a layout that names only the
+            kind of the kernel is completed with strides, groups and gates.
         site: The kernel, or None to leave layout and axes alone.
         seed: The seed.
         layout: Layout of the layer's fused gates, for a bias.
-        width: Width of the model at the kernel, for laws that ask for it.
+        width: Width of the model at the kernel, for laws that divide by it.
 
     Returns:
-        A new initializer; the template itself where it is a plain function.
+        A new initializer; a plain function comes back as it is.
     """
     initializer = initializer if site is None else fits_fans(initializer)
     if not isinstance(initializer, keras.initializers.Initializer):
@@ -94,7 +101,8 @@ def configure(
     config: dict[str, Any] = initializer.get_config()
     changes: dict[str, Any] = {"seed": seed} if "seed" in config else {}
     layout = site.layout if site is not None else layout
-    if "input_axes" not in config:  # a law of biases, or of what a kernel generates
+    # Without `input_axes` an initializer has no fans: it draws biases, or the output of a generated kernel.
+    if "input_axes" not in config:
         if layout is not None and layout.gates and config.get("gates", 0) is None:
             changes["gates"] = layout.gates
     elif site is not None and config["input_axes"] is None and _is_free(initializer, site):
@@ -104,7 +112,8 @@ def configure(
             changes["layout"] = layout.to_dict()
     if width is not None and config.get("width", 0) is None:
         changes["width"] = width
-    told = changes.pop("layout", None) if "layout" not in config else None  # a recipe keeps it for itself
+    # A recipe takes a layout but has none in its config: it is set as an attribute below.
+    told = changes.pop("layout", None) if "layout" not in config else None
     nested = {name: _seeded(value, seed) for name, value in config.items() if _is_initializer(value)}
     if changes or nested or told:
         initializer = type(initializer).from_config(config | nested | changes)
@@ -113,27 +122,31 @@ def configure(
     return initializer
 
 
-def _is_free(initializer: Any, site: KernelSite) -> bool:
-    """Whether an initializer's layout may be the layer's: it has none, or says no more than the kind."""
-    own = getattr(initializer, "layout", "none")
+def _is_free(initializer: Initializer, site: KernelSite) -> bool:
+    """Whether an initializer may take the layer's layout: it has none yet, or names the kind only."""
+    own = getattr(initializer, "layout", "none")  # "none": it has no such attribute
     return own is None or (site.layout is not None and own == Layout(site.layout.kind))
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> Any:
     return value["class_name"] if isinstance(value, Mapping) and "class_name" in value else value
 
 
-def _is_initializer(value: Any) -> bool:
+def _is_initializer(value: object) -> bool:
     return isinstance(value, Mapping) and "seed" in (value.get("config") or {})
 
 
 def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A serialized initializer within another's config, as ICNR holds one, with its seed set."""
+    """Sets the seed of a serialized initializer within another one's config; ICNR has such a config."""
     return {**config, "config": {**config["config"], "seed": seed}}
 
 
-def describe(initializer: Any) -> str:
-    """Returns a short name with the arguments that differ from the class' defaults."""
+def describe(initializer: Initializer | Strategy | None) -> str:
+    """Returns a short name of an initializer, with the arguments that differ from the defaults.
+
+    >>> describe(RandomScaled(gain=2.0, seed=1)), describe(max)
+    ('RandomScaled(gain=2)', 'max')
+    """
     if not isinstance(initializer, keras.initializers.Initializer):
         return getattr(initializer, "__name__", type(initializer).__name__)
     cls: Any = type(initializer)

@@ -1,9 +1,11 @@
-"""What `initialize` did, as data and as a table."""
+"""The report of `initialize`: a row for each weight, as data and as a table."""
 
 import dataclasses
 from typing import Any
 
 from keras_initx.fans import Fans
+from keras_initx.reports import Report, records_of
+from keras_initx.tables import Table, numbers, words
 
 __all__ = ["FROZEN", "UNKNOWN", "InitReport", "InitRow"]
 
@@ -13,19 +15,19 @@ UNKNOWN = "nothing tells its initial value: left as it is"
 
 @dataclasses.dataclass(frozen=True)
 class InitRow:
-    """What became of one weight.
+    """One weight: the values that `initialize` gave the weight, or the reason why the weight kept its values.
 
     Attributes:
         path: Path of the weight within the model.
-        role: Role of a kernel, as in `keras_initx.walk`; `bias`, `shift`, `statistic` or `other` for the
-            rest.
-        shape: Its shape.
-        initializer: What drew it; empty when it was left as it is.
-        fans: The kernel's true fans, or None.
-        std: Standard deviation of a kernel's new values, of the first of them where it is large; None for the
-            rest, and when it was left as it is.
-        learning_rate: What the strategy asks the weight's learning rate to be multiplied by.
-        note: Why it was left as it is, or what to know of it; empty when all is well.
+        role: Role of a kernel, as in `keras_initx.walk`. The other weights have the role `bias`, `shift`,
+            `statistic` or `other`.
+        shape: Shape of the weight.
+        initializer: The initializer that drew the weight; empty if the weight was left as it is.
+        fans: The true fans of a kernel; None for the other weights.
+        std: Standard deviation of the new values of a kernel, over the first values if the kernel is large.
+            None for the other weights, and for a kernel that was left as it is.
+        learning_rate: The factor by which the strategy asks you to multiply the learning rate of the weight.
+        note: Why the weight was left as it is, or a fact to know about the weight; empty when all is well.
     """
 
     path: str
@@ -39,26 +41,26 @@ class InitRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class InitReport:
-    """What `initialize` did.
+class InitReport(Report):
+    """The report of `initialize`. `print(report)` shows the kernels as a table.
 
     Attributes:
-        rows: One row per weight in its scope, kernels first, in call order.
-        scheme: The initializer or strategy.
-        seed: The seed; given again, it gives the same weights.
+        rows: One row for each weight in the scope of the call: kernels first, in call order.
+        initializer: The initializer or the strategy.
+        seed: The seed of all weights. The same seed gives the same weights again.
         optimizer_reset: Whether the slots of the model's optimizer were set back.
-        seconds: Seconds spent.
+        seconds: Seconds that the call took.
     """
 
     rows: tuple[InitRow, ...]
-    scheme: str
+    initializer: str
     seed: int
     optimizer_reset: bool
     seconds: float
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Multipliers of learning rates that are not 1, by path."""
+        """The factors of learning rates that are not 1, by path of the weight."""
         return {row.path: row.learning_rate for row in self.rows if row.learning_rate != 1}
 
     @property
@@ -66,36 +68,39 @@ class InitReport:
         """Paths of the weights that were left as they were because nothing tells their initial values."""
         return tuple(row.path for row in self.rows if row.note.endswith(UNKNOWN))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the report as dicts, tuples and numbers."""
-        return dataclasses.asdict(self) | {"kept": self.kept}
+    def _more(self) -> dict[str, Any]:
+        return {"kept": self.kept}
 
-    def __str__(self) -> str:
-        """Formats the kernels as an aligned table, and counts the rest."""
-        shown = [
-            row for row in self.rows if row.fans or row.learning_rate != 1 or (row.note and not row.fans)
-        ]
-        rates = any(row.learning_rate != 1 for row in shown)
-        cells = [
-            ("path", "role", "shape", "fans", "initializer", "std", *(["lr x"] if rates else []), "note")
-        ]
-        for row in shown:
-            fans = f"{row.fans.fan_in:.4g}, {row.fans.fan_out:.4g}" if row.fans else "-"
-            std = "-" if row.std is None else f"{row.std:.4g}"
-            shape = "x".join(map(str, row.shape)) or "()"
-            rate = [f"{row.learning_rate:.4g}"] if rates else []
-            cells.append((row.path, row.role, shape, fans, row.initializer or "-", std, *rate, row.note))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in cells
-        ]
+    def _records(self) -> list[dict[str, object]]:
+        """Rows of the data frame, with a column for each of the two fans."""
+        records = records_of(self.rows)
+        for record, row in zip(records, self.rows, strict=True):
+            del record["fans"]
+            record["fan_in"] = row.fans.fan_in if row.fans else None
+            record["fan_out"] = row.fans.fan_out if row.fans else None
+        return records
+
+    def _table(self) -> Table:
+        """The kernels and the weights with a note; other weights are only counted."""
+        shown = [row for row in self.rows if row.fans or row.learning_rate != 1 or row.note]
+        rates = bool(self.learning_rates)  # a column of ones would say nothing
+        columns = (
+            words("path", [row.path for row in shown]),
+            words("role", [row.role for row in shown]),
+            words("shape", ["x".join(map(str, row.shape)) or "()" for row in shown]),
+            numbers("fan in", [row.fans.fan_in if row.fans else None for row in shown]),
+            numbers("fan out", [row.fans.fan_out if row.fans else None for row in shown]),
+            words("initializer", [row.initializer for row in shown]),
+            numbers("std", [row.std for row in shown]),
+            numbers("lr x", [row.learning_rate if rates else None for row in shown]),
+            words("note", [row.note for row in shown], note=True),
+        )
         drawn = sum(bool(row.initializer) for row in self.rows)
         rest = len(self.rows) - len(shown)
         reset = ", optimizer slots reset" if self.optimizer_reset else ""
-        lines.append(
-            f"{drawn} of {len(self.rows)} weights drawn by {self.scheme} with seed {self.seed}{reset}, "
+        total = (
+            f"{drawn} of {len(self.rows)} weights drawn by {self.initializer} with seed {self.seed}{reset}, "
             f"{self.seconds:.2f} s; {rest} biases, scales and statistics, by their layers' own initializers, "
             "are not shown"
         )
-        return "\n".join(lines)
+        return Table(columns, (total,))

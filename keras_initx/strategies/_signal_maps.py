@@ -1,15 +1,19 @@
-"""Which map of moments each layer and operation without kernels is: the table that AutoInit reads."""
+"""The table from layers and operations without kernels to maps of moments, which AutoInit reads.
+
+A map takes a node of the trace and the moments of its operands. It returns the moments of the output, or None
+if they are not known, for example because an axis is open. Then AutoInit scales the next kernel for (0, 1).
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 import keras
 import numpy as np
 
 import keras_initx.strategies._moments as maps
+from keras_initx._types import Activation
 from keras_initx.strategies._moments import Moments
-from keras_initx.walk import Node, Operand
+from keras_initx.walk import Node, Operand, with_effect
 
 __all__ = ["constant", "map_signal", "softmax_size"]
 
@@ -17,29 +21,29 @@ Inputs = Sequence[Moments]
 Map = Callable[[Node, Inputs], "Moments | None"]
 
 
-def constant(value: Any) -> Moments | None:
-    """Moments of a number, an array or a variable as it is now; None for what is none of these."""
+def constant(value: object) -> Moments | None:
+    """Moments of a number, an array or the current value of a variable; None for anything else."""
     try:
         array = np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
-    except Exception:  # a string, a slice, a symbolic value: the backends raise what they please
+    except Exception:  # a string, a slice, a symbolic value: each backend raises errors of its own
         return None
     return Moments(float(array.mean()), float(array.var())) if array.size else None
 
 
 def map_signal(node: Node, inputs: Inputs) -> Moments | None:
-    """Returns the moments that a node without kernels makes, or None where they are not known.
+    """Returns the moments of the output of a node without kernels, or None if they are not known.
 
     Args:
-        node: A node whose activation, if any, is yet to be applied by the caller.
-        inputs: Moments of its operands.
+        node: The node. If it has an activation, the caller applies it afterwards.
+        inputs: Moments of the node's operands.
     """
     if node.kind in _PASSING:
         return inputs[0]
     return _MAPS[node.kind](node, inputs) if node.kind in _MAPS else None
 
 
-def softmax_size(activation: Any, shape: Sequence[int | None]) -> int:
-    """Weights that sum to 1 if an activation is a softmax over one axis of known size, else 0."""
+def softmax_size(activation: Activation, shape: Sequence[int | None]) -> int:
+    """How many weights sum to 1, if an activation is a softmax over one axis of known size; 0 otherwise."""
     name = activation if isinstance(activation, str) else type(activation).__name__.lower()
     axis = getattr(activation, "axis", -1)
     axis = axis[0] if isinstance(axis, tuple | list) and len(axis) == 1 else axis
@@ -53,17 +57,18 @@ def _signals(node: Node) -> list[Operand]:
 
 
 def _size(shape: Sequence[int | None]) -> int:
-    """Elements; 0 where an axis is not known."""
+    """The number of elements; 0 if an axis is open."""
     return math.prod(size or 0 for size in shape)
 
 
 def _is_channel(axis: int, rank: int) -> bool:
+    # `ops.mean` and its like do not tell which axis holds the channels. Below four axes it is the last one.
     last = keras.config.image_data_format() == "channels_last" or rank < 4
     return axis % rank == (rank - 1 if last else 1)
 
 
 def _reduced(node: Node) -> tuple[int, int] | None:
-    """Positions and channels that a reduction takes together."""
+    """How many positions and how many channels a reduction takes together; None if an axis is open."""
     shape, axis = _signals(node)[0].shape, node.operation.axis
     axes = range(1, len(shape)) if axis is None else [axis] if isinstance(axis, int) else axis
     channels = [shape[a] or 0 for a in axes if _is_channel(a, len(shape))]
@@ -83,13 +88,14 @@ def _sum(node: Node, inputs: Inputs) -> Moments | None:
 
 def _max(node: Node, inputs: Inputs) -> Moments | None:
     counts = _reduced(node)
+    # Over channels no map is known: they share their inputs, but not their kernels.
     return maps.maximum(inputs[0], counts[0]) if counts and counts[1] == 1 else None
 
 
 def _window(node: Node) -> int:
-    """Elements that a pooling takes together."""
+    """How many elements a pooling takes together; 0 if an axis is open."""
     size = getattr(node.operation, "pool_size", None)
-    if size is None:  # global: what of the input is no batch and no channel
+    if size is None:  # global pooling: all positions
         before, after = _size(_signals(node)[0].shape), _size(node.shape)
         return before // after if after else 0
     return size ** (len(node.shape) - 2) if isinstance(size, int) else math.prod(size)
@@ -106,9 +112,9 @@ def _max_pool(node: Node, inputs: Inputs) -> Moments | None:
 
 
 def _sum_of(node: Node, inputs: Inputs, signs: Sequence[float]) -> Moments:
-    """A sum in which a signal that comes twice counts as one of twice the size."""
-    factors: dict[Any, float] = {}
-    terms: dict[Any, Moments] = {}
+    """A signed sum. A signal that comes twice counts as one signal of twice the size: x + x is 2 x."""
+    factors: dict[Hashable, float] = {}
+    terms: dict[Hashable, Moments] = {}
     for place, (operand, x, sign) in enumerate(zip(node.operands, inputs, signs, strict=True)):
         key = ("constant", place) if operand.node is None else operand.node
         factors[key] = factors.get(key, 0.0) + sign
@@ -130,6 +136,7 @@ def _average(node: Node, inputs: Inputs) -> Moments:
 
 def _multiply(node: Node, inputs: Inputs) -> Moments | None:
     signals = [operand.node for operand in _signals(node)]
+    # x * x is not a product of independent signals.
     if len(set(signals)) < len(signals):
         return maps.activated(keras.ops.square, inputs[0]) if len(inputs) == 2 else None
     return maps.multiplied(inputs)
@@ -172,7 +179,7 @@ def _unit(node: Node, inputs: Inputs) -> Moments | None:
 
 
 def _contract(equation: str, left: Sequence[int | None], right: Sequence[int | None]) -> int:
-    """Products that an element of a two-signal einsum sums; 0 where it is not known."""
+    """The number of products that one output element of an einsum sums; 0 if an axis is open."""
     terms, output = equation.replace(" ", "").split("->")
     sizes: dict[str, int] = {}
     for term, shape in zip(terms.split(","), (left, right), strict=True):
@@ -183,7 +190,7 @@ def _contract(equation: str, left: Sequence[int | None], right: Sequence[int | N
 
 
 def _product_of(inputs: Inputs, count: int) -> Moments | None:
-    """A sum of products, or a mean by weights if one signal is a softmax over what is summed."""
+    """A sum of `count` products of two signals; a weighted mean, if one signal is softmax weights."""
     if not count:
         return None
     for weights, x in ((inputs[0], inputs[1]), (inputs[1], inputs[0])):
@@ -212,13 +219,16 @@ def _dot(node: Node, inputs: Inputs) -> Moments | None:
     return _product_of(inputs, shape[axis] or 0) if plain else None
 
 
-def _attend(queries: Moments, keys: Moments, values: Moments, width: int, count: int, scale: float) -> Any:
+def _attend(
+    queries: Moments, keys: Moments, values: Moments, width: int, count: int, scale: float
+) -> Moments:
+    """Attention of one head over `count` positions, with logits of `width` products times a scale."""
     logits = maps.scaled(maps.contracted(queries, keys, width), scale)
     return maps.mixed(maps.softmax(logits, count), values, count)
 
 
 def _fused_attention(node: Node, inputs: Inputs) -> Moments | None:
-    """Queries, keys and values of shape (batch, positions, heads, width), with the usual scale."""
+    """Fused attention: signals of shape (batch, positions, heads, width), and the scale 1 / sqrt(width)."""
     shape = node.operands[1].shape
     if len(inputs) < 3 or not shape or not shape[1] or not shape[-1]:
         return None
@@ -226,7 +236,7 @@ def _fused_attention(node: Node, inputs: Inputs) -> Moments | None:
 
 
 def _attention(node: Node, inputs: Inputs) -> Moments | None:
-    """The layer without projections: query, value and perhaps key."""
+    """Keras' `Attention` layer, which has no projections: operands query, value and, optionally, key."""
     shape = node.operands[1].shape
     plain = node.operation.score_mode == "dot" and len(inputs) in (2, 3) and shape[1] and shape[-1]
     if not plain:
@@ -235,30 +245,12 @@ def _attention(node: Node, inputs: Inputs) -> Moments | None:
 
 
 def _by(function: Callable[..., Moments], *names: str) -> Map:
-    """A map of one signal and attributes of the layer."""
+    """A map that takes the signal and some attributes of the layer."""
     return lambda node, inputs: function(inputs[0], *(getattr(node.operation, name) for name in names))
 
 
-# Layers and operations that move elements about, or do nothing to them at initialization.
-_PASSING = frozenset(
-    (
-        *("Activation", "ActivityRegularization", "BroadcastTo", "Cast", "ConvertToTensor", "Copy"),
-        *(
-            "ExpandDims",
-            "Flatten",
-            "GetItem",
-            "Identity",
-            "Masking",
-            "Moveaxis",
-            "Permute",
-            "Ravel",
-            "Repeat",
-        ),
-        *("RepeatVector", "Reshape", "Roll", "Slice", "Split", "Squeeze", "StopGradient", "Swapaxes", "Take"),
-        *("TakeAlongAxis", "Tile", "TimeDistributed", "Transpose", "Unstack", "UpSampling1D", "UpSampling3D"),
-        *("Cropping1D", "Cropping2D", "Cropping3D"),
-    )
-)
+# Layers and operations that move elements, or do not change them at initialization.
+_PASSING = with_effect("moves") | {"Activation"}  # of the latter the caller applies the activation
 _MAPS: dict[str, Map] = {
     "Add": _add, "Subtract": _subtract, "Average": _average, "Multiply": _multiply, "Divide": _divide,
     "TrueDivide": _divide, "Negative": lambda _, inputs: maps.scaled(inputs[0], -1.0),
@@ -272,7 +264,7 @@ _MAPS: dict[str, Map] = {
     "LayerNormalization": lambda _, inputs: maps.normalized(inputs[0], over_batch=False),
     "GroupNormalization": lambda _, inputs: maps.normalized(inputs[0], over_batch=False),
     "RMSNormalization": lambda _, inputs: maps.rms_normalized(inputs[0]),
-    "RmsNorm": lambda _, inputs: maps.rms_normalized(inputs[0]),
+    "RMSNorm": lambda _, inputs: maps.rms_normalized(inputs[0]),
     "UnitNormalization": _unit, "Rescaling": _rescale, "ResidualScale": _by(maps.scaled, "initial"),
     "Einsum": _einsum, "Matmul": _matmul, "Dot": _dot,
     "DotProductAttention": _fused_attention, "Attention": _attention,

@@ -1,17 +1,18 @@
-"""Transformers whose depth does not decide whether they train: GPT-2, DeepNorm, T-Fixup."""
+"""Strategies for transformers, which scale kernels by depth: GPT-2, DeepNorm, T-Fixup."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
+from keras_initx._types import Model
+from keras_initx.checks import check_count, check_positive
 from keras_initx.initializers import RandomScaled
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._select import find_branches
-from keras_initx.strategies._stack import PLAIN, find_stack
+from keras_initx.strategies._stack import find_stack
 from keras_initx.walk import KernelSite
 
 __all__ = ["DeepNorm", "GPT2Residual", "TFixup"]
@@ -19,13 +20,13 @@ __all__ = ["DeepNorm", "GPT2Residual", "TFixup"]
 
 @dataclasses.dataclass(frozen=True)
 class GPT2Residual:
-    """Small normal kernels, those that end a residual branch smaller by the root of the number of branches.
+    """Draws small normal kernels, smaller by the root of the number of branches where a branch ends.
 
-    Law: all kernels and embeddings are N(0, stddev^2); those that end one of the N residual branches are
-    N(0, stddev^2 / N), so that what the branches add to the stream has a variance that does not grow with N.
-    Choose it for pre-norm transformers (GPT, ViT), and to start as the published recipes do. The width does
-    not enter: 0.02 is about 1 / sqrt(width) for a width of 2500, and small for narrow models. Without
-    normalization take a strategy that knows the fans.
+    Law: all kernels and embeddings are N(0, stddev^2). A kernel that ends one of the N residual branches is
+    N(0, stddev^2 / N), so that the variance that all branches together add to the stream does not grow with
+    N. Choose it for pre-norm transformers (GPT, ViT), and to start as the published recipes do. The law does
+    not use the width: 0.02 is 1 / sqrt(width) for a width of 2500, and small for narrow models. Without
+    normalization, take a strategy that uses the fans.
 
     >>> import keras
     >>> from keras_initx.walk import iter_kernels
@@ -38,19 +39,20 @@ class GPT2Residual:
     [0.02, 0.01]
 
     Args:
-        stddev: Standard deviation of all kernels but those that end a branch.
-        position_stddev: Standard deviation of the embeddings that have "position" in their path; None for
-            `stddev`. OpenAI's own code has 0.01 there.
-        branches: As in `Fixup`.
+        stddev: Standard deviation of all kernels that do not end a branch.
+        position_stddev: Standard deviation of the embeddings with "position" in their path; None for
+            `stddev`. OpenAI's own code has 0.01 here.
+        branches: Patterns of the layers that compute f in x + f(x), for example `"block*"`. None to take the
+            residual branches that the trace finds.
 
     Raises:
-        ValueError: If a standard deviation is not positive, no residual branch was found, or
-            `position_stddev` is given and no such embedding.
+        ValueError: If a standard deviation is not positive. When planning, if the model has no residual
+            branch, or `position_stddev` is given and no embedding has "position" in its path.
 
     Reference:
-        Radford et al., 2019, "Language models are unsupervised multitask learners", section 2.3; 0.02 and
-        0.01 are those of the published code. Its text scales "the weights of residual layers"; those that end
-        the branch are what all public code takes. N counts attention and feed-forward branches, 2 a layer.
+        Radford et al., 2019, "Language models are unsupervised multitask learners", section 2.3. 0.02 and
+        0.01 are from the published code. The text scales "the weights of residual layers"; all public code
+        scales the kernels that end a branch. N counts attention and feed-forward branches, 2 per layer.
     """
 
     stddev: float = 0.02
@@ -58,20 +60,20 @@ class GPT2Residual:
     branches: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("stddev", self.stddev)
+        check_positive("stddev", self.stddev)
         if self.position_stddev is not None:
-            _check_positive("position_stddev", self.position_stddev)
+            check_positive("position_stddev", self.position_stddev)
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel; scales are left to their layers."""
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
+        """Returns the draw of each kernel. Scales are left to their layers' own initializers."""
         branches = find_branches("GPT2Residual", sites, self.branches)
-        sites = [site for site in sites if site.fans and site.role not in PLAIN]
+        sites = [site for site in sites if site.fans and not site.is_scale]
         positions = [site for site in sites if site.role == "embedding" and "position" in site.path.lower()]
         if self.position_stddev is not None and not positions:
             raise ValueError(
-                '`position_stddev` must be None where no keras.layers.Embedding has "position" in its path. '
-                f"Received: position_stddev={self.position_stddev!r}. Give the weight that you mean its "
-                "initializer by `overrides`."
+                '`position_stddev` must be None if no keras.layers.Embedding has "position" in its path. '
+                f"Received: position_stddev={self.position_stddev!r}. Pass an initializer for the weight in "
+                "`overrides`."
             )
         plan = {site: Draw(_normal(self.stddev)) for site in sites}
         plan |= {site: Draw(_normal(self.position_stddev or self.stddev)) for site in positions}
@@ -83,22 +85,25 @@ class GPT2Residual:
 
 @dataclasses.dataclass(frozen=True)
 class DeepNorm:
-    """Glorot with a gain that falls with depth, for post-norm transformers whose skip is scaled up.
+    """Draws Glorot kernels with a gain that falls with depth, for post-norm transformers with a scaled skip.
 
-    Law: for blocks LayerNorm(alpha x + f(x)), Glorot normal kernels, Var W = 2 b^2 / (fan_in + fan_out), with
-    b = beta on feed-forward, value and attention output kernels, and b = 1 on query and key. With N layers of
-    an encoder or a decoder alone, beta = (8 N)^(-1/4) and alpha = (2 N)^(1/4): then 2 N (2 beta^2) / alpha^2
-    = 1, which bounds the first updates of the model at any depth. With an encoder of N and a decoder of M
-    layers, the encoder has beta = 0.87 (N^4 M)^(-1/16), alpha = 0.81 (N^4 M)^(1/16), the decoder
-    beta = (12 M)^(-1/4), alpha = (3 M)^(1/4). alpha is the architecture's: the rows say which to build.
-    Choose it for post-norm transformers of a dozen layers and more that have this alpha; for pre-norm take
-    `GPT2Residual`. Embeddings are drawn as `ByRole` draws them, kernels outside of all residual branches
-    with gain 1.
+    Law: for blocks LayerNorm(alpha x + f(x)), kernels are Glorot normal, Var W = 2 b^2 / (fan_in + fan_out).
+    Feed-forward, value and attention output kernels have b = beta; query and key have b = 1. For an encoder
+    or a decoder alone, of N layers, beta = (8 N)^(-1/4) and alpha = (2 N)^(1/4). Then 2 N (2 beta^2) /
+    alpha^2 = 1, which bounds the first updates of the model at any depth. For an encoder of N layers with a
+    decoder of M layers:
 
-    The decoder is the cross-attention layers, all kernels deeper than the first of them, and the
-    self-attention that runs right before it, unless each cross-attention has a self-attention after it.
-    Models that cannot be traced need `branches`, and encoder-decoders among them `decoder` and
-    `decoder_layers`.
+        encoder: beta = 0.87 (N^4 M)^(-1/16), alpha = 0.81 (N^4 M)^(1/16)
+        decoder: beta = (12 M)^(-1/4),        alpha = (3 M)^(1/4)
+
+    alpha belongs to the architecture, so you build it; the rows of the report give its value. Embeddings are
+    drawn as by `ByRole`, and kernels outside of all residual branches have gain 1. Choose it for post-norm
+    transformers of a dozen layers or more that have this alpha. For pre-norm take `GPT2Residual`.
+
+    The decoder is found by its cross-attention: it has the cross-attention layers, all kernels deeper than
+    the first of these, and the self-attention that runs right before it, unless each cross-attention has a
+    self-attention after it. A model that cannot be traced needs `branches`; if it is an encoder-decoder, it
+    needs `decoder` and `decoder_layers`, too.
 
     >>> import keras
     >>> from keras_initx.walk import iter_kernels
@@ -110,20 +115,23 @@ class DeepNorm:
     {'query': '1.00', 'key': '1.00', 'value': '0.50', 'attention_output': '0.50'}
 
     Args:
-        layers: Layers of the encoder, or of a decoder without encoder; None counts self-attention layers.
-        decoder_layers: Layers of the decoder beside an encoder; None counts cross-attention layers.
-        decoder: Pattern of the paths of the decoder (`"decoder*"`), where the rule above does not find it.
-        branches: As in `Fixup`.
+        layers: Number of layers of the encoder, or of a decoder without an encoder. None counts
+            self-attention layers.
+        decoder_layers: Number of layers of the decoder beside an encoder. None counts cross-attention layers.
+        decoder: Pattern of the decoder's paths (`"decoder*"`), if the rule above does not find it.
+        branches: Patterns of the layers that compute f in x + f(x), for example `"block*"`. None to take the
+            residual branches that the trace finds.
 
     Raises:
-        ValueError: If a count is not positive, the model has no attention layer or no residual branch, or
-            a decoder is spoken of and there is none.
+        ValueError: If a count is not positive. When planning, if the model has no attention layer or no
+            residual branch, or `decoder_layers` or `decoder` is given and the model has no decoder.
 
     Reference:
         Wang et al., 2022, "DeepNet: scaling transformers to 1,000 layers", figure 2
-        (https://arxiv.org/abs/2203.00555). All but one factor were checked against the authors' code
-        (torchscale); it multiplies the encoder beside a decoder by 1.15 (N^4 M)^(-1/16), where the paper has
-        1 / 1.15 = 0.87: the paper's is taken. The paper itself was not at hand: 0.87 is unchecked.
+        (https://arxiv.org/abs/2203.00555). All factors except one were checked against the authors' code
+        (torchscale). The code multiplies the encoder beside a decoder by 1.15 (N^4 M)^(-1/16), where the
+        paper is quoted with 1 / 1.15 = 0.87; this strategy has 0.87. The paper itself was not at hand, so
+        0.87 is unchecked.
     """
 
     layers: int | None = None
@@ -134,8 +142,8 @@ class DeepNorm:
     def __post_init__(self) -> None:
         _check_counts(self.layers, self.decoder_layers)
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel; scales are left to their layers."""
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
+        """Returns the draw of each kernel. Scales are left to their layers' own initializers."""
         stack = find_stack("DeepNorm", sites, self.layers, self.decoder_layers, self.decoder, self.branches)
         n, m = stack.layers, stack.decoder_layers
         own = (0.87 * (n**4 * m) ** (-1 / 16), 0.81 * (n**4 * m) ** (1 / 16)) if n and m else _alone(n)
@@ -152,17 +160,20 @@ class DeepNorm:
 
 @dataclasses.dataclass(frozen=True)
 class TFixup:
-    """Transformers without normalization and warm-up: Glorot, with branches and embeddings scaled by depth.
+    """Draws Glorot kernels with branches and embeddings scaled by depth; needs no normalization or warm-up.
 
-    Law: Glorot normal kernels, Var W = 2 / (fan_in + fan_out), and embeddings N(0, 1 / d), d their width.
-    Then value, attention output and feed-forward kernels are multiplied by 0.67 N^(-1/4) in an encoder of N
-    layers and by (9 M)^(-1/4) in a decoder of M, and all embeddings by (9 M)^(-1/4). An update of the model
-    then changes its output by about the learning rate at any depth. Choose it for transformers without layer
-    normalization; with it the scales do no harm and little good, and a row says so.
+    Law: kernels are Glorot normal, Var W = 2 / (fan_in + fan_out), and embeddings N(0, 1 / d), where d is
+    their width. Then value, attention output and feed-forward kernels are multiplied by 0.67 N^(-1/4) in an
+    encoder of N layers, and by (9 M)^(-1/4) in a decoder of M layers; all embeddings are multiplied by
+    (9 M)^(-1/4). An update of the model then changes its output by about the learning rate, at any depth.
+    Choose it for transformers without layer normalization. With normalization the factors do no harm and
+    little good, and a row of the report says so.
 
-    The decoder is found as `DeepNorm` finds it. A model without cross-attention counts as an encoder, whose N
-    then takes the place of M for embeddings; `decoder="*"` makes a decoder of it. Both are extensions of the
-    paper, which has encoder-decoders only.
+    The decoder is found by its cross-attention: it has the cross-attention layers, all kernels deeper than
+    the first of these, and the self-attention that runs right before it, unless each cross-attention has a
+    self-attention after it. A model without cross-attention counts as an encoder, and its N takes the place
+    of M for embeddings. `decoder="*"` makes it a decoder. Both are extensions: the paper has encoder-decoders
+    only.
 
     >>> import keras
     >>> from keras_initx.walk import iter_kernels
@@ -174,20 +185,23 @@ class TFixup:
     {'query': '1.000', 'key': '1.000', 'value': '0.474', 'attention_output': '0.474'}
 
     Args:
-        layers: As in `DeepNorm`.
-        decoder_layers: As in `DeepNorm`.
-        decoder: As in `DeepNorm`.
-        branches: As in `Fixup`.
+        layers: Number of layers of the encoder, or of a decoder without an encoder. None counts
+            self-attention layers.
+        decoder_layers: Number of layers of the decoder beside an encoder. None counts cross-attention layers.
+        decoder: Pattern of the decoder's paths (`"decoder*"`), if the rule above does not find it.
+        branches: Patterns of the layers that compute f in x + f(x), for example `"block*"`. None to take the
+            residual branches that the trace finds.
 
     Raises:
-        ValueError: As in `DeepNorm`.
+        ValueError: If a count is not positive. When planning, if the model has no attention layer or no
+            residual branch, or `decoder_layers` or `decoder` is given and the model has no decoder.
 
     Reference:
         Huang, Perez, Ba and Volkovs, 2020, "Improving transformer optimization through better
-        initialization", section 3.2 (https://proceedings.mlr.press/v119/huang20f.html). What is scaled was
-        checked against the authors' code, which leaves query and key at gain 1 / sqrt(2), as its library
-        fuses them, where the paper says Glorot for all: the paper's is taken. Deviation: normal, where that
-        code draws uniform.
+        initialization", section 3.2 (https://proceedings.mlr.press/v119/huang20f.html). The choice of scaled
+        kernels was checked against the authors' code. That code leaves query and key at gain 1 / sqrt(2),
+        since its library fuses them; the paper says Glorot for all kernels, and so does this strategy.
+        Deviation: normal draws, where that code draws uniform.
     """
 
     layers: int | None = None
@@ -198,15 +212,15 @@ class TFixup:
     def __post_init__(self) -> None:
         _check_counts(self.layers, self.decoder_layers)
 
-    def plan(self, sites: Sequence[KernelSite], model: Any = None) -> Plan:
-        """Returns what draws each kernel; scales are left to their layers."""
+    def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
+        """Returns the draw of each kernel. Scales are left to their layers' own initializers."""
         stack = find_stack("TFixup", sites, self.layers, self.decoder_layers, self.decoder, self.branches)
         plan = {site: _glorot(1.0) for site in stack.kernels}
         note = "made for models without normalization" if any(s.role == "scale" for s in sites) else ""
         for site in stack.scaled:
             decoding = site in stack.decoder
             gain = (9 * stack.decoder_layers) ** -0.25 if decoding else 0.67 * stack.layers**-0.25
-            plan[site], note = _glorot(gain, note), ""
+            plan[site], note = _glorot(gain, note), ""  # the note stands on the first row only
         gain = (9 * (stack.decoder_layers or stack.layers)) ** -0.25
         embeddings = [site for site in sites if site.role == "embedding" and site.fans]
         plan |= {site: Draw(_normal(gain / math.sqrt(site.kernel.shape[-1]))) for site in embeddings}
@@ -214,7 +228,7 @@ class TFixup:
 
 
 def _alone(layers: int) -> tuple[float, float]:
-    """DeepNorm's beta and alpha of a stack without another beside it."""
+    """DeepNorm's beta and alpha of an encoder or a decoder alone."""
     return ((8 * layers) ** -0.25, (2 * layers) ** 0.25) if layers else (1.0, 1.0)
 
 
@@ -222,16 +236,11 @@ def _glorot(gain: float, note: str = "") -> Draw:
     return Draw(RandomScaled(gain=gain, mode="fan_avg"), note)
 
 
-def _normal(stddev: float) -> Any:
+def _normal(stddev: float) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=stddev)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise ValueError(f"`{name}` must be a positive, finite number. Received: {name}={value!r}.")
 
 
 def _check_counts(layers: int | None, decoder_layers: int | None) -> None:
     for name, value in (("layers", layers), ("decoder_layers", decoder_layers)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}.")
+        if value is not None:
+            check_count(name, value)

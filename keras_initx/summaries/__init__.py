@@ -1,4 +1,4 @@
-"""Arrays to TensorBoard event files, by TensorBoard's own protos and without importing TensorFlow."""
+"""Event files of TensorBoard, written with TensorBoard's own protos and without TensorFlow."""
 
 from keras_initx.summaries._buckets import buckets
 from keras_initx.summaries._folder import check_log_dir, last_step

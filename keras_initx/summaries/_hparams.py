@@ -1,11 +1,12 @@
-"""What TensorBoard's HParams dashboard reads: runs with their hyperparameters, and what all of them share."""
+"""Runs and experiments of TensorBoard's HParams page."""
 
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-# Not the plugin's `api`, `summary` and `summary_v2`, which write by way of TensorFlow.
+# Not the modules `api`, `summary` and `summary_v2` of the plugin: they write with TensorFlow.
+from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.plugins.scalar import metadata as scalar_metadata
@@ -18,11 +19,11 @@ _TAGS = (metadata.EXPERIMENT_TAG, metadata.SESSION_START_INFO_TAG)
 
 
 class Session(NamedTuple):
-    """A run of the HParams dashboard.
+    """A run of the HParams page.
 
     Attributes:
-        hparams: Strings and numbers by name.
-        scalars: Tags of the scalars that were written beside them, in that order.
+        hparams: The hyperparameters: texts and numbers by name.
+        scalars: Tags of the scalars in the same file, in the order in which they were written.
     """
 
     hparams: Mapping[str, str | float]
@@ -30,7 +31,12 @@ class Session(NamedTuple):
 
 
 def session_parts(hparams: Mapping[str, str | float], succeeded: bool) -> list[HParamsPluginData]:
-    """A session's start and its end."""
+    """Returns the two parts of a session, its start and its end.
+
+    Args:
+        hparams: Texts and numbers by name.
+        succeeded: Whether the run ended well.
+    """
     start = SessionStartInfo()
     for name, value in hparams.items():
         setattr(start.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
@@ -39,7 +45,12 @@ def session_parts(hparams: Mapping[str, str | float], succeeded: bool) -> list[H
 
 
 def experiment_of(hparams: Iterable[Mapping[str, str | float]], metrics: Iterable[str]) -> HParamsPluginData:
-    """The domains of the hyperparameters, and the metrics' tags in the order of their columns."""
+    """Returns the part of an experiment: domains of the hyperparameters, and tags of the metrics.
+
+    Args:
+        hparams: The hyperparameters of each run.
+        metrics: Tags of scalars, in the order of their columns.
+    """
     values: dict[str, set[Any]] = {}
     for name, value in (item for found in hparams for item in found.items()):
         values.setdefault(name, set()).add(value)
@@ -49,7 +60,7 @@ def experiment_of(hparams: Iterable[Mapping[str, str | float]], metrics: Iterabl
         if isinstance(next(iter(found)), str):
             info.type = api_pb2.DATA_TYPE_STRING
             info.domain_discrete.extend(sorted(found))
-        else:  # an interval, as TensorBoard itself has it: it is no filter until one is typed in
+        else:  # an interval, the same as TensorBoard's own; it filters nothing until a user types a bound
             info.type = api_pb2.DATA_TYPE_FLOAT64
             info.domain_interval.min_value, info.domain_interval.max_value = min(found), max(found)
     for tag in metrics:
@@ -58,7 +69,7 @@ def experiment_of(hparams: Iterable[Mapping[str, str | float]], metrics: Iterabl
 
 
 def hparams_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Returns this package's event files in a local folder that are for the HParams dashboard.
+    """Returns this package's event files in a local folder that belong to the HParams page.
 
     >>> hparams_files("a/folder/that/is/not/there")
     []
@@ -71,7 +82,7 @@ def hparams_files(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 def read_sessions(log_dir: str | os.PathLike[str]) -> list[Session]:
-    """Returns the runs in the folders of a local folder that `EventWriter.session` was called for.
+    """Returns the runs below a local folder: the folders that `EventWriter.session` has written into.
 
     >>> read_sessions("a/folder/that/is/not/there")
     []
@@ -83,8 +94,8 @@ def read_sessions(log_dir: str | os.PathLike[str]) -> list[Session]:
     return [session for path in files for session in _sessions(list(_values(path)))]
 
 
-def _sessions(values: list[Any]) -> Iterator[Session]:
-    """The one of a file, if it is a run's and no experiment's."""
+def _sessions(values: list[summary_pb2.Summary.Value]) -> Iterator[Session]:
+    """Yields the session of a file; nothing if the file belongs to an experiment."""
     plugins = {value.tag: value.metadata.plugin_data.plugin_name for value in values}
     scalars = tuple(tag for tag, plugin in plugins.items() if plugin == scalar_metadata.PLUGIN_NAME)
     for value in values:
@@ -94,6 +105,6 @@ def _sessions(values: list[Any]) -> Iterator[Session]:
             yield Session(hparams, scalars)
 
 
-def _values(path: pathlib.Path) -> Iterator[Any]:
+def _values(path: pathlib.Path) -> Iterator[summary_pb2.Summary.Value]:
     for event in read_events(path.read_bytes()):
         yield from event.summary.value

@@ -1,15 +1,25 @@
-"""The kernels of a model and where they stand in it: the only code that knows Keras' layer classes."""
+"""Finds the kernels of a model and their places in it: the only code that knows Keras' layer classes.
 
-from keras_initx.walk._flow import Branch
+A model is read in three stages:
+
+    _sites      lists the kernels with the facts of their layers: role, layout, fans (the table: _kernels)
+    _trace      runs the model on symbolic tensors and lists the steps: which operation feeds which
+    _flow       finds each kernel in the trace: depth, activations around it, residual branches
+"""
+
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, trace
-from keras_initx.walk._kernels import Kernel, register
+from keras_initx.walk._kernels import register
+from keras_initx.walk._layers import EMBEDDINGS, LINEAR, Kernel, cell_gates, with_effect
 from keras_initx.walk._obstacles import is_of_users
 from keras_initx.walk._paths import layer_paths
+from keras_initx.walk._position import Branch
 from keras_initx.walk._select import matches, matching, prefixes, select
 from keras_initx.walk._sites import KernelSite, iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
 __all__ = [
+    "EMBEDDINGS",
+    "LINEAR",
     "Branch",
     "Graph",
     "Kernel",
@@ -17,6 +27,7 @@ __all__ = [
     "Node",
     "Operand",
     "Weight",
+    "cell_gates",
     "input_specs",
     "is_of_users",
     "iter_kernels",
@@ -29,4 +40,5 @@ __all__ = [
     "register",
     "select",
     "trace",
+    "with_effect",
 ]

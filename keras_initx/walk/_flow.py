@@ -1,13 +1,39 @@
-"""Where each kernel stands in the flow of a traced model: depth, activations around it, residual branches."""
+"""Finds the place of each kernel in the flow of a traced model: depth, activations, residual branches.
 
-import dataclasses
+How residual branches are found. A trace lists the steps of a model in order, each after its parents. A sum
+joins ways that left each other at a fork:
+
+                   +---- f: kernel, ReLU, kernel ----+
+    x --> fork ----+                                 +--> Add --> ...
+                   +---- skip: no kernel, or one ----+
+
+1. Ancestors. Each step has the set of all steps that lead to it, as the bits of one int: to unite or
+   intersect two sets is one operation. `free` is the subset with no kernel in between.
+2. Fork. Steps that lead to all operands of a sum are common. The fork is the last common step that one
+   operand reaches without a kernel, while another operand does not. If there is none (a projection on each
+   way), the fork is the last common step.
+3. Ways. From the fork on, the fewest and the most kernels to each step are counted. The operand with the
+   fewest kernels is the skip. With no kernel in the skip (the identity), each operand with a kernel on every
+   way is a branch. With one kernel in the skip (a projection), each operand with more than one is. Two ways
+   of several kernels each are a sum of equals, and no branch.
+4. Members. The branch holds the steps that lead to its operand and come after the fork. Sums are visited in
+   order, so that an inner branch takes its steps before an outer one, which gets the rest.
+5. Ends. Going back from the operand, the first kernels that are met end the branch, and the scales of
+   normalizations and residual scales on the way belong to its end.
+
+Sums of attention scores and a bias are left out: they have no skip.
+"""
+
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras import layers
 
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Layer
 from keras_initx.walk._kernels import known_class, rule_of
+from keras_initx.walk._layers import SCALES
 from keras_initx.walk._operations import (
     MIXTURES,
     PASSING,
@@ -20,55 +46,26 @@ from keras_initx.walk._operations import (
     label_of,
     named,
 )
+from keras_initx.walk._position import Branch, Position
 from keras_initx.walk._sinks import is_normalized_after, next_activation
 from keras_initx.walk._trace import Step, Trace
 
-__all__ = ["Branch", "Flow", "Position"]
+__all__ = ["Flow"]
 
-# Activations of gated linear units, by those of their gates.
+# Names of gated linear units, by the activations of their gates.
 _GATES = {"sigmoid": "glu", "hard_sigmoid": "glu", "relu": "reglu", "gelu": "geglu", "silu": "swiglu"}
 _UNKNOWN = object()
 
 
-@dataclasses.dataclass(frozen=True)
-class Branch:
-    """A residual branch: f of x + f(x).
-
-    Attributes:
-        index: Number of the branch, in the order in which branches end.
-        layers: Kernels one after another on the longest way through it.
-    """
-
-    index: int
-    layers: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Position:
-    """What a trace tells of one kernel; `KernelSite` says what the attributes mean."""
-
-    activation: Any = None
-    feeds: Any = None
-    feeds_layer: Any = None
-    feeds_normalized: bool = False
-    normalized: bool = False
-    depth: int | None = None
-    branch: Branch | None = None
-    ends_branch: bool = False
-    is_output: bool = False
-    position: int | None = None
-    note: str = ""
-
-
 class Flow:
-    """The flow of a model, from its trace.
+    """The flow of a model, computed from its trace.
 
     Args:
         trace: The trace.
-        chain: Tells how many kernels one after another a layer has.
+        chain: Returns how many kernels in a row a layer has.
     """
 
-    def __init__(self, trace: Trace, chain: Callable[[Any], int]) -> None:
+    def __init__(self, trace: Trace, chain: Callable[[Layer], int]) -> None:
         self.trace, self.steps = trace, trace.steps
         folds = [isinstance(s.operation, layers.TimeDistributed) and not s.opaque for s in self.steps]
         is_layer = [
@@ -76,10 +73,10 @@ class Flow:
         ]
         self.weights = [chain(s.operation) if own else 0 for s, own in zip(self.steps, is_layer, strict=True)]
         self.children: list[list[int]] = [[] for _ in self.steps]
-        self.ancestors: list[int] = []  # bit sets
-        self.free: list[int] = []  # those of them with no kernel in between
-        self.before: list[int] = []  # kernels on the longest way to a step
-        self.ran: dict[int, tuple[int, int]] = {}  # step and place in it, by layer
+        self.ancestors: list[int] = []  # for each step, the steps that lead to it, as bits
+        self.free: list[int] = []  # for each step, its ancestors with no kernel in between, as bits
+        self.before: list[int] = []  # for each step, the kernels on the longest way to it
+        self.ran: dict[int, tuple[int, int]] = {}  # for each layer, its first step and place there
         for index, step in enumerate(self.steps):
             bits, free, longest = 1 << index, 1 << index, 0
             for parent in step.parents:
@@ -100,20 +97,27 @@ class Flow:
             end for output in trace.outputs for end in self._last_kernels(output, stop_at_sums=True)
         }
 
-    def place(self, site: Any) -> Position:
-        """Tells where a site stands."""
+    def place(self, layer: Layer, kernel: str, role: str) -> Position:
+        """Returns the position of a kernel.
+
+        Args:
+            layer: The layer that owns the kernel.
+            kernel: Name of the kernel's variable.
+            role: Role of the kernel.
+        """
         if not self.steps:
             return Position(note=f"the model was not traced: {self.trace.failure}")
-        if id(site.layer) not in self.ran:
-            return Position(note="the trace did not reach it, or could not see into a layer around it")
-        index, place = self.ran[id(site.layer)]
-        _, rule = rule_of(site.layer)
+        if id(layer) not in self.ran:
+            return Position(note="the trace did not reach it, or did not see into a layer around it")
+        index, place = self.ran[id(layer)]
+        _, rule = rule_of(layer)
         names = list(rule.kernels)
-        inside = names.index(site.kernel.name) if rule.chained and site.kernel.name in names else place
+        inside = names.index(kernel) if rule.chained and kernel in names else place
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
-        note = "what feeds it is not known" if source is _UNKNOWN else ""
-        if site.role in ("recurrent", "scale", "residual_scale"):  # no gain is theirs to have
+        note = "the activation that feeds it is not known" if source is _UNKNOWN else ""
+        # No law gives these roles a gain, so that the activation before them does not matter.
+        if role == "recurrent" or role in SCALES:
             source, note = None, ""
         feeds, feeds_layer, feeds_normalized = next_activation(self, index) if last else (None, None, False)
         return Position(
@@ -134,7 +138,7 @@ class Flow:
         return next((self._source(parent) for parent in self.steps[index].parents), None)
 
     def _source(self, index: int) -> Any:
-        """The activation that made the output of a step."""
+        """The activation that made the output of a step: None if linear, `_UNKNOWN` if not known."""
         if index not in self._sources:
             self._sources[index] = self._find_source(self.steps[index], index)
         return self._sources[index]
@@ -158,13 +162,16 @@ class Flow:
             return self._product(step)
         if name == "ResidualScale" or name in PASSING or type(operation).__name__ in PASSING:
             sources = [self._source(parent) for parent in step.parents]
-            if name == "Where":  # what is not known is the condition
+            if name == "Where":  # the condition is unknown, and no matter
                 sources = [source for source in sources if source is not _UNKNOWN] or sources
             return sources[0] if all(source == sources[0] for source in sources) else _UNKNOWN
         return _UNKNOWN
 
     def _product(self, step: Step) -> Any:
-        """A gated linear unit, a normalization written out, or a signal times numbers."""
+        """The activation that a product makes: of a gated linear unit, or of a signal times numbers.
+
+        A product with Rsqrt or Reciprocal is a normalization that is written out, which counts as linear.
+        """
         if len(step.parents) == 1:
             return self._source(step.parents[0])
         names = [class_name(self.steps[parent]) for parent in step.parents]
@@ -174,26 +181,27 @@ class Flow:
         if len(sources) != 2 or any(source is _UNKNOWN for source in sources):
             return _UNKNOWN
         gate, signal = sources if is_gate(sources[0]) or sources[1] is None else sources[::-1]
-        if signal is not None:  # squeeze and excitation: a gate per channel keeps the shape of what it scales
+        # Squeeze and excitation: a gate for each channel scales an activated signal, which keeps its shape.
+        if signal is not None:
             return signal if is_gate(gate) and not is_gate(signal) else _UNKNOWN
         if gate == "sigmoid" and self._gates_itself(step):
             return "silu"
         return _GATES.get(label_of(gate), _UNKNOWN)
 
     def _gates_itself(self, step: Step) -> bool:
-        """Whether a product is x * f(x), with f one operation."""
+        """Whether a product is x * f(x), where f is one operation."""
         one, other = step.parents
         return self.steps[other].parents == (one,) or self.steps[one].parents == (other,)
 
     def input_of(self, index: int) -> int | None:
-        """The step that made the first input of a step, casts aside."""
+        """The step that made the first input of a step, looking through casts."""
         origin = next(iter(self.steps[index].parents), None)
         while origin is not None and class_name(self.steps[origin]) in ("Cast", "ConvertToTensor"):
             origin = next(iter(self.steps[origin].parents), None)
         return origin
 
     def _last_kernels(self, index: int, stop_at_sums: bool) -> Iterator[int]:
-        """The kernels whose outputs reach a step with no other kernel in between."""
+        """The steps of the last kernels before a step: none other lies between them and the step."""
         queue, seen = [index], set()
         while queue:
             here = queue.pop()
@@ -208,6 +216,7 @@ class Flow:
                 continue
             parents = step.parents
             if class_name(step) in PRODUCTS and len(parents) > 1:
+                # The kernel that makes a gate does not end a branch: the signal that the gate scales does.
                 gates = {p for p in parents if is_gate(self._source(p))}
                 parents = tuple(p for p in parents if p not in gates) or parents
             queue.extend(parents)
@@ -215,7 +224,7 @@ class Flow:
     def _find_branches(self) -> None:
         found = []
         for index, step in enumerate(self.steps):
-            # Attention scores and a bias of theirs that later layers share are no skip and branch.
+            # Attention scores plus a bias that layers share look like a skip and a branch: a Softmax follows.
             scores = any(class_name(self.steps[child]) == "Softmax" for child in self.children[index])
             if class_name(step) == "Add" and len(step.parents) > 1 and not scores:
                 found += [(index, *branch) for branch in self._branches_into(step)]
@@ -224,11 +233,11 @@ class Flow:
             ends = {end for end in self._last_kernels(operand, stop_at_sums=False) if members >> end & 1}
             self.ends |= ends | set(self._scales_after(operand, members))
             for member in (index for index in range(len(self.steps)) if members >> index & 1):
-                # Branches are found in order, so that an inner one comes before those around it.
+                # Branches are found in order: an inner branch comes before the branches around it.
                 self.branches.setdefault(member, branch)
 
     def _branches_into(self, step: Step) -> Iterator[tuple[int, int, int]]:
-        """The operands of a sum that are residual branches: their step, their members, their length."""
+        """The operands of a sum that are residual branches: step of the operand, member steps, length."""
         common = functools.reduce(int.__and__, (self.ancestors[parent] for parent in step.parents))
         if not common:
             return
@@ -238,19 +247,19 @@ class Flow:
         ways = [(shortest[parent], longest[parent], parent) for parent in step.parents]
         least, most, skip = min(ways)
         for short, long, operand in ways:
-            # A skip may hold one projection; ways of several kernels each are a sum of equals.
+            # A skip may hold one projection. Ways of several kernels each are a sum of equals.
             longer = short > 0 if least == 0 else long > most == 1
             if operand != skip and longer:
                 after = sum(1 << index for index in shortest if index != fork)
                 yield operand, self.ancestors[operand] & after, long
 
     def _fork(self, skip: int, operands: tuple[int, ...], common: int) -> int:
-        """The last step that this operand comes from without a kernel, and another only with one; or -1."""
+        """The last common step that one operand reaches without a kernel and another does not; or -1."""
         others = functools.reduce(int.__and__, (self.free[other] for other in operands))
         return (common & self.free[skip] & ~others).bit_length() - 1
 
     def _ways(self, fork: int, last: int) -> tuple[dict[int, int], dict[int, int]]:
-        """Kernels on the shortest and the longest way from a step to those after it."""
+        """The numbers of kernels on the shortest and the longest way from the fork to each later step."""
         shortest, longest = {fork: 0}, {fork: 0}
         for index in range(fork + 1, last + 1):
             parents = [parent for parent in self.steps[index].parents if parent in shortest]
@@ -271,10 +280,10 @@ class Flow:
             queue.extend(self.steps[here].parents)
 
 
-def _owners(operation: Any) -> Iterator[tuple[Any, int]]:
-    """The layers that run within a step, and how many kernels of the step come before each."""
+def _owners(operation: Layer) -> Iterator[tuple[Layer, int]]:
+    """The layers that run within a step, each with the number of the step's kernels before it."""
     yield operation, 0
-    for layer in operation._flatten_layers(include_self=False):
+    for layer in flatten_layers(operation, include_self=False):
         yield layer, 0
         if isinstance(layer, layers.StackedRNNCells):
             yield from ((cell, place) for place, cell in enumerate(layer.cells) if place)

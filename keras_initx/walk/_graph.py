@@ -1,4 +1,4 @@
-"""A traced model as a graph to follow signals through: what each step computes, and from what."""
+"""`trace`: a model as a graph of the layers and operations that run, each with operands and shape."""
 
 import dataclasses
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Model
 from keras_initx.layers import ResidualScale
-from keras_initx.walk._flow import activation_of
 from keras_initx.walk._kernels import known_class
+from keras_initx.walk._operations import activation_of
 from keras_initx.walk._sites import _is_leaf, _kernels
 from keras_initx.walk._trace import Step, trace_model
 
@@ -17,12 +19,12 @@ __all__ = ["Graph", "Node", "Operand", "input_specs", "trace"]
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """What a step takes.
+    """One operand of a node: a signal or a constant.
 
     Attributes:
-        node: Number of the node that made it; None for a constant.
-        shape: Its shape, with batch axis; that of a constant is empty.
-        value: A constant's value: a number, an array or a variable; None for a signal.
+        node: Number of the node that made the signal; None for a constant.
+        shape: Shape of the signal, with batch axis; empty for a constant.
+        value: Value of the constant: a number, an array or a variable; None for a signal.
     """
 
     node: int | None
@@ -35,14 +37,15 @@ class Node:
     """One layer or operation that ran.
 
     Attributes:
-        kind: Name of the Keras class whose `call` ran, such as `Dense`, `Add` (the layer or the operation) or
-            `ResidualScale`; `input` for an input of the model; the full name of a class that is not Keras'.
+        kind: Name of the Keras class that defines the `call` that ran, such as `Dense`, `Add` (the layer or
+            the operation) or `ResidualScale`. `input` for an input of the model. The full name for a class
+            outside of Keras.
         operation: The layer or operation itself; None for an input.
-        operands: What it takes, in order.
-        shape: Shape of its first output, with batch axis; None where the trace does not tell.
-        activation: The activation that it is or ends with, as `compute_gain` takes it; None for none.
-        kernels: Variables of the kernels that run in it, in their layers' order.
-        opaque: Whether it holds layers that the trace did not see.
+        operands: The operands, in order.
+        shape: Shape of the first output, with batch axis. An axis is None if the trace does not tell it.
+        activation: The activation that the node is, or ends with, as `compute_gain` takes it; None for none.
+        kernels: Variables of the kernels that run in the node, in the order of their layers.
+        opaque: Whether the node holds layers that the trace did not see.
     """
 
     kind: str
@@ -59,9 +62,9 @@ class Graph:
     """The nodes of one symbolic run.
 
     Attributes:
-        nodes: The nodes, each after those that it takes from.
+        nodes: The nodes, each after the nodes of its operands.
         outputs: Numbers of the nodes that made the model's outputs.
-        failure: Why there are no nodes; empty when there are.
+        failure: The reason why there are no nodes; empty if there are.
     """
 
     nodes: tuple[Node, ...]
@@ -69,8 +72,10 @@ class Graph:
     failure: str = ""
 
 
-def trace(model: Any) -> Graph:
-    """Returns what runs in a built model, from one run on symbolic input, which computes nothing.
+def trace(model: Model) -> Graph:
+    """Returns the layers and operations that run in a built model, as a graph.
+
+    The model runs once on symbolic input, which computes nothing and does not change the model.
 
     >>> model = keras.Sequential([layers.Input((4,)), layers.Dense(3, "relu"), layers.Flatten()])
     >>> [(node.kind, node.activation, node.shape) for node in trace(model).nodes if node.kernels]
@@ -80,7 +85,7 @@ def trace(model: Any) -> Graph:
         model: A built Keras model or layer.
 
     Returns:
-        The graph. Layers made of others are seen through; a layer that is called twice is two nodes.
+        The graph. Layers made of other layers are seen through. A layer that is called twice is two nodes.
     """
     found = trace_model(model, _is_leaf)
     nodes: list[Node] = []
@@ -89,8 +94,8 @@ def trace(model: Any) -> Graph:
     return Graph(tuple(nodes), found.outputs, found.failure)
 
 
-def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
-    """For each input, a shape that the model runs on, and the smallest vocabulary that it is looked up in.
+def input_specs(model: Model) -> list[tuple[tuple[int | None, ...], int | None]]:
+    """Returns for each input a shape that the model runs on, and the smallest vocabulary of its embeddings.
 
     >>> layers = [keras.layers.Input((None,), dtype="int32"), keras.layers.Embedding(50, 4)]
     >>> [limit for _, limit in input_specs(keras.Sequential(layers))]
@@ -100,8 +105,8 @@ def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
         model: A built Keras model.
 
     Returns:
-        For each input the shape, with batch axis, and the number of integers that it takes, None for others;
-        what `keras_initx.data.take_pair` draws input by.
+        For each input a pair: the shape, with batch axis, and the number of integers that the embeddings take
+        that look it up, or None if no embedding does. `keras_initx.data.take_pair` draws inputs from these.
     """
     graph = trace(model)
     limits: dict[int, int | None] = {n: None for n, node in enumerate(graph.nodes) if node.kind == "input"}
@@ -109,6 +114,7 @@ def input_specs(model: Any) -> list[tuple[tuple[int | None, ...], int | None]]:
         if not isinstance(node.operation, layers.Embedding) or not node.operands:
             continue
         size = node.operation.input_dim
+        # Keras casts indices before it looks them up.
         origin = node.operands[0].node
         while origin is not None and graph.nodes[origin].kind in ("Cast", "ConvertToTensor"):
             origin = graph.nodes[origin].operands[0].node
@@ -140,17 +146,19 @@ def _operands(step: Step, before: list[Node]) -> tuple[Operand, ...]:
             found.append(Operand(origin, _filled(tuple(leaf.shape), before[origin].shape)))
         elif leaf is not None and not isinstance(leaf, keras.KerasTensor):
             found.append(Operand(None, (), leaf))
+    # A tensor may come by a keyword or inside a structure, which `arguments` does not hold: parents tell it.
     given = {operand.node for operand in found}
     found += [Operand(parent, before[parent].shape) for parent in step.parents if parent not in given]
     return tuple(found)
 
 
 def _filled(shape: tuple[int | None, ...], like: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """Takes sizes that a layer's output spec leaves open, as EinsumDense's does, from its input's axes."""
+    """Fills the sizes that a layer's output spec leaves open, as EinsumDense does, from its input's axes."""
     return tuple(like[axis] if size is None and axis < len(like) else size for axis, size in enumerate(shape))
 
 
-def _kind(operation: Any) -> str:
+def _kind(operation: keras.Operation | None) -> str:
+    """The kind of a node; a subclass that overrides `call` is not the Keras class that it derives from."""
     if operation is None:
         return "input"
     if isinstance(operation, ResidualScale):
@@ -162,9 +170,10 @@ def _kind(operation: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _kernels_in(operation: Any) -> tuple[Any, ...]:
+def _kernels_in(operation: keras.Operation | None) -> tuple[Any, ...]:
     if not isinstance(operation, layers.Layer) or isinstance(operation, layers.TimeDistributed):
-        return ()  # what TimeDistributed wraps is a step of its own
-    inner = [] if known_class(operation) else operation._flatten_layers(include_self=False)
+        return ()  # the layer in a TimeDistributed is a step of its own
+    inner = [] if known_class(operation) else flatten_layers(operation, include_self=False)
     found = [kernel for layer in (operation, *inner) for kernel in _kernels(layer)]
+    # A wrapper and the layer inside may both list a kernel; each counts once.
     return tuple({id(kernel): kernel for kernel in found}.values())

@@ -1,60 +1,21 @@
-"""What the kernels of each class of layer are: the table that `register` adds to."""
+"""The table of kernels by layer class, and `register`, which adds a user's layers to it."""
 
-import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras import layers, ops
+from keras import layers
 
-from keras_initx.fans import Layout
-from keras_initx.layers import ResidualScale
+from keras_initx._keras_internals import own_variables
+from keras_initx._types import Layer
+from keras_initx.walk._layers import HUB_LAYERS, HUB_REST, Kernel, KernelLayout, Rule, kernel_layers
 
-__all__ = ["Kernel", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """What the axes of a layer's kernel mean.
-
-    Attributes:
-        role: Role of the kernel: a word of your own, or one of those that `iter_kernels` lists.
-        layout: Its `keras_initx.fans.Layout`, a kind or dict of one, or a function from the layer to it; None
-            for kernels that are read off their shape.
-        initializer: Attribute of the layer that holds its initializer; None to look for `<name>_initializer`.
-        bias: Name of the variable that is its bias, None for none. Where several kernels name the same, the
-            last has it.
-    """
-
-    role: str
-    layout: str | Mapping[str, Any] | Layout | Callable[[Any], Any] | None = None
-    initializer: str | None = None
-    bias: str | None = "bias"
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """A class' kernels by the names of their variables, and how they stand to each other.
-
-    Attributes:
-        kernels: The kernels.
-        linear: Whether every pre-activation is linear in (kernel, bias).
-        chained: Whether each kernel takes the output of the one before.
-        call: As in `register`.
-        taught: Whether it is a user's.
-    """
-
-    kernels: Mapping[str, Kernel]
-    linear: bool = False
-    chained: bool = False
-    call: Callable[..., Any] | None = None
-    taught: bool = False
+__all__ = ["Kernel", "KernelLayout", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
 
 
 def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Splits an einsum kernel's axes into those that are summed and those that only the output has.
+    """Returns the axes of an einsum kernel that are summed, and the axes that only kernel and output have.
 
-    An axis that inputs, kernel and output share (heads, experts) is in neither: it is a batch axis.
+    An axis that inputs, kernel and output share (heads, experts) is a batch axis, and in neither tuple.
     """
     left, output = equation.replace("...", "").split("->")
     inputs, kernel = left.split(",")
@@ -63,113 +24,29 @@ def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return summed, outputs
 
 
-def _conv(layer: Any) -> Layout:
-    return Layout("conv", groups=layer.groups, strides=tuple(layer.strides))
-
-
-def _strided(kind: str) -> Callable[[Any], Layout]:
-    return lambda layer: Layout(kind, strides=tuple(layer.strides))
-
-
-def _gates(count: int) -> dict[str, Kernel]:
-    layout = Layout("gates", gates=count)
-    return {
-        "kernel": Kernel("gates", layout),
-        "recurrent_kernel": Kernel("recurrent", layout, "recurrent_initializer"),
-    }
-
-
-def _linear(role: str, layout: Any = None) -> Rule:
-    return Rule({"kernel": Kernel(role, layout)}, linear=True)
-
-
-def _separable(layer: Any, show: Callable[[str, Any], Any], inputs: Any) -> Any:
-    """What a separable convolution computes in one operation, its depthwise half shown on the way."""
-    options = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
-    half = ops.depthwise_conv(inputs, layer.depthwise_kernel, layer.strides, layer.padding, **options)
-    half = show("depthwise_kernel", half)
-    first = layer.data_format == "channels_first"
-    # Channels last, as Keras has it: TensorFlow's own CPU kernels take no others in a plain convolution.
-    half = ops.moveaxis(half, 1, -1) if first else half
-    output = ops.conv(half, layer.pointwise_kernel, 1, "valid", "channels_last")
-    if layer.bias is not None:
-        output = output + ops.reshape(layer.bias, (-1,))
-    output = show("pointwise_kernel", ops.moveaxis(output, -1, 1) if first else output)
-    return output if layer.activation is None else layer.activation(output)
-
-
-_SEPARABLE = Rule(
-    {
-        "depthwise_kernel": Kernel("depthwise", _strided("depthwise")),
-        "pointwise_kernel": Kernel("pointwise", "conv"),
-    },
-    linear=True,
-    chained=True,
-    call=_separable,
-)
-_EMBEDDINGS = Kernel("embedding", "embedding")
-# Of keras_hub, which is not imported, by the name of the class; the rest are the biases of T5's attention.
-_HUB = {"PositionEmbedding": Rule({"embeddings": _EMBEDDINGS}, linear=True)}
-_HUB_REST = Rule({"embeddings": _EMBEDDINGS})
-_SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
-_RULES: dict[type, Rule] = {
-    layers.Dense: _linear("dense", "dense"),
-    layers.EinsumDense: _linear("einsum"),
-    layers.Conv1D: _linear("conv", _conv),
-    layers.Conv2D: _linear("conv", _conv),
-    layers.Conv3D: _linear("conv", _conv),
-    layers.DepthwiseConv1D: _linear("depthwise", _strided("depthwise")),
-    layers.DepthwiseConv2D: _linear("depthwise", _strided("depthwise")),
-    layers.Conv1DTranspose: _linear("transposed", _strided("transposed")),
-    layers.Conv2DTranspose: _linear("transposed", _strided("transposed")),
-    layers.Conv3DTranspose: _linear("transposed", _strided("transposed")),
-    layers.SeparableConv1D: _SEPARABLE,
-    layers.SeparableConv2D: _SEPARABLE,
-    layers.Embedding: Rule({"embeddings": _EMBEDDINGS}, linear=True),
-    layers.ReversibleEmbedding: Rule(
-        {
-            "embeddings": _EMBEDDINGS,
-            "reverse_embeddings": Kernel("dense", "dense", "embeddings_initializer"),
-        },
-        linear=True,
-    ),
-    layers.SimpleRNNCell: Rule(
-        {"kernel": Kernel("dense", "dense"), "recurrent_kernel": Kernel("recurrent", "dense")}
-    ),
-    layers.LSTMCell: Rule(_gates(4)),
-    layers.GRUCell: Rule(_gates(3)),
-    # Keras exports no name for it; making one would start JAX, which several processes must set up first.
-    sys.modules[layers.ConvLSTM1D.__mro__[1].__module__].ConvLSTMCell: Rule(_gates(4)),
-    layers.BatchNormalization: Rule(_SCALE),
-    layers.GroupNormalization: Rule(_SCALE),
-    layers.LayerNormalization: Rule(_SCALE),
-    layers.RMSNormalization: Rule(_SCALE),
-    ResidualScale: Rule({"scale": Kernel("residual_scale")}),
-}
-
-
-def rule_of(layer: Any) -> tuple[type | None, Rule]:
-    """Returns the class whose kernels are known, from the layer's own to its bases, and its rule."""
+def rule_of(layer: Layer) -> tuple[type | None, Rule]:
+    """Returns the nearest class of a layer with an entry, and the entry; or (None, an empty rule)."""
     base = known_class(layer)
     if base is not None:
-        return base, _RULES[base]
+        return base, kernel_layers()[base]
     hub = [cls for cls in type(layer).__mro__ if cls.__module__.startswith("keras_hub.")]
-    base = next((cls for cls in hub if cls.__name__ in _HUB), None)
-    return base, _HUB[base.__name__] if base else _HUB_REST if hub else Rule({})
+    base = next((cls for cls in hub if cls.__name__ in HUB_LAYERS), None)
+    return base, HUB_LAYERS[base.__name__] if base else HUB_REST if hub else Rule({})
 
 
-def bias_of(layer: Any, rule: Rule, kernel: str) -> Any:
+def bias_of(layer: Layer, rule: Rule, kernel: str) -> Any:
     """Returns the variable that is the bias of a kernel, or None."""
+    # A bias that is added to the sum of several products is scaled once, with the last of them.
     name = rule.kernels[kernel].bias
     if kernel != [own for own, known in rule.kernels.items() if known.bias == name][-1]:
         return None
-    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    variables = own_variables(layer)
     return next((variable for variable in variables if variable.name == name), None)
 
 
-def known_class(layer: Any) -> type | None:
+def known_class(layer: Layer) -> type | None:
     """Returns the nearest class of a layer that the table holds."""
-    return next((cls for cls in type(layer).__mro__ if cls in _RULES), None)
+    return next((cls for cls in type(layer).__mro__ if cls in kernel_layers()), None)
 
 
 def register(
@@ -179,13 +56,15 @@ def register(
     linear: bool = False,
     call: Callable[..., Any] | None = None,
 ) -> None:
-    """Teaches `iter_kernels` the kernels of a class of layers, and of its subclasses.
+    """Teaches the package the kernels of a layer class of your own, and of its subclasses.
 
-    The layer counts as one step of the model: the trace does not look inside. Without this, the kernels of a
-    class that Keras does not know are reported, and drawn as the layer draws them.
+    `initialize` then draws the kernels with their true fans. Without this, they are drawn by their layer's
+    own initializer, and the report says so. `calibrate` and `preactivation_std` need the pre-activations,
+    too, and each must be linear in its kernel and bias. If the layer's output, before its activation, is the
+    only pre-activation, pass `linear=True`. If the layer has several kernels, pass `call`.
 
-    `initialize` needs the kernels. `calibrate` and `preactivation_std` also need the pre-activations, each
-    linear in its kernel and bias: `linear=True` where that is the layer's output, `call` to show others.
+    The layer counts as one step of the model: the trace does not look inside. A subclass with a `call` of its
+    own must be registered by itself.
 
     >>> class Mixer(layers.Layer):
     ...     def build(self, shape):
@@ -196,16 +75,18 @@ def register(
 
     Args:
         layer_class: The class.
-        kernels: For the name of each variable that is a kernel, a `Kernel` or only its role.
-        linear: Whether the output, before the layer's `activation` if it has one, is linear in the one kernel
-            and its bias.
-        call: Computes what the layer's `call` does from `(layer, show, *args, **kwargs)`, with the args of
-            that. Where it makes the pre-activation of a kernel, linear in that and its bias, it calls
-            `show(name, tensor)` and goes on with what that returns.
+        kernels: For the name of each variable that is a kernel, a `Kernel`, or only its role. Name the kernel
+            that makes the layer's output last: strategies for residual nets end a branch with it.
+        linear: Whether the layer's output is linear in its only kernel and its bias. If the layer has an
+            attribute `activation`, the output before this activation counts.
+        call: Function `call(layer, show, *args, **kwargs)`, which computes the output of the layer's `call`
+            from the same arguments. For each pre-activation it calls `show(name, tensor)`, with the name of
+            the kernel, and goes on with the tensor that `show` returns.
 
     Raises:
-        ValueError: If the class is no Keras layer, no kernel is named, a value is neither, `call` is no
-            function, or `linear` is no bool or is True for several kernels.
+        ValueError: If `layer_class` is not a class of Keras layers, `kernels` is empty or holds anything
+            other than a `Kernel` or a role, `call` is not a function, or `linear` is not a bool or is True
+            for several kernels.
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
         raise ValueError(f"`layer_class` must be a class of Keras layers. Received: {layer_class!r}.")
@@ -217,8 +98,8 @@ def register(
     if not isinstance(linear, bool) or (linear and (call is not None or len(kernels) > 1)):
         raise ValueError(
             "`linear` must be a bool, and True for layers of one kernel without `call`. Received: "
-            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. Of several kernels, show each "
-            "pre-activation in `call`."
+            f"linear={linear!r}, call={call!r}, kernels={sorted(kernels)}. For several kernels, pass a "
+            "`call` that shows each pre-activation."
         )
     if call is not None and not callable(call):
         raise ValueError(
@@ -226,4 +107,4 @@ def register(
             'lambda layer, show, x: layer.activation(show("kernel", x @ layer.kernel)).'
         )
     rules = {name: Kernel(kernel) if isinstance(kernel, str) else kernel for name, kernel in kernels.items()}
-    _RULES[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)
+    kernel_layers()[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)

@@ -1,24 +1,23 @@
-"""Why a kernel is left alone: code that is not Keras' own, adapters, quantization."""
+"""Finds reasons to leave a kernel alone: code that is not Keras' own, adapters, quantization."""
 
 import functools
 import inspect
 from collections.abc import Iterator
 from types import CodeType
-from typing import Any
 
 from keras import layers
 
-from keras_initx.walk._kernels import Rule
+from keras_initx._types import Layer
+from keras_initx.walk._layers import PLAIN_WRAPPERS, Rule
 
 __all__ = ["is_of_users", "obstacle_of", "overridden", "skip_of"]
 
-# Packages whose layers assign to no other layer's weights, but for wrappers.
+# Packages with layers that do not assign to the weights of other layers, except in wrappers.
 _KNOWN = ("keras", "keras_hub", "keras_initx")
-_PLAIN_WRAPPERS = (layers.Bidirectional, layers.TimeDistributed)
 
 
-def overridden(layer: Any, base: type) -> str:
-    """Returns the name of what a layer has in place of what the `call` of its base uses, or an empty string.
+def overridden(layer: Layer, base: type[Layer]) -> str:
+    """Returns the name of an attribute that a layer overrides and the `call` of its base uses, or "".
 
     >>> class Halved(layers.Dense):
     ...     kernel = property(lambda self: self._kernel / 2)
@@ -27,9 +26,9 @@ def overridden(layer: Any, base: type) -> str:
 
     Args:
         layer: A layer.
-        base: The class of Keras' that it derives from.
+        base: The class of Keras that the layer derives from.
     """
-    used = _used(base)
+    used = _used(base)  # type: ignore[arg-type]
     classes = type(layer).__mro__
     for cls in classes[: classes.index(base)]:
         if found := next((name for name in vars(cls) if name in used), ""):
@@ -38,17 +37,23 @@ def overridden(layer: Any, base: type) -> str:
     return next((name for name in methods if name in vars(layer)), "")
 
 
-def is_of_users(layer: Any) -> bool:
-    """Tells whether a layer's `call` may do what Keras' own do not, such as assign to others' weights."""
+def is_of_users(layer: Layer) -> bool:
+    """Tells whether a layer's `call` may do things that Keras' own never do: assign to others' weights.
+
+    Args:
+        layer: A Keras layer.
+    """
     package = type(layer).__module__.partition(".")[0]
     return package not in _KNOWN or (
-        isinstance(layer, layers.Wrapper) and not isinstance(layer, _PLAIN_WRAPPERS)
+        isinstance(layer, layers.Wrapper) and not isinstance(layer, PLAIN_WRAPPERS)
     )
 
 
 @functools.cache
-def _used(base: Any) -> frozenset[str]:
-    """Names that the `call` of a class looks up, in its own methods and properties, too."""
+def _used(base: type) -> frozenset[str]:
+    """The names that the `call` of a class looks up, also by way of its own methods and properties."""
+    # Read off the compiled code: names of attributes and globals are all in `co_names`. Names too many do
+    # no harm, since only names that a subclass defines count.
     found, left = {"__call__"}, ["call"]
     while left:
         name = left.pop()
@@ -68,8 +73,8 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def skip_of(layer: Any) -> str:
-    """Why a layer's kernel is not to be drawn anew; empty when it may be."""
+def skip_of(layer: Layer) -> str:
+    """Returns the reason not to draw a layer's kernel; empty if it may be drawn."""
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled: kernel and adapters are one weight"
     if getattr(layer, "quantization_mode", None):
@@ -77,22 +82,24 @@ def skip_of(layer: Any) -> str:
     return ""
 
 
-def obstacle_of(layer: Any, base: Any, rule: Rule, overrides: str, looped: bool, tied: bool) -> str:
-    """Why scaling a kernel and its bias does not scale the pre-activation; empty when it does.
+def obstacle_of(
+    layer: Layer, base: type[Layer] | None, rule: Rule, overrides: str, looped: bool, tied: bool
+) -> str:
+    """Returns the reason why scaling a kernel and its bias does not scale the pre-activation, or "".
 
     Args:
         layer: The layer.
-        base: The class whose pre-activations are known, or what is false where there is none.
-        rule: The rule of that class.
-        overrides: What the layer has in place of what `call` of that class uses.
-        looped: Whether it runs inside a recurrent loop.
+        base: The layer's nearest class with known pre-activations; None if there is none.
+        rule: The entry of that class.
+        overrides: Name of an attribute that the layer overrides and the `call` of that class uses.
+        looped: Whether the layer runs inside a recurrent loop.
         tied: Whether the kernel also makes the logits.
     """
     name = type(layer).__name__
     if tied:
         return "its kernel also makes the logits"
     if looped:
-        return f"{name} runs inside a recurrent loop, and is no cell that is known"
+        return f"{name} runs inside a recurrent loop, and is not a cell that is known"
     if not base:
         return (
             f"the pre-activation of {name} is not known: teach it with `linear` or `call` of "

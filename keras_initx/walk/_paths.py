@@ -1,13 +1,17 @@
 """Paths of layers within a model."""
 
 import itertools
-from typing import Any
+
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Layer, Model
 
 __all__ = ["layer_paths"]
 
 
-def layer_paths(model: Any) -> dict[int, str]:
-    """Returns the paths of all layers; Keras' own leave out the names of nested functional models.
+def layer_paths(model: Model) -> dict[int, str]:
+    """Returns the path of every layer of a model, by `id(layer)`.
+
+    Keras' own `path` of a variable leaves out the names of nested functional models.
 
     >>> import keras
     >>> dense = keras.layers.Dense(1, name="d")
@@ -19,18 +23,19 @@ def layer_paths(model: Any) -> dict[int, str]:
         model: A Keras model or layer.
 
     Returns:
-        By `id(layer)` the names of the layers that lead to it, joined by slashes; that of the model itself,
-        which Keras numbers anew in each process, is left out. Where two paths would be the same, a number is
-        added.
+        The names of the layers that lead to a layer, joined by slashes. The name of the model itself is left
+        out, since Keras numbers it anew in each process. If two layers have the same path, the second gets a
+        number.
     """
     paths: dict[int, str] = {id(model): ""}
     taken: set[str] = set()
 
-    def visit(parent: Any) -> None:
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
+    def visit(parent: Layer) -> None:
+        for layer in flatten_layers(parent, include_self=False, recursive=False):
             if id(layer) in paths:
                 continue
             path = f"{paths[id(parent)]}/{layer.name}".removeprefix("/")
+            # Keras allows layers of equal names side by side within a subclassed model.
             number = next(n for n in itertools.count() if (f"{path}_{n}" if n else path) not in taken)
             paths[id(layer)] = f"{path}_{number}" if number else path
             taken.add(paths[id(layer)])

@@ -1,23 +1,35 @@
-"""What comes after a kernel in the flow of a model, up to the next kernels."""
+"""Follows the output of a kernel through the flow, up to the next kernels."""
 
-from typing import Any
+from typing import Protocol
 
 from keras import layers
 
+from keras_initx._types import Activation, Layer
 from keras_initx.walk._operations import PASSING, SUMS, activation_of, class_name, is_normalization
+from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["is_normalized_after", "next_activation"]
 
 
-def next_activation(flow: Any, index: int) -> tuple[Any, Any, bool]:
-    """The first activation that the output of a step goes through.
+class Followed(Protocol):
+    """The parts of a `Flow` that are read here: `_flow` imports this file, which so cannot import `Flow`."""
+
+    trace: Trace
+    steps: list[Step]
+    weights: list[int]
+    children: list[list[int]]
+
+
+def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Layer | None, bool]:
+    """Returns the first activation that the output of a step goes through.
 
     Args:
         flow: A `Flow`.
         index: Number of a step with a kernel.
 
     Returns:
-        The activation, the layer that it is or that ends with it, and whether a normalization comes before.
+        The activation; the layer that applies it, None if a bare operation does; and whether a normalization
+        comes before it.
     """
     operation = flow.steps[index].operation
     own = activation_of(operation)
@@ -28,6 +40,7 @@ def next_activation(flow: Any, index: int) -> tuple[Any, Any, bool]:
         child, normalized = queue.pop(0)
         step = flow.steps[child]
         normalizes = is_normalization(step.operation)
+        # Another kernel, or a layer that the trace did not see into, ends this way.
         if child in seen or flow.weights[child] or (step.opaque and not normalizes):
             continue
         seen.add(child)
@@ -41,8 +54,8 @@ def next_activation(flow: Any, index: int) -> tuple[Any, Any, bool]:
     return None, None, False
 
 
-def is_normalized_after(flow: Any, index: int) -> bool:
-    """Whether a normalization comes between a step and each kernel and output that it reaches."""
+def is_normalized_after(flow: Followed, index: int) -> bool:
+    """Tells whether a normalization lies on every way from a step to the next kernels and to the outputs."""
     queue, seen = [index], set()
     while queue:
         here = queue.pop()

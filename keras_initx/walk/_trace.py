@@ -1,14 +1,21 @@
-"""A symbolic run of a model on KerasTensors: which layer and operation feeds which, for models of any form.
+"""Runs a model of any form on KerasTensors, and records which layer or operation feeds which.
 
-Layers that are made of others are seen through: their `call` runs on KerasTensors, too. What cannot run on
-them is one opaque step.
+Keras calls `symbolic_call` on every layer and operation that gets a KerasTensor. For the time of the run this
+method is replaced by the recorder's `visit`, which handles a layer or operation in one of three ways:
+
+    leaf                       a step: its output shape is computed, and its `call` does not run
+    made of other layers       seen through: its `call` runs, and the layers and operations in it are steps
+    `call` fails on symbols    one opaque step, with the steps inside dropped
+
+Each output is a new KerasTensor with the number of its step in `_initx_step`; the inputs of a later step tell
+its parents by this mark. The patch is global, since Keras has no other entry, but a context variable names
+the recorder of this thread, and calls in other threads run as before.
 """
 
 import contextlib
 import contextvars
 import dataclasses
 import itertools
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,11 +23,21 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+from keras_initx._keras_internals import (
+    build_shapes,
+    collected_losses,
+    flatten_layers,
+    input_structure,
+    without_nodes,
+)
+from keras_initx._types import Layer, Model, Tensor
+from keras_initx.checks import first_line
+
 __all__ = ["Step", "Trace", "trace_model"]
 
 _BATCH = 2
-_FREE_SIZES = (32, 128, 8, 256)  # tried in turn for axes that the model leaves free
-_SEEN_THROUGH = (keras.Model, layers.MultiHeadAttention, layers.GroupQueryAttention)
+# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size.
+_FREE_SIZES = (32, 128, 8, 256)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
 _PATCHING = threading.RLock()
 
@@ -31,7 +48,7 @@ class Step:
 
     Attributes:
         operation: The layer or operation; None for an input of the model.
-        parents: Indices of the steps whose outputs it takes.
+        parents: Indices of the steps that made its inputs.
         shape: Shape of its first output.
         opaque: Whether it holds layers that the trace did not see.
         arguments: Positional arguments, KerasTensors among them.
@@ -51,7 +68,7 @@ class Trace:
     Attributes:
         steps: The steps; each comes after its parents.
         outputs: Indices of the steps that made the model's outputs.
-        failure: Why there are no steps; empty when there are.
+        failure: The reason why there are no steps; empty if there are.
     """
 
     steps: list[Step] = dataclasses.field(default_factory=list)
@@ -60,31 +77,34 @@ class Trace:
 
 
 class _Recorder:
-    def __init__(self, is_leaf: Callable[[Any], bool]) -> None:
+    def __init__(self, is_leaf: Callable[[Layer], bool]) -> None:
         self.steps: list[Step] = []
         self.is_leaf = is_leaf
 
-    def add(self, operation: Any, inputs: Any, outputs: Any, opaque: bool = False) -> Any:
+    def add(
+        self, operation: keras.Operation | None, inputs: Sequence[Any], outputs: object, opaque: bool = False
+    ) -> Any:
         """Records a step and returns its outputs, marked as coming from it."""
         index, tensors = len(self.steps), _tensors(outputs)
         arguments = tuple(inputs[0]) if operation is not None and inputs else ()
         shape = tuple(tensors[0].shape) if tensors else ()
         self.steps.append(Step(operation, self.parents(inputs), shape, opaque, arguments))
 
-        def mark(tensor: Any) -> Any:
+        def mark(tensor: object) -> Any:
             if not isinstance(tensor, keras.KerasTensor):
                 return tensor
-            marked = keras.KerasTensor(tensor.shape, tensor.dtype)  # some specs are the input itself
+            # A new tensor: some layers return their input itself, which has the mark of another step.
+            marked = keras.KerasTensor(tensor.shape, tensor.dtype)
             marked._initx_step = index
             return marked
 
         return tree.map_structure(mark, outputs)
 
-    def parents(self, inputs: Any) -> tuple[int, ...]:
+    def parents(self, inputs: object) -> tuple[int, ...]:
         found = (getattr(tensor, "_initx_step", None) for tensor in _tensors(inputs))
         return tuple(dict.fromkeys(step for step in found if step is not None))
 
-    def visit(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def visit(self, operation: keras.Operation, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         opaque = False
         if isinstance(operation, layers.Layer) and not self.is_leaf(operation):
             before = len(self.steps)
@@ -95,19 +115,21 @@ class _Recorder:
                 tensors = _tensors(outputs)
                 if tensors and all(hasattr(tensor, "_initx_step") for tensor in tensors):
                     return outputs
-                if not tensors:  # positions, say: values that depend on no input
+                if not tensors:  # values that depend on no input, such as positions
                     return self.add(operation, (args, kwargs), tree.map_structure(_spec, outputs))
             except Exception:  # a user's layer may raise anything on symbolic input
                 pass
+            # Some output came out without a mark, or the call failed: the steps inside tell half of the
+            # truth.
             del self.steps[before:]
-            opaque = bool(operation._flatten_layers(include_self=False)) or bool(operation.weights)
+            opaque = bool(flatten_layers(operation, include_self=False)) or bool(operation.weights)
         outputs = operation.compute_output_spec(*args, **kwargs)
         if isinstance(operation, layers.EinsumDense):
             outputs = _sized(operation, args[0].shape, outputs)
         return self.add(operation, (args, kwargs), outputs, opaque)
 
-    def _fold_time(self, operation: Any, args: Sequence[Any]) -> Any:
-        """Runs the wrapped layer once on one time step: TimeDistributed calls it for each."""
+    def _fold_time(self, operation: layers.TimeDistributed, args: Sequence[Any]) -> Any:
+        """Runs the wrapped layer once, on one time step: TimeDistributed calls it for each step alike."""
         (whole,) = args[:1]
         one = keras.KerasTensor((whole.shape[0], *whole.shape[2:]), whole.dtype)
         outputs = operation.layer(self.add(operation, (args[:1], {}), one))
@@ -119,8 +141,8 @@ class _Recorder:
         )
 
 
-def _sized(layer: Any, shape: Sequence[int | None], output: Any) -> Any:
-    """The output of an EinsumDense with the sizes that its spec leaves open, as others compute with them."""
+def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras.KerasTensor) -> Any:
+    """The output of an EinsumDense with the sizes that its own spec leaves open; later layers need them."""
     left, letters = layer.equation.split("->")
     taken = left.split(",")[0]
     if "..." in letters and not letters.startswith("..."):
@@ -133,26 +155,28 @@ def _sized(layer: Any, shape: Sequence[int | None], output: Any) -> Any:
     return keras.KerasTensor(whole, output.dtype)
 
 
-def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
-    """Runs a built model on KerasTensors; its weights, nodes and losses stay as they are.
+def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
+    """Runs a built model on KerasTensors, and returns its steps.
+
+    Weights, nodes, losses and seed generators of the model do not change.
 
     Args:
         model: A built Keras model or layer.
-        is_leaf: Tells the layers that are not to be seen through.
+        is_leaf: Tells whether a layer is one step, and not seen through.
 
     Returns:
-        The trace in which opaque layers hold the fewest weights, over a few sizes of the axes that the model
-        leaves free.
+        The best trace over a few lengths of the axes that the model leaves open: in it, the opaque layers
+        hold the fewest weights.
     """
-    if not all(layer.built for layer in model._flatten_layers() if _makes_weights(layer)):
+    if not all(layer.built for layer in flatten_layers(model) if _makes_weights(layer)):
         return Trace(failure="a layer is not built yet: run the model on data first")
     best, least = Trace(failure="its input shapes are not known: build or call it first"), float("inf")
     for inputs in _candidate_inputs(model):
         try:
             trace = _run(model, inputs, is_leaf)
-        except Exception as error:  # see `visit`
+        except Exception as error:  # a user's layer may raise anything on symbolic input
             if not best.steps:
-                best = Trace(failure=f"it does not run on symbolic input ({_first_line(error)})")
+                best = Trace(failure=f"it does not run on symbolic input ({first_line(error, kind=True)})")
             continue
         hidden = sum(len(step.operation.weights) for step in trace.steps if step.opaque)
         if hidden < least:
@@ -162,13 +186,16 @@ def trace_model(model: Any, is_leaf: Callable[[Any], bool]) -> Trace:
     return best
 
 
-def _makes_weights(layer: Any) -> bool:
-    return type(layer).build is not layers.Layer.build and not isinstance(layer, _SEEN_THROUGH[:1])
+def _makes_weights(layer: Layer) -> bool:
+    return type(layer).build is not layers.Layer.build and not isinstance(layer, keras.Model)
 
 
-def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]) -> Trace:
+def _run(
+    model: Model, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]
+) -> Trace:
     recorder = _Recorder(is_leaf)
-    # In the order of `flatten`: that in which `map_structure` comes to a dict's values is the backend's.
+    # Inputs are numbered in the order of `flatten`: `map_structure` visits a dict in an order that depends on
+    # the backend.
     recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]
     args, kwargs = tree.pack_sequence_as(inputs, recorded)
     # In the scope no variable changes: neither a seed generator's state nor a counter of a user's layer.
@@ -177,46 +204,38 @@ def _run(model: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Ca
     return Trace(recorder.steps, recorder.parents(outputs))
 
 
-def _spec(value: Any) -> Any:
+def _spec(value: Tensor) -> keras.KerasTensor:
     return keras.KerasTensor(value.shape, value.dtype) if hasattr(value, "shape") else value
 
 
 @contextlib.contextmanager
 def _recording(recorder: _Recorder) -> Iterator[None]:
-    """Lets this thread's symbolic calls go to the recorder, and all others go on as before."""
-    # Where `Layer.__call__` finds the class of the nodes that it leaves behind, which refuse outputs of None.
-    module: Any = sys.modules[layers.Layer.__module__]
-    with _PATCHING:
+    """Sends the symbolic calls of this thread to the recorder; calls of other threads go on as before."""
+    with _PATCHING, without_nodes(lambda: _RECORDER.get() is not None):
         originals = {cls: cls.symbolic_call for cls in (keras.Operation, layers.Layer)}
-        node = module.Node
 
-        def patch(cls: Any, original: Any) -> None:
-            def symbolic_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def patch(cls: Any, original: Callable[..., Any]) -> None:
+            def symbolic_call(self: Any, *args: object, **kwargs: object) -> Any:
                 active = _RECORDER.get()
                 return original(self, *args, **kwargs) if active is None else active.visit(self, args, kwargs)
 
             cls.symbolic_call = symbolic_call
 
-        def make_node(*args: Any, **kwargs: Any) -> Any:
-            return node(*args, **kwargs) if _RECORDER.get() is None else None
-
         token = _RECORDER.set(recorder)
         try:
             for cls, original in originals.items():
                 patch(cls, original)
-            module.Node = make_node
             yield
         finally:
-            module.Node = node
             for cls, original in originals.items():
                 cls.symbolic_call = original
             _RECORDER.reset(token)
 
 
 @contextlib.contextmanager
-def _left_as_it_is(model: Any) -> Iterator[None]:
-    """Takes away the losses that a symbolic call leaves in layers."""
-    lists = [layer._losses for layer in model._flatten_layers()]
+def _left_as_it_is(model: Model) -> Iterator[None]:
+    """Removes the losses that a symbolic call leaves in layers."""
+    lists = [collected_losses(layer) for layer in flatten_layers(model)]
     lengths = [len(entries) for entries in lists]
     try:
         yield
@@ -225,18 +244,18 @@ def _left_as_it_is(model: Any) -> Iterator[None]:
             del entries[length:]
 
 
-def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    specs = getattr(model, "_inputs_struct", None)
-    if specs is None and getattr(model, "_functional", None) is not None:
-        specs = model._functional._inputs_struct
+def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Arguments to run the model on: from its inputs, or from the shapes that a subclass was built with."""
+    specs = input_structure(model)
     if specs is not None:
         free = any(size is None for spec in _tensors(specs) for size in spec.shape[1:])
         for size in _FREE_SIZES if free else _FREE_SIZES[:1]:
             yield (tree.map_structure(lambda s, size=size: _fixed(s.shape, s.dtype, size), specs),), {}
         return
-    shapes = dict(getattr(model, "_build_shapes_dict", None) or {})
+    shapes = build_shapes(model)
     if not shapes:
         return
+    # Keras keeps the shapes that a subclass was built with, but not the dtypes: indices need integers.
     for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
         tensors = {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
         if len(tensors) == 1:
@@ -245,22 +264,22 @@ def _candidate_inputs(model: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, A
             yield (), {name.removesuffix("_shape"): tensor for name, tensor in tensors.items()}
 
 
-def _is_shape(shape: Any) -> bool:
+def _is_shape(shape: object) -> bool:
     return isinstance(shape, tuple | list) and all(size is None or isinstance(size, int) for size in shape)
 
 
-def _shaped(shapes: Any, dtype: Any, size: int) -> Any:
-    """Tensors of the shapes that a model was built with, in the structure that they came in."""
+def _shaped(shapes: Sequence[Any] | dict[str, Any], dtype: str, size: int) -> Any:
+    """Tensors of the shapes that a model was built with, in the structure of the shapes."""
     if isinstance(shapes, dict):
         return {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
     return _fixed(shapes, dtype, size) if _is_shape(shapes) else [_shaped(s, dtype, size) for s in shapes]
 
 
-def _fixed(shape: Sequence[int | None], dtype: Any, size: int) -> Any:
+def _fixed(shape: Sequence[Any], dtype: str, size: int) -> keras.KerasTensor:
     return keras.KerasTensor((_BATCH, *(size if n is None else n for n in shape[1:])), dtype)
 
 
-def _tensors(structure: Any) -> list[Any]:
+def _tensors(structure: object) -> list[Any]:
     # Not `tree.flatten`, which takes a fifth of the whole trace on torch.
     if isinstance(structure, keras.KerasTensor):
         return [structure]
@@ -268,7 +287,3 @@ def _tensors(structure: Any) -> list[Any]:
         structure = [structure[key] for key in sorted(structure, key=str)]
     parts = structure if isinstance(structure, list | tuple) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"

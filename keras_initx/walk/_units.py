@@ -1,22 +1,22 @@
-"""Which axes of a kernel, and of its layer's output, index the units."""
-
-from typing import Any
+"""The axes of a kernel, and of its layer's output, that index the units."""
 
 from keras import layers
 
+from keras_initx._types import Layer
+
 __all__ = ["unit_axes"]
 
-# Axes of the kernel, by the kind of its layout, or its role where it has none.
+# Axes of the kernel, by the kind of its layout, or by its role if it has no layout.
 _AXES: dict[str, tuple[int, ...]] = {"dense": (-1,), "conv": (-1,), "embedding": (-1,)}
 _AXES |= {"transposed": (-2,), "depthwise": (-2, -1)}
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def unit_axes(layer: Any, kind: str) -> Axes | None:
-    """Returns the axes of the kernel and of the output that index units, in one order; None if unknown.
+def unit_axes(layer: Layer, kind: str) -> Axes | None:
+    """Returns the axes of the kernel and of the output that index units, in the same order; None if unknown.
 
-    Those of a depthwise kernel, channels and multiplier, are one axis of the output.
+    A depthwise kernel has two such axes, channels and multiplier, which are one axis of the output.
     """
     if isinstance(layer, layers.EinsumDense):
         return _of_equation(layer.equation)

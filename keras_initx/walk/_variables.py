@@ -1,12 +1,14 @@
-"""The weights of a model that are no kernels: biases, statistics, slopes."""
+"""`iter_weights`: the weights of a model that are not kernels, such as biases, statistics and slopes."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import layers
 
+from keras_initx._keras_internals import flatten_layers, own_variables
+from keras_initx._types import Initializer, Layer, Model, Variable
 from keras_initx.fans import Layout
 from keras_initx.walk._kernels import einsum_axes, rule_of
 from keras_initx.walk._paths import layer_paths
@@ -19,44 +21,51 @@ _STATISTICS = ("moving_mean", "moving_variance")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight that is no kernel.
+    """A weight that is not a kernel.
 
     Attributes:
-        path: Path of its layer within the model, and its name.
+        path: Path of the layer within the model, and the name of the weight.
         role: `bias`, `statistic`, `shift` (of a normalization) or `other`.
-        layer: The layer that owns it.
+        layer: The layer that owns the weight.
         kernel: The variable.
-        initializer: What its layer draws it with: a Keras initializer, or a function of shape and dtype; None
-            when the layer does not tell.
-        skip: As in `KernelSite`.
-        layout: For the bias of fused gates, the layout of the layer's kernel; None for all others.
+        initializer: The layer's initializer of the weight: a Keras initializer, or a function of shape and
+            dtype. None if the layer does not tell.
+        skip: The reason not to draw the weight; empty if it may be drawn.
+        layout: For the bias of fused gates, the layout of the layer's kernel; None for other weights.
     """
 
     path: str
     role: str
-    layer: Any
-    kernel: Any
-    initializer: Any
+    layer: Layer
+    kernel: Variable
+    initializer: Initializer | None
     skip: str = ""
     layout: Layout | None = None
 
 
-def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
-    """Yields the weights that no site has, each once, in the order in which Keras lists the layers.
+def iter_weights(model: Model, sites: list[KernelSite]) -> Iterator[Weight]:
+    """Yields each weight of a model that is not a kernel, in the order in which Keras lists the layers.
+
+    >>> layer = layers.BatchNormalization(name="norm")
+    >>> layer.build((None, 4))
+    >>> from keras_initx.walk import iter_kernels
+    >>> [(weight.path, weight.role) for weight in iter_weights(layer, list(iter_kernels(layer)))]
+    [('beta', 'shift'), ('moving_mean', 'statistic'), ('moving_variance', 'statistic')]
 
     Args:
         model: A Keras model or layer.
-        sites: All its sites.
+        sites: All sites of the model.
 
     Yields:
-        The weights; the states of random generators and metrics are none.
+        The weights, without the states of random generators and metrics.
     """
     seen = {id(site.kernel) for site in sites}
+    # A bias is left alone with its kernel: of a LoRA-enabled or quantized layer, both are one state.
     skips = {id(site.layer): site.skip for site in sites}
     gates = {id(site.layer): site.layout for site in sites if site.layout and site.layout.gates}
     paths = layer_paths(model)
-    for layer in model._flatten_layers():
-        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+    for layer in flatten_layers(model):
+        for variable in own_variables(layer):
             if id(variable) in seen or id(layer) not in paths:
                 continue
             seen.add(id(variable))
@@ -73,13 +82,15 @@ def iter_weights(model: Any, sites: list[KernelSite]) -> Iterator[Weight]:
 
 
 def own_initializer(site: KernelSite) -> Any:
-    """Returns a layer's own initializer of a kernel, with the axes that Keras hands over when it builds.
+    """Returns the initializer that a layer draws its kernel with, as Keras completes it in `build`.
+
+    For an EinsumDense, Keras adds the axes of the equation to an initializer that computes fans.
 
     Args:
         site: The kernel.
 
     Returns:
-        An initializer, or None when the layer does not tell.
+        An initializer, or None if the layer does not tell.
     """
     own = site.initializer
     if site.axes is None or not isinstance(own, keras.initializers.VarianceScaling):
@@ -99,7 +110,7 @@ def _role(name: str) -> str:
     return "bias" if name == "bias" or name.endswith("_bias") else "other"
 
 
-def _draw_of(layer: Any, variable: Any) -> Any:
+def _draw_of(layer: Layer, variable: Variable) -> Any:
     found = initializer_of(layer, variable)
     if variable.name == "bias" and isinstance(layer, layers.LSTMCell) and layer.unit_forget_bias:
         return UnitForgetBias(found)
@@ -108,18 +119,18 @@ def _draw_of(layer: Any, variable: Any) -> Any:
     return found
 
 
-def _convolutional(layer: Any) -> bool:
+def _convolutional(layer: Layer) -> bool:
     base, _ = rule_of(layer)
     return base is not None and base.__name__ == "ConvLSTMCell"
 
 
 class UnitForgetBias(keras.initializers.Initializer):
-    """What Keras draws the bias of an LSTM with: ones for the forget gate, the second of four."""
+    """Draws the bias of an LSTM as Keras does: ones for the forget gate, the second of four."""
 
-    def __init__(self, initializer: Any) -> None:
+    def __init__(self, initializer: Initializer) -> None:
         self.initializer = keras.initializers.get(initializer)
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         units = shape[0] // 4
         parts = (
             self.initializer((units,), dtype),

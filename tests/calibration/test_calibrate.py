@@ -414,7 +414,7 @@ def test_bad_data_changes_nothing(bad, images):
 def test_data_that_a_subclassed_model_cannot_be_called_on_is_refused(bad):
     model = subclassed()
     before = model.get_weights()
-    with pytest.raises(ValueError, match="`data` must be what `subclassed` can be called on. Received: "):
+    with pytest.raises(ValueError, match="`data` must be a batch that `subclassed` can be called on. Re"):
         initx.calibrate(model, bad, "initx>LSUV", redraw=True)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
@@ -446,7 +446,7 @@ def test_an_initializer_that_is_no_law_is_refused(initializer, message, images):
 def test_report_is_a_table_and_a_dict(images):
     report = initx.calibrate(sequential(), images)
     lines = str(report).splitlines()
-    assert lines[0].split() == ["path", "role", "std", "before", "scale", "std", "after", "note"]
+    assert lines[0].split() == ["path", "role", "std", "before", "scale", "std", "after"]
     assert len(lines) == len(report.rows) + 2
     assert "5 of 5 kernels calibrated on 40 rows, 1 forward pass" in lines[-1]
     assert report.to_dict()["rows"][0]["path"] == report.rows[0].path

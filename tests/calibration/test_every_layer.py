@@ -175,8 +175,8 @@ def test_a_run_as_in_training_takes_the_batch_s_statistics_and_leaves_the_moving
     [
         ({"include": "nowhere"}, "`include` must hold patterns"),
         ({"include": "one", "exclude": "one"}, "must leave some weights"),
-        ({"tolerance": 0}, "`tolerance` must be a positive number"),
-        ({"tolerance": "0.1"}, "`tolerance` must be a positive number"),
+        ({"tolerance": 0}, "`tolerance` must be a positive"),
+        ({"tolerance": "0.1"}, "`tolerance` must be a positive"),
         ({"max_iterations": 0}, "`max_iterations` must be an int of at least 1"),
         ({"max_iterations": True}, "`max_iterations` must be an int of at least 1"),
     ],

@@ -95,7 +95,7 @@ def test_a_layer_without_bias_is_scaled_and_said_so(law, rng):
     with pytest.warns(UserWarning, match="`d`: it has no bias to hold the law's shift: scaled alone"):
         initx.calibrate(model, x, law)
     ((_, std),) = units(model, x).values()
-    if law.per_unit:
+    if law.scope == "unit":
         np.testing.assert_allclose(std, 1, rtol=1e-3)
 
 
@@ -148,7 +148,7 @@ def test_channels_first(law, rng):
 class TwiceUnit(DataDependent):
     """A user's own law: all units to std 2."""
 
-    per_unit = True
+    scope = "unit"
 
     def rescale(self, mean, std):
         return 2 / std, 0 * std

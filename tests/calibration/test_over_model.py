@@ -290,7 +290,7 @@ def test_steps_bound_a_search_without_end(pair):
     ("options", "message"),
     [
         ({}, "`targets` must be given: `MetaInit` takes gradients of a loss"),
-        ({"targets": np.zeros(60)}, "`loss` must be given, or the model be compiled with one"),
+        ({"targets": np.zeros(60)}, "`loss` must be given, or the model must be compiled with one"),
         ({"targets": np.zeros(5), "loss": "mse"}, "`targets` must hold a row for each of the 60 rows"),
     ],
 )

@@ -25,14 +25,14 @@ class NoScale(DataDependent):
 
 
 class NoShift(DataDependent):
-    per_unit = True
+    scope = "unit"
 
     def rescale(self, mean, std):
         return 1 / std, mean / 0.0
 
 
 class NoScales(ModelLaw):
-    needs_loss = False
+    needs = frozenset({"gradients", "inputs"})
 
     def search(self, task):
         yield np.full(len(task.weights), np.nan), (0.0,)

@@ -60,7 +60,7 @@ def test_the_report_tells_what_the_search_ranked(pair):
 
 def test_values_that_a_law_has_no_names_for_are_numbered(pair):
     class Unnamed(ModelLaw):
-        needs_loss = False
+        needs = frozenset({"gradients", "inputs"})
 
         def search(self, task):
             yield np.ones(len(task.weights)), (1.0, 2.0)
@@ -78,7 +78,7 @@ def test_kernels_of_one_reason_are_told_of_together(pair):
 
 
 class Untouched(ModelLaw):
-    needs_loss = False
+    needs = frozenset({"gradients", "inputs"})
 
     def search(self, task):
         raise AssertionError("ran in vain")

@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def test_calibrate_runs_once_at_the_start_and_never_on_a_trained_model(rng):
     doubled = model.get_weights()
     model.fit(x, y, verbose=0, callbacks=[callback])
     resumed = Calibrate(x)
-    with pytest.warns(UserWarning, match="Calibrate left .* as it is: its optimizer has made 2 steps"):
+    with pytest.warns(UserWarning, match="`Calibrate` left .* its optimizer has made 2 steps"):
         model.fit(x, y, verbose=0, callbacks=[resumed])
     assert callback.report is report
     assert resumed.report is None
@@ -45,3 +47,16 @@ def test_bad_data_for_calibrate_stops_fit_before_it_trains(rng):
         model.fit(x, np.zeros((32, 1)), verbose=0, callbacks=[Calibrate(x[:, :3])])
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_its_options_are_those_of_calibrate(rng):
+    expected = inspect.signature(calibrate).parameters
+    own = inspect.signature(Calibrate).parameters
+    assert list(own) == [name for name in expected if name != "model"]
+    assert all(own[name].default == expected[name].default for name in own)
+    x = rng.normal(size=(32, 6)).astype("float32")
+    model, callback = small(), Calibrate(x, "initx>LSUV", samples=8, include="dense", seed=1)
+    model.fit(x, np.zeros((32, 1)), verbose=0, callbacks=[callback])
+    assert callback.report.samples == 8
+    with pytest.raises(TypeError, match="sample"):
+        Calibrate(x, sample=8)

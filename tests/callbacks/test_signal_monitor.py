@@ -1,5 +1,7 @@
 """What SignalMonitor writes is what diagnose reports, and limits end a training."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -99,6 +101,16 @@ def test_a_limit_that_breaks_warns_or_stops(tmp_path, on_break, epochs):
 def test_bad_arguments(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         SignalMonitor(tmp_path, (X, Y), **arguments)
+
+
+def test_its_options_are_those_of_diagnose(tmp_path):
+    expected = inspect.signature(initx.diagnose).parameters
+    own = inspect.signature(SignalMonitor).parameters
+    assert set(expected) - {"model"} <= set(own)
+    others = {"data", "seed", "try_cures"}  # a monitor compares steps, and has no time for cures
+    assert all(own[name].default == expected[name].default for name in set(expected) - {"model"} - others)
+    with pytest.raises(TypeError, match="sample"):
+        SignalMonitor(tmp_path, (X, Y), sample=8)
 
 
 def test_maps_over_depth_and_steps(tmp_path):

@@ -345,8 +345,8 @@ def test_a_subclassed_model_is_logged_without_its_own_name_and_must_be_built(tmp
         ({"weights": "all"}, TypeError, "`weights` must be True or False.* Received: weights='all'"),
         ({"gradients": 1}, TypeError, "`gradients` must be True or False"),
         ({"weights": False}, ValueError, "One of .*'weights'.* must be True. Received: weights=False"),
-        ({"gradients": True}, ValueError, "`data` must be given where `gradients` is True.* Pass inputs"),
-        ({"activations": True}, ValueError, "`data` must be given where `activations` is True"),
+        ({"gradients": True}, ValueError, "`data` must be given if `gradients` is True.* Pass inputs"),
+        ({"activations": True}, ValueError, "`data` must be given if `activations` is True"),
         (
             {"every": "batch"},
             ValueError,
@@ -354,7 +354,7 @@ def test_a_subclassed_model_is_logged_without_its_own_name_and_must_be_built(tmp
         ),
         ({"every": 0}, ValueError, "`every` must be a positive int"),
         ({"every": True}, ValueError, "`every` must be a positive int"),
-        ({"bins": 2.5}, ValueError, "`bins` must be a positive int. Received: bins=2.5"),
+        ({"bins": 2.5}, ValueError, "`bins` must be an int of at least 1. Received: bins=2.5"),
     ],
 )
 def test_bad_arguments_are_refused_at_construction(arguments, error, message):

@@ -100,7 +100,7 @@ def test_a_trial_is_the_same_whenever_it_is_made(comparison):
     assert keras.layers.Dense(1).name == f"dense_{number + 1}"  # the process goes on where it was
 
 
-def test_all_schemes_of_a_seed_see_the_same_batches_and_each_epoch_others():
+def test_all_initializers_of_a_seed_see_the_same_batches_and_each_epoch_others():
     batches = Shuffled((np.arange(10), np.arange(10)), 4, seed=3)
     first = np.concatenate([batches[i][0] for i in range(len(batches))])
     batches.go_to(1)
@@ -202,7 +202,7 @@ def test_divergence_is_counted_and_not_averaged():
     json.loads(found.to_json())
 
 
-def test_it_recommends_one_scheme_or_says_that_there_is_no_difference():
+def test_it_recommends_one_initializer_or_says_that_there_is_no_difference():
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.001, (3, 8))
     results = [
@@ -386,14 +386,14 @@ def test_reports_can_be_read_by_programs(comparison):
 
 
 def test_a_data_frame_has_a_row_for_each_trial(comparison):
-    table = comparison.to_dataframe()
+    table = comparison.to_dataframe("trials")
     assert len(table) == 9
     assert set(table["initializer"]) == {"initx>HeScaled", "zeros", "initx>LSUV"}
 
 
 def test_without_pandas_the_error_names_the_extra(comparison, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"needs pandas: pip install pandas"):
+    with pytest.raises(ImportError, match=r"needs pandas\..*pip install 'keras-initx\[dataframe\]'"):
         comparison.to_dataframe()
 
 
@@ -411,7 +411,7 @@ BAD = [
     ({"initializers": ["zeros", "zeros"]}, "differ in their labels"),
     ({"train": None}, "`train` must be data"),
     ({"train": (TRAIN[0], TRAIN[1][:5])}, "as many rows"),
-    ({"train": TRAIN[0]}, "`train` must bring targets"),
+    ({"train": TRAIN[0]}, "`train` must have targets"),
     ({"train": (TRAIN[0].tolist(), TRAIN[1].tolist())}, "`train` must hold arrays, as `fit` takes them"),
     ({"train": (np.full_like(TRAIN[0], np.nan), TRAIN[1])}, "`train` must be finite"),
     ({"validation": (np.zeros((5, 3), "float32"), np.zeros(5))}, "`validation`"),

@@ -53,7 +53,7 @@ def base():
 
 
 # Each differs from all others.
-SCHEMES = {
+INITIALIZERS = {
     "none": lambda: None,
     "one": lambda: Quiet(1.0),
     "nan": lambda: Quiet(float("nan")),
@@ -77,14 +77,14 @@ SCHEMES = {
 
 
 def told():
-    return {label: identify(make(), label) for label, make in SCHEMES.items()}
+    return {label: identify(make(), label) for label, make in INITIALIZERS.items()}
 
 
 def test_an_identity_is_the_same_in_another_process_and_no_others():
     here = told()
     assert here == told()  # also NaN
     texts = [json.dumps(identity, sort_keys=True) for identity in here.values()]
-    assert len(set(texts)) == len(SCHEMES)
+    assert len(set(texts)) == len(INITIALIZERS)
     assert not any("0x" in text for text in texts)
     code = f"""
 import sys, json, importlib.util

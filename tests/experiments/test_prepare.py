@@ -40,9 +40,9 @@ class Starts:
             keep(TrialResult(trial, final=0.0, signal=ready.signal, notes=ready.notes))
 
 
-def starts(schemes, build_fn=build):
+def starts(initializers, build_fn=build):
     runner = Starts()
-    found = compare(build_fn, schemes, DATA, DATA, seeds=[3], runner=runner)
+    found = compare(build_fn, initializers, DATA, DATA, seeds=[3], runner=runner)
     return runner, {result.trial.initializer: result for result in found.results}
 
 
@@ -130,7 +130,7 @@ def test_laws_that_a_strategy_or_a_layer_names_are_applied_and_no_others():
     assert_equal(runner.weights["own"], own)
     assert apart(own, drawn) > 1e-3
     he, drawn = by_hand(runner.problem, "he_normal")
-    assert_equal(runner.weights["he"][:5], he[:5])  # kernels are those of the scheme, uncalibrated
+    assert_equal(runner.weights["he"][:5], he[:5])  # kernels are those of the initializer, uncalibrated
     assert not drawn[5].any()
     assert runner.weights["he"][5].any()  # the bias is the layer's own, with its prior
     filters = runner.weights["filters"]

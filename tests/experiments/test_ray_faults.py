@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from keras_initx.experiments import Ray, Sequential
-from support.ray_trials import SCHEMES, SEEDS, Logs, left_over, needs_ray, others, run, table
+from support.ray_trials import INITIALIZERS, SEEDS, Logs, left_over, needs_ray, others, run, table
 
 pytestmark = [needs_ray, pytest.mark.slow]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -183,5 +183,5 @@ def test_after_a_kill_of_the_driver_the_same_command_repeats_nothing(undisturbed
     again = logs.counts() - before
     print(f"\nDriver killed: {len(before)} begun, {len(ended)} ended; then {len(again)} begun")
     assert not set(again) & set(ended)
-    assert len(again) == SEEDS * len(SCHEMES) - len(ended)
+    assert len(again) == SEEDS * len(INITIALIZERS) - len(ended)
     assert table(run("sequential", Logs(tmp_path), store=store)) == table(undisturbed)

@@ -25,24 +25,21 @@ def installed(monkeypatch):
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(ValueError, match=r"no ray\. pip install 'ray\[serve,tune\]>=2.60'"):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"`Ray` needs ray.*pip install 'keras-initx\[ray\]'"):
         run("ray")
 
 
 @pytest.mark.parametrize("found", ["2.59.3", "2.9.0"])
 def test_a_ray_without_its_security_measures_is_refused(monkeypatch, installed, found):
     monkeypatch.setattr(importlib.metadata, "version", lambda _: found)
-    with pytest.raises(ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*ray\[serve,tune\]"):
+    with pytest.raises(ImportError, match=rf"2\.60 or newer.*Received: ray {found}.*keras-initx\[ray\]"):
         Ray()
 
 
 def test_a_ray_without_what_tune_needs_is_refused(monkeypatch, installed):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "pandas")
-    with pytest.raises(ValueError, match=r"no pandas\. pip install 'ray\[serve,tune\]>=2.60'"):
+    with pytest.raises(ImportError, match=r"needs pandas\..*pip install 'keras-initx\[ray\]'"):
         Ray()
 
 

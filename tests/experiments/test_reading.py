@@ -124,8 +124,8 @@ def test_shuffles_of_tf_data_begin_anew_for_each_trial():
         lambda: dataset().shuffle(ROWS, seed=5).batch(SIZE).prefetch(2),
         lambda: lambda: dataset().shuffle(ROWS).batch(SIZE),
     ):
-        schemes = {"one": "zeros", "other": "zeros", "third": "zeros"}
-        found = compare(build, schemes, make(), HELD_OUT, seeds=1, epochs=2, runner=QUIET)
+        initializers = {"one": "zeros", "other": "zeros", "third": "zeros"}
+        found = compare(build, initializers, make(), HELD_OUT, seeds=1, epochs=2, runner=QUIET)
         curves = [result.curves["loss"] for result in found.results]
         assert curves[0] == curves[1] == curves[2]
         assert not any(result.notes for result in found.results)
@@ -141,7 +141,7 @@ def test_data_whose_order_cannot_be_repeated_is_told_and_the_cure_cures():
         return rows.batch(SIZE)
 
     tf.random.set_seed(None)  # as in a program that seeds nothing
-    with pytest.warns(UserWarning, match="`train` brings other batches each time"):
+    with pytest.warns(UserWarning, match="`train` has other batches each time"):
         found = compare(build, ["zeros"], nested(), HELD_OUT, seeds=1, runner=QUIET)
     assert "Pass a function that makes the data" in str(found)
     assert found.results[0].notes
@@ -208,7 +208,7 @@ def test_batches_of_an_iterator_are_counted_and_opened_for_each_epoch():
 def test_data_that_only_the_first_trial_could_read_are_refused(make):
     data = make()
     train = data if not isinstance(data, list) else (lambda: data[0])
-    with pytest.raises(ValueError, match=r"`train` must be data that each trial can read from their start"):
+    with pytest.raises(ValueError, match=r"`train` must be data that each trial can read from the start"):
         compare(build, ["zeros"], train, HELD_OUT, seeds=1, runner=QUIET)
     # the cure: the function that makes it
     assert compare(build, ["zeros"], generator, HELD_OUT, seeds=1, runner=QUIET).results[0].ended_well

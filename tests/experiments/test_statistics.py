@@ -33,7 +33,7 @@ def test_the_same_values_have_the_same_interval_and_one_value_has_none():
     assert mean_interval([0.4]) == (0.4, -math.inf, math.inf)
 
 
-def test_equal_schemes_are_told_apart_as_rarely_as_the_level_says():
+def test_equal_initializers_are_told_apart_as_rarely_as_the_level_says():
     rng, repeats = np.random.default_rng(0), 1000
     found = [paired(rng.normal(size=5)).p < 0.05 for _ in range(repeats)]
     assert abs(np.mean(found) - 0.05) < 4 * math.sqrt(0.05 * 0.95 / repeats)

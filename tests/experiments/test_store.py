@@ -14,11 +14,11 @@ from keras_initx.strategies import ByRole
 
 pytestmark = pytest.mark.tensorflow  # its code is the same on each backend
 TRIALS = [Trial("zeros", seed, None, 1) for seed in range(2)]
-SCHEMES = {"zeros": {"class_name": "Zeros"}}
+INITIALIZERS = {"zeros": {"class_name": "Zeros"}}
 
 
-def kept(folder, fingerprint="f", schemes=SCHEMES):
-    store = Store(folder, fingerprint, schemes)
+def kept(folder, fingerprint="f", initializers=INITIALIZERS):
+    store = Store(folder, fingerprint, initializers)
     return store, store.open(TRIALS)
 
 
@@ -44,7 +44,7 @@ def changed(**fields):
 
 DAMAGES = {
     "empty": (lambda text: "", "is empty"),
-    "cut off": (lambda text: text[: len(text) // 2], "is no whole JSON"),
+    "cut off": (lambda text: text[: len(text) // 2], "is not a whole JSON document"),
     "a list": (lambda text: "[]", "is a JSON list"),
     "of a later version": (changed(later=1), r"has \['later'\], which this version does not know"),
 }
@@ -54,8 +54,8 @@ FOREIGN = {
         changed(trial={"initializer": "ones", "seed": 0, "learning_rate": None, "epochs": 1}),
         "is the result of another trial",
     ),
-    "a text for a number": (changed(final="0.9"), "holds no `final` that a trial has"),
-    "a number for curves": (changed(curves={"loss": 1}), "holds no `curves` that a trial has"),
+    "a text for a number": (changed(final="0.9"), "has a `final` that no trial has"),
+    "a number for curves": (changed(curves={"loss": 1}), "has a `curves` that no trial has"),
 }
 
 
@@ -66,14 +66,14 @@ def test_a_result_that_no_trial_wrote_is_refused_and_its_removal_is_the_cure(fol
     file.write_text(change(file.read_text()))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ValueError, match=rf"`store` must hold.*{file.name}', which {told}.*Remove the file"):
-        kept(folder, schemes={**SCHEMES, "more": None})
+        kept(folder, initializers={**INITIALIZERS, "more": None})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     file.unlink()
     assert [result.trial for result in kept(folder)[1]] == TRIALS[:1]
 
 
 @pytest.mark.parametrize(
-    "damage", [*DAMAGES.values(), (lambda text: '{"schemes": {}}', "lacks")], ids=[*DAMAGES, "foreign"]
+    "damage", [*DAMAGES.values(), (lambda text: '{"initializers": {}}', "lacks")], ids=[*DAMAGES, "foreign"]
 )
 def test_a_manifest_that_no_comparison_wrote_is_refused(folder, damage):
     change, told = damage
@@ -86,7 +86,7 @@ def test_a_manifest_that_no_comparison_wrote_is_refused(folder, damage):
 def test_bytes_a_folder_and_a_missing_manifest_are_told(folder):
     file = folder / f"{TRIALS[0].key}.json"
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=rf"{file.name}', which is no text"):
+    with pytest.raises(ValueError, match=rf"{file.name}', which is not text"):
         kept(folder)
     file.unlink()
     file.mkdir()
@@ -94,7 +94,9 @@ def test_bytes_a_folder_and_a_missing_manifest_are_told(folder):
         kept(folder)
     file.rmdir()
     (folder / "comparison.json").unlink()
-    with pytest.raises(ValueError, match=r"comparison.json', which is not there, though results are"):
+    with pytest.raises(
+        ValueError, match=r"comparison.json', which does not exist, although there are results"
+    ):
         kept(folder)
 
 
@@ -150,9 +152,12 @@ def test_a_store_goes_on_with_a_strategy_and_a_function_of_ones_own(tmp_path):
     data = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
 
     def again(number=1, mode="auto", seeds=1):
-        schemes = {"mine": Mine(number), "function": lambda shape, dtype=None: keras.ops.ones(shape, dtype)}
+        initializers = {
+            "mine": Mine(number),
+            "function": lambda shape, dtype=None: keras.ops.ones(shape, dtype),
+        }
         given = {"seeds": seeds, "mode": mode, "runner": Counts(), "store": tmp_path}
-        return compare(build, schemes, data, data, **given)
+        return compare(build, initializers, data, data, **given)
 
     again()
     again(seeds=2)  # other objects of the same kind and state

@@ -96,6 +96,7 @@ def test_latex_needs_no_pandas_and_keeps_its_comments_on_one_line_each(monkeypat
         ("trials", 6, {"initializer", "seed", "learning_rate", "final", "failure", "signal_forward_gain"}),
         ("epochs", 8, {"initializer", "seed", "learning_rate", "epoch", "loss", "val_accuracy"}),
         ("initializers", 4, {"initializer", "learning_rate", "mean", "std", "metric", "minimize", "chosen"}),
+        ("rows", 2, {"initializer", "learning_rate", "mean", "std", "metric", "minimize"}),
     ],
 )
 def test_cells_of_a_data_frame_are_flat(table, rows, columns):
@@ -112,12 +113,17 @@ def test_a_data_frame_has_the_numbers_of_the_comparison():
     pytest.importorskip("pandas")
     found = RICH.to_dataframe("initializers")
     assert found[found["chosen"]]["learning_rate"].tolist() == [row.learning_rate for row in RICH.rows]
-    trials = RICH.to_dataframe()
+    trials = RICH.to_dataframe("trials")
     assert trials["signal_verdicts"].tolist()[0] == "dead; shrinks"
     assert trials["last_val_accuracy"].tolist()[:4] == [0.5, 0.4, 0.5, 0.4]
     assert RICH.to_dataframe("epochs")["val_accuracy"].tolist()[:2] == [0.2, 0.5]
-    with pytest.raises(ValueError, match=r"`table` must be one of \['epochs', 'initializers', 'trials'\]"):
-        RICH.to_dataframe("rows")
+    rows = RICH.to_dataframe("rows")
+    assert rows["initializer"].tolist() == [row.initializer for row in RICH.rows] == ["a|b", "c"]
+    assert rows["mean"].tolist()[0] == RICH.rows[0].mean
+    assert rows.equals(RICH.to_dataframe())
+    allowed = r"`table` must be one of \['epochs', 'initializers', 'rows', 'trials'\]"
+    with pytest.raises(ValueError, match=allowed):
+        RICH.to_dataframe("columns")
 
 
 def test_curves_keep_to_the_bounds_of_their_log():

@@ -65,7 +65,7 @@ def test_what_cannot_be_vectorised_is_refused():
         compare(build, ["zeros"], train, validation, runner="vectorized", callbacks=lambda trial: [])
     with pytest.raises(ValueError, match="`train` must be a tuple of arrays"):
         compare(build, ["zeros"], Shuffled(train, 30, seed=0), validation, runner="vectorized")
-    with pytest.raises(ValueError, match="`size` must be a positive int"):
+    with pytest.raises(ValueError, match="`size` must be an int of at least 1"):
         Vectorized(size=0)
 
 

@@ -20,7 +20,7 @@ LAWS = [
 
 @keras.saving.register_keras_serializable(package="mine")
 class HalfSpread(DataDependent):
-    per_unit = True
+    scope = "unit"
 
     def rescale(self, mean, std):
         return 0.5 / std, -0.5 * mean / std
@@ -32,7 +32,7 @@ def array(tensor):
 
 def statistics(law, outputs):
     """What `calibrate` measures for a law, in the form that the law takes it."""
-    if law.per_unit:
+    if law.scope == "unit":
         return outputs.mean(axis=0), outputs.std(axis=0)
     return float(outputs.mean()), float(outputs.std())
 
@@ -62,7 +62,7 @@ def test_rescaled_kernel_and_bias_bring_the_outputs_to_the_target(law, mean, std
 
 @pytest.mark.parametrize(("law", "mean", "std"), LAWS)
 def test_scale_and_shift_come_in_the_form_of_the_statistics(law, mean, std):
-    given = (np.array([3.0, -1.0]), np.array([2.0, 0.1])) if law.per_unit else (3.0, 2.0)
+    given = (np.array([3.0, -1.0]), np.array([2.0, 0.1])) if law.scope == "unit" else (3.0, 2.0)
     for value in law.rescale(*given):
         assert type(value) is type(given[0])
         assert np.shape(value) == np.shape(given[0])
@@ -134,13 +134,13 @@ def test_a_law_of_ones_own_is_a_subclass_that_saves_and_loads(tmp_path):
     model.save(tmp_path / "model.keras")
     law = keras.models.load_model(tmp_path / "model.keras").layers[0].kernel_initializer
     assert type(law) is HalfSpread
-    assert law.per_unit
+    assert law.scope == "unit"
     assert law.rescale(3.0, 2.0) == (0.25, -0.75)
 
 
 def test_the_base_is_public_but_no_initializer_by_name():
     assert initializers.DataDependent is DataDependent
-    assert not DataDependent.per_unit
+    assert DataDependent.scope == "layer"
     assert "initx>DataDependent" not in initializers.names()
     with pytest.raises(
         NotImplementedError, match=r"`DataDependent` must define `rescale\(self, mean, std\)`"

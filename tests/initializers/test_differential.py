@@ -1,4 +1,4 @@
-"""Against Keras, `torch.nn.init` and `jax.nn.initializers`, wherever they have the scheme."""
+"""Against Keras, `torch.nn.init` and `jax.nn.initializers`, wherever they have the initializer."""
 
 import math
 

@@ -1,3 +1,4 @@
+import inspect
 import random
 import re
 
@@ -63,3 +64,43 @@ def test_a_repr_leaves_the_generator_that_draws_seeds_as_it_was():
     state = random.getstate()
     assert repr(initializer) == "Theirs(gain=2.0)"
     assert random.getstate() == state
+
+
+def parameters(cls):
+    return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", initializers.names())
+def test_a_signature_names_every_argument_with_its_default(name):
+    cls = getattr(initializers, name.removeprefix("initx>"))
+    kinds = {p.kind for p in inspect.signature(cls).parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    # A config may leave strides=1 out.
+    assert parameters(cls).keys() - {"strides"} == cls().get_config().keys()
+    assert type(cls(**parameters(cls))) is cls
+
+
+@pytest.mark.tensorflow
+def test_a_recipe_keeps_the_defaults_of_its_class_and_has_no_layout():
+    own = parameters(initializers.HeScaled)
+    assert own["activation"] == "relu"
+    assert own["distribution"] == "normal"
+    del own["layout"]
+    assert parameters(initializers.HeTransposed) == own | {"strides": 1}
+    orthogonal = parameters(initializers.OrthogonalScaled)
+    del orthogonal["layout"]
+    assert parameters(initializers.GatewiseOrthogonal) == orthogonal | {"gates": None}
+
+
+@pytest.mark.tensorflow
+def test_a_users_subclass_has_the_signature_of_its_own_constructor():
+    class Own(initializers.HeScaled):
+        def __init__(self, depth=2, **options):
+            super().__init__(gain=depth**-0.5, **options)
+
+    class Inherits(initializers.HeScaled):
+        pass
+
+    assert list(parameters(Own)) == ["depth", "options"]
+    assert parameters(Inherits) == parameters(initializers.HeScaled)

@@ -104,9 +104,11 @@ def test_config_round_trip(cls):
 
 
 def test_errors_name_the_rule_and_the_cure():
-    with pytest.raises(ValueError, match=r"without a receptive field.*shape=\(3, 4, 4\).*initx>Dirac"):
+    with pytest.raises(ValueError, match=r"must not have a receptive field.*shape=\(3, 4, 4\).*initx>Dirac"):
         IdentityScaled()((3, 4, 4))
-    with pytest.raises(ValueError, match=r"with a receptive field.*shape=\(4, 4\).*initx>IdentityScaled"):
+    with pytest.raises(
+        ValueError, match=r"must have a receptive field.*shape=\(4, 4\).*initx>IdentityScaled"
+    ):
         Dirac()((4, 4))
     with pytest.raises(ValueError, match=r"at least two axes for ZerO.*shape=\(4,\)"):
         ZerO()((4,))

@@ -121,5 +121,5 @@ def test_expanding_layer_divides_the_variance_by_the_expansion(rng):
 
 @pytest.mark.parametrize("shape", [(), (5,)])
 def test_vectors_are_refused(shape):
-    with pytest.raises(ValueError, match="must have at least two axes. Received: shape="):
+    with pytest.raises(ValueError, match="`shape` must have at least two axes .* Received: shape="):
         OrthogonalScaled()(shape)

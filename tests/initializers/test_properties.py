@@ -96,7 +96,7 @@ def test_any_layout_is_fitted_or_refused(name, shape, layout, gain):
 def test_the_standard_deviation_is_that_of_the_declared_fans(
     shape, layout, gain, mode, activation, distribution
 ):
-    initializer = initializers.RandomScaled(gain, activation, mode, distribution, layout)
+    initializer = initializers.RandomScaled(gain, activation, mode, distribution, layout=layout)
     asked = []
     original = _variance.draw_entries
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +120,7 @@ def test_the_standard_deviation_is_that_of_the_declared_fans(
     preserve=st.booleans(),
 )
 def test_config_of_any_configuration_restores_the_same_draws(shape, layout, gain, preserve):
-    first = initializers.OrthogonalScaled(gain, preserve, layout, seed=5)
+    first = initializers.OrthogonalScaled(gain, preserve, layout=layout, seed=5)
     config = json.loads(json.dumps(keras.initializers.serialize(first)))
     kernel = draw_or_refuse(first, shape, "float32")
     again = draw_or_refuse(keras.initializers.get(config), shape, "float32")

@@ -124,9 +124,7 @@ def test_strides_that_are_no_counts_are_refused(strides):
 
 
 def test_a_recipe_on_another_layer_is_refused():
-    with pytest.raises(
-        ValueError, match="`layout` .*depthwise.* must be that of a kernel with at least 3 axes"
-    ):
+    with pytest.raises(ValueError, match="`layout` must fit the kernel: .*depthwise.* needs at least 3 axes"):
         layers.Dense(4, kernel_initializer="initx>HeDepthwise").build((None, 3))
     with pytest.raises(ValueError, match="with the layout 'einsum', and with no other"):
         layers.EinsumDense("ab,bcd->acd", (2, 3), kernel_initializer="initx>HeDepthwise").build((None, 4))

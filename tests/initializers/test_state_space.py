@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from keras_initx.initializers._state_space import HiPPO, HiPPOInput, LRURing, S4DLin, S4DReal, TimeStepBias
+from keras_initx.initializers import HiPPO, HiPPOInput, LRURing, S4DLin, S4DReal, TimeStepBias
 
 COUNT = 5000
 VECTORS = {

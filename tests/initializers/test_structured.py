@@ -146,9 +146,9 @@ def test_errors():
         LooksLinear(position="middle")
     with pytest.raises(ValueError, match=r"at least 3 inputs or outputs.*shape=\(2, 2\)"):
         Sinusoidal()((2, 2))
-    with pytest.raises(ValueError, match=r"outputs multiples of 4.*shape=\(3, 3, 2, 6\)"):
+    with pytest.raises(ValueError, match=r"outputs that are multiples of 4.*shape=\(3, 3, 2, 6\)"):
         ICNR()((3, 3, 2, 6))
-    with pytest.raises(ValueError, match="field sizes multiples of 2"):
+    with pytest.raises(ValueError, match="field sizes that are multiples of 2"):
         ICNR(layout="transposed")((3, 3, 2, 6))
     with pytest.raises(ValueError, match="`layout` must be one of"):
         ICNR(layout="dense")

@@ -289,7 +289,9 @@ def test_what_was_lost_throughout_is_still_counted():
 
 @pytest.mark.parametrize("plot", ALL)
 def test_what_is_no_comparison_is_refused(plot):
-    with pytest.raises(ValueError, match="`comparison` must be what `compare` returns. Received: list."):
+    with pytest.raises(
+        ValueError, match="`comparison` must be a `Comparison`, which `compare` returns. Received: list."
+    ):
         plot([])
 
 

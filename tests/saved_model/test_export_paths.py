@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_initx as initx
-from keras_initx.saved_model import _paths
+from _initx_saved_model import _paths
 
 pytestmark = pytest.mark.tensorflow
 
@@ -31,10 +31,13 @@ def model():
 )
 def test_a_remote_store_is_refused_and_nothing_is_written(model, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    for verb in (lambda: initx.export(model, path), lambda: initx.saved_model.inspect(path)):
-        with pytest.raises(
-            ValueError, match="`path` must be a folder of this machine: .* saved_model.pb last"
-        ):
+    cures = {
+        "saved_model.pb last": lambda: initx.export(model, path),
+        "inspect the copy": lambda: initx.inspect(path),
+        "prove the copy": lambda: initx.saved_model.prove_row_wise(path),
+    }
+    for cure, verb in cures.items():
+        with pytest.raises(ValueError, match=f"`path` must be a folder on this machine. .* {cure}"):
             verb()
     assert list(tmp_path.iterdir()) == []
 
@@ -56,7 +59,7 @@ def test_the_way_to_a_remote_store_that_the_error_tells(model, tmp_path):
 
 @pytest.mark.parametrize("path", ["C:/models/m", "C:\\models\\m", "models/m", "a:b/m", "/m", "gs:"])
 def test_a_drive_and_a_colon_are_local(path):
-    assert _paths.local(path) == pathlib.Path(path)
+    assert _paths.local(path, "") == pathlib.Path(path)
 
 
 @pytest.mark.parametrize(("path", "version"), [("m/1", 1), ("m/0007", 7), ("m/20261128/", 20261128)])

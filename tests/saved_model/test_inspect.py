@@ -1,15 +1,18 @@
 """`inspect`: what a folder holds, read without running it."""
 
+import dataclasses
 import json
 import re
 import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 import keras_initx as initx
-from keras_initx.saved_model import _inspect, inspect
+from _initx_saved_model import _inspect
+from keras_initx.saved_model import inspect
 from support import exported_models
 
 pytestmark = pytest.mark.tensorflow
@@ -45,8 +48,8 @@ def test_versions_signatures_sizes_and_writers(tmp_path):
     [
         ("2.21.0", "Safe with TensorFlow Serving 2.21 and later 2.x: "),
         ("2.20.0-rc1", "Safe with TensorFlow Serving 2.20 and later 2.x: "),
-        ("", "It does not tell which TensorFlow wrote it"),
-        ("unknown", "It does not tell which TensorFlow wrote it"),
+        ("", "saved_model.pb does not name the TensorFlow that wrote it"),
+        ("unknown", "saved_model.pb does not name the TensorFlow that wrote it"),
     ],
 )
 def test_the_rule_for_tensorflow_serving(written, sentence):
@@ -69,6 +72,51 @@ def test_what_cannot_be_read_is_told_beside_what_can(tmp_path):
     assert "cannot be read: saved_model.pb holds no graph" in str(inspect(tmp_path))
 
 
+def test_it_is_a_verb_of_the_package_and_its_report_is_the_json_of_the_command(tmp_path, capsys):
+    from keras_initx.cli import main
+
+    model, _ = exported_models.dense()
+    initx.export(model, tmp_path / "m", labels=["a", "b", "c"])
+    assert initx.inspect is inspect
+    report = initx.inspect(tmp_path / "m")
+    assert isinstance(report, initx.saved_model.SavedModelFolder)
+    assert report == initx.inspect(str(tmp_path / "m"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.path = "another"
+    assert json.loads(report.to_json()) == json.loads(json.dumps(report.to_dict()))
+    assert json.loads(report.versions[0].to_json()) == json.loads(report.to_json())["versions"][0]
+    assert main(["inspect", str(tmp_path / "m"), "--json"]) == 0
+    assert capsys.readouterr().out == f"{report.to_json()}\n"
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    assert capsys.readouterr().out == f"{report}\n"
+
+
+def test_a_wrong_path_is_told_with_the_rule_and_the_cure(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    cure = "Pass the folder that `export` wrote to, such as 'saved_models/digits'."
+    for path, received in (
+        (None, "path=None"),
+        ("", "path=''"),
+        (3, "path=3"),
+        (tmp_path / "none", f"path='{tmp_path}/none', which does not exist"),
+        (tmp_path / "file", f"path='{tmp_path}/file', a file"),
+    ):
+        with pytest.raises(ValueError, match="^`path` must be a model's folder. ") as caught:
+            initx.inspect(path)
+        assert str(caught.value) == f"`path` must be a model's folder. Received: {received}. {cure}"
+    with pytest.raises(ValueError, match="^`path` must hold versions: ") as caught:
+        initx.inspect(tmp_path / "empty")
+    assert str(caught.value) == (
+        "`path` must hold versions: folders with whole numbers as names. "
+        f"Received: path='{tmp_path}/empty', which holds none. {cure}"
+    )
+    with pytest.raises(
+        ValueError, match="on this machine. Received: path='gs://a/b'. Copy the model's folder"
+    ):
+        initx.inspect("gs://a/b")
+
+
 def test_what_is_no_folder_of_versions_tells_where_one_is(tmp_path):
     model, _ = exported_models.dense()
     initx.export(model, tmp_path / "digits")
@@ -76,12 +124,6 @@ def test_what_is_no_folder_of_versions_tells_where_one_is(tmp_path):
         inspect(tmp_path)
     with pytest.raises(ValueError, match=r"It is a version: pass '.*digits'"):
         inspect(tmp_path / "digits" / "1")
-    for path in (tmp_path / "none", "", None, 3):
-        with pytest.raises(ValueError, match="`path` must be a model's folder. Received: path="):
-            inspect(path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="`path` must hold versions"):
-        inspect(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("where", ["", "my model"])  # the folder itself, and the one above it
@@ -93,6 +135,30 @@ def test_a_saved_model_without_a_version_folder_gets_one_by_the_command_that_is_
     command, path = re.search("`(mv .*)`, and inspect '(.*)'", str(caught.value)).groups()
     subprocess.run(command, shell=True, check=True)
     assert [version.version for version in inspect(path).versions] == [1]
+
+
+def test_dtypes_have_the_names_that_tensorflow_gives_them():
+    import tensorflow as tf
+    from tensorflow.core.framework.types_pb2 import DataType
+
+    known = [number for name, number in DataType.items() if name != "DT_INVALID"]
+    for number in known:
+        expected = tf.as_dtype(number).name if number < 100 else f"{tf.as_dtype(number - 100).name}_ref"
+        assert _inspect._dtype(number) == expected
+    assert _inspect._dtype(max(known) + 1).startswith("DataType(")
+
+
+def test_the_folder_of_a_saved_model_is_read_without_keras_or_tensorflow(tmp_path):
+    """In a process of its own, on a SavedModel that TensorFlow wrote here."""
+    model, _ = exported_models.dense()
+    initx.export(model, tmp_path)
+    code = (
+        "import sys; from _initx_saved_model import inspect\n"
+        f"print(inspect({str(tmp_path)!r}))\n"
+        "assert not {'keras', 'keras_initx', 'numpy', 'tensorflow'} & set(sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told == f"{inspect(tmp_path)}\n"
 
 
 def test_it_runs_nothing(tmp_path, monkeypatch):

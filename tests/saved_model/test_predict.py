@@ -63,7 +63,7 @@ def test_a_predict_step_is_what_is_served(tmp_path, cls, names):
 
 def test_a_predict_of_its_own_is_refused_and_its_cure_works(tmp_path):
     with pytest.raises(
-        ValueError, match="must answer as before .* differs by .* belongs into `predict_step`"
+        ValueError, match="must answer as before .* differs by .* into `predict_step`, which is exported"
     ):
         initx.export(build(Shifted), tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

@@ -72,7 +72,7 @@ def test_what_only_this_process_can_run_fails_the_check(tmp_path, monkeypatch):
     monkeypatch.setattr(_export, "refuse_python", lambda *_: None)
     with pytest.raises(
         ValueError,
-        match="in a process of its own. .*: InvalidArgumentError: .* Could not find callback with key=pyf",
+        match="in another process. .*: InvalidArgumentError: .* Could not find callback with key=pyf",
     ):
         initx.export(of(doubled("numpy_function")), tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
@@ -129,7 +129,7 @@ def test_a_process_that_dies_at_work_is_told(tmp_path, monkeypatch):
     original = _export.write
     initx.export(of(layers.Dense(2)), tmp_path)
     monkeypatch.setattr(_export, "write", dies)
-    with pytest.raises(ValueError, match="in a process of its own. .* ended with code -9"):
+    with pytest.raises(ValueError, match="in another process. .* ended with code -9"):
         initx.export(of(layers.Dense(2)), tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 

@@ -74,8 +74,8 @@ def _answer(function, x):
         (lambda x: x + (len(x) > 100), "differs by"),
         (lambda x: x + (np.arange(len(x)) > 20)[:, None], "differs by"),
         (lambda x: x + float(len(np.unique(x[:, 0])) < len(x)), "differs by"),
-        (lambda x: np.argsort(np.argsort(x[:, 0])), "is another"),
-        (lambda x: (x > x.mean()).astype("int32"), "is another"),
+        (lambda x: np.argsort(np.argsort(x[:, 0])), "of a row changes"),
+        (lambda x: (x > x.mean()).astype("int32"), "of a row changes"),
         (lambda x: x[:, : 1 + int(np.abs(x).max()) % 3], "the shape of its output `y` depends"),
         (lambda x: x[:1], "does not have one row for each row"),
         (lambda x: x.sum(), "does not have one row for each row"),
@@ -124,8 +124,8 @@ def test_nan_of_one_row_in_another_is_found_and_in_its_own_is_none():
     def mixed_by_zeros(x):
         return np.eye(len(x), dtype="float32") @ x
 
-    assert "is another" in proven(mixed_by_zeros, ["nan"])
-    assert "is another" in proven(mixed_by_zeros, ["inf"])
+    assert "of a row changes" in proven(mixed_by_zeros, ["nan"])
+    assert "of a row changes" in proven(mixed_by_zeros, ["inf"])
     assert not isinstance(proven(mixed_by_zeros), str)
     assert not isinstance(proven(lambda x: x * 2, _rows._FLOATS), str)
 
@@ -192,7 +192,7 @@ def test_a_model_that_exists_is_proven_in_its_folder(tmp_path):
     ]
     proof = (tmp_path / "m" / "1" / FILE).read_text()
     (tmp_path / "m" / "1" / FILE).write_text(proof.replace('"fingerprint": "', '"fingerprint": "0'))
-    assert "it is of another saved_model.pb" in inspect(tmp_path / "m").versions[0].alone["serve"]
+    assert "it belongs to another saved_model.pb" in inspect(tmp_path / "m").versions[0].alone["serve"]
     (tmp_path / "m" / "1" / FILE).write_text("{")
     version = inspect(tmp_path / "m").versions[0]
     assert (version.row_wise, version.error) == ((), "")

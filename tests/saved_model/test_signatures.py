@@ -94,7 +94,7 @@ def test_what_is_no_signature_is_refused(model, tmp_path, signatures, message):
 
 def test_a_function_that_cannot_be_traced_says_so(model, tmp_path):
     wrong = (lambda x: x @ x, [keras.InputSpec("float32", (None, 3, 4))])
-    with pytest.raises(ValueError, match="`model` and `signatures` must be what Keras can export"):
+    with pytest.raises(ValueError, match="`model` and `signatures` must be such that Keras can export"):
         initx.export(model, tmp_path / "new", signatures={"wrong": wrong})
     assert list(tmp_path.iterdir()) == []
 

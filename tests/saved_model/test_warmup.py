@@ -132,7 +132,7 @@ def test_inputs_that_are_arguments_come_in_order_or_by_name(tmp_path, form):
 def test_too_few_arrays_are_told_with_the_inputs(tmp_path):
     model, rows = Pair(), np.ones((2, 3), "float32")
     model(rows, rows[:, :2])
-    for warmup, received in ((rows, "ndarray"), ([rows], "1"), ({"left": rows}, "dict")):
+    for warmup, received in ((rows, "ndarray"), ([rows], "a list of 1"), ({"left": rows}, "dict")):
         with pytest.raises(
             ValueError, match=rf"`warmup` must hold .* \['left', 'right'\].* Received: {received}"
         ):
@@ -189,6 +189,6 @@ def test_without_the_extra_the_cure_is_told(tmp_path, monkeypatch):
     model, rows = exported_models.dense()
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
-    with pytest.raises(ValueError, match="`warmup` needs tensorflow-serving-api: pip install"):
+    with pytest.raises(ImportError, match=r"`warmup` needs tensorflow_serving\..*keras-initx\[serve\]"):
         initx.export(model, tmp_path / "new", warmup=rows["features"])
     initx.export(model, tmp_path / "plain")

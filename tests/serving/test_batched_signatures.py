@@ -6,7 +6,7 @@ import json
 import pytest
 
 from keras_initx.serving import ServingError
-from keras_initx.serving._batching import Limits
+from keras_initx.serving._limits import Limits
 from keras_initx.serving._loaded import Signature, TensorSpec
 from keras_initx.serving._row_wise import batched, limits_of
 

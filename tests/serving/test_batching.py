@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_initx.serving import ServingError
-from keras_initx.serving._batching import Batcher, Limits
+from keras_initx.serving._batching import Batcher
+from keras_initx.serving._limits import Limits
 from keras_initx.serving._loaded import Signature, TensorSpec
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites

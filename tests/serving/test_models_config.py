@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from keras_initx.serving import ModelConfig, find_models, read_batching, read_models
-from keras_initx.serving._batching import Limits
+from keras_initx.serving._limits import Limits
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
 

@@ -22,7 +22,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_initx.serving import _ray, serve_on_ray
+from keras_initx.serving import _ray, _ray_cluster, serve_on_ray
 from keras_initx.serving._options import Options
 from support.served_models import half_plus_two
 
@@ -140,15 +140,15 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("found", ["2.59.3", "2.9.0", "1.13.0"])
 def test_a_ray_without_its_security_measures_is_refused_with_the_cure(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
-    with pytest.raises(
-        ValueError, match=rf"2\.60 or newer.*Received: ray {found}.*'ray\[serve,tune\]>=2.60'"
-    ):
+    monkeypatch.setattr("keras_initx.extras.is_installed", lambda _: True)
+    with pytest.raises(ImportError, match=rf"2\.60 or newer.*Received: ray {found}.*'keras-initx\[ray\]'"):
         serve_on_ray(models)
 
 
 @pytest.mark.parametrize("found", ["2.60.0", "2.61rc1", "3.0.0.dev0"])
 def test_newer_rays_are_taken(monkeypatch, models, found):
     monkeypatch.setattr("importlib.metadata.version", lambda _: found)
+    monkeypatch.setattr("keras_initx.extras.is_installed", lambda _: True)
     _ray._check(Options(root=str(models)), 1, None)
 
 
@@ -164,6 +164,7 @@ def test_newer_rays_are_taken(monkeypatch, models, found):
 )
 def test_what_cannot_be_is_refused_before_anything_starts(monkeypatch, models, given, told):
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
+    monkeypatch.setattr("keras_initx.extras.is_installed", lambda _: True)
     with pytest.raises(ValueError, match=told):
         serve_on_ray(**{"root": models} | given)
 
@@ -226,7 +227,7 @@ def test_nothing_accepted_is_lost_at_sigterm(models):
 def cluster(models):
     """A head and a worker node on this machine, with two replicas, and HAProxy on the head."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as home:
-        for name, value in (_ray.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
+        for name, value in (_ray_cluster.environment(home) | {"RAY_AUTH_TOKEN": "0" * 64}).items():
             patch.setenv(name, value)
         import ray
         from ray.cluster_utils import Cluster
@@ -241,7 +242,7 @@ def cluster(models):
         finally:
             ray.shutdown()
             nodes.shutdown()
-            _ray.kill_haproxies(home, signal.SIGKILL)
+            _ray_cluster.kill_haproxies(home, signal.SIGKILL)
 
 
 @needs_ray

@@ -280,12 +280,12 @@ def test_a_body_that_does_not_arrive_is_refused(secured):
             "`--replicas`, `--ray-address` must come with `--ray`",
         ),
         (["--tls-cert", "x"], "must be given together"),
-        (["--token-file", "nowhere"], "must be a file that can be read"),
+        (["--token-file", "nowhere"], "must be a readable file"),
         (["--rest-port", "70000"], "must be from 0 to 65535"),
         (["--workers", "0"], "must be positive"),
         (["--keep-alive-seconds", "0"], "`--keep-alive-seconds` must be positive"),
         (["--max-queue", "-1"], "`--max-queue` must be positive"),
-        (["--config", "models.config"], "and not both"),
+        (["--config", "models.config"], "Exactly one of"),
     ],
 )
 def test_options_that_are_wrong_or_unsafe_are_refused(root, options, message, capsys):
@@ -313,7 +313,7 @@ def test_a_folder_and_tokens_that_are_none(tmp_path, root, capsys):
 def test_options_of_another_name_or_type(root, tmp_path):
     import keras_initx as initx
 
-    with pytest.raises(TypeError, match="`serve` has the options .*Received: 'port'"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'port'"):
         initx.serve(root, port=1)
     for options, message in (
         ({"rest_port": "8501"}, "`rest_port` must be of type int. Received: '8501'"),

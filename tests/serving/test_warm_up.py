@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_initx.serving import ServingError
-from keras_initx.serving._batching import Limits
+from keras_initx.serving._limits import Limits
 from keras_initx.serving._loaded import LoadedModel
 from keras_initx.serving._opening import open_version
 from keras_initx.serving._warm_up import warm_up

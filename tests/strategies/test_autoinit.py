@@ -264,7 +264,7 @@ def test_a_signal_that_is_zero_is_noted():
         ({"input_mean": float("nan")}, "`input_mean` must be a finite number"),
         ({"input_mean": "1"}, "`input_mean` must be a finite number"),
         ({"input_variance": -1.0}, "`input_variance` must not be negative"),
-        ({"input_variance": 0.0}, "`input_variance` must not be negative, nor 0"),
+        ({"input_variance": 0.0}, "`input_variance` must not be negative, and not 0"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -285,7 +285,7 @@ def test_what_cannot_be_traced_is_an_error():
     model = Untraceable()
     model.dense.build((None, 3))
     sites = tuple(iter_kernels(model))
-    with pytest.raises(ValueError, match=r"must be traceable .* Take `ByRole`"):
+    with pytest.raises(ValueError, match=r"must be traceable .* Take 'by_role'"):
         AutoInit().plan(sites, model)
     with pytest.raises(ValueError, match="`model` must be the model"):
         AutoInit().plan(sites)

@@ -54,6 +54,14 @@ def test_the_same_seed_gives_the_same_weights_in_any_model_of_those_paths(scheme
     assert not np.array_equal(by_name(one)["head/kernel"], by_name(other)["head/kernel"])
 
 
+def test_without_an_initializer_it_is_by_role():
+    one, other = convnet(), convnet()
+    report = initx.initialize(one, seed=7)
+    initx.initialize(other, "by_role", seed=7)
+    assert_equal(by_name(one), by_name(other))
+    assert "by_role" in str(report)
+
+
 @pytest.mark.parametrize("scheme", ["initx>HeScaled", "by_role", None])
 def test_a_new_layer_changes_no_other_layers_draw(scheme):
     small, large = convnet(), convnet(extra=True)
@@ -336,7 +344,7 @@ def test_a_law_of_biases_draws_no_kernels():
     model = keras.Sequential([layers.Input((4,)), layers.Dense(3), layers.Dense(2, name="head")])
     before = model.get_weights()
     with pytest.raises(
-        ValueError, match=r"must draw kernels. Received: LabelPrior\(\), a law of biases"
+        ValueError, match=r"must draw kernels. Received: LabelPrior\(\), which draws biases"
     ) as told:
         initx.initialize(model, "LabelPrior")
     assert 'calibrate(model, (x, y), "LabelPrior")' in str(told.value)

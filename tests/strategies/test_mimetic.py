@@ -151,7 +151,7 @@ def test_layers_that_the_law_does_not_fit_are_drawn_by_role_with_a_note():
         "cross": "cross-attention: drawn by role",
         "grouped": "queries and keys differ in heads or width: drawn by role",
         "wide": "the heads are wider than the model: drawn by role",
-        "narrow": "the output's width is not the values': drawn by role",
+        "narrow": "the output has another width than the values' input: drawn by role",
     }
     initx.initialize(model, Mimetic(), seed=1)
 

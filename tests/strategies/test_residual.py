@@ -298,7 +298,7 @@ def test_of_a_branch_that_an_unknown_layer_ends_the_known_kernel_before_it_is_th
 
 def test_a_branch_of_which_no_kernel_is_the_last_is_refused():
     sites = [dataclasses.replace(site, ends_branch=False) for site in iter_kernels(branch_of())]
-    with pytest.raises(ValueError, match="a branch with `first` that ends in another layer"):
+    with pytest.raises(ValueError, match="a branch with `first` that ends in a layer that is not known"):
         find_branches("Fixup", sites, None)
 
 

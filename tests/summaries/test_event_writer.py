@@ -126,7 +126,7 @@ def test_an_image_is_a_png_with_its_size_before_it(tmp_path, rng, shape):
 @pytest.mark.parametrize(
     ("image", "received"),
     [
-        (b"GIF89a", "Received: bytes that begin b'GIF89a'"),
+        (b"GIF89a", "Received: bytes that begin with b'GIF89a'"),
         (np.zeros((2, 2)), "Received: float64 of shape"),
         (np.zeros((2, 2, 5), "uint8"), r"Received: uint8 of shape \(2, 2, 5\)"),
         (np.zeros((0, 2), "uint8"), "with 1 to 4 channels"),

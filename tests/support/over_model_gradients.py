@@ -8,7 +8,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_initx.calibration._plan import Job
 from keras_initx.calibration._search import make_task
+from keras_initx.calibration._settings import Settings
 from keras_initx.gradients import choose_loss
 from keras_initx.initializers import _grad_init, _over_model
 from keras_initx.walk import iter_kernels
@@ -46,7 +48,7 @@ def build():
 def task_of(model, x, y, loss=None):
     sites = [site for site in iter_kernels(model, trace=False) if len(site.kernel.shape) > 1]
     objective = choose_loss(model, y, loss, "GradInit")
-    return make_task(model, sites, [], (None, None), x, y, objective, training=False)
+    return make_task(Job(model, x, y, Settings(), objective), sites, [])
 
 
 def data():

@@ -17,7 +17,7 @@ from keras_initx.experiments import compare
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install 'ray[serve,tune]')"
 )
-SCHEMES = ["initx>HeScaled", "glorot_uniform", "ones"]
+INITIALIZERS = ["initx>HeScaled", "glorot_uniform", "ones"]
 SEEDS, EPOCHS = 3, 4
 
 
@@ -78,7 +78,7 @@ class Logs:
 
 def run(runner, callbacks=None, **given):
     options = {"seeds": SEEDS, "epochs": EPOCHS, "target": 1.0, "test": data(), "callbacks": callbacks}
-    return compare(build, SCHEMES, data(), data(64), runner=runner, **options | given)
+    return compare(build, INITIALIZERS, data(), data(64), runner=runner, **options | given)
 
 
 def table(found):

@@ -77,7 +77,7 @@ def test_each_layer_has_its_kernels_with_role_and_true_fans(layer, shape, expect
         assert fan_in is None or site.fans.fan_in == fan_in
         assert site.initializer is not None
         assert site.skip == ""
-        assert site.note in ("", "what feeds it is not known")
+        assert site.note in ("", "the activation that feeds it is not known")
 
 
 @pytest.mark.parametrize("layer", [layers.MultiHeadAttention(2, 3), layers.GroupQueryAttention(3, 2, 1)])
@@ -180,7 +180,7 @@ def test_register_says_what_is_wrong(layer_class, table, message):
         (
             ["b", "a"],
             {"linear": True},
-            r"of one kernel.* kernels=\['a', 'b'\]. Of several kernels, show each",
+            r"of one kernel.* kernels=\['a', 'b'\]. For several kernels, pass a `call`",
         ),
         (["mixing"], {"linear": True, "call": max}, "without `call`. Received: linear=True"),
         (

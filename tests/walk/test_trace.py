@@ -144,7 +144,7 @@ def test_layers_that_cannot_run_on_symbols_are_opaque():
         layer.build((None, 4))
     model.build((None, 4))
     found = {site.path.rpartition("/")[2]: site for site in iter_kernels(model)}
-    assert "could not see into" in found["inner"].note
+    assert "did not see into" in found["inner"].note
     assert found["inner"].fans.fan_in == 4
     assert "not known" in found["last"].note
     assert found["first"].note == ""

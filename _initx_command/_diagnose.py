@@ -1,0 +1,125 @@
+"""`initx diagnose`: a report on a model's signal, a picture of the signal, and limits for a CI."""
+
+import argparse
+import importlib.util
+import pathlib
+
+from _initx_command._loading import load
+from _initx_command._models import add_model, check_model, load_model
+from _initx_command._sources import DATA_HELP, as_data, parse_shape, read_source
+from _initx_command._verb import Answer, Options, Verb
+
+__all__ = ["DIAGNOSE"]
+
+_LIMITS = ("max_dead", "max_gain", "max_saturated", "max_update_ratio", "max_verdicts")
+
+
+def _add_diagnose(options: Options) -> None:
+    add_model(options)
+    options.add("--input-shape", metavar="SHAPE", help="input shape of a model by name, such as 64x64x3")
+    options.add("--data", metavar="DATA", help=f"{DATA_HELP}; none or no `--data` for drawn input")
+    options.add("--targets", metavar="FILE", help="labels: an .npy or .npz file")
+    options.add("--loss", help="a loss of targets and outputs, such as mse; by default the model's own")
+    options.add("--samples", type=int, metavar="N", help="rows of the data to use")
+    options.add(
+        "--seed", type=int, metavar="N", help="seed of drawn input, directions and cures; by default 0"
+    )
+    options.add("--jacobian", action="store_true", help="also report the singular values of the Jacobian")
+    options.add(
+        "--plot", metavar="FILE", help="write a picture of the signal by depth into a .png, .svg or .pdf file"
+    )
+    options.add(
+        "--check",
+        action="append",
+        nargs="?",
+        const="",
+        metavar="LIMIT=NUMBER",
+        help="exit with status 1 if there is a verdict, or if a row breaks a limit, such as "
+        "max_gain=2,max_dead=0.5; without limits, the usual limits hold",
+    )
+    options.add("--allow", action="append", metavar="KIND", help="a kind of verdict that passes `--check`")
+    options.add("--no-cures", dest="try_cures", action="store_false", help="name cures without trying them")
+    options.add_json()
+
+
+def _diagnose(options: argparse.Namespace) -> Answer:
+    limits = None if options.check is None else _limits(options.check)
+    if options.allow and limits is None:
+        raise ValueError(
+            f"`--allow` must stand beside `--check`. Received: {', '.join(options.allow)} without --check."
+        )
+    shape = parse_shape(options.input_shape, "--input-shape")
+    check_model(options.model, shape)
+    if options.plot:
+        _check_plot(options.plot)
+    given = {name: getattr(options, name) for name in ("loss", "samples", "seed", "jacobian", "try_cures")}
+    given["targets"] = read_source(options.targets, "--targets")
+    data = read_source(options.data, "--data")
+    load()
+    from keras_initx.diagnostics import SignalError, diagnose
+
+    _check_allowed(options.allow or ())
+    model = load_model(options.model, shape, options.modules)
+    report = diagnose(model, as_data(data, model), **given)
+    failure = ""
+    if limits is not None:
+        try:
+            report.check(**limits, allow=options.allow or ())  # type: ignore[arg-type]  # each by its name
+        except SignalError as error:
+            failure = str(error)
+    if options.plot:
+        from keras_initx.plots import plot_signal
+
+        plot_signal(report).savefig(options.plot)
+    return Answer(report, failure)
+
+
+def _limits(texts: list[str]) -> dict[str, float | None]:
+    """Reads max_gain=2,max_dead=none from each use of `--check`."""
+    found: dict[str, float | None] = {}
+    for text in filter(None, ",".join(texts).split(",")):
+        name, _, number = (part.strip() for part in text.partition("="))
+        try:
+            found[name] = None if number.lower() == "none" else float(number)
+            if name not in _LIMITS:
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                f"`--check` must be limits and numbers, of {', '.join(_LIMITS)}. Received: {text!r}. "
+                "Write max_gain=2,max_dead=0.5."
+            ) from None
+    return found
+
+
+def _check_allowed(kinds: list[str] | tuple[()]) -> None:
+    """Raises ValueError for a kind of verdict that does not exist, before a long run."""
+    from keras_initx.diagnostics import KINDS
+
+    if not set(kinds) <= set(KINDS):
+        raise ValueError(
+            f"`--allow` must be a kind of verdict, of {', '.join(sorted(KINDS))}. "
+            f"Received: {', '.join(kinds)}."
+        )
+
+
+def _check_plot(path: str) -> None:
+    """Raises ValueError for a picture that cannot be written, before a long run."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("`--plot` needs matplotlib: pip install 'keras-initx[plots]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    file = pathlib.Path(path)
+    if file.suffix[1:].lower() not in kinds or not file.parent.is_dir():
+        raise ValueError(
+            f"`--plot` must be a file in a folder that exists, of {', '.join(kinds)}. Received: {path!r}."
+        )
+
+
+DIAGNOSE = Verb(
+    "diagnose",
+    "report the sizes of signal and gradients in a model, and name a cure",
+    _add_diagnose,
+    _diagnose,
+    "keras_initx.diagnose",
+)
