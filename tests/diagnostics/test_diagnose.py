@@ -10,7 +10,7 @@ from keras import layers, ops
 import keras_initx as initx
 from keras_initx.gains import second_moments
 from keras_initx.recurrence import gate_stds
-from support.model_table import BACKBONES, backbone
+from support.model_table import BACKBONES, backbone, few_elsewhere
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 16)).astype("float32")
@@ -322,12 +322,7 @@ def test_recurrent_cells_are_read_by_loops():
     assert row.preactivation_std == pytest.approx(stds[0], rel=1e-4)
 
 
-ELSEWHERE = ("Bert", "Llama", "ViT")  # on JAX and torch, too
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ELSEWHERE else pytest.mark.tensorflow) for n in BACKBONES]
-)
+@pytest.mark.parametrize("name", few_elsewhere(BACKBONES, "Bert"))
 def test_a_backbone(name):
     model = backbone(name)
     before = state(model)
