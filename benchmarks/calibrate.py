@@ -130,11 +130,12 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={backend} python benchmarks/calibrate.py{' --gpu' * GPU}",
         ["model", "plain pass", "+ moments", "+ outputs", "calibrate", "aim", "", "worst abs(std - 1)"],
         [measure(name) for name in (["ResNet50"] if GPU else TARGETS)],
-        f"All ratios are to a plain pass of the same group: the median over {PAIRS} interleaved groups, "
-        f"taken {RUNS} times; the median of those, and for `calibrate` their range. The columns add up: a "
-        "pass that takes each layer's mean and variance; one that rescales each output too; and `calibrate`, "
-        "which rescales kernels and biases besides. The last column is a second, independent probe of the "
-        "same batch. A plain pass builds no gradients on any backend. GPT2: keras_hub's backbone with 12 "
-        "layers of width 64, 16 sequences of 64 tokens.",
+        f"All ratios are to a plain pass of the same group: medians over {PAIRS} interleaved groups, "
+        f"taken {RUNS} times. The table has the median of the {RUNS} medians, and for `calibrate` "
+        "also their range. The columns add up. `moments` is a pass that also takes the mean and "
+        "variance of each layer. `outputs` also rescales each output. `calibrate` also rescales "
+        "kernels and biases. The last column is a second, independent probe of the same batch. A "
+        "plain pass builds no gradients on any backend. GPT2 is keras_hub's backbone with 12 layers "
+        "of width 64, on 16 sequences of 64 tokens.",
         device() if GPU else "no GPU used",
     )

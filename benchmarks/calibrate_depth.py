@@ -102,9 +102,10 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={backend} python benchmarks/calibrate_depth.py",
         ["depth", "plain pass", "calibrate", "ratio", "peak, plain", "peak, calibrate", "ratio of peaks"],
         rows,
-        f"Time is depth to the power {of_calibrate:.2f} for `calibrate` and {of_pass:.2f} for a plain pass, "
-        "by least squares of the logarithms (aim "
-        f"{EXPONENT}: {'met' if of_calibrate <= EXPONENT else 'missed'}). Medians of {PAIRS} interleaved "
-        "pairs. Peaks of resident memory are of fresh processes, the framework included, medians of 3; the "
-        f"largest ratio is {worst:.2f} (aim {MEMORY}: {'met' if worst <= MEMORY else 'missed'}).",
+        f"Time grows as depth to the power {of_calibrate:.2f} for `calibrate`, and to the power "
+        f"{of_pass:.2f} for a plain pass, by least squares of the logarithms (aim {EXPONENT}: "
+        f"{'met' if of_calibrate <= EXPONENT else 'missed'}). Times are medians of {PAIRS} "
+        "interleaved pairs. Peaks are medians of 3 fresh processes: resident memory, with the "
+        f"framework. The largest ratio is {worst:.2f} (aim {MEMORY}: "
+        f"{'met' if worst <= MEMORY else 'missed'}).",
     )

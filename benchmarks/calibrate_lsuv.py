@@ -150,8 +150,9 @@ if __name__ == "__main__":
             "in seconds",
         ],
         [measure(name) for name in TARGETS],
-        f"Both on weights of their own orthonormal draw, which is not timed. `lsuv`: medians of {RUNS} runs; "
-        "its passes are counted by a hook; `calibrate`: medians of 7 pairs with a plain pass. `In passes` is "
-        "the ratio of the two times, each in units of a forward pass in its own framework. The torch models "
-        "have as many parameters as those of keras.applications.",
+        "Both start from weights of their own orthonormal draw, which is not timed. `lsuv` has "
+        f"medians of {RUNS} runs, and a hook counts its passes. `calibrate` has medians of 7 pairs "
+        "with a plain pass. `In passes` is the ratio of the two times, each in units of a forward "
+        "pass in its own framework. The torch models have as many parameters as the models of "
+        "keras.applications.",
     )

@@ -96,8 +96,8 @@ if __name__ == "__main__":
         "python benchmarks/command_line.py",
         ["command", "median", "least", "limit on a quiet machine", ""],
         found,
-        f"Whole processes, after one that is not counted; {RUNS} interleaved runs of each. `initx` is run as "
-        f"`python -m _initx_command`. The load (processes that wait or run, over a minute) was {before:.1f} "
-        f"at the start and {os.getloadavg()[0]:.1f} at the end, on {cores} cores: above {cores}, other work "
-        "takes time from these commands.",
+        f"Times are for whole processes: {RUNS} interleaved runs of each command, after one run that "
+        "is not counted. `initx` runs as `python -m _initx_command`. The load (processes that wait "
+        f"or run, over a minute) was {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the "
+        f"end, on {cores} cores. With a load above {cores}, other work slows these commands down.",
     )

@@ -196,14 +196,15 @@ def main() -> None:
         "python benchmarks/compare.py",
         COLUMNS,
         [*rows, *more],
-        "Digits: 1,152 rows to train on, 285 to choose on, 360 to report on, batches of 32. `narrow` has 10 "
-        "layers of 32 units, `dense` of 64, `convnet` is the image example's plain net of 20 layers. Seconds "
-        f"are of all trials, compilation included; medians of {options.groups}. The loop builds, fits with "
-        "validation after each epoch, and evaluates on the test data; `compare` also draws all weights, "
-        "diagnoses the signal and says what came of it.\n\n"
-        "What vectorising saves is dispatch and compilation; arithmetic it only gathers. The steps of 16 "
-        "nets of 64 units are 115 million operations, at which two cores are busy; XLA has no fast "
-        "convolution for CPUs with other kernels for each seed, nor one inside a compiled loop.",
+        "The data are digits: 1,152 rows for training, 285 for choosing, 360 for the report, in "
+        "batches of 32. `narrow` has 10 layers of 32 units, `dense` has 10 layers of 64 units, and "
+        "`convnet` is the image example's plain net of 20 layers. Seconds are for all trials, with "
+        f"compilation, and are medians of {options.groups}. The loop builds the model, fits it with "
+        "validation after each epoch, and evaluates it on the test data. `compare` also draws all "
+        "weights, diagnoses the signal and reports the result.\n\nVectorising saves dispatch and "
+        "compilation. It does not save arithmetic. A step of 16 nets of 64 units takes 115 million "
+        "operations, which keep two cores busy. On CPUs XLA has no fast convolution with different "
+        "kernels for each seed, and no fast convolution inside a compiled loop.",
         device="no GPU at hand" if device == "CPU" else device,
     )
 

@@ -123,9 +123,9 @@ def main() -> None:
         "" if base["median"] >= LEAST else f" The trials are shorter than {LEAST:.0f} s: not a measurement."
     )
     note = (
-        f"{count} trials of {options.epochs} epochs. Aim: Ray at least {AIM} times as fast, start-up left "
-        f"out: {'met' if reached >= AIM else 'missed'}, {reached:.2f}.{short} One after another, a trial has "
-        "all cores; on Ray and pinned, one."
+        f"{count} trials of {options.epochs} epochs. Aim: Ray at least {AIM} times as fast, without "
+        f"start-up: {'met' if reached >= AIM else 'missed'}, {reached:.2f}.{short} In the first row "
+        "a trial has all cores. On Ray and in pinned processes a trial has one core."
     )
     command = f"python benchmarks/compare_ray.py --epochs {options.epochs}"
     title = "A comparison on Ray and one trial after another"

@@ -174,9 +174,10 @@ def main() -> None:
         f"KERAS_BACKEND={backend} python benchmarks/gpu.py",
         COLUMNS,
         rows or [["not measured: no GPU was at hand", *[""] * (len(COLUMNS) - 1)]],
-        f"Mixed precision (float16), batches of {training.BATCH}, as the examples train. Samples per "
-        f"second: median and range of the last {GROUPS} epochs, validation left out. Calibration: median of "
-        f"{GROUPS}. Seconds to the held-out accuracy are of training alone, after compilation.",
+        f"Mixed precision (float16), batches of {training.BATCH}, as in the examples. Samples per "
+        f"second are the median and range of the last {GROUPS} epochs, without validation. "
+        f"Calibration is the median of {GROUPS}. The seconds to the held-out accuracy count only "
+        "training, after compilation.",
         device=", ".join(names) or "no GPU at hand",
     )
 

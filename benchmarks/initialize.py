@@ -180,8 +180,9 @@ if __name__ == "__main__":
                 f"KERAS_BACKEND={backend} python benchmarks/initialize.py",
                 ["model, initializer", "Keras", "ours over Keras", f"limit {LIMIT}"],
                 measure(names or list(MODELS)),
-                "Keras draws with the layers' own initializers for None, with HeNormal for he_normal, and "
-                "with the normal law of fan_in for by_role. Times: Keras' median, then the median and range "
-                f"of the ratio within {ROUNDS} interleaved rounds (3 for Llama). Memory: what drawing adds "
-                "to the peak resident size of a fresh process that holds the model.",
+                "Keras draws with the layers' own initializers for None, with HeNormal for "
+                "he_normal, and with the normal law of fan_in for by_role. Times are the median of "
+                f"Keras, then the median and range of the ratio within {ROUNDS} interleaved rounds "
+                "(3 for Llama). Memory is the growth of the peak resident size during the draw, in "
+                "a fresh process that holds the model.",
             )

@@ -142,7 +142,8 @@ if __name__ == "__main__":
             f"KERAS_BACKEND={keras.backend.backend()} python benchmarks/initializers.py",
             ["initializer", "Keras", "ours over Keras", "limit", ""],
             measure(),
-            "Times: Keras' median, then the median and range of the ratio within interleaved pairs "
-            f"({VARIANCE_PAIRS}, for small and orthogonal kernels {SMALL_PAIRS}). Memory: what the first "
-            "draw adds to the peak resident size of a fresh process in units of the result, Keras' and ours.",
+            "Times are the median of Keras, then the median and range of the ratio within "
+            f"interleaved pairs ({VARIANCE_PAIRS} pairs; {SMALL_PAIRS} for small and orthogonal "
+            "kernels). Memory is the growth of the peak resident size of a fresh process during the "
+            "first draw, in units of the result, for Keras and for us.",
         )

@@ -208,11 +208,12 @@ def main() -> None:
         f"python benchmarks/{pathlib.Path(__file__).name}{' --ray' * options.ray}",
         ["what", "measured", "bound", ""],
         table,
-        f"A network of 64, 128 and 10 units, one row a request, {versions}. Clients are closed loops in a "
-        "process of their own on the same cores, over the loopback; they check every answer's values. The "
-        "baseline is a FastAPI server that calls the signature inline. Rates and latencies: medians over 5 "
-        "groups, in each of which both servers are measured for 3 s, one after the other; in brackets the "
-        "ratios' range over groups and the median rates.",
+        f"The network has 64, 128 and 10 units; a request has one row; {versions}. Clients are "
+        "closed loops in a separate process on the same cores, over the loopback. They check the "
+        "values of every answer. The baseline is a FastAPI server that calls the signature inline. "
+        "Rates and latencies are medians over 5 groups. In each group both servers are measured for "
+        "3 s, one after the other. Brackets hold the range of the ratio over groups, and the median "
+        "rates.",
         keep=not (options.quick or options.only or options.url) and options.server == OURS,
     )
 

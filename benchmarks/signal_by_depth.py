@@ -59,6 +59,6 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={keras.backend.backend()} python benchmarks/signal_by_depth.py",
         ["activation", "initializer", *(f"layer {depth}" for depth in DEPTHS)],
         [row for activation in ACTIVATIONS for row in measure(activation)],
-        f"Mean over {SEEDS} seeds; dense layers of width {WIDTH}, biases 0, Gaussian input. "
-        "Calibrated on another batch than the one measured.",
+        f"Means over {SEEDS} seeds, for dense layers of width {WIDTH} with biases 0 on Gaussian "
+        "input. The calibration used another batch than the measurement.",
     )

@@ -79,7 +79,8 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={backend} python benchmarks/signal_diagnose.py",
         ["model", "forward and backward", "diagnose", "aim", "", "with the Jacobian"],
         [measure(name) for name in MODELS],
-        "Both run as in training and take the gradients of all weights. All ratios are to the plain passes "
-        f"of the same group: the median over {PAIRS} interleaved groups, taken {RUNS} times; the median of "
-        "those, and their range. The Jacobian, of 1000 outputs by 12288 inputs, was taken once.",
+        "Both run as in training and take the gradients of all weights. All ratios are to the plain "
+        f"passes of the same group: medians over {PAIRS} interleaved groups, taken {RUNS} times. The "
+        f"table has the median of the {RUNS} medians, and their range. The Jacobian of 1000 outputs "
+        "by 12288 inputs was taken once.",
     )

@@ -155,9 +155,10 @@ if __name__ == "__main__":
         "python benchmarks/signal_histograms.py",
         ["", "ours", "TensorFlow's", "ratio", "aim", ""],
         [measure_time(net), measure_memory(largest), measure_fit(net)],
-        f"Medians of {RUNS} interleaved runs, and of the ratios within each; of memory of 3 processes each. "
-        "Ours: `EventWriter.histogram` of every weight, and `WeightHistograms`, which writes the "
-        "initialization too. TensorFlow's: `tf.summary.histogram`, and "
-        "`keras.callbacks.TensorBoard(histogram_freq=1)`. Memory is the peak of the process over what it had "
-        f"before; the aim is the largest kernel. `fit` on {SAMPLES} rows in batches of 32.",
+        f"Times are medians of {RUNS} interleaved runs; ratios are medians of the ratios within each "
+        "run. Memory has medians of 3 processes. Ours are `EventWriter.histogram` of every weight, "
+        "and `WeightHistograms`, which also writes the initialization. TensorFlow's are "
+        "`tf.summary.histogram`, and `keras.callbacks.TensorBoard(histogram_freq=1)`. Memory is the "
+        f"growth of the peak of the process; the aim is the largest kernel. `fit` runs on {SAMPLES} "
+        "rows in batches of 32.",
     )
