@@ -1,4 +1,4 @@
-"""Second moment of the pre-activations by depth, of plain nets under by_role, and after calibrate."""
+"""The second moment of the pre-activations by depth, in plain nets under by_role and after calibrate."""
 
 import os
 
@@ -20,7 +20,7 @@ INITIALIZERS: dict[str, Any] = {"by_role": "by_role", "Keras' default": "glorot_
 
 
 def net(activation: str) -> Any:
-    """A stack of dense layers whose outputs are the pre-activations at each of DEPTHS."""
+    """Returns a stack of dense layers. Its outputs are the pre-activations at each of DEPTHS."""
     x = inputs = layers.Input((WIDTH,))
     outputs = []
     for depth in range(1, DEPTHS[-1] + 1):
