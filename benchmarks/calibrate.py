@@ -1,7 +1,8 @@
-"""Time of `calibrate` over the time of one plain forward pass, on models that others wrote, in its parts.
+"""Time of `calibrate`, and of its parts, over one plain forward pass, on models that others wrote.
 
-Beside it `calibrate_depth.py` measures time and memory by depth, `calibrate_lsuv.py` the `lsuv` of torch.
-With `--gpu`, under JAX or torch, ResNet50 at 224x224, batch 256, on the GPU that the backend finds.
+`calibrate_depth.py` measures time and memory by depth, and `calibrate_lsuv.py` measures the `lsuv` of torch.
+With `--gpu`, under JAX or torch, the model is ResNet50 at 224x224, batch 256, on the GPU that the backend
+finds.
 """
 
 import os
@@ -22,7 +23,7 @@ import report
 import keras_initx as initx
 from keras_initx import probe, walk
 
-# What the project aims at, in units of one plain eager forward pass.
+# The aims of the project, in units of one plain eager forward pass.
 TARGETS = {"ResNet50": 1.15, "VGG16": 1.15, "MobileNetV2": 1.35, "GPT2, 12 layers": 1.35}
 GPT2 = {"vocabulary_size": 1000, "num_layers": 12, "num_heads": 4, "hidden_dim": 64, "intermediate_dim": 256}
 GPU = "--gpu" in sys.argv
@@ -38,7 +39,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def finished(model: Any, result: Any) -> Any:
-    """Waits for what JAX, whose operations return before they are done, still computes."""
+    """Waits until JAX has finished, because its operations return before they are done."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -57,7 +58,7 @@ def with_rescaled_output(_: walk.KernelSite, output: Any) -> Any:
 
 
 def device() -> str:
-    """Returns the name of the GPU; raises where the backend sees none."""
+    """Returns the name of the GPU. Raises an error if the backend finds none."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -130,11 +131,12 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={backend} python benchmarks/calibrate.py{' --gpu' * GPU}",
         ["model", "plain pass", "+ moments", "+ outputs", "calibrate", "aim", "", "worst abs(std - 1)"],
         [measure(name) for name in (["ResNet50"] if GPU else TARGETS)],
-        f"All ratios are to a plain pass of the same group: the median over {PAIRS} interleaved groups, "
-        f"taken {RUNS} times; the median of those, and for `calibrate` their range. The columns add up: a "
-        "pass that takes each layer's mean and variance; one that rescales each output too; and `calibrate`, "
-        "which rescales kernels and biases besides. The last column is a second, independent probe of the "
-        "same batch. A plain pass builds no gradients on any backend. GPT2: keras_hub's backbone with 12 "
-        "layers of width 64, 16 sequences of 64 tokens.",
+        f"All ratios are to a plain pass of the same group: medians over {PAIRS} interleaved groups, "
+        f"taken {RUNS} times. The table has the median of the {RUNS} medians, and for `calibrate` "
+        "also their range. The columns add up. `moments` is a pass that also takes the mean and "
+        "variance of each layer. `outputs` also rescales each output. `calibrate` also rescales "
+        "kernels and biases. The last column is a second, independent probe of the same batch. A "
+        "plain pass builds no gradients on any backend. GPT2 is keras_hub's backbone with 12 layers "
+        "of width 64, on 16 sequences of 64 tokens.",
         device() if GPU else "no GPU used",
     )

@@ -1,4 +1,4 @@
-"""Time and peak memory of `calibrate` by the depth of one residual stack, beside those of one plain pass."""
+"""Time and peak memory of `calibrate` by the depth of a residual stack, compared with one plain pass."""
 
 import os
 
@@ -19,12 +19,12 @@ from keras_initx import probe
 
 DEPTHS = (16, 32, 64, 128, 256)
 PAIRS = 5
-# What the project aims at: the exponent of time by depth, and peak memory over that of a plain pass.
+# The aims of the project: the exponent of time by depth, and the ratio of the peaks of memory.
 EXPONENT, MEMORY = 1.1, 1.2
 
 
 def build(depth: int):
-    """A stack of residual blocks of one convolution each, and a batch."""
+    """Returns a stack of residual blocks of one convolution each, and a batch."""
     keras.utils.set_random_seed(1)
     x = inputs = keras.layers.Input((32, 32, 32))
     for number in range(depth):
@@ -35,7 +35,7 @@ def build(depth: int):
 
 
 def plain(model, batch) -> None:
-    """Runs the model once, waiting for its outputs."""
+    """Runs the model once and waits for its outputs."""
     keras.ops.convert_to_numpy(probe.run(model, batch, [], lambda _, output: output))
 
 
@@ -52,7 +52,7 @@ def timed(function, *arguments) -> float:
 
 
 def peak(kind: str, depth: int) -> float:
-    """Returns the peak of a fresh process, in MiB, and runs there what is measured once."""
+    """Runs the measured code once in a fresh process and returns the peak memory, in MiB."""
     command = [sys.executable, __file__, kind, str(depth)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
@@ -76,7 +76,7 @@ if __name__ == "__main__":
             plain(model, keras.ops.convert_to_tensor(images))
         else:
             calibrated(model, images)
-        # Not `getrusage`, whose peak a process inherits from the one that started it.
+        # Not `getrusage`: a process inherits that peak from the process that started it.
         status = pathlib.Path("/proc/self/status").read_text()
         print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
         sys.exit()
@@ -102,9 +102,10 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={backend} python benchmarks/calibrate_depth.py",
         ["depth", "plain pass", "calibrate", "ratio", "peak, plain", "peak, calibrate", "ratio of peaks"],
         rows,
-        f"Time is depth to the power {of_calibrate:.2f} for `calibrate` and {of_pass:.2f} for a plain pass, "
-        "by least squares of the logarithms (aim "
-        f"{EXPONENT}: {'met' if of_calibrate <= EXPONENT else 'missed'}). Medians of {PAIRS} interleaved "
-        "pairs. Peaks of resident memory are of fresh processes, the framework included, medians of 3; the "
-        f"largest ratio is {worst:.2f} (aim {MEMORY}: {'met' if worst <= MEMORY else 'missed'}).",
+        f"Time grows as depth to the power {of_calibrate:.2f} for `calibrate`, and to the power "
+        f"{of_pass:.2f} for a plain pass, by least squares of the logarithms (aim {EXPONENT}: "
+        f"{'met' if of_calibrate <= EXPONENT else 'missed'}). Times are medians of {PAIRS} "
+        "interleaved pairs. Peaks are medians of 3 fresh processes: resident memory, with the "
+        f"framework. The largest ratio is {worst:.2f} (aim {MEMORY}: "
+        f"{'met' if worst <= MEMORY else 'missed'}).",
     )

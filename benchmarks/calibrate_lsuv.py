@@ -1,4 +1,4 @@
-"""`calibrate` beside the `lsuv` of torch, on the same two architectures and batch, each after its draw."""
+"""`calibrate` and the `lsuv` of torch, on the same two architectures and batch, each after its own draw."""
 
 import os
 
@@ -17,13 +17,13 @@ from torch import nn
 import keras_initx as initx
 from keras_initx import probe
 
-# How many times faster the project aims to be: in units of each framework's forward pass, and in seconds.
+# The aims of the project, in times faster: in units of each framework's forward pass, and in seconds.
 TARGETS = {"ResNet50": (60, 20), "VGG16": (20, 20)}
 RUNS = 3
 
 
 class Bottleneck(nn.Module):
-    """A block of ResNet50, its stride in the first convolution, as keras.applications has it."""
+    """A block of ResNet50, with the stride in the first convolution, as in keras.applications."""
 
     def __init__(self, before: int, width: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -150,8 +150,9 @@ if __name__ == "__main__":
             "in seconds",
         ],
         [measure(name) for name in TARGETS],
-        f"Both on weights of their own orthonormal draw, which is not timed. `lsuv`: medians of {RUNS} runs; "
-        "its passes are counted by a hook; `calibrate`: medians of 7 pairs with a plain pass. `In passes` is "
-        "the ratio of the two times, each in units of a forward pass in its own framework. The torch models "
-        "have as many parameters as those of keras.applications.",
+        "Both start from weights of their own orthonormal draw, which is not timed. `lsuv` has "
+        f"medians of {RUNS} runs, and a hook counts its passes. `calibrate` has medians of 7 pairs "
+        "with a plain pass. `In passes` is the ratio of the two times, each in units of a forward "
+        "pass in its own framework. The torch models have as many parameters as the models of "
+        "keras.applications.",
     )

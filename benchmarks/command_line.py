@@ -1,4 +1,4 @@
-"""How long the command `initx` takes to answer, beside a bare Python, each in fresh processes."""
+"""How long the command `initx` takes to answer, compared with a bare Python, each in fresh processes."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ RUNS = 7
 ROOT = pathlib.Path(__file__).parents[1]
 EXPORTED = ROOT / "saved_models" / "prose-or-code"
 COMMAND = [sys.executable, "-m", "_initx_command"]
-# The words after `initx`, and the seconds within which a quiet machine must have answered.
+# The words after `initx`, and the limit in seconds on a quiet machine.
 LIMITS = {
     "--help": 0.3,
     "diagnose --help": 0.3,
@@ -36,7 +36,7 @@ def seconds(command: list[str]) -> float:
 
 
 def seconds_to_the_first_line(command: list[str]) -> float:
-    """From the start of the process to the end of the first line on stderr."""
+    """Returns the seconds from the start of the process to the end of the first line on stderr."""
     started = time.perf_counter()
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -60,9 +60,9 @@ def measure(folder: str) -> list[list[str]]:
     commands = {words: [*COMMAND, *words.split()] for words in LIMITS}
     first = [*COMMAND, "diagnose", model]
     for command in commands.values():
-        seconds(command)  # compiles the modules, and brings the files into memory
+        seconds(command)  # compiles the modules and brings the files into memory
     taken: dict[str, list[float]] = {"python -c pass": [], **{words: [] for words in commands}, "first": []}
-    for _ in range(RUNS):  # interleaved, so that a busy minute falls on all of them
+    for _ in range(RUNS):  # interleaved, so that a busy minute slows all commands alike
         taken["python -c pass"].append(seconds(bare))
         for words, command in commands.items():
             taken[words].append(seconds(command))
@@ -96,8 +96,8 @@ if __name__ == "__main__":
         "python benchmarks/command_line.py",
         ["command", "median", "least", "limit on a quiet machine", ""],
         found,
-        f"Whole processes, after one that is not counted; {RUNS} interleaved runs of each. `initx` is run as "
-        f"`python -m _initx_command`. The load (processes that wait or run, over a minute) was {before:.1f} "
-        f"at the start and {os.getloadavg()[0]:.1f} at the end, on {cores} cores: above {cores}, other work "
-        "takes time from these commands.",
+        f"Times are for whole processes: {RUNS} interleaved runs of each command, after one run that "
+        "is not counted. `initx` runs as `python -m _initx_command`. The load (processes that wait "
+        f"or run, over a minute) was {before:.1f} at the start and {os.getloadavg()[0]:.1f} at the "
+        f"end, on {cores} cores. With a load above {cores}, other work slows these commands down.",
     )

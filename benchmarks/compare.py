@@ -1,10 +1,10 @@
-"""What `compare` costs over a bare loop, and how much faster the vectorised runner is on JAX.
+"""The cost of `compare` over a bare loop, and the speed of the vectorised runner on JAX.
 
     python benchmarks/compare.py
 
-The loop builds, fits and evaluates, under TensorFlow. The runners are timed under JAX, compilation included,
-each in a process of its own: 16 seeds on a CPU, 64 on a GPU where JAX has one. What Ray brings is measured by
-`compare_ray.py`. On a machine that does other work it tells nothing.
+The loop builds, fits and evaluates, under TensorFlow. The runners are timed under JAX, with compilation, each
+in its own process: 16 seeds on a CPU, and 64 seeds on a GPU if JAX finds one. `compare_ray.py` measures Ray.
+On a machine that does other work the numbers are worth nothing.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from typing import Any
 INITIALIZER = "initx>HeScaled"
 LOOP = {"dense": 150, "convnet": 20}  # epochs for trials of about 10 seconds
 RUNNERS = [("narrow", 30), ("dense", 30), ("dense", 150), ("convnet", 3)]
-TRIALS = 2  # of each group of the loop's
+TRIALS = 2  # trials in each group of the loop
 COLUMNS = ["what", "model", "trials", "epochs", "one (s)", "other (s)", "ratio", "range", "aim"]
 
 
 def dense(units: int = 64) -> Any:
-    """10 layers, of which the last has an output per class."""
+    """Returns a net of 10 layers. The last layer has an output for each class."""
     import keras
 
     layers = keras.layers
@@ -42,7 +42,7 @@ def dense(units: int = 64) -> Any:
 
 
 def convnet() -> Any:
-    """The image example's 20 layers."""
+    """Returns the image example's net of 20 layers."""
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
     import image_classification
 
@@ -55,7 +55,7 @@ BUILDS = {"narrow": functools.partial(dense, 32), "dense": dense, "convnet": con
 
 
 def read() -> tuple[Any, Any, Any]:
-    """Digits to train on, to choose on and to report on."""
+    """Returns digits for training, for choosing and for the report."""
     from keras_initx.datasets import read_digits
 
     digits = read_digits()
@@ -64,7 +64,7 @@ def read() -> tuple[Any, Any, Any]:
 
 
 def bare(build: Callable[[], Any], epochs: int) -> None:
-    """What one writes without the package."""
+    """Runs the loop that a user writes without the package."""
     import keras
 
     train, validation, test = read()
@@ -76,7 +76,7 @@ def bare(build: Callable[[], Any], epochs: int) -> None:
 
 
 def compared(build: Callable[[], Any], epochs: int, seeds: int = TRIALS, runner: Any = None) -> None:
-    """The same trials by `compare`."""
+    """Runs the same trials by `compare`."""
     import keras_initx as initx
     from keras_initx.experiments import Sequential
 
@@ -103,10 +103,10 @@ def seconds(work: Callable[[], None]) -> float:
 
 
 def measure(part: str, name: str, groups: int, epochs: int) -> dict[str, Any]:
-    """Pairs of seconds, in a process of its own."""
+    """Returns pairs of seconds, measured in a separate process."""
     build = BUILDS[name]
     if part == "overhead":
-        bare(build, 1)  # imports, and the first of all that is built once
+        bare(build, 1)  # imports, and everything that is built only once
         pairs = [
             (seconds(lambda: compared(build, epochs)), seconds(lambda: bare(build, epochs)))
             for _ in range(groups)
@@ -137,7 +137,7 @@ def run(backend: str, part: str, name: str, epochs: int, groups: int = 1) -> dic
 
 
 def row(what: str, name: str, epochs: int, trials: int, pairs: list[tuple[float, float]]) -> list[str]:
-    """The medians of pairs of seconds, their ratio and its range."""
+    """Formats the medians of pairs of seconds, their ratio and its range."""
     ratios = [one / other for one, other in pairs]
     one, other = (statistics.median(values) for values in zip(*pairs, strict=True))
     spread = f"{min(ratios):.3g} to {max(ratios):.3g}" if len(pairs) > 1 else "one run"
@@ -196,14 +196,15 @@ def main() -> None:
         "python benchmarks/compare.py",
         COLUMNS,
         [*rows, *more],
-        "Digits: 1,152 rows to train on, 285 to choose on, 360 to report on, batches of 32. `narrow` has 10 "
-        "layers of 32 units, `dense` of 64, `convnet` is the image example's plain net of 20 layers. Seconds "
-        f"are of all trials, compilation included; medians of {options.groups}. The loop builds, fits with "
-        "validation after each epoch, and evaluates on the test data; `compare` also draws all weights, "
-        "diagnoses the signal and says what came of it.\n\n"
-        "What vectorising saves is dispatch and compilation; arithmetic it only gathers. The steps of 16 "
-        "nets of 64 units are 115 million operations, at which two cores are busy; XLA has no fast "
-        "convolution for CPUs with other kernels for each seed, nor one inside a compiled loop.",
+        "The data are digits: 1,152 rows for training, 285 for choosing, 360 for the report, in "
+        "batches of 32. `narrow` has 10 layers of 32 units, `dense` has 10 layers of 64 units, and "
+        "`convnet` is the image example's plain net of 20 layers. Seconds are for all trials, with "
+        f"compilation, and are medians of {options.groups}. The loop builds the model, fits it with "
+        "validation after each epoch, and evaluates it on the test data. `compare` also draws all "
+        "weights, diagnoses the signal and reports the result.\n\nVectorising saves dispatch and "
+        "compilation. It does not save arithmetic. A step of 16 nets of 64 units takes 115 million "
+        "operations, which keep two cores busy. On CPUs XLA has no fast convolution with different "
+        "kernels for each seed, and no fast convolution inside a compiled loop.",
         device="no GPU at hand" if device == "CPU" else device,
     )
 

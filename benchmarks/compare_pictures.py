@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/experiments.md: a ReLU net of 10 layers on digits, from four starts."""
+"""Draws the pictures of docs/experiments.md: a ReLU net of 10 layers on digits, from four initializers."""
 
 import os
 
@@ -14,7 +14,7 @@ from keras_initx import datasets, plots
 
 IMAGES = pathlib.Path(__file__).parents[1] / "docs" / "images"
 STARTS = ("glorot_uniform", "initx>HeScaled", "initx>LSUV", "by_role")
-ROWS = 1150  # of the training split to train on; learning rates are chosen on the rest
+ROWS = 1150  # rows of the training split that train; learning rates are chosen on the rest
 
 
 def build() -> keras.Model:

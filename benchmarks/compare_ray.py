@@ -1,7 +1,8 @@
-"""How much faster a comparison is on Ray: the same trials one after another, on Ray, and in pinned processes.
+"""The speed of a comparison on Ray: the same trials one after another, on Ray, and in pinned processes.
 
-`python benchmarks/compare_ray.py` takes the time from the start of the first trial to the end of the last,
-and reports beside it what comes before and after. On a machine that does other work it tells nothing.
+`python benchmarks/compare_ray.py` measures the time from the start of the first trial to the end of the last
+trial, and separately the time before and after. On a machine that does other work the numbers are worth
+nothing.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import sys
 import time
 
 INITIALIZERS, SEEDS = ["initx>HeScaled", "glorot_uniform"], 4
-LEAST = 20.0  # seconds of a trial, below which Ray's own work is not small beside it
+LEAST = 20.0  # seconds of a trial; in shorter trials Ray's own work counts too much
 AIM = 1.6
 
 
@@ -28,7 +29,7 @@ def build():
 
 
 def measure(mode: str, epochs: int, part: int) -> None:
-    """Makes the trials and prints when each began and ended, and what it found."""
+    """Makes the trials, and prints the start, the end and the result of each."""
     begun = time.time()
     if mode == "pinned":
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[part]})
@@ -58,7 +59,7 @@ def measure(mode: str, epochs: int, part: int) -> None:
 
 
 def run(mode: str, epochs: int) -> dict:
-    """Runs processes of a mode, and returns the seconds before, of and after the trials."""
+    """Runs processes of a mode, and returns the seconds before, during and after the trials."""
     from keras_initx.experiments._tune import environment
 
     parts = len(os.sched_getaffinity(0)) if mode == "pinned" else 1
@@ -123,9 +124,9 @@ def main() -> None:
         "" if base["median"] >= LEAST else f" The trials are shorter than {LEAST:.0f} s: not a measurement."
     )
     note = (
-        f"{count} trials of {options.epochs} epochs. Aim: Ray at least {AIM} times as fast, start-up left "
-        f"out: {'met' if reached >= AIM else 'missed'}, {reached:.2f}.{short} One after another, a trial has "
-        "all cores; on Ray and pinned, one."
+        f"{count} trials of {options.epochs} epochs. Aim: Ray at least {AIM} times as fast, without "
+        f"start-up: {'met' if reached >= AIM else 'missed'}, {reached:.2f}.{short} In the first row "
+        "a trial has all cores. On Ray and in pinned processes a trial has one core."
     )
     command = f"python benchmarks/compare_ray.py --epochs {options.epochs}"
     title = "A comparison on Ray and one trial after another"

@@ -1,11 +1,11 @@
-"""How fast the two examples' models train on a GPU, in mixed precision, and how soon from which start.
+"""The speed of the examples' models on a GPU in mixed precision, and the time to an accuracy by start.
 
-It needs JAX or torch with CUDA, and neither TensorFlow nor tensorflow-datasets:
+It needs JAX or torch with CUDA. It needs neither TensorFlow nor tensorflow-datasets:
 
     KERAS_BACKEND=jax python benchmarks/gpu.py
 
-Where there is no GPU nothing is measured, and the table says so. `--cpu` runs the same code on the CPU, a few
-steps of it, to show that it works; its numbers are printed and kept nowhere.
+Without a GPU nothing is measured, and the table says so. `--cpu` runs a few steps of the same code on the
+CPU, to show that it works. It prints its numbers and does not keep them.
 """
 
 import os
@@ -40,7 +40,7 @@ COLUMNS = [
 
 
 class Case(NamedTuple):
-    """One example's model and data, and the held-out accuracy that is waited for."""
+    """The model and data of one example, and the held-out accuracy to reach."""
 
     name: str
     data: Any
@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds of each epoch's training, validation left out, and the epoch that reached the accuracy."""
+    """The seconds of each epoch without validation, and the epoch that reached the accuracy."""
 
     def __init__(self, accuracy: float) -> None:
         super().__init__()
@@ -63,7 +63,8 @@ class Clock(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict | None = None) -> None:  # noqa: ARG002
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-        keras.ops.convert_to_numpy(self.model.trainable_variables[-1])  # waits for what was only enqueued
+        # Waits for work that was only enqueued.
+        keras.ops.convert_to_numpy(self.model.trainable_variables[-1])
         self.seconds.append(time.perf_counter() - self.begun)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -120,7 +121,7 @@ def fit(model: keras.Model, case: Case, epochs: int) -> Clock:
 
 
 def measure(case: Case) -> list[list[str]]:
-    """A row per start. Compilation is over before the clock starts: `initialize` sets the model back."""
+    """Returns a row for each start. The model is compiled before the clock starts; `initialize` resets it."""
     sample = case.data.train[0][np.random.default_rng(SEED).permutation(len(case.data.train[0]))[:256]]
     rows = []
     for start in case.starts:
@@ -155,13 +156,13 @@ def measure(case: Case) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--cpu", action="store_true", help="a few steps on the CPU; keeps no table")
+    parser.add_argument("--cpu", action="store_true", help="run a few steps on the CPU, and keep no table")
     on_cpu = parser.parse_args().cpu
     backend = keras.backend.backend()
     names = training.gpu_names(backend)
     if on_cpu:
         keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
-        print("CPU, not a GPU: this shows that the code runs, and is no measurement.")
+        print("CPU, not a GPU: this run shows that the code works. It is not a measurement.")
         for case in cases(quick=True):
             measure(case._replace(starts=case.starts[-1:]))
         return
@@ -174,9 +175,10 @@ def main() -> None:
         f"KERAS_BACKEND={backend} python benchmarks/gpu.py",
         COLUMNS,
         rows or [["not measured: no GPU was at hand", *[""] * (len(COLUMNS) - 1)]],
-        f"Mixed precision (float16), batches of {training.BATCH}, as the examples train. Samples per "
-        f"second: median and range of the last {GROUPS} epochs, validation left out. Calibration: median of "
-        f"{GROUPS}. Seconds to the held-out accuracy are of training alone, after compilation.",
+        f"Mixed precision (float16), batches of {training.BATCH}, as in the examples. Samples per "
+        f"second are the median and range of the last {GROUPS} epochs, without validation. "
+        f"Calibration is the median of {GROUPS}. The seconds to the held-out accuracy count only "
+        "training, after compilation.",
         device=", ".join(names) or "no GPU at hand",
     )
 

@@ -1,4 +1,4 @@
-"""How much slower `import keras_initx` is than `import keras` alone, each in fresh processes."""
+"""How much longer `import keras_initx` takes than `import keras` alone, each in fresh processes."""
 
 import os
 import statistics
@@ -41,5 +41,5 @@ if __name__ == "__main__":
         "python benchmarks/import_time.py",
         ["backend", "import keras", "keras_initx adds", "limit", ""],
         [measure(backend) for backend in ("tensorflow", "jax", "torch") if installed(backend)],
-        f"Whole processes; the median over {RUNS} interleaved pairs of the difference within a pair.",
+        f"Times are for whole processes. The difference is the median over {RUNS} interleaved pairs.",
     )

@@ -1,4 +1,4 @@
-"""Time and memory of initialize over what Keras needs to draw the same variables, in one run."""
+"""Time and memory of `initialize`, compared with Keras' own draws of the same variables, in one run."""
 
 import os
 
@@ -53,7 +53,7 @@ MODELS: dict[str, Callable[[], Any]] = {"ResNet-50": resnet, "GPT-2": gpt2, "Lla
 
 
 def keras_draws(model: Any, kernel: Any = None) -> list[tuple[Any, Any]]:
-    """What Keras draws each variable with: the layers' own, or one initializer for all kernels."""
+    """Returns Keras' initializer of each variable: the layer's own, or one initializer for all kernels."""
     sites = list(iter_kernels(model, trace=False))
     pairs = [(s.kernel, (kernel if s.fans else None) or own_initializer(s)) for s in sites]
     pairs += [(w.kernel, w.initializer) for w in iter_weights(model, sites)]
@@ -117,12 +117,12 @@ def high_water() -> int:
 
 
 def print_peak(whose: str, name: str, initializer: str) -> None:
-    """Prints what drawing adds to the peak of a process that holds the model, in bytes."""
+    """Prints the growth of the peak memory during the draw, in bytes, in a process that holds the model."""
     model = MODELS[name]()
     ours, kernel = INITIALIZERS[initializer]
     small = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(8)])
-    initx.initialize(small, ours, seed=1)  # what is loaded at the first use
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
+    initx.initialize(small, ours, seed=1)  # loads the code that is loaded at the first use
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = high_water()
     if whose == "ours":
         initx.initialize(model, ours, seed=1, transactional=False)
@@ -180,8 +180,9 @@ if __name__ == "__main__":
                 f"KERAS_BACKEND={backend} python benchmarks/initialize.py",
                 ["model, initializer", "Keras", "ours over Keras", f"limit {LIMIT}"],
                 measure(names or list(MODELS)),
-                "Keras draws with the layers' own initializers for None, with HeNormal for he_normal, and "
-                "with the normal law of fan_in for by_role. Times: Keras' median, then the median and range "
-                f"of the ratio within {ROUNDS} interleaved rounds (3 for Llama). Memory: what drawing adds "
-                "to the peak resident size of a fresh process that holds the model.",
+                "Keras draws with the layers' own initializers for None, with HeNormal for "
+                "he_normal, and with the normal law of fan_in for by_role. Times are the median of "
+                f"Keras, then the median and range of the ratio within {ROUNDS} interleaved rounds "
+                "(3 for Llama). Memory is the growth of the peak resident size during the draw, in "
+                "a fresh process that holds the model.",
             )

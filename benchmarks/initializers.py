@@ -1,4 +1,4 @@
-"""Time and memory of our initializers over those of their counterparts in Keras, in one run."""
+"""Time and memory of our initializers, compared with their counterparts in Keras, in one run."""
 
 import os
 
@@ -50,7 +50,7 @@ ORTHOGONAL = {"ours": initx.OrthogonalScaled, "Keras": keras.initializers.Orthog
 
 
 def seconds(draw: Callable[[], Any]) -> float:
-    """Times a draw until its values are there: JAX, and PyTorch on a GPU, return before."""
+    """Times a draw until its values are there, because JAX, and PyTorch on a GPU, return earlier."""
     started = time.perf_counter()
     result = draw()
     if keras.backend.backend() == "jax":
@@ -71,7 +71,7 @@ def draw_many(initializer: Any) -> Any:
 def compare(
     name: str, ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, limit: float
 ) -> list[str]:
-    """Returns a row: Keras' median time, and the median of the ratio within interleaved pairs."""
+    """Returns a row: the median time of Keras, and the median of the ratio within interleaved pairs."""
     for draw in (ours, theirs):
         seconds(draw)
     times = [(seconds(ours), seconds(theirs)) for _ in range(pairs)]
@@ -87,21 +87,21 @@ def compare(
 
 
 def peak_memory(whose: str, shape: tuple[int, int]) -> float:
-    """Returns what a first draw adds to the peak of a fresh process, in units of its result."""
+    """Returns the growth of a fresh process' peak during a first draw, in units of its result."""
     command = [sys.executable, __file__, whose, *map(str, shape)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
 def print_peak_memory(whose: str, shape: tuple[int, int]) -> None:
     initializer = ORTHOGONAL[whose](seed=1)
-    seconds(lambda: initializer((600, 300)))  # what the libraries load at their first use
+    seconds(lambda: initializer((600, 300)))  # loads the code that the libraries load at their first use
     before = high_water()
     seconds(lambda: initializer(shape))
     print((high_water() - before) / (4 * shape[0] * shape[1]))
 
 
 def high_water() -> int:
-    """Returns the peak resident size of this process in bytes, which unlike `ru_maxrss` is its own alone."""
+    """Returns the peak resident bytes of this process alone. `ru_maxrss` counts the parent's peak, too."""
     status = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
@@ -142,7 +142,8 @@ if __name__ == "__main__":
             f"KERAS_BACKEND={keras.backend.backend()} python benchmarks/initializers.py",
             ["initializer", "Keras", "ours over Keras", "limit", ""],
             measure(),
-            "Times: Keras' median, then the median and range of the ratio within interleaved pairs "
-            f"({VARIANCE_PAIRS}, for small and orthogonal kernels {SMALL_PAIRS}). Memory: what the first "
-            "draw adds to the peak resident size of a fresh process in units of the result, Keras' and ours.",
+            "Times are the median of Keras, then the median and range of the ratio within "
+            f"interleaved pairs ({VARIANCE_PAIRS} pairs; {SMALL_PAIRS} for small and orthogonal "
+            "kernels). Memory is the growth of the peak resident size of a fresh process during the "
+            "first draw, in units of the result, for Keras and for us.",
         )

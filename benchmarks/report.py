@@ -1,4 +1,4 @@
-"""Writes a table of measurements with the machine, the versions and the date that they belong to."""
+"""Writes a table of measurements with the machine, the versions and the date."""
 
 import datetime
 import importlib.metadata
@@ -22,7 +22,7 @@ def write(
     *,
     keep: bool = True,
 ) -> None:
-    """Prints the table and, unless it is not to be kept, writes it to `results/<name>.md`."""
+    """Prints the table. With `keep`, it also writes the table to `results/<name>.md`."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("keras", backend, "numpy"))
     brand = cpuinfo.get_cpu_info().get("brand_raw", platform.machine())

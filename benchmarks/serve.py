@@ -1,8 +1,10 @@
-"""The server under load and faults, against a FastAPI server and an empty gRPC server of the same run.
+"""The server under load and faults, compared with a FastAPI server and an empty gRPC server in the same run.
 
-All on the loopback, in at most ten minutes; `--quick` takes two, shows the table and keeps none. Rows about
-Ray need `--ray`. `--url http://127.0.0.1:8501` with `--grpc-port` measures a running server, such as
-TensorFlow Serving, that serves FOLDER/models/digits of the `--folder FOLDER` that an earlier run has filled.
+Everything runs on the loopback and takes at most ten minutes. `--quick` takes two minutes, and prints the
+table without keeping it. Rows about Ray need `--ray`.
+
+`--url http://127.0.0.1:8501` with `--grpc-port` measures a server that runs already, such as TensorFlow
+Serving. That server must serve FOLDER/models/digits, which an earlier run with `--folder FOLDER` has written.
 """
 
 import argparse
@@ -24,7 +26,7 @@ import serve_ray
 from serve_proc import LISTEN, memory, proportional, sockets
 from serve_setup import Bench, NotMeasuredError, Remote, Server, ask
 
-# What a measurement found, and whether the bound is met.
+# The result of a measurement, and whether the bound is met.
 Cell = tuple[str, bool]
 
 OURS = f"{sys.executable} -m keras_initx serve"
@@ -65,7 +67,7 @@ def states_until_ready(server: Server) -> set[int]:
 
 
 def rates(bench: Bench) -> list[Cell]:
-    """Rates and latencies: groups in which each is measured once, servers in turn; medians over groups."""
+    """Measures rates and latencies in groups, with the servers in turn. Returns medians over groups."""
     groups, seconds = (1, 1.0) if bench.quick else (5, 3.0)
     ours, baseline, echo = bench.default(), bench.fastapi(), bench.echo()
     pairs = [((ours, "rest"), (baseline, "rest"), clients) for clients in CLIENTS]
@@ -120,14 +122,14 @@ def open_sockets(bench: Bench) -> list[Cell]:
             if socket.state == LISTEN or socket.protocol.startswith("udp")
         }
     )
-    # gRPC's listener is an IPv6 socket that is bound to the mapped IPv4 address.
+    # The listener of gRPC is an IPv6 socket on the mapped IPv4 address.
     names = {server.rest: "REST", server.grpc: "gRPC"}
     shown = ", ".join(f"{host}:{names.get(port, port)} ({protocol})" for host, port, protocol in found)
     right = sorted((server.host, port) for port in names)
     return [(f"{len(found)}: {shown}", [pair for *pair, _ in map(list, found)] == list(map(list, right)))]
 
 
-# Each function measures the rows beside it.
+# Each function measures the rows next to it.
 MEASURES: dict[Callable[[Bench], list[Cell]], list[tuple[str, str]]] = {
     first_answer: [("first good answer after start", f"{FIRST_ANSWER:.0f} s, /readyz 503 before")],
     rates: [
@@ -147,7 +149,7 @@ MEASURES: dict[Callable[[Bench], list[Cell]], list[tuple[str, str]]] = {
 
 
 def measure(bench: Bench, function: Callable[[Bench], list[Cell]], until: float) -> list[list[str]]:
-    """Returns the rows of a function; where it fails they say so, and the others go on."""
+    """Returns the rows of a function. If it fails, its rows say so, and the other functions go on."""
     rows = MEASURES[function]
     begun = time.monotonic()
     try:
@@ -170,13 +172,19 @@ def measure(bench: Bench, function: Callable[[Bench], list[Cell]], until: float)
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes; keeps no table")
-    parser.add_argument("--ray", action="store_true", help="also the rows about Ray")
-    parser.add_argument("--only", default="", help="names of functions, with commas between; keeps no table")
-    parser.add_argument("--folder", type=pathlib.Path, help="where the models lie; default: a temporary one")
-    parser.add_argument("--url", help="measure this running server's rates alone; keeps no table")
+    parser.add_argument("--quick", action="store_true", help="take two minutes, and keep no table")
+    parser.add_argument("--ray", action="store_true", help="measure the rows about Ray, too")
+    parser.add_argument(
+        "--only", default="", help="run these functions (names with commas between them), and keep no table"
+    )
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="the folder of the models; by default a temporary folder"
+    )
+    parser.add_argument("--url", help="measure only the rates of this running server, and keep no table")
     parser.add_argument("--grpc-port", type=int, default=8500, help="its gRPC port")
-    parser.add_argument("--server", default=OURS, help="the command that serves; another keeps no table")
+    parser.add_argument(
+        "--server", default=OURS, help="the command that serves; with another command no table is kept"
+    )
     return parser.parse_args()
 
 
@@ -208,11 +216,12 @@ def main() -> None:
         f"python benchmarks/{pathlib.Path(__file__).name}{' --ray' * options.ray}",
         ["what", "measured", "bound", ""],
         table,
-        f"A network of 64, 128 and 10 units, one row a request, {versions}. Clients are closed loops in a "
-        "process of their own on the same cores, over the loopback; they check every answer's values. The "
-        "baseline is a FastAPI server that calls the signature inline. Rates and latencies: medians over 5 "
-        "groups, in each of which both servers are measured for 3 s, one after the other; in brackets the "
-        "ratios' range over groups and the median rates.",
+        f"The network has 64, 128 and 10 units; a request has one row; {versions}. Clients are "
+        "closed loops in a separate process on the same cores, over the loopback. They check the "
+        "values of every answer. The baseline is a FastAPI server that calls the signature inline. "
+        "Rates and latencies are medians over 5 groups. In each group both servers are measured for "
+        "3 s, one after the other. Brackets hold the range of the ratio over groups, and the median "
+        "rates.",
         keep=not (options.quick or options.only or options.url) and options.server == OURS,
     )
 

@@ -1,4 +1,4 @@
-"""The least that gRPC costs in Python: a grpc.aio server that returns what it gets.
+"""The least cost of gRPC in Python: a grpc.aio server that returns each request.
 
 `python benchmarks/serve_echo.py PORT`
 """
@@ -14,7 +14,7 @@ async def echo(request: bytes, _: grpc.aio.ServicerContext) -> bytes:
 
 
 class Handler(grpc.GenericRpcHandler):
-    """Takes every method, with bytes for messages."""
+    """Accepts every method, and takes messages as bytes."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:  # noqa: ARG002
         return grpc.unary_unary_rpc_method_handler(echo)

@@ -1,4 +1,4 @@
-"""What `serve.py` compares with: a FastAPI server that calls a SavedModel's signature inline.
+"""The baseline of `serve.py`: a FastAPI server that calls the signature of a SavedModel inline.
 
 `python benchmarks/serve_fastapi.py VERSION_FOLDER PORT`
 """

@@ -1,4 +1,4 @@
-"""Faults under load: versions that come, good and bad, clients that leave, full queues, ends and kills."""
+"""Faults under load: good and bad new versions, clients that leave, full queues, stops and kills."""
 
 import collections
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 from serve_proc import ESTABLISHED, LISTEN, memory, sockets
 from serve_setup import Bench, Server, ask
 
-# What a measurement found, and whether the bound is met.
+# The result of a measurement, and whether the bound is met.
 Cell = tuple[str, bool]
 
 CLIENTS = 8
@@ -26,12 +26,12 @@ QUEUE = 8
 FULL_P99 = 10.0
 BACK = 10.0
 LONG = 60.0
-# An answer that refuses loses nothing. gRPC's client says UNAVAILABLE too, of connections that end.
+# A refusal loses nothing. But gRPC's client says UNAVAILABLE for ended connections, too.
 REFUSAL = re.compile(r"status 503|UNAVAILABLE: (?!.*(?:[Ss]ocket|[Ss]tream|GOAWAY|reset|recvmsg))")
 
 
 def told(result: dict[str, Any]) -> str:
-    """Returns what went wrong, or what went well."""
+    """Formats the number of failed requests of a load, and their reasons."""
     failed = sum(result["failures"].values()) + result["wrong"]
     reasons = "".join(f", {times} {reason}" for reason, times in result["failures"].items())
     wrong = f", {result['wrong']} wrong" if result["wrong"] else ""
@@ -43,7 +43,7 @@ def unharmed(result: dict[str, Any]) -> bool:
 
 
 def wait_for(condition: Any, seconds: float) -> float | None:
-    """Waits until a condition holds; returns after how long, or None if it never did."""
+    """Waits until a condition holds. Returns the seconds, or None if it never held."""
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
         with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):
@@ -126,7 +126,7 @@ def aborted_clients(bench: Bench) -> list[Cell]:
     body = bench.cases["rest"][0].encode()
     head = f"POST {bench.path}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     for group in range(ABORTED // 50):
-        # Whole requests whose answers nobody waits for, and halves whose rest never comes.
+        # Whole requests without a client that waits, and half requests whose rest never comes.
         sent = head + (body if group % 2 else body[: len(body) // 2])
         clients = [socket.create_connection((server.host, server.rest), 10) for _ in range(50)]
         for client in clients:
@@ -188,7 +188,7 @@ def killed_worker(bench: Bench) -> list[Cell]:
     result = load.stop()
     server.stop()
     failed = sum(result["failures"].values())
-    # The dying process accepts until its listener is closed too: some are lost on a new connection.
+    # The dying process accepts connections until its listener is closed, so some new connections are lost.
     kept, new = (result["failures"].get(f"lost on a {age} connection", 0) for age in ("kept", "new"))
     when = "never back to two" if back is None else f"two again after {back:.1f} s"
     only = failed == kept + new and kept <= connections[victim] and result["last_failure"] - killed < 0.5
@@ -198,7 +198,7 @@ def killed_worker(bench: Bench) -> list[Cell]:
 
 
 def holders(server: Server) -> collections.Counter[int]:
-    """Returns the processes that hold clients' connections, with how many."""
+    """Returns the processes that hold connections of clients, and the number of connections of each."""
     pids = [s.pid for s in sockets(server.pid) if s.port == server.rest and s.state == ESTABLISHED]
     return collections.Counter(pids)
 

@@ -1,4 +1,4 @@
-"""Requests that a server must refuse, while its other clients notice nothing."""
+"""Requests that a server must refuse while its other clients notice nothing."""
 
 import concurrent.futures
 import dataclasses
@@ -21,7 +21,7 @@ PATIENCE = 40
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A request that is wrong, and the statuses that say so; without any, each of 400 to 499."""
+    """A wrong request, and the statuses that may refuse it. Without statuses, any of 400 to 499 may."""
 
     name: str
     body: str | bytes
@@ -78,7 +78,7 @@ def pieces(body: bytes) -> Iterator[bytes]:
 
 
 def send(server: Server, path: str, case: Case) -> Answer:
-    """Sends it as users do; a client that cannot read the answer raises."""
+    """Sends a request as users do. A client that cannot read the answer raises an error."""
     body = case.body.encode() if isinstance(case.body, str) else case.body
     url = f"http://{server.host}:{server.rest}{path}{case.path}"
     begun = time.monotonic()
@@ -88,7 +88,7 @@ def send(server: Server, path: str, case: Case) -> Answer:
 
 
 def send_slowly(server: Server, path: str, body: str) -> Answer:
-    """Sends a body one byte a second, until there is an answer."""
+    """Sends a body, one byte each second, until there is an answer."""
     begun = time.monotonic()
     head = f"POST {path}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((server.host, server.rest), 10) as client:
@@ -105,7 +105,7 @@ def send_slowly(server: Server, path: str, body: str) -> Answer:
 
 
 def verdict(case: Case, answer: Answer) -> str:
-    """Returns what is wrong with an answer, or an empty text."""
+    """Returns the fault of an answer, or an empty text."""
     if answer.status not in (case.statuses or range(400, 500)):
         return f"{case.name}: {answer.status}"
     return "" if answer.error else f"{case.name}: {answer.status} without error JSON"

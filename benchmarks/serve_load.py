@@ -1,7 +1,7 @@
 """The clients of `serve.py`: closed loops over REST or gRPC that check every answer.
 
-`python benchmarks/serve_load.py JOB`, where JOB is JSON with the fields of `Job`, says `started` at the first
-answer, runs until its seconds are over or SIGTERM comes, and prints its result as JSON.
+Run `python benchmarks/serve_load.py JOB`, where JOB is JSON with the fields of `Job`. It prints `started` at
+the first answer, runs until its seconds are over or SIGTERM comes, and prints its result as JSON.
 """
 
 import asyncio
@@ -26,24 +26,24 @@ from serve_wire import prediction
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TOLERANCE = 1e-5
-# How long the last answers are waited for.
+# The seconds to wait for the last answers.
 LIMIT = 10.0
 RETRY = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to send.
+    """A load to send.
 
     Attributes:
         cases: The file of requests and answers that `serve_models.py` writes.
-        port: Where to.
+        port: The port of the server.
         kind: `"rest"`, `"grpc"`, or `"echo"`: a gRPC server that returns its request.
-        clients: How many send at once, each its next request when it has the answer to the last.
-        seconds: For how long.
-        warmup: Seconds at the start whose answers are checked and not timed.
-        allowed: Statuses other than 200 that are no failure.
-        pause: Seconds that a client waits after such a status, on average.
+        clients: The number of clients. Each sends its next request when it has the answer to the last one.
+        seconds: The duration of the load.
+        warmup: Seconds at the start in which answers are checked but not timed.
+        allowed: Statuses other than 200 that do not count as failures.
+        pause: The mean seconds that a client waits after such a status.
         host: The server's host.
     """
 
@@ -59,7 +59,7 @@ class Job:
 
 
 class Run:
-    """A job while it runs: what is sent, and what came of it."""
+    """A running job: its requests and its results."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -115,7 +115,7 @@ class Run:
         self.failures[reason] += 1
 
     def versions(self) -> list[int]:
-        """Counts the answers by the version that they are right for; the wrong ones come last."""
+        """Counts the answers by the version for which they are right. Wrong answers come last."""
         counts = [0] * (len(self.cases["expected"]) + 1)
         for (row, body), times in self.bodies.items():
             if self.job.kind == "echo":
@@ -165,7 +165,7 @@ def milliseconds(latencies: list[float]) -> dict[str, float]:
 
 
 class Client(asyncio.Protocol):
-    """One client over HTTP/1.1; it connects again whenever its connection ends."""
+    """One client over HTTP/1.1. It connects again whenever its connection ends."""
 
     def __init__(self, run: Run, index: int) -> None:
         self.run, self.index = run, index
@@ -222,7 +222,7 @@ class Client(asyncio.Protocol):
         if drop:
             self.transport.close()
         elif pause:
-            # Never all at the same time.
+            # Random, so that clients never come all at the same time.
             asyncio.get_running_loop().call_later(random.uniform(0.5, 1.5) * pause, self.send)
         else:
             self.send()
@@ -235,7 +235,7 @@ class Client(asyncio.Protocol):
 
 
 async def call(run: Run, method: Any, index: int) -> None:
-    """One client over gRPC; all share a channel."""
+    """One client over gRPC. All clients share a channel."""
     row = index
     while not run.over:
         row = (row + 1) % len(run.requests)
@@ -283,7 +283,7 @@ async def drive(run: Run) -> None:
 
 def main(text: str) -> None:
     run = Run(Job(**json.loads(text)))
-    # gRPC brings an event loop's poller of its own.
+    # gRPC brings its own poller for an event loop.
     (uvloop.run if run.job.kind == "rest" else asyncio.run)(drive(run))
     print(json.dumps(run.result()))
 

@@ -1,6 +1,7 @@
 """The folders and requests of `serve.py`: `python benchmarks/serve_models.py FOLDER`.
 
-A process of its own: pages of TensorFlow that the measuring process mapped too would count by half in a PSS.
+This is a separate process. If the measuring process mapped pages of TensorFlow too, a PSS would count these
+pages by half.
 """
 
 import os
@@ -20,7 +21,7 @@ from tensorflow_serving.apis import predict_pb2
 import keras_initx as initx
 
 ROWS = 64
-# Twice: the end of the data sleeps too.
+# Twice, because the end of the data sleeps too.
 SLEEP = 0.1
 
 
@@ -32,7 +33,7 @@ def digits(seed: int) -> keras.Model:
 
 
 class Slow(tf.Module):
-    """Returns its input after a fifth of a second in which it uses no core."""
+    """Returns its input after a fifth of a second, in which it uses no core."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, 64], tf.float32, "pixels")])
     def __call__(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -55,7 +56,7 @@ def predict_request(model: str, name: str, row: np.ndarray) -> str:
 
 
 def cases(model: str, name: str, rows: np.ndarray, expected: list[np.ndarray]) -> dict[str, object]:
-    """Requests for single rows by both protocols, with the answer of each version."""
+    """Returns requests for single rows by both protocols, with the answer of each version."""
     return {
         "model": model,
         "input": name,
@@ -74,10 +75,10 @@ def main(folder: pathlib.Path) -> None:
     slow = Slow()
     version = folder / "slow" / "digits" / "1"
     tf.saved_model.save(slow, str(version), {"serving_default": slow.__call__})
-    (version / "batching_params.pbtxt").touch()  # it is row-wise, and nobody proved it
+    (version / "batching_params.pbtxt").touch()  # it is row-wise, but not proven to be
     signature = tf.saved_model.load(str(folder / "models" / "digits" / "1")).signatures["serving_default"]
     (name,) = signature.structured_input_signature[1]
-    # As the pixels of scikit-learn's digits: sixteenths.
+    # Sixteenths, like the pixels of scikit-learn's digits.
     rows = np.random.default_rng(1).integers(0, 17, (ROWS, 64)).astype("float32") / 16
     expected = [model.predict_on_batch(rows) for model in (first, second)]
     (folder / "digits.json").write_text(json.dumps(cases("digits", name, rows, expected)))

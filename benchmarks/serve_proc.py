@@ -1,4 +1,4 @@
-"""What /proc tells of a process tree: its processes, memory and sockets."""
+"""Reads the processes, memory and sockets of a process tree from /proc."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ LISTEN, ESTABLISHED = "0A", "01"
 
 @dataclasses.dataclass(frozen=True)
 class Socket:
-    """A socket of a process, as /proc/net tells it."""
+    """A socket of a process, as /proc/net shows it."""
 
     pid: int
     protocol: str
@@ -23,11 +23,11 @@ class Socket:
 
 
 def tree(root: int) -> list[int]:
-    """Returns a process and all that descend from it."""
+    """Returns a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name, in brackets, may hold anything.
+            # The name in brackets may hold any characters.
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.parent.name))
     found = [root]
@@ -37,7 +37,7 @@ def tree(root: int) -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """Returns a process' resident MiB; 0 if it is gone."""
+    """Returns the resident MiB of a process, or 0 if it is gone."""
     with contextlib.suppress(OSError):
         pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -50,9 +50,10 @@ def memory(root: int) -> float:
 
 
 def proportional(root: int) -> float:
-    """Returns the MiB of a process tree, of which a page that n processes share counts as 1/n in each.
+    """Returns the PSS of a process tree in MiB: a page that n processes share counts as 1/n in each process.
 
-    Also processes outside of the tree: it falls when anybody starts TensorFlow from the same files.
+    Processes outside of the tree matter, too: the number falls when any process starts TensorFlow from the
+    same files.
     """
     kilobytes = 0
     for pid in tree(root):

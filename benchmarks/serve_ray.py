@@ -1,4 +1,4 @@
-"""The server on Ray: what a killed replica, and a killed node, cost."""
+"""The server on Ray: the cost of a killed replica, and of a killed node."""
 
 import contextlib
 import importlib.util
@@ -20,7 +20,7 @@ from serve_setup import Bench, NotMeasuredError, Server
 STALL = 3.0
 STRENGTH = 30.0
 REPLICAS = 2
-# A head and another node, over which Ray spreads replicas; it names the address and the other's raylet.
+# Starts a head and a second node for the replicas, and prints the address and the second node's raylet.
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
@@ -40,7 +40,7 @@ def need(bench: Bench) -> None:
 
 
 def replicas(root: int) -> dict[int, float]:
-    """Returns the processes below one that Ray has named as replicas, with their resident MiB."""
+    """Returns the descendants of a process that Ray has named as replicas, with their resident MiB."""
     found = {}
     for pid in tree(root):
         with contextlib.suppress(OSError):
@@ -50,14 +50,14 @@ def replicas(root: int) -> dict[int, float]:
 
 
 def kill_under_load(bench: Bench, server: Server, root: int, victims: Any) -> list[Cell]:
-    """Kills what `victims` returns while clients run, and waits for as many replicas as before."""
+    """Kills the processes of `victims` while clients run, and waits for as many replicas as before."""
     load = bench.load(server, clients=CLIENTS, seconds=90)
     load.started()
     time.sleep(2)
     before = replicas(root)
     if len(before) < REPLICAS:
         raise RuntimeError(f"{len(before)} replicas found. Ray says: {server.log.read_text()[-200:]}")
-    # A new replica is named before it has TensorFlow and its models.
+    # Ray names a new replica before the replica has TensorFlow and its models.
     grown = 0.9 * min(before.values())
     for pid in victims(before):
         with contextlib.suppress(ProcessLookupError):
@@ -81,7 +81,7 @@ def ray_replica(bench: Bench) -> list[Cell]:
 
 @contextlib.contextmanager
 def cluster(environment: dict[str, str]) -> Iterator[tuple[int, str, int]]:
-    """Runs two nodes; yields the pid above them, their address, and the second one's raylet."""
+    """Runs two nodes. Yields the pid of their parent, their address, and the raylet of the second node."""
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         stdin=subprocess.PIPE,
@@ -104,7 +104,7 @@ def ray_node(bench: Bench) -> list[Cell]:
     need(bench)
     from keras_initx.serving import _ray_cluster
 
-    # HAProxy's sockets need a short path.
+    # The sockets of HAProxy need a short path.
     with tempfile.TemporaryDirectory(dir="/tmp") as home:
         environment = os.environ | _ray_cluster.environment(home) | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         try:

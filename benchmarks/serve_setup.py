@@ -1,4 +1,4 @@
-"""Servers and loads as processes of their own."""
+"""Servers and loads as separate processes."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ START_LIMIT = 60.0
 
 
 class NotMeasuredError(Exception):
-    """What a row needs is not there."""
+    """Raised if something that a row needs is missing."""
 
 
 def free_port() -> int:
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """An answer over HTTP, and how long it took."""
+    """An answer over HTTP, and its time."""
 
     status: int
     body: bytes
@@ -40,7 +40,7 @@ class Answer:
 
     @property
     def error(self) -> str:
-        """The text of an error's JSON, or an empty one."""
+        """Returns the text of an error's JSON, or an empty text."""
         try:
             text = json.loads(self.body)["error"]
         except (ValueError, KeyError, TypeError):
@@ -51,7 +51,7 @@ class Answer:
 def ask(
     port: int, path: str, body: str | None = None, host: str = "127.0.0.1", timeout: float = 10
 ) -> Answer:
-    """Sends one request on a connection of its own."""
+    """Sends one request on a new connection."""
     started = time.monotonic()
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
@@ -69,11 +69,11 @@ class Load:
         self.process = process
 
     def started(self) -> None:
-        """Waits for its first answer."""
+        """Waits for the first answer."""
         self.process.stdout.readline()
 
     def stop(self) -> dict[str, Any]:
-        """Ends it before its time."""
+        """Ends the load early."""
         self.process.terminate()
         return self.result()
 
@@ -116,7 +116,7 @@ class Server:
         return self.process.poll() is not None
 
     def wait(self, path: str = "/readyz") -> None:
-        """Waits until it says that it is ready."""
+        """Waits until the server says that it is ready."""
         deadline = time.monotonic() + START_LIMIT
         while time.monotonic() < deadline:
             self.check()
@@ -143,7 +143,7 @@ class Server:
 
 
 class Bench:
-    """The folder of models, the servers that run, and how to load them."""
+    """The folder of models, the running servers, and the loads on them."""
 
     def __init__(self, folder: pathlib.Path, command: list[str], *, quick: bool, ray: bool) -> None:
         self.folder, self.command, self.quick, self.ray = folder, command, quick, ray
@@ -172,14 +172,14 @@ class Bench:
         return self.servers[-1]
 
     def serve(self, *options: str, root: str = "models", **process: Any) -> Server:
-        """Starts the server as a user does; it is not waited for."""
+        """Starts the server as a user does, and does not wait for it."""
         rest, grpc = free_port(), free_port()
         ports = "--rest-port", str(rest), "--grpc-port", str(grpc)
         command = [*self.command, str(self.folder / root), *ports, *options]
         return self.launch(command, rest, grpc, **process)
 
     def default(self) -> Server:
-        """Returns a server without options that several rows share; a new one where the last has ended."""
+        """Returns a server without options that several rows share. Starts a new one if it has ended."""
         if self.shared is None or self.shared.ended:
             self.shared = self.serve()
             self.shared.wait()
@@ -210,21 +210,21 @@ class Bench:
         return self.loads[-1]
 
     def end_loads(self) -> None:
-        """Kills those that a failed measurement has left."""
+        """Kills the servers that a failed measurement has left."""
         for load in self.loads:
             load.process.kill()
             load.process.communicate()
         self.loads.clear()
 
     def good(self, server: Server) -> Answer:
-        """Asks for one prediction; raises unless it is right. Returns the answer."""
+        """Asks for one prediction and returns the answer. Raises an error if the answer is wrong."""
         answer = ask(server.rest, f"{self.path}:predict", self.cases["rest"][0])
         if answer.status != 200 or self.version(answer) is None:
             raise RuntimeError(f"no right prediction: {answer.status} {answer.body[:200]!r}")
         return answer
 
     def version(self, answer: Answer) -> int | None:
-        """Returns the version that the answer to the first request is of."""
+        """Returns the version that answers the first request."""
         (row,) = json.loads(answer.body)["predictions"]
         for version, rows in enumerate(self.cases["expected"], 1):
             if all(abs(value - right) <= 1e-5 for value, right in zip(row, rows[0], strict=True)):

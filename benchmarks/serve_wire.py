@@ -1,4 +1,4 @@
-"""Reads the protocol's messages without TensorFlow, whose import takes seconds and memory."""
+"""Reads the messages of the protocol without TensorFlow, because its import takes seconds and memory."""
 
 import struct
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def prediction(response: bytes) -> list[float]:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Iterates over a protocol buffer's fields of bytes; others are passed over."""
+    """Iterates over the fields of bytes in a protocol buffer, and skips other fields."""
     position = 0
 
     def varint() -> int:

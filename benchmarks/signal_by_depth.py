@@ -1,4 +1,4 @@
-"""Second moment of the pre-activations by depth, of plain nets under by_role, and after calibrate."""
+"""The second moment of the pre-activations by depth, in plain nets under by_role and after calibrate."""
 
 import os
 
@@ -20,7 +20,7 @@ INITIALIZERS: dict[str, Any] = {"by_role": "by_role", "Keras' default": "glorot_
 
 
 def net(activation: str) -> Any:
-    """A stack of dense layers whose outputs are the pre-activations at each of DEPTHS."""
+    """Returns a stack of dense layers. Its outputs are the pre-activations at each of DEPTHS."""
     x = inputs = layers.Input((WIDTH,))
     outputs = []
     for depth in range(1, DEPTHS[-1] + 1):
@@ -59,6 +59,6 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={keras.backend.backend()} python benchmarks/signal_by_depth.py",
         ["activation", "initializer", *(f"layer {depth}" for depth in DEPTHS)],
         [row for activation in ACTIVATIONS for row in measure(activation)],
-        f"Mean over {SEEDS} seeds; dense layers of width {WIDTH}, biases 0, Gaussian input. "
-        "Calibrated on another batch than the one measured.",
+        f"Means over {SEEDS} seeds, for dense layers of width {WIDTH} with biases 0 on Gaussian "
+        "input. The calibration used another batch than the measurement.",
     )

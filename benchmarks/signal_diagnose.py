@@ -1,4 +1,4 @@
-"""Time of `diagnose` over the time of one forward and backward pass, on models that others wrote."""
+"""The time of `diagnose` over one forward and backward pass, on models that others wrote."""
 
 import os
 
@@ -17,12 +17,12 @@ from calibrate import PAIRS, RUNS, build, seconds
 import keras_initx as initx
 from keras_initx.gradients import choose_loss, value_and_gradients
 
-TARGET = 1.6  # what the project aims at, on ResNet50, without the Jacobian
+TARGET = 1.6  # the aim of the project, on ResNet50, without the Jacobian
 MODELS = ("ResNet50", "VGG16", "MobileNetV2", "GPT2, 12 layers")
 
 
 def passes(model: Any, batch: Any, objective: Any) -> Callable[[], Any]:
-    """Returns what runs a model forward and backward once, as in training, and waits for its gradients."""
+    """Returns a function that runs a model forward and backward as in training, and waits for gradients."""
     variables = list(model.trainable_variables)
     tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
 
@@ -54,7 +54,7 @@ def measure(name: str) -> list[str]:
     ratios: dict[str, list[float]] = {key: [] for key in calls}
     plain = []
     for _ in range(RUNS):
-        # The Jacobian takes minutes where it is estimated: once a run.
+        # An estimated Jacobian takes minutes, so it is taken once in a run.
         groups = [{key: seconds(calls[key]) for key in ("plain", "diagnose")} for _ in range(PAIRS)]
         plain.append(statistics.median(group["plain"] for group in groups))
         ratios["diagnose"].append(statistics.median(group["diagnose"] / group["plain"] for group in groups))
@@ -79,7 +79,8 @@ if __name__ == "__main__":
         f"KERAS_BACKEND={backend} python benchmarks/signal_diagnose.py",
         ["model", "forward and backward", "diagnose", "aim", "", "with the Jacobian"],
         [measure(name) for name in MODELS],
-        "Both run as in training and take the gradients of all weights. All ratios are to the plain passes "
-        f"of the same group: the median over {PAIRS} interleaved groups, taken {RUNS} times; the median of "
-        "those, and their range. The Jacobian, of 1000 outputs by 12288 inputs, was taken once.",
+        "Both run as in training and take the gradients of all weights. All ratios are to the plain "
+        f"passes of the same group: medians over {PAIRS} interleaved groups, taken {RUNS} times. The "
+        f"table has the median of the {RUNS} medians, and their range. The Jacobian of 1000 outputs "
+        "by 12288 inputs was taken once.",
     )

@@ -1,6 +1,6 @@
-"""What histograms of a model of 5 million parameters cost: time, memory, and time of `fit` with them.
+"""The cost of histograms of a model of 5 million parameters: time, memory, and the time of `fit` with them.
 
-With `--memory ours` or `--memory TensorFlow` it prints the extra memory that one process takes, in MiB.
+With `--memory ours` or `--memory TensorFlow` the script prints the extra memory of one process, in MiB.
 """
 
 import os
@@ -28,7 +28,7 @@ from keras_initx.summaries import EventWriter
 
 WIDTH, DEPTH, SAMPLES, EPOCHS = 1000, 5, 1024, 3
 RUNS = 7
-# What the project aims at.
+# The aims of the project.
 TIMES_FASTER, FIT_RATIO = 30, 1.05
 
 
@@ -46,7 +46,7 @@ def with_ours(model: Any, folder: str) -> None:
 
 
 def with_tensorflow(model: Any, folder: str) -> None:
-    """As `keras.callbacks.TensorBoard` does it."""
+    """Writes histograms as `keras.callbacks.TensorBoard` does."""
     with tf.summary.create_file_writer(folder).as_default():
         for variable in model.weights:
             tf.summary.histogram(variable.path, variable.value, step=0)
@@ -56,16 +56,16 @@ WRITERS: dict[str, Callable[[Any, str], None]] = {"ours": with_ours, "TensorFlow
 
 
 def peak() -> int:
-    """The greatest memory of this process since the peak was last put back, in KiB."""
+    """Returns the peak memory of this process since the last reset of the peak, in KiB."""
     status = pathlib.Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 def extra_memory(name: str) -> float:
-    """Memory that the histograms of the model take on top of the model, in MiB."""
+    """Returns the memory that the histograms take in addition to the model, in MiB."""
     model, small = build(), keras.Sequential([layers.Input((2,)), layers.Dense(2)])
     with tempfile.TemporaryDirectory() as folder:
-        WRITERS[name](small, folder)  # what is imported and allocated once
+        WRITERS[name](small, folder)  # imports and allocates everything that is needed only once
         pathlib.Path("/proc/self/clear_refs").write_text("5")
         before = peak()
         WRITERS[name](model, folder)
@@ -155,9 +155,10 @@ if __name__ == "__main__":
         "python benchmarks/signal_histograms.py",
         ["", "ours", "TensorFlow's", "ratio", "aim", ""],
         [measure_time(net), measure_memory(largest), measure_fit(net)],
-        f"Medians of {RUNS} interleaved runs, and of the ratios within each; of memory of 3 processes each. "
-        "Ours: `EventWriter.histogram` of every weight, and `WeightHistograms`, which writes the "
-        "initialization too. TensorFlow's: `tf.summary.histogram`, and "
-        "`keras.callbacks.TensorBoard(histogram_freq=1)`. Memory is the peak of the process over what it had "
-        f"before; the aim is the largest kernel. `fit` on {SAMPLES} rows in batches of 32.",
+        f"Times are medians of {RUNS} interleaved runs; ratios are medians of the ratios within each "
+        "run. Memory has medians of 3 processes. Ours are `EventWriter.histogram` of every weight, "
+        "and `WeightHistograms`, which also writes the initialization. TensorFlow's are "
+        "`tf.summary.histogram`, and `keras.callbacks.TensorBoard(histogram_freq=1)`. Memory is the "
+        f"growth of the peak of the process; the aim is the largest kernel. `fit` runs on {SAMPLES} "
+        "rows in batches of 32.",
     )

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/plots.md: a ReLU net of 12 layers from three starts, and its training."""
+"""Draws the pictures of docs/plots.md: a ReLU net of 12 layers from three initializers, and its training."""
 
 import os
 
