@@ -301,7 +301,7 @@ def test_subclassed_models_and_operations():
     assert [row.path for row in report.rows] == ["one", "two"]
     z = X @ model.one.get_weights()[0]
     assert report.rows[0].activation_std == pytest.approx(np.maximum(z, 0).std(), rel=1e-4)
-    with pytest.raises(ValueError, match="`data` must be what"):
+    with pytest.raises(ValueError, match="`data` must be a batch that"):
         initx.diagnose(model, X[:, :3])
 
 
