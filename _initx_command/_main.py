@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             `--version` and `--print-completion`.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    # The verb is the first word that is not an option. Before it, only `--print-completion` takes a value,
-    # and that option ends the run.
+    # The verb is the first word that is not an option. Only `--print-completion` takes a value before the
+    # verb, and this option ends the run.
     verb = next((word for word in words if not word.startswith("-")), "")
     options = make_parser(verb).parse_args(words)
     try:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SCHEME = "initx>HeScaled"
+INITIALIZER = "initx>HeScaled"
 LOOP = {"dense": 150, "convnet": 20}  # epochs for trials of about 10 seconds
 RUNNERS = [("narrow", 30), ("dense", 30), ("dense", 150), ("convnet", 3)]
 TRIALS = 2  # of each group of the loop's
@@ -32,8 +32,8 @@ def dense(units: int = 64) -> Any:
     import keras
 
     layers = keras.layers
-    hidden = [layers.Dense(units, "relu", kernel_initializer=SCHEME) for _ in range(9)]
-    head = layers.Dense(10, "softmax", kernel_initializer=SCHEME)
+    hidden = [layers.Dense(units, "relu", kernel_initializer=INITIALIZER) for _ in range(9)]
+    head = layers.Dense(10, "softmax", kernel_initializer=INITIALIZER)
     model = keras.Sequential(
         [layers.Input((8, 8, 1)), layers.Rescaling(1 / 16), layers.Flatten(), *hidden, head]
     )
@@ -46,7 +46,9 @@ def convnet() -> Any:
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
     import image_classification
 
-    return image_classification.build_model(image_classification.load_data("initx_digits"), "plain", SCHEME)
+    return image_classification.build_model(
+        image_classification.load_data("initx_digits"), "plain", INITIALIZER
+    )
 
 
 BUILDS = {"narrow": functools.partial(dense, 32), "dense": dense, "convnet": convnet}
@@ -81,7 +83,7 @@ def compared(build: Callable[[], Any], epochs: int, seeds: int = TRIALS, runner:
     train, validation, test = read()
     found = initx.compare(
         build,
-        [SCHEME],
+        [INITIALIZER],
         train,
         validation,
         test=test,

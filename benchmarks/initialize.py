@@ -65,7 +65,7 @@ def draw_by_keras(draws: list[tuple[Any, Any]]) -> None:
         variable.assign(initializer(tuple(variable.shape), dtype=variable.dtype))
 
 
-SCHEMES: dict[str, tuple[Any, Any]] = {
+INITIALIZERS: dict[str, tuple[Any, Any]] = {
     "None": (None, None),
     "he_normal": ("he_normal", keras.initializers.HeNormal()),
     "by_role": (
@@ -84,8 +84,8 @@ def seconds(function: Callable[[], Any], model: Any) -> float:
     return time.perf_counter() - started
 
 
-def compare(name: str, model: Any, scheme: str, rounds: int) -> list[list[str]]:
-    ours, kernel = SCHEMES[scheme]
+def compare(name: str, model: Any, initializer: str, rounds: int) -> list[list[str]]:
+    ours, kernel = INITIALIZERS[initializer]
     draws = keras_draws(model, kernel)
     functions = (
         lambda: draw_by_keras(draws),
@@ -101,7 +101,7 @@ def compare(name: str, model: Any, scheme: str, rounds: int) -> list[list[str]]:
         ratio = statistics.median(ratios)
         rows.append(
             [
-                f"{name}, {scheme}{undo}",
+                f"{name}, {initializer}{undo}",
                 f"{statistics.median(row[0] for row in times):.2f} s",
                 f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
                 "met" if ratio <= LIMIT else "missed",
@@ -116,10 +116,10 @@ def high_water() -> int:
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
-def print_peak(whose: str, name: str, scheme: str) -> None:
+def print_peak(whose: str, name: str, initializer: str) -> None:
     """Prints what drawing adds to the peak of a process that holds the model, in bytes."""
     model = MODELS[name]()
-    ours, kernel = SCHEMES[scheme]
+    ours, kernel = INITIALIZERS[initializer]
     small = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(8)])
     initx.initialize(small, ours, seed=1)  # what is loaded at the first use
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
@@ -131,16 +131,16 @@ def print_peak(whose: str, name: str, scheme: str) -> None:
     print(high_water() - before)
 
 
-def peak(whose: str, name: str, scheme: str) -> float:
-    command = [sys.executable, __file__, "peak", whose, name, scheme]
+def peak(whose: str, name: str, initializer: str) -> float:
+    command = [sys.executable, __file__, "peak", whose, name, initializer]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def memory_row(name: str, scheme: str) -> list[str]:
-    theirs, ours = (peak(whose, name, scheme) for whose in ("keras", "ours"))
+def memory_row(name: str, initializer: str) -> list[str]:
+    theirs, ours = (peak(whose, name, initializer) for whose in ("keras", "ours"))
     ratio = ours / theirs
     return [
-        f"{name}, {scheme}: memory, transactional=False",
+        f"{name}, {initializer}: memory, transactional=False",
         f"{theirs / 2**20:.0f} MiB",
         f"{ratio:.2f}",
         "met" if ratio <= LIMIT else "missed",
@@ -159,15 +159,17 @@ def measure(names: list[str]) -> list[list[str]]:
     for name in names:
         model = MODELS[name]()
         rounds = 3 if name.startswith("Llama") else ROUNDS
-        rows += [row for scheme in SCHEMES for row in compare(name, model, scheme, rounds)]
+        rows += [row for initializer in INITIALIZERS for row in compare(name, model, initializer, rounds)]
         del model
-    return rows + [memory_row(name, scheme) for name in names for scheme in ("he_normal", "by_role")]
+    return rows + [
+        memory_row(name, initializer) for name in names for initializer in ("he_normal", "by_role")
+    ]
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["peak", whose, name, scheme]:
-            print_peak(whose, name, scheme)
+        case ["peak", whose, name, initializer]:
+            print_peak(whose, name, initializer)
         case ["largest", count]:
             print_largest(int(count))
         case names:
@@ -176,7 +178,7 @@ if __name__ == "__main__":
                 f"initialize_{backend}",
                 f"initialize over Keras' own draws of the same variables, {backend}, float32",
                 f"KERAS_BACKEND={backend} python benchmarks/initialize.py",
-                ["model, scheme", "Keras", "ours over Keras", f"limit {LIMIT}"],
+                ["model, initializer", "Keras", "ours over Keras", f"limit {LIMIT}"],
                 measure(names or list(MODELS)),
                 "Keras draws with the layers' own initializers for None, with HeNormal for he_normal, and "
                 "with the normal law of fan_in for by_role. Times: Keras' median, then the median and range "

@@ -16,7 +16,7 @@ import keras_initx as initx
 
 WIDTH, DEPTHS, SEEDS = 512, (10, 25, 50), 10
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "selu", "gelu", "silu", "mish")
-SCHEMES: dict[str, Any] = {"by_role": "by_role", "Keras' default": "glorot_uniform"}
+INITIALIZERS: dict[str, Any] = {"by_role": "by_role", "Keras' default": "glorot_uniform"}
 
 
 def net(activation: str) -> Any:
@@ -38,10 +38,10 @@ def moments(model: Any, data: Any) -> list[float]:
 def measure(activation: str) -> list[list[str]]:
     model = net(activation)
     data = [np.random.default_rng(s).standard_normal((64, WIDTH)).astype("float32") for s in range(SEEDS)]
-    found: dict[str, list[list[float]]] = {name: [] for name in [*SCHEMES, "by_role, then calibrate"]}
+    found: dict[str, list[list[float]]] = {name: [] for name in [*INITIALIZERS, "by_role, then calibrate"]}
     for seed in range(SEEDS):
-        for name, scheme in SCHEMES.items():
-            initx.initialize(model, scheme, seed=seed)
+        for name, initializer in INITIALIZERS.items():
+            initx.initialize(model, initializer, seed=seed)
             found[name].append(moments(model, data[seed]))
         initx.initialize(model, "by_role", seed=seed)
         initx.calibrate(model, data[seed - 1], "initx>LSUV")
@@ -57,7 +57,7 @@ if __name__ == "__main__":
         f"signal_by_depth_{keras.backend.backend()}",
         "Second moment of pre-activations by depth",
         f"KERAS_BACKEND={keras.backend.backend()} python benchmarks/signal_by_depth.py",
-        ["activation", "scheme", *(f"layer {depth}" for depth in DEPTHS)],
+        ["activation", "initializer", *(f"layer {depth}" for depth in DEPTHS)],
         [row for activation in ACTIVATIONS for row in measure(activation)],
         f"Mean over {SEEDS} seeds; dense layers of width {WIDTH}, biases 0, Gaussian input. "
         "Calibrated on another batch than the one measured.",

@@ -1,10 +1,12 @@
-"""Trains convnets without normalization from several initializations and shows what becomes of each.
+"""Trains convnets without normalization from several initializations and compares the results.
 
-Nothing in these nets hides the initialization: `plain` has 20 layers and no skip connections, `residual` adds
-nine branches of two convolutions to its signal, `separable` has six blocks whose kernels Keras misjudges.
-It trains on any backend: KERAS_BACKEND=tensorflow, jax or torch, the last two also where there is no
-TensorFlow. A run that was killed goes on after its last finished epoch when the same command is given again,
-and ends with the weights that it would have had without the interruption.
+Nothing in these nets hides the initialization. `plain` has 20 layers and no skip connections. `residual` adds
+nine branches of two convolutions to its signal. `separable` has six separable layers, and Keras counts wrong
+fans for their kernels.
+
+The script runs on any backend: KERAS_BACKEND=tensorflow, jax or torch. JAX and PyTorch need no TensorFlow.
+After a kill, give the same command again: the run continues after its last finished epoch, and ends with the
+same weights as without the interruption.
 
     python examples/image_classification.py
     python examples/image_classification.py --model separable --augment
@@ -30,10 +32,10 @@ import keras_initx.datasets
 import outcome
 import training
 
-LEARNING_RATE = 0.05  # halved smoothly every HALVE_EPOCHS
+LEARNING_RATE = 0.05  # falls smoothly, by half in HALVE_EPOCHS epochs
 HALVE_EPOCHS = 5
-TURN = np.radians(10)  # of augmented images, at most
-SHIFT = 0.1  # of their height and width
+TURN = np.radians(10)  # the largest turn of an augmented image
+SHIFT = 0.1  # the largest shift, as a part of its height or width
 INITIALIZERS = {
     "plain": ["initx>GlorotScaled", "initx>HeScaled", "initx>LSUV"],
     "residual": ["initx>GlorotScaled", "initx>HeScaled", "Fixup", "SkipInit"],
@@ -42,7 +44,7 @@ INITIALIZERS = {
 
 
 class Data(NamedTuple):
-    """A data set in memory: images of numbers that no one has scaled yet, and labels."""
+    """A data set in memory: images with unscaled pixels, and labels."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
@@ -53,7 +55,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    help_ = "any tfds image classification set of one size of image; it is read into memory whole"
+    help_ = "any image classification data set of tfds with images of one size; it is read into memory"
     parser.add_argument("--dataset", default="initx_digits", help=help_)
     parser.add_argument(
         "--augment", action="store_true", help="turn and shift the images, differently each epoch"
@@ -62,7 +64,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
 
 def load_data(name: str) -> Data:
-    if name == "initx_digits":  # from scikit-learn, so that it needs no TensorFlow
+    if name == "initx_digits":  # from scikit-learn, so this needs no TensorFlow
         digits = keras_initx.datasets.read_digits()
         return Data(digits.train, digits.test, digits.labels)
     train, test, labels = training.read_tfds(name, "Image")
@@ -81,7 +83,7 @@ def load_data(name: str) -> Data:
 
 
 def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str = "auto") -> keras.Model:
-    """From raw pixels, which are standardized inside the model, to probabilities."""
+    """Returns a compiled model from raw pixels to probabilities. It standardizes the pixels itself."""
     images, labels = data.train
     inputs = keras.Input(images.shape[1:], name="image")
     mean, variance = float(images[:256].mean()), float(images[:256].var())
@@ -103,12 +105,12 @@ def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str
 
 
 def convolve(x: keras.KerasTensor, initializer: str, name: str, **options: int | str) -> keras.KerasTensor:
-    """16 filters of 3 x 3, the only kind of kernel in `plain` and `residual`."""
+    """Applies 16 filters of 3 x 3, the only kind of convolution in `plain` and `residual`."""
     return layers.Conv2D(16, 3, padding="same", kernel_initializer=initializer, name=name, **options)(x)
 
 
 def plain(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
-    """19 convolutions."""
+    """Applies 19 convolutions."""
     for depth in range(1, 20):
         strides = 2 if depth == 5 else 1
         x = convolve(x, initializer, f"conv{depth:02}", activation="relu", strides=strides)
@@ -116,7 +118,7 @@ def plain(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
 
 
 def residual(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
-    """A convolution and nine branches of two, which are added in full: their scales start at 1."""
+    """Applies a convolution and nine branches of two. Their scales start at 1, so they are added in full."""
     x = convolve(x, initializer, "conv01")
     for block in range(1, 10):
         if block == 3:
@@ -129,7 +131,7 @@ def residual(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
 
 
 def separable(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
-    """A convolution and six separable ones. A depthwise output sums 9 inputs, Keras counts 9 x 32."""
+    """Applies a convolution and six separable ones. A depthwise output sums 9 inputs; Keras counts 9 x 32."""
     options = {"padding": "same", "activation": "relu"}
     x = layers.Conv2D(32, 3, kernel_initializer=initializer, name="conv", **options)(x)
     for block in range(1, 7):
@@ -146,12 +148,12 @@ def separable(x: keras.KerasTensor, initializer: str) -> keras.KerasTensor:
 
 
 def augment(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Turns and shifts each image a little. It mirrors none: a mirrored digit is no digit."""
+    """Turns and shifts each image a little, and mirrors none, because a mirrored digit is not a digit."""
     height, width = images.shape[1:3]
     turn = random.uniform(-TURN, TURN, len(images))
     down, right = random.uniform(-SHIFT, SHIFT, (2, len(images))) * [[height], [width]]
     cos, sin, zeros = np.cos(turn), np.sin(turn), np.zeros(len(images))
-    # Where pixel (x, y) comes from: (cos x - sin y, sin x + cos y) about the centre, and the shift.
+    # Pixel (x, y) comes from (cos x - sin y, sin x + cos y) about the centre, plus the shift.
     x, y = (width - 1) / 2, (height - 1) / 2
     to_x = [cos, -sin, x - cos * x + sin * y + right]
     to_y = [sin, cos, y - sin * x - cos * y + down]
@@ -161,22 +163,22 @@ def augment(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
-    """Saves the model, its labels and requests to warm up with; under TensorFlow exports them."""
+    """Saves the model, its labels and warm-up rows. Under TensorFlow it also exports them."""
     target.parent.mkdir(parents=True, exist_ok=True)
     labels, rows = pathlib.Path(f"{target}.labels.txt"), pathlib.Path(f"{target}.warmup.npy")
     training.replace(pathlib.Path(f"{target}.keras"), model.save)
     labels.write_text("\n".join(data.labels) + "\n", "utf-8")
     np.save(rows, data.test[0][:8])
     if keras.backend.backend() == "tensorflow":
-        # Requests to warm up with are written in TensorFlow Serving's messages, an extra.
+        # Warm-up requests are messages of TensorFlow Serving, which the extra `serve` installs.
         warmup = data.test[0][:8] if importlib.util.find_spec("tensorflow_serving") else None
-        print(f"Exported it: {initx.export(model, target, labels=data.labels, warmup=warmup)}")
+        print(f"Exported: {initx.export(model, target, labels=data.labels, warmup=warmup)}")
     else:
-        print("TensorFlow makes a SavedModel of it, here or on another machine:")
+        print("TensorFlow turns it into a SavedModel, on this machine or another one:")
         print(
             f"    export KERAS_BACKEND=tensorflow\n    initx export {target}.keras {target} --labels {labels}"
         )
-        print(f"Where the extra `serve` is installed, add --warmup {rows}")
+        print(f"If the extra `serve` is installed, add --warmup {rows}")
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What became of each initialization: a table, a picture, and which was the best."""
+"""The results of all initializations: a table, a picture, and the best one."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ import matplotlib
 
 
 def show(records: dict[str, dict], classes: int, dataset: str, folder: pathlib.Path) -> str:
-    """Prints the table, draws the picture into the folder of the runs, and returns the best initializer."""
+    """Prints the table, draws the picture in the folder of the runs, and returns the best initializer."""
     show_table(records)
     picture = folder / "initializations.png"
     draw(records, classes, dataset, picture)
@@ -16,11 +16,11 @@ def show(records: dict[str, dict], classes: int, dataset: str, folder: pathlib.P
 
 
 def draw(records: dict[str, dict], classes: int, dataset: str, path: pathlib.Path) -> None:
-    """Pre-activation std by depth before training, and held-out accuracy by epoch, a line per initializer."""
+    """Draws pre-activation std by depth before training, and held-out accuracy by epoch."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    # Okabe and Ito's colours, which colour-blind readers can tell apart.
+    # The colours of Okabe and Ito, which colour-blind readers can tell apart.
     colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
     pyplot.rcParams.update({"font.size": 14})
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
@@ -41,7 +41,7 @@ def draw(records: dict[str, dict], classes: int, dataset: str, path: pathlib.Pat
 
 
 def show_table(records: dict[str, dict]) -> None:
-    """Prints a row per initializer."""
+    """Prints a row for each initializer."""
     last = f"std, layer {len(next(iter(records.values()))['signal'])}"
     titles = f"{'std, layer 1':>14}{last:>15}{'loss':>9}{'held-out accuracy':>20}"
     print(f"\n{'initializer':<24}{titles}")

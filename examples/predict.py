@@ -1,4 +1,4 @@
-"""Answers predictions from an exported SavedModel, with TensorFlow alone: no Keras model, no keras_initx.
+"""Predicts with an exported SavedModel and TensorFlow alone, without a Keras model and without keras_initx.
 
 python examples/predict.py saved_models/digits
 """
@@ -21,7 +21,7 @@ def main(folder: pathlib.Path) -> None:
     model = tf.saved_model.load(str(folder / str(versions[-1])))
     predict = model.signatures["serving_default"]
     digits = sklearn.datasets.load_digits()
-    held_out = np.random.default_rng(0).permutation(1797)[1437:][:8]  # as keras_initx.datasets splits them
+    held_out = np.random.default_rng(0).permutation(1797)[1437:][:8]  # the split of keras_initx.datasets
     images = tf.constant(digits.images[held_out, :, :, None], tf.float32)
     probabilities = predict(image=images)["probabilities"]
     print(f"{folder}/{versions[-1]} answers for eight held-out digits:")

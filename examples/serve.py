@@ -1,4 +1,4 @@
-"""Serves an exported model, asks it over REST, and stops it again.
+"""Serves an exported model, asks for predictions over REST, and stops the server.
 
 python examples/serve.py saved_models
 """
@@ -38,7 +38,7 @@ def main(root: pathlib.Path) -> None:
 
 def ask(url: str) -> None:
     digits = sklearn.datasets.load_digits()
-    held_out = np.random.default_rng(0).permutation(1797)[1437:][:8]  # as keras_initx.datasets splits them
+    held_out = np.random.default_rng(0).permutation(1797)[1437:][:8]  # the split of keras_initx.datasets
     body = json.dumps({"instances": digits.images[held_out, :, :, None].tolist()}).encode()
     with urllib.request.urlopen(urllib.request.Request(url, body), timeout=30) as answer:
         predictions = np.array(json.load(answer)["predictions"])

@@ -1,8 +1,8 @@
-"""Trains a text classifier from several initializations and exports one that takes strings.
+"""Trains a text classifier from several initializations and exports the best one, which takes strings.
 
-The text becomes token numbers in plain Python, so that the model trains on any backend, also where there is
-no TensorFlow: KERAS_BACKEND=jax or torch. A run that was killed goes on after its last finished epoch when
-the same command is given again, and ends with the weights that it would have had without the interruption.
+Plain Python turns text into token numbers, so the script runs on any backend. With KERAS_BACKEND=jax or torch
+it needs no TensorFlow. After a kill, give the same command again: the run continues after its last finished
+epoch, and ends with the same weights as without the interruption.
 
     python examples/text_classification.py
     python examples/text_classification.py --dataset initx_pydoc/families --model gru
@@ -30,13 +30,13 @@ import outcome
 import training
 
 WIDTH = 64  # of embeddings, recurrent states and attention
-VOCABULARY = 8000  # tokens at most
+VOCABULARY = 8000  # the largest number of tokens
 LEARNING_RATE = 1e-3
 PUNCTUATION = string.punctuation.encode()
 
 
 class Data(NamedTuple):
-    """A data set as token numbers, and how its text became these."""
+    """A data set as token numbers, and the rules that turned its text into them."""
 
     train: tuple[np.ndarray, np.ndarray]  # token numbers, (rows, length), and labels
     test: tuple[np.ndarray, np.ndarray]
@@ -50,8 +50,12 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", default="initx_pydoc/code", help="any tfds text classification set")
-    parser.add_argument("--length", type=int, default=64, help="tokens of a text that are read")
+    parser.add_argument(
+        "--dataset", default="initx_pydoc/code", help="any text classification data set of tfds"
+    )
+    parser.add_argument(
+        "--length", type=int, default=64, help="the number of tokens that are read of each text"
+    )
     default = ["initx>GlorotScaled", "initx>OrthogonalScaled", "initx>LSUV"]
     models = ["relu_rnn", "gru", "lstm", "transformer"]
     arguments = training.parse(parser, dict.fromkeys(models, default), epochs=4)
@@ -61,7 +65,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
 
 def read_texts(name: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]], Sequence[str]]:
-    """Pairs of text and label to train on, the same held out, and the labels' names."""
+    """Returns pairs of text and label for training, such pairs held out, and the names of the labels."""
     builder, _, config = name.partition("/")
     if builder == "initx_pydoc":
         text = keras_initx.datasets.read_pydoc(config or "code")
@@ -72,7 +76,7 @@ def read_texts(name: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]],
 
 
 def tokenize(text: str, split: str) -> list[str]:
-    """Splits text as TextVectorization does: of words, only ASCII letters become lower case."""
+    """Splits text as TextVectorization does. In words, only ASCII letters become lower case."""
     if split == "character":
         return list(text)
     words = text.encode().lower().translate(None, PUNCTUATION).split()
@@ -80,7 +84,7 @@ def tokenize(text: str, split: str) -> list[str]:
 
 
 def learn_vocabulary(texts: Sequence[str], split: str) -> list[str]:
-    """The most frequent tokens; TensorFlow's tables hold none with a NUL."""
+    """Returns the most frequent tokens, without those that hold a NUL: TensorFlow's tables refuse them."""
     counts = collections.Counter(
         token for text in texts for token in tokenize(text, split) if "\0" not in token
     )
@@ -88,7 +92,7 @@ def learn_vocabulary(texts: Sequence[str], split: str) -> list[str]:
 
 
 def encode(texts: Sequence[str], split: str, vocabulary: Sequence[str], length: int) -> np.ndarray:
-    """Token numbers, as TextVectorization gives them: 0 is padding, 1 a token that is not known."""
+    """Returns token numbers as TextVectorization does: 0 is padding, 1 is an unknown token."""
     numbers = {token: number for number, token in enumerate(vocabulary, 2)}
     ids = np.zeros((len(texts), length), "int32")
     for row, text in zip(ids, texts, strict=True):
@@ -110,7 +114,10 @@ def load_data(name: str, length: int) -> Data:
 
 
 def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str = "auto") -> keras.Model:
-    """From token numbers to probabilities; every kernel but the embeddings has the initializer."""
+    """Returns a compiled model from token numbers to probabilities.
+
+    All kernels except the embeddings have the initializer.
+    """
     length, tokens = data.train[0].shape[1], len(data.vocabulary) + 2
     inputs = keras.Input((length,), dtype="int32", name="ids")
     x = keras.layers.Embedding(tokens, WIDTH, mask_zero=True, name="embedding")(inputs)
@@ -125,7 +132,7 @@ def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str
     head = keras.layers.Dense(
         len(data.labels), "softmax", kernel_initializer=initializer, dtype="float32", name="probabilities"
     )
-    # The name tells which numbers stand for which tokens: a checkpoint fits no other vocabulary.
+    # The name holds a checksum of the vocabulary: with another vocabulary the checkpoint is refused.
     model = keras.Model(
         inputs, head(x), name=f"{kind}_{zlib.crc32(json.dumps(data.vocabulary).encode()):08x}"
     )
@@ -141,7 +148,7 @@ def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str
 def encode_by_attention(
     inputs: keras.KerasTensor, x: keras.KerasTensor, initializer: str
 ) -> keras.KerasTensor:
-    """A Transformer encoder of two blocks, normalized before each branch, and the mean over the text."""
+    """Applies two Transformer blocks with normalization before each branch, and takes the mean."""
     positions = keras.ops.cumsum(keras.ops.ones_like(inputs), axis=1) - 1
     x = x + keras.layers.Embedding(inputs.shape[1], WIDTH, name="positions")(positions)
     for block in ("block1", "block2"):
@@ -158,7 +165,7 @@ def encode_by_attention(
 
 
 def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
-    """Saves the model, beside it how text becomes token numbers, and under TensorFlow exports both."""
+    """Saves the model, and beside it the rules for token numbers. Under TensorFlow it also exports both."""
     target.parent.mkdir(parents=True, exist_ok=True)
     training.replace(target.with_name(f"{target.name}.keras"), model.save)
     tokens = {key: getattr(data, key) for key in ("labels", "split", "vocabulary", "examples")}
@@ -166,9 +173,9 @@ def save(model: keras.Model, data: Data, target: pathlib.Path) -> None:
     if keras.backend.backend() == "tensorflow":
         import export_text
 
-        print(f"Exported it: {export_text.export(target)}")
+        print(f"Exported: {export_text.export(target)}")
     else:
-        print("TensorFlow makes a SavedModel of it, here or on another machine:")
+        print("TensorFlow turns it into a SavedModel, on this machine or another one:")
         print(f"    export KERAS_BACKEND=tensorflow\n    python examples/export_text.py {target}")
 
 

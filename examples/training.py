@@ -1,4 +1,4 @@
-"""What the examples share: their options, their batches, and a training that resumes after a kill."""
+"""Shared code of the examples: options, batches, and a training that continues after a kill."""
 
 import argparse
 import importlib.util
@@ -19,34 +19,36 @@ import keras_initx.datasets
 from keras_initx.strategies import STRATEGIES
 from keras_initx.summaries import EventWriter
 
-Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # of a batch of inputs, in training
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # changes a batch of inputs for training
 BATCH = 64
-FREE_BYTES = 200_000_000  # what a run may write: logs, checkpoints, exports
+FREE_BYTES = 200_000_000  # a run may write this much: logs, checkpoints, exports
 
 
 def parse(
     parser: argparse.ArgumentParser, initializers: Mapping[str, Sequence[str]], epochs: int
 ) -> argparse.Namespace:
-    """Adds the options that all examples have, and parses the command line.
+    """Adds the options of all examples, and parses the command line.
 
-    `initializers` are those to compare by default, for each model; the first model is the default.
+    Args:
+        parser: The parser with the options of one example.
+        initializers: For each model, the initializers that it is trained from by default. The first model is
+            the default.
+        epochs: The default of `--epochs`.
     """
     models = list(initializers)
     parser.add_argument("--model", choices=models, default=models[0])
-    help_ = (
-        f"to compare: names of Keras or of initx, or strategies for a whole model: {', '.join(STRATEGIES)}"
-    )
+    help_ = f"names to compare: initializers of Keras or initx, or strategies: {', '.join(STRATEGIES)}"
     parser.add_argument("--initializer", nargs="+", help=help_)
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mixed-precision", action="store_true", help="float16 on a GPU, bfloat16 on a CPU")
-    help_ = "compile each step by XLA, on torch by torch.compile; JAX always does"
+    help_ = "compile each step: by XLA, or by torch.compile on PyTorch; JAX always compiles"
     parser.add_argument("--jit-compile", action="store_const", const=True, default="auto", help=help_)
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="logs, checkpoints")
     parser.add_argument("--saved-models", type=pathlib.Path, default=pathlib.Path("saved_models"))
     arguments = parser.parse_args()
     chosen = arguments.initializer or initializers[arguments.model]
-    # Layers take the registered names alone; a shell reads their ">" as "write to a file".
+    # Layers take only registered names. A shell reads their ">" as "write to a file", so users leave it out.
     own = set(initx.initializers.names())
     arguments.initializer = [f"initx>{name}" if f"initx>{name}" in own else name for name in chosen]
     if arguments.epochs < 1:
@@ -55,7 +57,7 @@ def parse(
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuses unknown initializers, and folders that cannot be written, before anything is done."""
+    """Refuses unknown initializers, and folders that cannot be written, before any work starts."""
     for name in arguments.initializer:
         initx.strategies.resolve(name)
     for option, folder in (("--runs", arguments.runs), ("--saved-models", arguments.saved_models)):
@@ -72,11 +74,11 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(parser: argparse.ArgumentParser, main: Callable[[], None]) -> None:
-    """Runs `main`; what a user can cure ends with one line and exit code 2."""
+    """Runs `main`. An error that a user can cure ends with one line and exit code 2."""
     try:
         main()
     except KeyboardInterrupt:
-        parser.exit(130, "\nInterrupted: the same command goes on after the last finished epoch.\n")
+        parser.exit(130, "\nInterrupted. The same command continues after the last finished epoch.\n")
     except (ImportError, NotImplementedError, ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {' '.join(str(error).split())}\n")
 
@@ -84,7 +86,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[], None]) -> None:
 def set_up_device(arguments: argparse.Namespace) -> str:
     """Prints the device, sets the precision, and makes runs repeatable to the bit.
 
-    Returns the precision and what else changes the last bits, for the name of a folder.
+    Returns the settings that change the last bits (precision and compilation), for the name of a folder.
     """
     keras.utils.set_random_seed(arguments.seed)
     backend = keras.backend.backend()
@@ -113,11 +115,13 @@ def gpu_names(backend: str) -> list[str]:
 
 
 def read_tfds(name: str, feature: str) -> tuple[list[tuple], list[tuple], list[str]]:
-    """Pairs of example and label to train on, the same held out, and the labels' names, from tfds."""
+    """Reads pairs of example and label from tfds: for training, and held out; and the names of the labels."""
     if keras.backend.backend() != "tensorflow" and importlib.util.find_spec("tensorflow"):
         import tensorflow as tf
 
-        tf.config.set_visible_devices([], "GPU")  # it would take the memory that the other needs
+        tf.config.set_visible_devices(
+            [], "GPU"
+        )  # TensorFlow would take the memory that the other backend needs
     splits, info = keras_initx.datasets.load(name, ["train", "test"])
     kinds = [type(info.features[key]).__name__ for key in info.supervised_keys]
     if kinds != [feature, "ClassLabel"]:
@@ -132,7 +136,10 @@ def read_tfds(name: str, feature: str) -> tuple[list[tuple], list[tuple], list[s
 def batches(
     inputs: np.ndarray, labels: np.ndarray, seed: int, first: int, last: int, change: Change | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches of the epochs from `first` to `last`, each epoch's by a random stream of its own."""
+    """Yields the batches of the epochs from `first` to `last`.
+
+    Each epoch has its own random stream, so that a resumed run sees the same batches.
+    """
     for epoch in range(first, last):
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(labels))
@@ -141,14 +148,14 @@ def batches(
 
 
 def replace(path: pathlib.Path, write: Any) -> None:
-    """Lets `write` make a new file and renames it to `path`: a kill leaves the old file or the new one."""
+    """Lets `write` make a file, and renames it to `path`: after a kill the old or the new file is whole."""
     beside = path.with_name(f"new-{path.name}")
     write(beside)
     beside.replace(path)
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After each epoch saves its metrics, then the model with its optimizer."""
+    """Saves the metrics after each epoch, then the model with its optimizer."""
 
     def __init__(self, folder: pathlib.Path, record: dict) -> None:
         super().__init__()
@@ -162,7 +169,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Scalars(keras.callbacks.Callback):
-    """The metrics in TensorBoard as `keras.callbacks.TensorBoard` writes them, but without TensorFlow."""
+    """Writes the metrics as `keras.callbacks.TensorBoard` does, but without TensorFlow."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__()
@@ -182,14 +189,22 @@ def compare(
     build: Callable[[str], keras.Model],
     change: Change | None = None,
 ) -> tuple[dict[str, keras.Model], dict[str, dict]]:
-    """Trains a model from each initializer, or goes on where an earlier call was interrupted.
+    """Trains a model from each initializer, or continues an interrupted call.
 
-    `data.train` and `data.test` are arrays of inputs and labels, `build(initializer)` compiles a model.
-    Returns the models, and the records of their starts and epochs.
+    Args:
+        arguments: The result of `parse`.
+        folder: The folder of logs and checkpoints.
+        data: A data set: `data.train` and `data.test` are pairs of arrays, inputs and labels.
+        build: Returns a compiled model for the name of an initializer.
+        change: Changes a batch of inputs for training. None leaves inputs as they are.
+
+    Returns:
+        The models by initializer, and for each initializer the signal before training and the metrics of
+        each epoch.
     """
     own = {name: "glorot_uniform" if name in STRATEGIES else name for name in arguments.initializer}
     for name in own:
-        if name in STRATEGIES:  # one that does not fit the model says so before others are trained
+        if name in STRATEGIES:  # refuses a strategy that does not fit the model before any training
             initx.initialize(build(own[name]), name, seed=arguments.seed)
     models, records = {}, {}
     for name in own:
@@ -226,7 +241,7 @@ def train(
             initial_epoch=done,
             epochs=arguments.epochs,
             steps_per_epoch=-(-len(labels) // BATCH),
-            shuffle=False,  # `batches` has done it
+            shuffle=False,  # `batches` shuffles
             validation_data=data.test,
             validation_batch_size=256,
             callbacks=[initx.callbacks.WeightHistograms(folder), board, Checkpoint(folder, record)],
@@ -235,24 +250,28 @@ def train(
 
 
 def initialize(model: keras.Model, name: str, seed: int, sample: np.ndarray) -> dict[str, float]:
-    """Does what a layer's initializer cannot; returns the std of what each kernel makes of the sample."""
+    """Applies a strategy or a law that needs data. Returns each kernel's pre-activation std on the sample."""
     if name in STRATEGIES:
         print(initx.initialize(model, name, seed=seed))
     elif initx.initializers.needs_of(initx.initializers.get(name)) == {"inputs"}:
         print(initx.calibrate(model, sample))
-    rows = initx.diagnose(model, sample).rows  # of recurrent layers, over all their gates and steps
+    rows = initx.diagnose(model, sample).rows  # one std for all gates and steps of a recurrent layer
     return {row.path: row.preactivation_std for row in rows if "embeddings" not in row.path}
 
 
 def restore(folder: pathlib.Path, like: keras.Model) -> tuple[keras.Model, dict]:
-    """The model after its last whole epoch, and the record, which a kill may have left an epoch ahead."""
+    """Returns the model after its last whole epoch, and its record.
+
+    The record is written first, so a kill may leave it one epoch ahead. That epoch is dropped.
+    """
     try:
         model = keras.models.load_model(folder / "checkpoint.keras")
         record = json.loads((folder / "record.json").read_text())
-        # A step whose float16 gradients overflow is not counted: the number of steps tells no epoch.
+        # The optimizer does not count steps with overflowing float16 gradients, so the number of
+        # steps does not tell the epoch: the record holds the number of steps after each epoch.
         steps = int(model.optimizer.iterations)
         record["epochs"] = {epoch: logs for epoch, logs in record["epochs"].items() if logs["steps"] <= steps}
-    except Exception as error:  # zipfile's, h5py's, Keras' own, json's
+    except Exception as error:  # of zipfile, h5py, Keras or json
         cure = "Delete this folder to start over, or choose another --runs folder."
         raise ValueError(f"{folder} holds a checkpoint that cannot be read. {cure}") from error
     if describe(model) != describe(like):

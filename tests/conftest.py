@@ -1,26 +1,64 @@
 """What all tests share: quiet frameworks, and the mark of tests that need TensorFlow's backend."""
 
+import gc
 import os
+import pathlib
 import socket
+import subprocess
+import types
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
-import numpy as np
 import pytest
 
-pytest_plugins = ["support.durations"]
+from support import forked
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Keras is imported in functions: the process that hands the tests to the workers needs none.
+pytest_plugins = ["support.durations", "support.xla"]
 
 
 @pytest.fixture
 def rng():
+    import numpy as np
+
     return np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     """Gives each test the same random streams whatever ran before it."""
+    import keras
+
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _process_of_exports():
+    """Is forked from one that has imported TensorFlow, each time that it starts."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        from keras_initx.saved_model import _process
+
+        _process.subprocess = types.SimpleNamespace(**vars(subprocess) | {"Popen": forked.ForExports})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory():
+    """JAX keeps all that it compiled: without this a worker grows to 6 GiB."""
+    yield
+    import keras
+
+    if keras.backend.backend() == "jax" and _resident() > 2.5 * 2**30:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
+
+
+def _resident():
+    """Bytes of memory that this process has now."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -33,6 +71,8 @@ def unused_port():
 @pytest.hookimpl(trylast=True)  # after -m has deselected
 def pytest_collection_modifyitems(items):
     """A test that needs TensorFlow's backend fails under another one rather than being skipped unseen."""
+    import keras
+
     if keras.backend.backend() == "tensorflow":
         return
     chosen = [item for item in items if item.get_closest_marker("tensorflow")]

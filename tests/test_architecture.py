@@ -43,7 +43,7 @@ ALLOWED = {
         *("state", "strategies", "walk"),
     },
     "callbacks": {"calibration", "data", "diagnostics", "gradients", "probe", "summaries", "walk"},
-    "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries"},
+    "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries", "walk"},
     "saved_model": {"data", "gains", "initializers", "walk"},
     "serving": set(),
     "cli": set(),
@@ -291,6 +291,63 @@ def test_no_imports_go_in_a_circle_even_for_types_alone():
     assert sum(map(len, needs.values())) > 300  # or it reads nothing
     circle = _circle(needs)
     assert not circle, " -> ".join(circle)
+
+
+def _law_classes():
+    """Names of `Law` and of all classes that derive from it, as `initializers` writes them."""
+    bases = {
+        node.name: {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
+        for path in (PACKAGE / "initializers").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"Law"}
+    while more := {name for name, parents in bases.items() if parents & found} - found:
+        found |= more
+    return found
+
+
+def _asked_for(tree):
+    """Last parts of the names that code asks for with `isinstance`, `issubclass` or a class pattern."""
+    for node in ast.walk(tree):
+        classes = []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            classes = node.args[1:]
+        elif isinstance(node, ast.MatchClass):
+            classes = [node.cls]
+        for part in (inner for one in classes for inner in ast.walk(one)):
+            if isinstance(part, ast.Name | ast.Attribute):
+                yield ast.unparse(part).split(".")[-1]
+
+
+def test_a_question_for_a_class_is_found():
+    text = "isinstance(a, (x.LSUV, B))\nissubclass(c, D | E)\nmatch f:\n    case G():\n        pass"
+    assert {"LSUV", "B", "D", "E", "G"} <= set(_asked_for(ast.parse(text)))
+
+
+def test_no_room_but_initializers_asks_for_the_class_of_a_law():
+    """Others read `needs`, `scope`, `weight` and `draws_from_inputs`, so a user's law is equal to ours."""
+    laws = _law_classes()
+    assert {"DataDependent", "GradInit", "LSUV", "LabelPrior", "Law", "PCAFilters"} <= laws
+    for path in [*modules(), *modules_beside()]:
+        if path.is_relative_to(PACKAGE) and room_of(path) == "initializers":
+            continue
+        assert not laws & set(_asked_for(ast.parse(path.read_text()))), path
+
+
+def test_the_walk_the_experiments_and_the_command_import_no_law():
+    """Neither at module level, nor inside a function, nor as an attribute of a module."""
+    beside = [path for path in modules_beside() if path.parent.name == "_initx_command"]
+    rooms = [path for path in modules() if room_of(path) in ("walk", "experiments")]
+    assert beside
+    assert rooms
+    for path in [*rooms, *beside]:
+        tree = ast.parse(path.read_text())
+        taken = {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not _law_classes() & (taken | named), path
 
 
 def test_the_door_has_no_logic():

@@ -22,6 +22,7 @@ def run(capsys, *arguments):
     return status, *capsys.readouterr()
 
 
+@pytest.mark.tensorflow
 def test_list_has_a_row_for_each_initializer_with_family_and_need(capsys):
     status, out, _ = run(capsys, "list")
     rows = out.splitlines()
@@ -33,6 +34,7 @@ def test_list_has_a_row_for_each_initializer_with_family_and_need(capsys):
     assert "data-dependent  shape, inputs" in lsuv
 
 
+@pytest.mark.tensorflow
 def test_list_as_json_says_the_same(capsys):
     _, table, _ = run(capsys, "list")
     _, out, _ = run(capsys, "list", "--json")
@@ -43,6 +45,7 @@ def test_list_as_json_says_the_same(capsys):
     assert sorted(row["registered"] for row in rows if row["registered"]) == initializers.names()
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", initializers.names())
 def test_show_tells_law_reference_and_defaults_of_each(capsys, name):
     status, out, _ = run(capsys, "show", name, "--json")
@@ -54,6 +57,7 @@ def test_show_tells_law_reference_and_defaults_of_each(capsys, name):
     assert facts["defaults"] == json.loads(json.dumps(initializers.get(name).get_config()))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", strategies.STRATEGIES)
 def test_show_tells_of_each_strategy(capsys, name):
     status, out, _ = run(capsys, "show", name, "--json")
@@ -63,6 +67,7 @@ def test_show_tells_of_each_strategy(capsys, name):
     assert facts["reference"]
 
 
+@pytest.mark.tensorflow
 def test_show_takes_the_registered_name_and_those_of_keras(capsys):
     assert run(capsys, "show", "initx>LSUV")[1] == run(capsys, "show", "LSUV")[1]
     status, out, _ = run(capsys, "show", "he_normal", "64x64", "--json")
@@ -71,6 +76,7 @@ def test_show_takes_the_registered_name_and_those_of_keras(capsys):
     assert facts["draw"]["std"] == pytest.approx((2 / 64) ** 0.5, rel=0.05)  # s.e. of 4,096 entries: 1.1 %
 
 
+@pytest.mark.tensorflow
 def test_version_tells_package_keras_and_backend(capsys):
     with pytest.raises(SystemExit) as info:
         main(["--version"])
@@ -89,6 +95,7 @@ def test_show_draws_a_kernel_of_the_shape(capsys):
     assert len(draw["edges"]) == len(draw["counts"]) + 1
 
 
+@pytest.mark.tensorflow
 def test_show_prints_a_histogram_whose_longest_bar_is_the_largest_count(capsys):
     status, out, _ = run(capsys, "show", "HeScaled", "256,128")
     bars = [(line.count("#"), int(line.split()[-1])) for line in out.splitlines() if " | " in line]
@@ -99,6 +106,7 @@ def test_show_prints_a_histogram_whose_longest_bar_is_the_largest_count(capsys):
     assert run(capsys, "show", "HeScaled", "256x128", "--seed", "1")[1] != out
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("name", initializers.names())
 def test_the_seed_rules_the_draw_of_each(capsys, name):
     """Those inside another initializer's config, as in ICNR's, are seeded, too."""
@@ -106,6 +114,7 @@ def test_the_seed_rules_the_draw_of_each(capsys, name):
     assert first == second
 
 
+@pytest.mark.tensorflow
 def test_bins_are_labelled_with_their_edges(capsys):
     _, out, _ = run(capsys, "show", "HeScaled", "256,128", "--json")
     edges = json.loads(out)["draw"]["edges"]
@@ -115,6 +124,7 @@ def test_bins_are_labelled_with_their_edges(capsys):
     assert [float(high) for _, high in labels] == pytest.approx(edges[1:], rel=5e-3)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,6 +151,7 @@ def test_bad_input_is_one_line_on_stderr_and_status_2(capsys, arguments, message
     assert err.count("\n") == 1
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "arguments", [(), ("list", "--yaml"), ("shwo",), ("show",), ("show", "ZerO", "--seed", "x")]
 )
@@ -192,6 +203,7 @@ def test_initialize_writes_the_model_and_prints_the_report(capsys, saved):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 
 
+@pytest.mark.tensorflow
 def test_initialize_in_place_with_patterns_as_json(capsys, saved):
     arguments = ("--initializer", "none", "--seed", "3", "--include", "dw", "--exclude", "bias", "--json")
     status, out, _ = run(capsys, "initialize", str(saved), *arguments, "--out", str(saved))
@@ -202,6 +214,7 @@ def test_initialize_in_place_with_patterns_as_json(capsys, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["model.keras"]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -276,6 +289,7 @@ def test_calibrate_takes_targets_and_a_loss(capsys, tmp_path, monkeypatch):
     assert len(json.loads(out)["objective"]) == 2
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -337,6 +351,7 @@ def test_diagnose_prints_the_report(capsys, dense):
     assert "\nno verdicts; nothing is known of the learning rate" in table
 
 
+@pytest.mark.tensorflow
 def test_diagnose_on_data_with_targets_and_jacobian_as_json_and_picture(capsys, dense, rng):
     pytest.importorskip("matplotlib")
     np.save("x.npy", rng.normal(size=(16, 64)))
@@ -360,6 +375,7 @@ def test_diagnose_on_data_with_targets_and_jacobian_as_json_and_picture(capsys, 
     assert pathlib.Path("signal.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     "limits", [("--check",), ("--check", "max_gain=2", "--check", "max_dead=0.5,max_verdicts=9")]
 )
@@ -373,6 +389,7 @@ def test_diagnose_fails_a_check_and_still_prints_valid_json(capsys, dense, limit
     assert "d1: 100 % of its values are NaN" in error
 
 
+@pytest.mark.tensorflow
 def test_diagnose_leaves_out_a_limit_that_is_none(capsys, dense):
     dense.layers[1].kernel.assign(dense.layers[1].kernel * 100)
     dense.save("large.keras")
@@ -381,6 +398,7 @@ def test_diagnose_leaves_out_a_limit_that_is_none(capsys, dense):
     assert run(capsys, *quick, "max_gain=none,max_verdicts=none")[0] == 0
 
 
+@pytest.mark.tensorflow
 def test_diagnose_fails_a_check_where_there_is_a_verdict_unless_it_is_allowed(capsys, tmp_path, monkeypatch):
     """Glorot's law on ReLU: each layer halves the variance, and the signal is gone at the end."""
     monkeypatch.chdir(tmp_path)
@@ -405,6 +423,7 @@ def test_diagnose_fails_a_check_where_there_is_a_verdict_unless_it_is_allowed(ca
     assert run(capsys, *quick, "--allow", "forward", "--allow", "backward")[0] == 0
 
 
+@pytest.mark.tensorflow
 def test_diagnose_builds_a_model_by_name_without_weights(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = (
@@ -429,6 +448,7 @@ def test_diagnose_builds_a_model_by_name_without_weights(capsys, tmp_path, monke
         assert match in error
 
 
+@pytest.mark.tensorflow
 @pytest.mark.slow
 def test_diagnose_builds_resnet(capsys):
     arguments = ("--samples", "4", "--input-shape", "64x64x3", "--seed", "1", "--json")
@@ -437,6 +457,7 @@ def test_diagnose_builds_resnet(capsys):
     assert len(json.loads(out)["rows"]) == 54
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -471,6 +492,7 @@ def test_diagnose_refuses_in_one_line(capsys, dense, change, match):
     assert error.count("\n") == 1
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("out", ["m.keras", "new.keras"])
 def test_an_interrupted_search_does_not_overwrite_its_model(capsys, tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
@@ -494,6 +516,7 @@ def test_an_interrupted_search_does_not_overwrite_its_model(capsys, tmp_path, mo
         assert (tmp_path / out).is_file()
 
 
+@pytest.mark.tensorflow
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(capsys, saved, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     status, _, error = run(capsys, "initialize", str(saved), "--out", str(saved))
@@ -507,6 +530,7 @@ def two_inputs():
     return keras.Model(inputs, keras.layers.Add()(dense))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("source", "data"),
     [
@@ -539,6 +563,7 @@ def test_data_means_the_same_to_calibrate_and_diagnose(capsys, dense, rng, sourc
     assert scales == pytest.approx([row.scale for row in expected.rows], rel=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_inputs_that_are_called_x_and_y_are_no_pair(capsys, tmp_path, monkeypatch, rng):
     monkeypatch.chdir(tmp_path)
     two_inputs().save("m.keras")

@@ -70,6 +70,7 @@ def without_clocks(table):
     return [line.rsplit(maxsplit=1)[0] for line in table.splitlines() if line]
 
 
+@pytest.mark.tensorflow
 def test_json_and_a_store_that_goes_on(capsys, folder):
     data = ("--data", "train.npz", "--validation", "validation.npz", "--test", "validation.npz")
     chosen = ("--initializers", "he_normal,zeros", "--learning-rates", "0.01,0.1")
@@ -84,6 +85,7 @@ def test_json_and_a_store_that_goes_on(capsys, folder):
     assert len(found["results"]) == 8
 
 
+@pytest.mark.tensorflow
 def test_a_comparison_without_a_good_trial_is_status_1_and_valid_json(capsys, folder):
     arguments = ("--data", "train.npz", "--initializers", "he_normal", "--seeds", "1", "--json")
     status, out, err = run(capsys, "nets_of_a_user:explode", *arguments)
@@ -104,6 +106,7 @@ def test_a_data_set_is_reported_on_its_own_test_split(capsys, folder):
     assert "test accuracy" in out
 
 
+@pytest.mark.tensorflow
 def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -115,6 +118,7 @@ def test_an_interrupted_comparison_says_where_it_goes_on(capsys, folder, monkeyp
     assert "nothing was written" in run(capsys, *arguments)[2]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("change", "match"),
     [

@@ -8,6 +8,8 @@ import sklearn.datasets
 pytest.importorskip("tensorflow_datasets")
 from keras_initx import datasets
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def test_digits_are_scikit_learns_split_without_overlap(tmp_path):
     (train, test), info = datasets.load("initx_digits", ["train", "test"], tmp_path)

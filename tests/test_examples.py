@@ -34,6 +34,7 @@ def load(monkeypatch):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.integration
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, load, monkeypatch, capsys):
     out = forked.run([TESTS / "support" / "killed_examples.py"], cwd=tmp_path, check=True).stdout
     assert out.count("goes on after epoch 1") == 2
@@ -69,6 +70,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, lo
 @pytest.mark.parametrize(
     ("backend", "image", "text"), [("jax", "separable", "relu_rnn"), ("torch", "residual", "gru")]
 )
+@pytest.mark.integration
 def test_what_another_backend_trained_without_tensorflow_is_exported_with_the_same_answers(
     backend, image, text, tmp_path, load, monkeypatch
 ):

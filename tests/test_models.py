@@ -13,6 +13,7 @@ from support.model_table import (
     NOTED,
     application,
     backbone,
+    few_elsewhere,
     light_elsewhere,
     slow,
 )
@@ -53,7 +54,9 @@ T5 = pytest.param(
 )
 
 
-@pytest.mark.parametrize("name", [T5 if name == "T5" else name for name in BACKBONES])
+@pytest.mark.parametrize(
+    "name", [T5, *few_elsewhere([name for name in BACKBONES if name != "T5"], "Bert", "Whisper", "ViT")]
+)
 def test_the_walk_knows_each_kernel_of_a_backbone(name):
     model = backbone(name)
     sites = list(iter_kernels(model))
@@ -90,6 +93,6 @@ def test_an_application_is_initialized_saved_and_loaded(name, tmp_path):
     assert_initialized_and_saved(application(name), tmp_path)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", few_elsewhere(BACKBONES, "ViT"))
 def test_a_backbone_is_initialized_saved_and_loaded(name, tmp_path):
     assert_initialized_and_saved(backbone(name), tmp_path)

@@ -38,6 +38,7 @@ def drawn(figure):
     return figure
 
 
+@pytest.mark.tensorflow
 def test_signal_draws_a_point_per_row_forward_and_backward():
     layers = [keras.layers.Input((8,)), *(keras.layers.Dense(8, "relu", name=f"d{i}") for i in range(3))]
     report = diagnose(keras.Sequential(layers), seed=1)
@@ -62,6 +63,7 @@ def test_the_gradient_by_row_has_the_length_that_backward_gains_multiply():
         assert row.signal_gradient == pytest.approx(after.signal_gradient * after.backward_gain, rel=1e-4)
 
 
+@pytest.mark.tensorflow
 def test_signal_of_several_reports_has_a_legend_and_a_line_for_each():
     reports = {"Glorot": report_of([1.0, 0.5, 0.1]), "He": report_of([1.0, 1.1]), "zero": report_of([1.0])}
     figure = drawn(plot_signal(reports))
@@ -73,6 +75,7 @@ def test_signal_of_several_reports_has_a_legend_and_a_line_for_each():
     assert figure.axes[1].get_xlabel() == "kernel, in the order in which the layers run"
 
 
+@pytest.mark.tensorflow
 def test_signal_marks_nan_inf_and_zero_at_the_edge_and_leaves_a_gap_for_the_unseen():
     figure = drawn(plot_signal(report_of([1.0, math.nan, 0.0, None, math.inf, 2.0])))
     (line,) = figure.axes[0].get_lines()
@@ -83,12 +86,14 @@ def test_signal_marks_nan_inf_and_zero_at_the_edge_and_leaves_a_gap_for_the_unse
     assert legend(figure)[1:] == ["value is NaN or Inf", "value is 0"]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("value", [None, math.nan, 0.0, 1.0, 1e-38, 1e38])
 def test_signal_of_one_value_throughout_can_be_drawn(value):
     low, high = drawn(plot_signal(report_of([value] * 5))).axes[0].get_ylim()
     assert high / low >= 99
 
 
+@pytest.mark.tensorflow
 def test_many_kernels_are_numbered_and_long_paths_are_shortened():
     figure = drawn(plot_signal(report_of([1.0] * 60)))
     assert figure.axes[1].get_xlabel().startswith("kernel")
@@ -98,11 +103,13 @@ def test_many_kernels_are_numbered_and_long_paths_are_shortened():
     )
 
 
+@pytest.mark.tensorflow
 def test_more_reports_than_colours_differ_by_the_kind_of_line():
     lines = plot_signal({f"run {n}": report_of([1.0, 2.0]) for n in range(9)}).axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 9
 
 
+@pytest.mark.tensorflow
 def test_histograms_have_a_ridge_per_weight_in_order_with_its_std():
     rng = np.random.default_rng(0)
     weights = {"wide": rng.normal(0, 2, (50, 50)), "narrow": rng.normal(0, 0.1, (50, 50))}
@@ -128,6 +135,7 @@ def test_histograms_of_a_model_are_those_of_its_kernels():
     assert labels[0].endswith("a/kernel")
 
 
+@pytest.mark.tensorflow
 def test_histograms_leave_out_and_count_what_is_not_finite():
     weights = {
         "half": np.array([1.0, math.nan, 2.0, -math.inf]),
@@ -138,12 +146,14 @@ def test_histograms_leave_out_and_count_what_is_not_finite():
     assert texts(right.get_yticklabels()) == ["std 0.5, 0.5 NaN or Inf", "1 NaN or Inf", "std 0"]
 
 
+@pytest.mark.tensorflow
 def test_histograms_of_many_weights_label_some_of_them():
     figure = drawn(plot_histograms({f"w{n}": np.arange(9.0) for n in range(100)}))
     assert len(figure.axes[0].get_yticklabels()) <= 30
     assert figure.get_figheight() <= 12
 
 
+@pytest.mark.tensorflow
 def test_jacobian_draws_all_singular_values_or_what_is_known_of_them():
     exact = report_of([1.0], jacobian=Spectrum(4, 3, 2.0, 1.75, (2.0, 1.0, 0.5)))
     estimated = report_of([1.0], jacobian=Spectrum(9999, 9999, 3.0, 0.25))
@@ -158,6 +168,7 @@ def test_jacobian_draws_all_singular_values_or_what_is_known_of_them():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("rank (1 is the largest)", "singular value")
 
 
+@pytest.mark.tensorflow
 def test_jacobian_keeps_rounding_below_the_axis():
     spectrum = Spectrum(3, 3, 1.0, 0.4, (1.0, 0.5, 1e-12))
     assert drawn(plot_jacobian(report_of([1.0], jacobian=spectrum))).axes[0].get_ylim()[0] > 1e-8
@@ -165,6 +176,7 @@ def test_jacobian_keeps_rounding_below_the_axis():
     drawn(plot_jacobian(report_of([1.0], jacobian=zero)))
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("plot", "argument", "match"),
     [
@@ -194,12 +206,14 @@ def test_figures_need_no_pyplot_and_change_no_settings(tmp_path):
     forked.run(["-c", code], check=True)
 
 
+@pytest.mark.tensorflow
 def test_a_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"needs matplotlib\..*pip install 'keras-initx\[plots\]'"):
         plot_signal(report_of([1.0]))
 
 
+@pytest.mark.tensorflow
 def test_tables_drop_empty_columns_and_put_numbers_to_the_right():
     report = report_of([1.0, math.nan, 123.456])
     lines = str(report).splitlines()
@@ -209,6 +223,7 @@ def test_tables_drop_empty_columns_and_put_numbers_to_the_right():
     assert report._repr_html_().count("<tr>") == 4
 
 
+@pytest.mark.tensorflow
 def test_rich_prints_paths_whole_and_as_they_are():
     console = pytest.importorskip("rich.console").Console(width=80, record=True, quiet=False, file=None)
     report = report_of([1.0], prefix="stage[1]/block[red]/x")
@@ -218,6 +233,7 @@ def test_rich_prints_paths_whole_and_as_they_are():
     assert "stage[1]/block[red]/x0" in capture.get()
 
 
+@pytest.mark.tensorflow
 def test_a_map_over_steps_has_a_row_per_kernel_and_a_column_per_step():
     reports = {step: report_of([1.0 + step, 0.0, math.nan]) for step in (0, 5, 10)}
     axes, bar = plot_over_steps(reports, "preactivation_std", "std").axes
@@ -232,5 +248,6 @@ def test_a_map_over_steps_has_a_row_per_kernel_and_a_column_per_step():
         plot_over_steps({}, "preactivation_std", "std")
 
 
+@pytest.mark.tensorflow
 def test_a_png_is_one():
     assert to_png(plot_signal(report_of([1.0]))).startswith(b"\x89PNG")

@@ -16,6 +16,8 @@ import pytest
 import keras_initx as initx
 from support import forked
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 # The promise: the root's names, and the arguments of its verbs in their order.
 ROOT = {
     "__version__": None,
@@ -24,7 +26,7 @@ ROOT = {
     "callbacks": None,
     "compare": "build_fn initializers train validation seeds learning_rates epochs metric mode target test "
     "batch_size runner store callbacks",
-    "diagnose": "model data targets loss samples training jacobian try_cures seed",
+    "diagnose": "model data targets loss include exclude samples training jacobian try_cures seed",
     "diagnostics": None,
     "experiments": None,
     "export": "model path version signatures labels warmup keep portable",
@@ -97,7 +99,6 @@ def test_errors_and_docstrings_give_the_reference_of_each_scheme():
         assert [part for part in parts if part not in cls.__doc__] == [], name
 
 
-@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 def test_import_loads_nothing_heavy():
     code = (
         "import sys, keras; before = set(sys.modules); import keras_initx\n"
@@ -108,7 +109,6 @@ def test_import_loads_nothing_heavy():
     forked.run(["-c", code], preload="keras", check=True)
 
 
-@pytest.mark.tensorflow  # not for its backend, but to start this process in one suite of the three
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 def test_import_and_calibrate_under_jax_where_tensorflow_cannot_be_imported():
     code = (

@@ -113,11 +113,16 @@ def test_unknown_configs_and_a_python_without_source_are_refused(tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorflow_datasets"), reason="tfds is not installed")
-def test_tfds_gives_the_same_rows_under_a_version_that_names_the_python(texts, tmp_path):
+def test_tfds_gives_the_same_rows_under_a_version_that_names_the_python(texts, tmp_path, monkeypatch):
+    from keras_initx.datasets import _builders
+
+    # Of which it would take long to write all.
+    some = {c: _pydoc_text.PydocText(t.labels, t.train[:300], t.test[:100]) for c, t in texts.items()}
+    monkeypatch.setattr(_builders, "read_pydoc", some.__getitem__)
     (train, test), info = datasets.load("initx_pydoc/families", ["train", "test"], tmp_path)
     assert str(info.version) == "1.{}{:02}.{}".format(*sys.version_info[:3])
     assert tuple(info.features["label"].names) == texts["families"].labels
-    for split, rows in ((train, texts["families"].train), (test, texts["families"].test)):
+    for split, rows in ((train, some["families"].train), (test, some["families"].test)):
         found = [(text.decode(), int(label)) for text, label in split.as_numpy_iterator()]
         assert sorted(found) == sorted(rows)
 

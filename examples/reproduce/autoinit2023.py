@@ -1,7 +1,7 @@
 """AutoInit keeps a net trainable over activations and learning rates: Bingham and Miikkulainen 2023.
 
-The paper varies All-CNN-C on CIFAR-10, one setting at a time. Here a thin All-CNN-C with its dropout learns
-digits at every pair of five activations and four learning rates, from three starts.
+The paper varies All-CNN-C on CIFAR-10, one setting at a time. Here a thin All-CNN-C, with its dropout, learns
+digits with every pair of five activations and four learning rates, from three starts.
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +24,11 @@ CLAIM = Claim(
 )
 STARTS = {"Keras' default": "glorot_uniform", "He": "he_normal", "AutoInit": "AutoInit"}
 BATCH, MOMENTUM = 64, 0.9
-CHANCE = 0.1  # what a run counts that diverged
+CHANCE = 0.1  # a run that diverged counts as this accuracy
 
 
 class Size(NamedTuple):
-    """The grid, channels of the first three convolutions and twice that after, and passes over `images`."""
+    """The grid, the channels of the first three convolutions (later ones have twice as many), and passes."""
 
     seeds: int = 3
     activations: tuple[str, ...] = ("relu", "silu", "elu", "tanh", "softplus")
@@ -42,7 +42,7 @@ Grid = np.ndarray  # test accuracies by activation, rate and seed
 
 
 def net(activation: str, size: Size) -> Any:
-    """All-CNN-C, compiled once: `initialize` sets the weights and the optimizer back."""
+    """Returns All-CNN-C, compiled once: `initialize` resets the weights and the optimizer."""
     x = inputs = layers.Input((8, 8, 1))
     x = layers.Dropout(0.2)(x)
     kernels = [3, 3, 3, 3, 3, 3, 3, 1]
@@ -66,10 +66,10 @@ def net(activation: str, size: Size) -> Any:
     return model
 
 
-def train(model: Any, data: Any, scheme: str, seed: int, rate: float, epochs: int) -> float:
-    """The accuracy on the test images after the last epoch."""
+def train(model: Any, data: Any, initializer: str, seed: int, rate: float, epochs: int) -> float:
+    """Returns the accuracy on the test images after the last epoch."""
     x, y, test_x, test_y = data
-    initx.initialize(model, scheme, seed=seed)
+    initx.initialize(model, initializer, seed=seed)
     model.optimizer.learning_rate = rate
     keras.utils.set_random_seed(seed)  # the order of the images
     for number, layer in enumerate(model.layers):
@@ -87,17 +87,17 @@ def grids(size: Size) -> dict[str, Grid]:
     found = {start: np.empty((len(size.activations), len(size.rates), size.seeds)) for start in STARTS}
     for row, activation in enumerate(size.activations):
         model = net(activation, size)
-        for start, scheme in STARTS.items():
+        for start, initializer in STARTS.items():
             for column, rate in enumerate(size.rates):
                 for seed in range(size.seeds):
-                    found[start][row, column, seed] = train(model, data, scheme, seed, rate, size.epochs)
+                    found[start][row, column, seed] = train(model, data, initializer, seed, rate, size.epochs)
             means = " ".join(f"{mean:.3f}" for mean in found[start][row].mean(-1))
             print(f"{activation} | {start} | test accuracy at the rates {means}", flush=True)
     return found
 
 
 def ahead(found: dict[str, Grid], name: str, reduce: Any) -> list[Criterion]:
-    """Whether AutoInit's mean or worst accuracy over the grid is above each other start's, seed by seed."""
+    """Asks, seed by seed, whether AutoInit's mean or worst accuracy is above each other start's."""
     by_seed = {start: reduce(grid, axis=(0, 1)) for start, grid in found.items()}
     gains = {
         start: difference(by_seed["AutoInit"], by_seed[start]) for start in STARTS if start != "AutoInit"
@@ -109,7 +109,7 @@ def ahead(found: dict[str, Grid], name: str, reduce: Any) -> list[Criterion]:
 
 
 def nowhere_behind(found: dict[str, Grid], activations: tuple[str, ...]) -> Criterion:
-    """Whether there is no activation with which another start's mean over the rates is surely higher."""
+    """Asks whether another start has, with some activation, a mean over the rates that is surely higher."""
     by_seed = {start: grid.mean(1) for start, grid in found.items()}
     behind = [
         f"{activation}: {gain} to {start}"
@@ -122,7 +122,7 @@ def nowhere_behind(found: dict[str, Grid], activations: tuple[str, ...]) -> Crit
 
 
 def lowest(grid: Grid, size: Size) -> str:
-    """The setting of the lowest mean over seeds."""
+    """Names the setting with the lowest mean over seeds."""
     row, column = np.unravel_index(grid.mean(-1).argmin(), grid.shape[:2])
     return f"{size.activations[row]} at {size.rates[column]:g}"
 
@@ -149,7 +149,7 @@ def main() -> None:
         measure,
         quick=Size(1, ("relu",), (0.01,), channels=4, epochs=1, images=64),
         default=Size(),
-        # All-CNN-C's own width and epochs; images as small as they are.
+        # The width and epochs of All-CNN-C itself; the images stay small.
         full=Size(5, channels=96, epochs=350),
     )
 

@@ -1,4 +1,8 @@
-"""What the reproductions share: sizes, seeds, intervals, the verdict, and its row in `docs/reproduced.md`."""
+"""Shared code of the reproductions: sizes, intervals, the verdict, and its row in `docs/reproduced.md`.
+
+Each script in this folder measures one claim of a paper. Its `CLAIM` and its criteria are printed in that row
+word for word, so a change of their words takes a new run.
+"""
 
 import argparse
 import datetime
@@ -18,28 +22,28 @@ import scipy.stats
 import sklearn.datasets
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "reproduced.md"
-TRAIN = 1437  # of 1,797 digits
+TRAIN = 1437  # of 1,797 digits; the rest is held out
 
 
 class Claim(NamedTuple):
-    """What a paper says, and where."""
+    """A claim of a paper, and its place."""
 
     paper: str  # authors and year
     link: str
     statement: str
-    number: str  # the paper's own, and where it stands in it
-    checked: bool  # whether the number was read there, and not only in what others say of it
+    number: str  # the number in the paper, and its place there
+    checked: bool  # whether the number was read in the paper itself, not only in texts about it
 
 
 class Criterion(NamedTuple):
-    """One part of a claim, in words with our numbers, and whether it held."""
+    """One part of a claim, in words with our numbers, and whether it holds."""
 
     text: str
     holds: bool
 
 
 class Interval(NamedTuple):
-    """A mean over seeds with its 95 % interval."""
+    """A mean over seeds, with its 95 % interval."""
 
     mean: float
     low: float
@@ -50,7 +54,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Student's 95 % interval of the mean of independent seeds; of one seed it is not bounded."""
+    """Returns Student's 95 % interval of the mean over seeds. One seed gives an infinite interval."""
     found = np.asarray(values, "float64")
     mean = float(found.mean())
     if len(found) < 2:
@@ -60,12 +64,12 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The interval of `first - second`, which were measured on the same seeds."""
+    """Returns the interval of `first - second`, both measured on the same seeds."""
     return interval([a - b for a, b in zip(first, second, strict=True)])
 
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Standardized 8x8x1 training images, their labels, and the same held out, split as `initx_digits`."""
+    """Returns standardized 8x8x1 training images, their labels, and both held out: `initx_digits`' split."""
     data = sklearn.datasets.load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     x, y = data.images[order][..., None].astype("float32"), data.target[order].astype("int32")
@@ -83,16 +87,24 @@ def reproduce(
 ) -> None:
     """Measures at the size that the command line names, prints the verdict and writes the row of the page.
 
-    `measure` takes one of the three sizes, named tuples with a field `seeds`, and gives back one sentence on
-    what it found, and the criteria. Nothing is written of a quick run, nor of fewer than 3 seeds.
+    A quick run, or a run of fewer than 3 seeds, writes nothing.
+
+    Args:
+        claim: The claim.
+        measure: Takes one of the three sizes. Returns one sentence with the results, and the criteria.
+        quick: A size that only shows that the script runs. Sizes are named tuples with a field `seeds`.
+        default: The size of the page.
+        full: The paper's own size, or the nearest that is possible.
     """
     script = pathlib.Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(description=f"{claim.paper}: {claim.statement} {claim.link}")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="only shows that the script runs")
-    sizes.add_argument("--full", action="store_true", help="the paper's own size, or as near as it gets")
-    parser.add_argument("--seeds", type=int, help="how many")
-    parser.add_argument("--page", type=pathlib.Path, default=PAGE, help="where the row goes")
+    sizes.add_argument(
+        "--full", action="store_true", help="the paper's own size, or the nearest that is possible"
+    )
+    parser.add_argument("--seeds", type=int, help="the number of seeds")
+    parser.add_argument("--page", type=pathlib.Path, default=PAGE, help="the page that gets the row")
     arguments = parser.parse_args()
     if arguments.seeds is not None and arguments.seeds < 1:
         parser.error(f"--seeds must be at least 1. Received: {arguments.seeds}.")
@@ -109,10 +121,10 @@ def reproduce(
     print(f"\n{found}")
     for criterion in criteria:
         print(f"  {'holds' if criterion.holds else 'FAILS'}: {criterion.text}")
-    took = f"{minutes:.1f} min ({spent:.1f} of CPU)"  # a busy machine takes longer
+    took = f"{minutes:.1f} min ({spent:.1f} of CPU)"  # CPU time, too: a busy machine takes longer
     print(f"{word} ({size.seeds} seeds, {took})")
     if name == "quick" or size.seeds < 3:
-        print(f"{arguments.page.name} is left as it is: that takes the default size and 3 seeds.")
+        print(f"{arguments.page.name} stays as it is: a row needs the default or full size, and 3 seeds.")
         return
     how = (
         f"{name} size, {size.seeds} seeds, {took}, {keras.backend.backend()}, "
@@ -142,7 +154,7 @@ def row(claim: Claim, script: str, found: str, criteria: Sequence[Criterion], ho
 
 
 def write(page: pathlib.Path, script: str, line: str) -> None:
-    """Puts the script's row in the page's table in place of its last one; rows stand in scripts' order."""
+    """Puts the script's row in the table of the page, in place of its old row. Rows are sorted by script."""
     lines = page.read_text().splitlines()
     start = next(number for number, text in enumerate(lines) if text.startswith("| --- |")) + 1
     end = next(

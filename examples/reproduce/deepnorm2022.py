@@ -1,7 +1,8 @@
 """DeepNorm trains a post-norm Transformer of 50 layers that plain post-norm does not: Wang et al. 2022.
 
-The paper's encoder-decoders translate. Here an encoder alone reads scikit-learn's digits as eight rows and
-names the digit, with Adam at a constant learning rate, no warm-up and no clipping.
+The paper trains encoder-decoders to translate. Here an encoder alone reads an image of scikit-learn's digits
+as eight rows and names the digit. The optimizer is Adam at a constant learning rate, without warm-up or
+clipping.
 """
 
 import math
@@ -28,7 +29,7 @@ PLAIN, DEEPNORM = "post-norm", "DeepNorm"
 
 
 class Size(NamedTuple):
-    """Layers of the deep encoder and of the shallow one, learning rates, training steps."""
+    """The layers of the deep and the shallow encoder, the learning rates and the training steps."""
 
     seeds: int = 3
     layers: int = 50
@@ -38,7 +39,7 @@ class Size(NamedTuple):
 
 
 def encoder(count: int) -> Any:
-    """A post-norm encoder of `count` layers, whose skips have a common scale alpha, a frozen weight."""
+    """Returns a post-norm encoder of `count` layers. Its skips share one scale, the frozen weight alpha."""
     alpha = ResidualScale(1.0, trainable=False, name="alpha")
 
     def joined(x: Any, f: Any) -> Any:
@@ -63,16 +64,16 @@ def encoder(count: int) -> Any:
 
 
 def rows_of_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Each image as eight rows, each beside its one-hot place, and the labels."""
+    """Returns each image as eight rows, each followed by its place as a one-hot vector; and the labels."""
     x, y, *_ = digits()
     places = np.broadcast_to(np.eye(8, dtype="float32"), (len(x), 8, 8))
     return np.concatenate([x[..., 0], places], axis=-1), y
 
 
-def train(model: Any, scheme: str, count: int, rate: float, seed: int, steps: int) -> float:
-    """Mean loss of the last fifth of the training steps; chance where it is no number."""
+def train(model: Any, initializer: str, count: int, rate: float, seed: int, steps: int) -> float:
+    """Returns the mean loss of the last fifth of the steps, or the loss of chance if it is not finite."""
     x, y = rows_of_digits()
-    deep = scheme == DEEPNORM
+    deep = initializer == DEEPNORM
     start = initx.strategies.DeepNorm() if deep else initx.initializers.GlorotScaled(distribution="normal")
     initx.initialize(model, start, seed=seed)
     model.get_layer("alpha").scale.assign((2 * count) ** 0.25 if deep else 1.0)
@@ -87,13 +88,15 @@ def train(model: Any, scheme: str, count: int, rate: float, seed: int, steps: in
     return loss if math.isfinite(loss) else CHANCE
 
 
-def best(model: Any, scheme: str, count: int, size: Size) -> tuple[float, list[float]]:
-    """The learning rate with the least mean loss, and its losses."""
+def best(model: Any, initializer: str, count: int, size: Size) -> tuple[float, list[float]]:
+    """Returns the learning rate with the smallest mean loss, and its losses."""
     runs = []
     for rate in size.rates:
-        losses = [train(model, scheme, count, rate, seed, size.steps) for seed in range(size.seeds)]
+        losses = [train(model, initializer, count, rate, seed, size.steps) for seed in range(size.seeds)]
         runs.append((rate, losses))
-        print(f"{count} layers, {scheme}, learning rate {rate:g}: losses {np.round(losses, 3)}", flush=True)
+        print(
+            f"{count} layers, {initializer}, learning rate {rate:g}: losses {np.round(losses, 3)}", flush=True
+        )
     return min(runs, key=lambda run: float(np.mean(run[1])))
 
 
@@ -126,7 +129,7 @@ def main() -> None:
         measure,
         quick=Size(seeds=1, layers=1, shallow=1, rates=(1e-3,), steps=10),
         default=Size(),
-        # The paper goes on to 1,000; at 200 Keras' functional model nests deeper than Python allows.
+        # The paper goes up to 1,000 layers. At 200, Keras' functional model nests deeper than Python allows.
         full=Size(seeds=5, layers=100, rates=(1e-3, 3e-4, 1e-4, 3e-5), steps=5000),
     )
 

@@ -1,7 +1,7 @@
 """Deep ReLU nets train from He's start and stall from Glorot's: He et al. 2015, figure 3.
 
-The paper's net of 30 layers is trained on ImageNet. Here a convnet of 20 layers and a dense net of 50 learn
-digits, each scheme at the best of the same learning rates.
+The paper trains a net of 30 layers on ImageNet. Here a convnet of 20 layers and a dense net of 50 layers
+learn digits. Each initializer has the best of the same learning rates.
 """
 
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ CLAIM = Claim(
     number="30 layers: He converges, Glorot stalls completely (figure 3)",
     checked=False,
 )
-SCHEMES = ("initx>HeScaled", "initx>GlorotScaled")
+INITIALIZERS = ("initx>HeScaled", "initx>GlorotScaled")
 MOMENTUM, BATCH = 0.9, 64
-TRAINS, STALLS = 0.5, 0.2  # test accuracies, of ten classes; chance is 0.1
+TRAINS, STALLS = 0.5, 0.2  # test accuracies; chance is 0.1
 
 
 class Size(NamedTuple):
-    """Layers with weights, their width or channels, and how often each net sees each of `images` images."""
+    """The layers with weights, their width or channels, and the passes of each net over `images` images."""
 
     seeds: int = 3
     convolutional: int = 20
@@ -39,7 +39,7 @@ class Size(NamedTuple):
 
 
 def convnet(size: Size) -> Any:
-    """3x3 convolutions, of which the maps are 8x8, then 4x4, then 2x2, and a dense layer."""
+    """Returns a net of 3x3 convolutions on maps of 8x8, then 4x4, then 2x2, and a dense layer."""
     x = inputs = layers.Input((8, 8, 1))
     for number in range(size.convolutional - 1):
         strides = 2 if number in (5, 11) else 1
@@ -56,7 +56,7 @@ def dense_net(size: Size) -> Any:
 
 
 def compiled(model: Any, images: int) -> Any:
-    """To be trained from many starts: `initialize` sets the weights and the optimizer back."""
+    """Compiles a model once for many starts: `initialize` resets the weights and the optimizer."""
     backend = keras.backend.backend()
     model.compile(
         keras.optimizers.SGD(momentum=MOMENTUM),
@@ -76,9 +76,9 @@ class Run(NamedTuple):
     test: float
 
 
-def train(model: Any, data: Any, scheme: str, seed: int, rate: float, epochs: int) -> Run:
+def train(model: Any, data: Any, initializer: str, seed: int, rate: float, epochs: int) -> Run:
     x, y, test_x, test_y = data
-    initx.initialize(model, scheme, seed=seed)
+    initx.initialize(model, initializer, seed=seed)
     model.optimizer.learning_rate = rate
     keras.utils.set_random_seed(seed)  # the order of the images
     stop = keras.callbacks.TerminateOnNaN()
@@ -87,13 +87,13 @@ def train(model: Any, data: Any, scheme: str, seed: int, rate: float, epochs: in
     return Run(history["loss"][-1], history["accuracy"][-1], test)
 
 
-def over_rates(model: Any, data: Any, scheme: str, size: Any, epochs: int) -> dict[float, list[Run]]:
-    """Trains at each rate from each seed; the rate that fits the training images best comes first."""
+def over_rates(model: Any, data: Any, initializer: str, size: Any, epochs: int) -> dict[float, list[Run]]:
+    """Trains at each rate from each seed. The rate that fits the training images best comes first."""
     runs = {}
     for rate in size.rates:
-        runs[rate] = [train(model, data, scheme, seed, rate, epochs) for seed in range(size.seeds)]
+        runs[rate] = [train(model, data, initializer, seed, rate, epochs) for seed in range(size.seeds)]
         tests = " ".join(f"{run.test:.3f}" for run in runs[rate])
-        print(f"{model.name} | {scheme} | learning rate {rate:g} | test accuracy {tests}", flush=True)
+        print(f"{model.name} | {initializer} | learning rate {rate:g} | test accuracy {tests}", flush=True)
     order = sorted(runs, key=lambda rate: -np.mean([run.training for run in runs[rate]]))
     return {rate: runs[rate] for rate in order}
 
@@ -105,8 +105,8 @@ def measure(size: Size) -> tuple[str, list[Criterion]]:
     for build, epochs in zip((convnet, dense_net), size.epochs, strict=True):
         model = compiled(build(size), len(data[0]))
         rates, accuracies = [], []
-        for scheme in SCHEMES:
-            rate, runs = next(iter(over_rates(model, data, scheme, size, epochs).items()))
+        for initializer in INITIALIZERS:
+            rate, runs = next(iter(over_rates(model, data, initializer, size, epochs).items()))
             rates.append(rate)
             accuracies.append([run.test for run in runs])
         he, glorot = map(interval, accuracies)
@@ -132,7 +132,7 @@ def main() -> None:
             1, convolutional=6, channels=4, dense=6, width=8, rates=(0.01,), epochs=(1, 1), images=128
         ),
         default=Size(),
-        # 30 layers as in figure 3, wider, longer and at more rates.
+        # 30 layers as in figure 3; wider nets, longer training and more rates.
         full=Size(5, 30, 64, 50, 256, (0.001, 0.003, 0.01, 0.03), epochs=(150, 400)),
     )
 

@@ -1,9 +1,11 @@
 """An RNN of ReLUs that starts from the identity adds numbers far apart: Le, Jaitly and Hinton 2015.
 
-The paper's adding problem: a sequence of random numbers, two of which are marked; the target is their sum.
-Units and batch are the paper's. The length is 100 where the paper has 150 to 400, the optimizer Adam at 1e-3
-with clipped gradients for all nets, where the paper searches rates and clips for SGD: at a rate of 0.01 and a
-clip of 1, SGD left the IRNN on the constant answer's error for 12,000 steps of two seeds.
+The paper's adding problem: in a sequence of random numbers two are marked, and the target is the sum of these
+two. The numbers of units and the batch size are the paper's. The length is 100 (in the paper 150 to 400).
+
+The optimizer is Adam at 1e-3 with clipped gradients for all nets. The paper uses SGD and searches its rates
+and clips. With SGD at a rate of 0.01 and a clip of 1, the IRNN stayed at the error of the constant answer for
+12,000 steps of two seeds.
 """
 
 from typing import Any, NamedTuple
@@ -23,13 +25,13 @@ CLAIM = Claim(
     checked=True,
 )
 UNITS, BATCH = 100, 16
-CONSTANT = 1 / 6  # mean squared error of always answering 1: the variance of a sum of two uniform numbers
+CONSTANT = 1 / 6  # mean squared error of the answer 1: the variance of a sum of two uniform numbers
 SOLVED = CONSTANT / 10
-CHUNK = 250  # training steps between two looks at the error
+CHUNK = 250  # training steps between two checks of the error
 
 
 class Size(NamedTuple):
-    """Length of the sequences, and most training steps of each net."""
+    """The length of the sequences, and the largest number of training steps of each net."""
 
     seeds: int = 3
     length: int = 100
@@ -37,7 +39,7 @@ class Size(NamedTuple):
 
 
 def sums(count: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences of numbers and marks, one mark in each half, and the sums of what is marked."""
+    """Returns sequences of numbers and marks, one mark in each half, and the sums of the marked numbers."""
     x = np.zeros((count, length, 2), "float32")
     x[..., 0] = rng.random((count, length))
     half, rows = length // 2, np.arange(count)
@@ -48,7 +50,7 @@ def sums(count: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray,
 
 
 def recurrent(name: str) -> Any:
-    """A recurrent layer with the start that it is compared by."""
+    """Returns a recurrent layer with the start that is compared."""
     if name == "LSTM":  # with a unit forget bias, Keras' default
         return layers.LSTM(UNITS)
     if name == "IRNN":
@@ -63,18 +65,19 @@ def net(name: str, size: Size) -> Any:
     model.compile(
         keras.optimizers.Adam(1e-3, global_clipnorm=1.0),
         "mse",
-        jit_compile=backend == "jax" or (backend == "tensorflow" and size.steps > 1000),  # it pays off late
+        jit_compile=backend == "jax"
+        or (backend == "tensorflow" and size.steps > 1000),  # pays off in long runs
         steps_per_execution=1 if backend == "torch" else 50,
     )
     return model
 
 
 def train(model: Any, seed: int, size: Size) -> tuple[float, int]:
-    """The mean error of the last `CHUNK` steps, on sequences that the net has not seen before, and all steps.
+    """Returns the mean error of the last `CHUNK` steps, on new sequences, and the number of all steps.
 
     Training stops once the sum is learned.
     """
-    initx.initialize(model, None, seed=seed)  # each layer's own start anew, and the optimizer's
+    initx.initialize(model, None, seed=seed)  # draws each layer's own start anew, and resets the optimizer
     rng = np.random.default_rng(seed)
     done, error = 0, np.inf
     while done < size.steps and not error < SOLVED / 2:

@@ -1,6 +1,6 @@
-"""Which activations a thin net of 17 layers learns with, from LSUV, orthonormal, He and Glorot draws.
+"""LSUV, orthonormal, He and Glorot: the activations with which a thin net of 17 layers learns.
 
-After table 3 of Mishkin and Matas, 2016: all entries of it are asked, but for the sigmoid's.
+After table 3 of Mishkin and Matas, 2016, with all its entries except the sigmoid.
 """
 
 import functools
@@ -36,15 +36,15 @@ ACTIVATIONS: dict[str, Any] = {
     "very leaky ReLU": functools.partial(layers.LeakyReLU, negative_slope=1 / 3),
     "tanh": functools.partial(layers.Activation, "tanh"),
 }
-# As in the authors' fitnet4_maxout_lsuv.prototxt (https://github.com/ducha-aiki/LSUVinit), for all starts and
-# activations; the learning rate drops once, not three times.
+# From the authors' fitnet4_maxout_lsuv.prototxt (https://github.com/ducha-aiki/LSUVinit), for all starts and
+# activations. The learning rate drops once here, and three times there.
 BATCH, LEARNING_RATE, MOMENTUM = 128, 0.01, 0.9
-CHANCE = 0.2  # of ten classes, twice the share of one
-MARGIN = 0.05  # in accuracy: that far behind another start would be worse
+CHANCE = 0.2  # a seed learned if its accuracy is above: twice the share of one of ten classes
+MARGIN = 0.05  # LSUV is worse than another start if its accuracy may be this much lower
 
 
 class Size(NamedTuple):
-    """Passes over `images` images, convolutions, and activations, of which the first is maxout."""
+    """The passes over `images` images, the convolutions, and the activations, with maxout first."""
 
     seeds: int = 3
     epochs: int = 20
@@ -54,7 +54,7 @@ class Size(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The std of the logits before training, and loss and accuracy on the test images after it."""
+    """The std of the logits before training, and loss and accuracy on the test images after training."""
 
     std: float
     loss: float
@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
 
 def net(activation: str, size: Size) -> Any:
-    """Convolutions and a dense layer, compiled; maxout is the larger of two convolutions."""
+    """Returns convolutions and a dense layer, compiled. Maxout is the larger of two convolutions."""
     x = inputs = layers.Input((8, 8, 1))
     for stage, (depth, channels) in enumerate(size.stages, 1):
         for number in range(1, depth + 1):
@@ -88,14 +88,14 @@ def net(activation: str, size: Size) -> Any:
         keras.optimizers.SGD(rate, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        steps_per_execution=1 if backend == "torch" else steps,  # half of an epoch is Python's time otherwise
+        steps_per_execution=1 if backend == "torch" else steps,  # otherwise Python takes half of the time
         jit_compile=backend == "jax",
     )
     return model
 
 
 def train(model: Any, data: Any, start: str, seed: int, epochs: int) -> Run:
-    """Starts the model over and trains it. The order of the images depends on the seed alone."""
+    """Resets the model and trains it. The order of the images depends on the seed alone."""
     x, y, test_x, test_y = data
     initx.initialize(model, STARTS[start], seed=seed)
     if start == "LSUV":
@@ -107,7 +107,7 @@ def train(model: Any, data: Any, start: str, seed: int, epochs: int) -> Run:
 
 
 def cell(runs: list[Run]) -> str:
-    """The std of the logits before, the mean accuracy of the seeds that learned, and how many those are."""
+    """Formats the std of the logits before, the mean accuracy of the seeds that learned, and their number."""
     learned = [run.accuracy for run in runs if run.outcome == "learned"]
     others = {run.outcome for run in runs} - {"learned"}
     accuracy = f"{100 * np.mean(learned):.1f}" if learned else "n.c."
@@ -120,7 +120,7 @@ def table(size: Size) -> dict[tuple[str, str], list[Run]]:
     data = (x[: size.images], y[: size.images], *test)
     runs = {}
     for activation in size.activations:
-        model = net(activation, size)  # once: `initialize` sets the weights and the optimizer back
+        model = net(activation, size)  # once: `initialize` resets the weights and the optimizer
         for start in STARTS:
             runs[activation, start] = [
                 train(model, data, start, seed, size.epochs) for seed in range(size.seeds)
@@ -130,7 +130,7 @@ def table(size: Size) -> dict[tuple[str, str], list[Run]]:
 
 
 def learn(runs: dict[tuple[str, str], list[Run]], start: str, activations: tuple[str, ...]) -> Criterion:
-    """Whether all runs of a start learn."""
+    """Asks whether all runs of a start learn."""
     each = {name: sum(run.outcome == "learned" for run in runs[name, start]) for name in activations}
     seeds = len(runs[activations[0], start])
     short = [f"{name} {count} of {seeds}" for name, count in each.items() if count < seeds]
@@ -139,7 +139,10 @@ def learn(runs: dict[tuple[str, str], list[Run]], start: str, activations: tuple
 
 
 def no_worse(runs: dict[tuple[str, str], list[Run]], activation: str) -> Criterion:
-    """Whether the intervals of LSUV less each other start are above -MARGIN: one too wide to tell is not."""
+    """Asks whether LSUV less each other start is above -MARGIN, with its whole interval.
+
+    An interval that is too wide to tell fails.
+    """
     accuracies = {start: [run.accuracy for run in runs[activation, start]] for start in STARTS}
     ahead = {start: difference(accuracies["LSUV"], accuracies[start]) for start in STARTS if start != "LSUV"}
     start = min(ahead, key=lambda start: ahead[start].low)
@@ -171,7 +174,7 @@ def main() -> None:
         measure,
         quick=Size(seeds=1, epochs=1, images=128, stages=((1, 4),), activations=("maxout", "tanh")),
         default=Size(),
-        # Epochs and channels as the authors' solver and net have them.
+        # The epochs and channels of the authors' solver and net.
         full=Size(seeds=5, epochs=230, stages=((5, 32), (6, 80), (5, 128))),
     )
 

@@ -1,9 +1,11 @@
 """Deep tanh nets at dynamical isometry learn faster than critical nets without it: Pennington et al. 2017.
 
 Orthogonal and Gaussian weights of the same gain are equally critical: they give the net's Jacobian the same
-mean squared singular value. Only orthogonal ones keep all singular values alike. Both are measured before the
-first step, from the input to the last hidden layer; then what the nets take to a given loss on digits, for
-each scheme, gain and seed at the best of several learning rates. The paper trains on CIFAR-10.
+mean squared singular value. Only orthogonal weights keep all singular values alike.
+
+Before the first step, the script measures the singular values of the Jacobian from the input to the last
+hidden layer. Then it counts the steps to a given loss on digits, for each initializer, gain and seed, at the
+best of several learning rates. The paper trains on CIFAR-10.
 """
 
 from typing import Any, NamedTuple
@@ -24,12 +26,15 @@ CLAIM = Claim(
     number='"orders of magnitude faster" (abstract)',
     checked=True,
 )
-SCHEMES = {"orthogonal": initx.initializers.OrthogonalScaled, "Gaussian": initx.initializers.RandomScaled}
+INITIALIZERS = {
+    "orthogonal": initx.initializers.OrthogonalScaled,
+    "Gaussian": initx.initializers.RandomScaled,
+}
 LOSS, MOMENTUM = 0.3, 0.9
 
 
 class Size(NamedTuple):
-    """Hidden layers and their width, gains, learning rates (the likely ones first), steps at most."""
+    """Hidden layers, their width, gains, learning rates (likely ones first), and the step limit."""
 
     seeds: int = 4
     depth: int = 60
@@ -47,9 +52,9 @@ def tanh_net(size: Size) -> Any:
     return compiled(model, MOMENTUM)
 
 
-def squared_singular_values(model: Any, image: np.ndarray, scheme: Any, seed: int) -> np.ndarray:
-    """Those of the last hidden layer's Jacobian by the input, at one image."""
-    initx.initialize(model, scheme, seed=seed)
+def squared_singular_values(model: Any, image: np.ndarray, initializer: Any, seed: int) -> np.ndarray:
+    """Returns the squared singular values of the last hidden layer's Jacobian by the input, at one image."""
+    initx.initialize(model, initializer, seed=seed)
     hidden = keras.Model(model.inputs, model.layers[-2].output)
     return np.square(initx.diagnose(hidden, image[None], jacobian=True, seed=0).jacobian.singular_values)
 
@@ -61,8 +66,8 @@ def measure(size: Size) -> tuple[str, list[Criterion]]:
     found, criteria, fastest = [], [], {}
     for gain in size.gains:
         times, spreads = {}, {}
-        for name, scheme in SCHEMES.items():
-            start = scheme(gain=gain)
+        for name, kind in INITIALIZERS.items():
+            start = kind(gain=gain)
             squares = [squared_singular_values(model, data[0][0], start, seed) for seed in range(size.seeds)]
             spreads[name] = [values.std() / values.mean() for values in squares]
             times[name] = [

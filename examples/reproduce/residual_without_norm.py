@@ -1,7 +1,7 @@
 """A hundred residual blocks without normalization train from Fixup, ReZero and SkipInit, not from He's start.
 
-Each in a net of its paper's kind: Fixup and SkipInit in convolutional blocks of two layers, ReZero in dense
-blocks of one. ReZero and SkipInit are one law: what differs here is the net.
+Each strategy has a net as in its paper: Fixup and SkipInit have convolutional blocks of two layers, ReZero
+has dense blocks of one layer. ReZero and SkipInit are the same law; here only their nets differ.
 """
 
 import math
@@ -26,7 +26,7 @@ CLAIM = Claim(
 
 
 class Size(NamedTuple):
-    """Residual blocks, and passes over `images` images for each learning rate."""
+    """The residual blocks, and the passes over `images` images for each learning rate."""
 
     seeds: int = 3
     blocks: int = 100
@@ -38,7 +38,7 @@ class Size(NamedTuple):
 
 
 def convnet(size: Size) -> Any:
-    """Blocks x + a conv(relu(conv(relu(x)))) on maps of 4x4."""
+    """Returns a net of blocks x + a conv(relu(conv(relu(x)))) on maps of 4x4."""
     x = inputs = layers.Input((8, 8, 1))
     x = layers.Conv2D(size.channels, 3, 2, "same", name="stem")(x)
     for number in range(size.blocks):
@@ -51,7 +51,7 @@ def convnet(size: Size) -> Any:
 
 
 def dense_net(size: Size) -> Any:
-    """Blocks x + a relu(W x + b)."""
+    """Returns a net of blocks x + a relu(W x + b)."""
     x = inputs = layers.Input((8, 8, 1))
     x = layers.Dense(size.width, name="stem")(layers.Flatten()(x))
     for number in range(size.blocks):
@@ -61,25 +61,25 @@ def dense_net(size: Size) -> Any:
 
 
 HE = "initx>HeScaled"  # leaves the scales at 1
-SCHEMES = {convnet: (HE, "Fixup", "SkipInit"), dense_net: (HE, "ReZero")}
+INITIALIZERS = {convnet: (HE, "Fixup", "SkipInit"), dense_net: (HE, "ReZero")}
 
 
 def measure(size: Size) -> tuple[str, list[Criterion]]:
     x, y, *test = digits()
     data = (x[: size.images], y[: size.images], *test)
     found, criteria = [], []
-    for build, schemes in SCHEMES.items():
+    for build, initializers in INITIALIZERS.items():
         model = compiled(build(size), len(data[0]))
-        for scheme in schemes:
-            runs = over_rates(model, data, scheme, size, size.epochs)
-            if scheme == HE:
+        for initializer in initializers:
+            runs = over_rates(model, data, initializer, size, size.epochs)
+            if initializer == HE:
                 diverged = [not math.isfinite(run.loss) for at_rate in runs.values() for run in at_rate]
                 text = f"He diverges in {sum(diverged)} of {len(diverged)} runs on the {model.name} net"
                 criteria.append(Criterion(f"{text}, all of them", all(diverged)))
             else:
                 rate, at_rate = next(iter(runs.items()))
                 accuracy = interval([run.test for run in at_rate])
-                text = f"{scheme} has a test accuracy of {accuracy} at learning rate {rate:g}"
+                text = f"{initializer} has a test accuracy of {accuracy} at learning rate {rate:g}"
                 criteria.append(Criterion(f"{text}, the interval is above {TRAINS}", accuracy.low > TRAINS))
             found.append(text)
     return f"{size.blocks} blocks: {'; '.join(found)}.", criteria
@@ -91,7 +91,7 @@ def main() -> None:
         measure,
         quick=Size(seeds=1, blocks=4, channels=4, width=8, rates=(0.01,), epochs=1, images=128),
         default=Size(),
-        # SkipInit's depth. Fixup's and ReZero's 10,000 layers are more than Keras builds in reasonable time.
+        # The depth of SkipInit's paper. Keras takes too long to build the 10,000 layers of Fixup and ReZero.
         full=Size(seeds=5, blocks=500, channels=16, rates=(0.001, 0.003, 0.01, 0.03, 0.1), epochs=20),
     )
 

@@ -1,7 +1,8 @@
 """Deep linear nets with orthogonal weights learn in a time that does not grow with depth: Saxe et al. 2013.
 
-The paper trains linear nets of many depths on MNIST. Here they learn digits: counted is what they take to a
-given loss at the best of several learning rates, multiples of 1 / depth, for each depth, scheme and seed.
+The paper trains linear nets of many depths on MNIST. Here the nets learn digits. The script counts the steps
+to a given loss, for each depth, initializer and seed, at the best of several learning rates. The rates are
+multiples of 1 / depth.
 """
 
 import math
@@ -23,14 +24,14 @@ CLAIM = Claim(
     number='"depth independent learning times" (abstract)',
     checked=True,
 )
-ORTHOGONAL, GAUSSIAN = "initx>OrthogonalScaled", "initx>RandomScaled"  # the latter N(0, 1 / fan_in)
+ORTHOGONAL, GAUSSIAN = "initx>OrthogonalScaled", "initx>RandomScaled"  # RandomScaled is N(0, 1 / fan_in)
 LOSS = 0.25
 CHUNK = 5  # steps over which the loss is averaged
-BAND = 2  # a learning time that changes by less than this factor is one that does not depend on depth
+BAND = 2  # a learning time that changes by less than this factor does not depend on depth
 
 
 class Size(NamedTuple):
-    """Hidden layers and their width, learning rates times the number of layers, steps at most."""
+    """The hidden layers, their width, the learning rates times the number of layers, and the step limit."""
 
     seeds: int = 5
     depths: tuple[int, ...] = (10, 30, 90)
@@ -40,7 +41,7 @@ class Size(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """A training loss, the steps in which to get there at most, and the images of a step."""
+    """A training loss, the largest number of steps to it, and the images of a step."""
 
     loss: float
     limit: int
@@ -48,7 +49,7 @@ class Goal(NamedTuple):
 
 
 class Time(NamedTuple):
-    """Steps to the loss, and the learning rate that takes the fewest; `limit` and None if none gets there."""
+    """The steps to the loss at the best learning rate, and this rate; `limit` and None if all rates fail."""
 
     steps: int
     rate: float | None
@@ -64,7 +65,7 @@ def linear_net(depth: int, width: int) -> Any:
 
 
 def compiled(model: Any, momentum: float = 0.0) -> Any:
-    """To be trained from many starts: `initialize` sets the weights and the optimizer back."""
+    """Compiles a model once for many starts: `initialize` resets the weights and the optimizer."""
     backend = keras.backend.backend()
     model.compile(
         keras.optimizers.SGD(momentum=momentum),
@@ -75,10 +76,10 @@ def compiled(model: Any, momentum: float = 0.0) -> Any:
     return model
 
 
-def steps_to(goal: Goal, model: Any, data: Any, scheme: Any, seed: int, rate: float) -> int | None:
-    """Steps until the mean training loss of `CHUNK` steps is the goal's, or None within its limit."""
+def steps_to(goal: Goal, model: Any, data: Any, initializer: Any, seed: int, rate: float) -> int | None:
+    """Returns the steps until the mean training loss of `CHUNK` steps is below the goal, or None."""
     x, y = data
-    initx.initialize(model, scheme, seed=seed)
+    initx.initialize(model, initializer, seed=seed)
     model.optimizer.learning_rate = rate
     rng = np.random.default_rng(seed)
     first = None
@@ -89,23 +90,25 @@ def steps_to(goal: Goal, model: Any, data: Any, scheme: Any, seed: int, rate: fl
         first = loss if first is None else first
         if loss < goal.loss:
             return done
-        if not loss < 10 * max(first, math.log(10)):  # diverged: the rest would be lost time
+        if not loss < 10 * max(first, math.log(10)):  # diverged: more steps would waste time
             return None
     return None
 
 
-def learning_time(goal: Goal, model: Any, data: Any, scheme: Any, seed: int, rates: Sequence[float]) -> Time:
-    """The least over the rates; a rate is given up as soon as it has taken as many steps as a better one."""
+def learning_time(
+    goal: Goal, model: Any, data: Any, initializer: Any, seed: int, rates: Sequence[float]
+) -> Time:
+    """Returns the shortest time over the rates. A rate stops once it has taken as many steps as the best."""
     best = Time(goal.limit, None)
     for rate in rates:
-        taken = steps_to(goal._replace(limit=best.steps), model, data, scheme, seed, rate)
+        taken = steps_to(goal._replace(limit=best.steps), model, data, initializer, seed, rate)
         if taken is not None:
             best = Time(taken, rate)
     return best
 
 
 def factor(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """How many times `second` is `first`: geometric mean over seeds."""
+    """Returns the ratio of `first` to `second`, as a geometric mean over seeds."""
     return Interval(*map(math.exp, difference(np.log(first), np.log(second))))
 
 
@@ -114,7 +117,7 @@ def steps(times: Sequence[Time]) -> list[int]:
 
 
 def told(times: Sequence[Time]) -> str:
-    """Mean steps, or that as many do not suffice."""
+    """Formats the mean steps, and the number of seeds that did not reach the loss."""
     late = sum(time.rate is None for time in times)
     return f"{interval(steps(times))}" + (f" ({late} not there yet)" if late else "")
 
@@ -126,23 +129,27 @@ def measure(size: Size) -> tuple[str, list[Criterion]]:
     for depth in size.depths:
         model = compiled(linear_net(depth, size.width))
         rates = [rate / depth for rate in size.rates]
-        for scheme in (ORTHOGONAL, GAUSSIAN):
-            times[scheme, depth] = [
-                learning_time(goal, model, data, scheme, seed, rates) for seed in range(size.seeds)
+        for initializer in (ORTHOGONAL, GAUSSIAN):
+            times[initializer, depth] = [
+                learning_time(goal, model, data, initializer, seed, rates) for seed in range(size.seeds)
             ]
-            best = [time.rate and round(time.rate * depth, 3) for time in times[scheme, depth]]
+            best = [time.rate and round(time.rate * depth, 3) for time in times[initializer, depth]]
             print(
-                f"{depth} layers | {scheme} | steps {told(times[scheme, depth])} | rates * layers {best}",
+                f"{depth} layers | {initializer} | steps {told(times[initializer, depth])} | "
+                f"rates * layers {best}",
                 flush=True,
             )
 
     first, last = size.depths[0], size.depths[-1]
     growth = {
-        scheme: factor(steps(times[scheme, last]), steps(times[scheme, first]))
-        for scheme in (ORTHOGONAL, GAUSSIAN)
+        initializer: factor(steps(times[initializer, last]), steps(times[initializer, first]))
+        for initializer in (ORTHOGONAL, GAUSSIAN)
     }
     apart = factor(steps(times[GAUSSIAN, last]), steps(times[ORTHOGONAL, last]))
-    of = {scheme: ", ".join(told(times[scheme, depth]) for depth in size.depths) for scheme in growth}
+    of = {
+        initializer: ", ".join(told(times[initializer, depth]) for depth in size.depths)
+        for initializer in growth
+    }
     found = (
         f"Steps to a loss of {LOSS} with {', '.join(map(str, size.depths))} hidden layers of {size.width}: "
         f"orthogonal {of[ORTHOGONAL]}; Gaussian {of[GAUSSIAN]}; at most {size.limit}."
@@ -165,7 +172,7 @@ def main() -> None:
         measure,
         quick=Size(1, depths=(2, 4), width=16, rates=(1,), limit=25),
         default=Size(),
-        # Wider and deeper: the paper's own width and depths were not read.
+        # Wider and deeper. The paper's own width and depths were not read.
         full=Size(10, (10, 30, 90, 200), 512, limit=2000),
     )
 

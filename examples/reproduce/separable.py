@@ -1,7 +1,8 @@
 """Nets of separable convolutions without normalization learn when kernels are drawn with their true fans.
 
-Keras takes a depthwise kernel's fan_in for k k C, though each output sums k k inputs. By its defaults, and by
-its `he_normal`, each such layer divides the variance by about C: after a few of them nothing is left.
+Each output of a depthwise kernel sums k k inputs, but Keras counts k k C as its fan_in. So with Keras'
+defaults, and with its `he_normal`, each such layer divides the variance by about C. After a few layers
+nothing is left.
 """
 
 from typing import Any, NamedTuple
@@ -21,18 +22,18 @@ CLAIM = Claim(
     number="this project's own claim: six blocks",
     checked=True,
 )
-# The initializer that the model's layers have, and what draws their kernels: None is each layer's own.
+# The initializer of the model's layers, and the argument of `initialize`: None keeps the layers' own.
 STARTS = {
     "Keras' defaults": ("glorot_uniform", None),
     "Keras' he_normal": ("he_normal", None),
     "by_role": ("glorot_uniform", "by_role"),
 }
 BATCH = 32
-TRAINS, STALLS = 0.85, 0.5  # test accuracies, of ten classes
+TRAINS, STALLS = 0.85, 0.5  # test accuracies; chance is 0.1
 
 
 class Size(NamedTuple):
-    """Separable layers after one convolution, and how often the net sees each of `images` images."""
+    """The separable layers after one convolution, and the passes over `images` images."""
 
     seeds: int = 5
     blocks: int = 6
@@ -43,7 +44,7 @@ class Size(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The std of the logits before training; loss on the training images, accuracy on the test images."""
+    """The std of the logits before training, the training loss, and the accuracy on the test images."""
 
     std: float
     loss: float
@@ -51,7 +52,7 @@ class Run(NamedTuple):
 
 
 def net(initializer: str, size: Size) -> Any:
-    """Compiled, to be trained from many starts: `initialize` sets the weights and the optimizer back."""
+    """Returns a model, compiled once for many starts: `initialize` resets the weights and the optimizer."""
     same = {"padding": "same", "activation": "relu"}
     both = {"depthwise_initializer": initializer, "pointwise_initializer": initializer}
     x = inputs = layers.Input((8, 8, 1))
@@ -71,9 +72,9 @@ def net(initializer: str, size: Size) -> Any:
     return model
 
 
-def train(model: Any, data: Any, scheme: str | None, seed: int, rate: float, epochs: int) -> Run:
+def train(model: Any, data: Any, initializer: str | None, seed: int, rate: float, epochs: int) -> Run:
     x, y, test_x, test_y = data
-    initx.initialize(model, scheme, seed=seed)
+    initx.initialize(model, initializer, seed=seed)
     std = float(ops.convert_to_numpy(ops.std(model(test_x))))
     model.optimizer.learning_rate = rate
     keras.utils.set_random_seed(seed)  # the order of the images
@@ -82,7 +83,7 @@ def train(model: Any, data: Any, scheme: str | None, seed: int, rate: float, epo
 
 
 def best(runs: dict[float, list[Run]]) -> tuple[float, list[Run]]:
-    """The rate that fits the training images best, and its runs: the test images choose nothing."""
+    """Returns the rate that fits the training images best, and its runs. The test images choose nothing."""
     return min(runs.items(), key=lambda pair: np.mean([run.loss for run in pair[1]]))
 
 
@@ -91,11 +92,11 @@ def measure(size: Size) -> tuple[str, list[Criterion]]:
     data = (x[: size.images], y[: size.images], *test)
     models = {name: net(name, size) for name in ("glorot_uniform", "he_normal")}
     found, accuracies = [], {}
-    for start, (initializer, scheme) in STARTS.items():
+    for start, (layers_own, initializer) in STARTS.items():
         runs = {}
         for rate in size.rates:
             runs[rate] = [
-                train(models[initializer], data, scheme, seed, rate, size.epochs)
+                train(models[layers_own], data, initializer, seed, rate, size.epochs)
                 for seed in range(size.seeds)
             ]
             tests = " ".join(f"{run.accuracy:.3f}" for run in runs[rate])
@@ -131,7 +132,7 @@ def main() -> None:
         measure,
         quick=Size(seeds=1, blocks=1, channels=4, rates=(3e-3,), epochs=1, images=64),
         default=Size(),
-        # No paper to follow: twice as deep and wide, and four times as long.
+        # There is no paper to follow: twice as deep and wide, and four times as long.
         full=Size(10, blocks=12, channels=64, rates=(3e-4, 1e-3, 3e-3), epochs=32),
     )
 

@@ -1,4 +1,4 @@
-"""Plain tanh convnets, delta-orthogonal or Glorot, deeper and deeper."""
+"""Deep plain tanh convnets train from delta-orthogonal kernels, not from Glorot: Xiao et al. 2018."""
 
 import os
 
@@ -19,17 +19,19 @@ CLAIM = claim.Claim(
     number="10,000 layers, without normalization or skip connections (abstract)",
     checked=False,
 )
-GAIN = 1.05**0.5  # a little above 1, so that tanh does not wear the signal down over hundreds of layers
+GAIN = (
+    1.05**0.5
+)  # a little above 1, so that tanh does not shrink the signal to nothing over hundreds of layers
 STARTS = {
     "delta-orthogonal": initx.initializers.DeltaOrthogonal(gain=GAIN),
     "Glorot": initx.initializers.GlorotScaled(distribution="truncated_normal"),
 }
-RATE = 0.6  # over the depth: as a net gets deeper, each layer's step has to be smaller
+RATE = 0.6  # divided by the depth: in a deeper net, each layer must take smaller steps
 TRAINS, STALLS = 0.5, 0.2  # training accuracy; chance is 0.1
 
 
 class Size(NamedTuple):
-    """Depths to try, and passes over the training images for each."""
+    """The depths, and the passes over the training images at each depth."""
 
     seeds: int = 3
     depths: tuple[int, ...] = (60, 125, 250, 500)
@@ -39,7 +41,7 @@ class Size(NamedTuple):
 
 
 def net(depth: int, channels: int) -> Any:
-    """All but the first and the last of its layers are 3x3 convolutions on maps of 4x4."""
+    """Returns a net of 3x3 convolutions on maps of 4x4, between a strided convolution and a dense layer."""
     x = inputs = layers.Input((8, 8, 1))
     x = layers.Conv2D(channels, 3, 2, "same", activation="tanh", name="stem")(x)
     for number in range(depth - 2):
@@ -52,7 +54,7 @@ def net(depth: int, channels: int) -> Any:
 
 
 def accuracies(model: Any, start: str, size: Size) -> list[float]:
-    """Training accuracy in the last epoch, by seed. Both starts have the same head."""
+    """Returns the training accuracy in the last epoch, by seed. Both starts have the same head."""
     x, y = (part[: size.images] for part in claim.digits()[:2])
     found = []
     for seed in range(size.seeds):
@@ -67,7 +69,7 @@ def accuracies(model: Any, start: str, size: Size) -> list[float]:
 def measure(size: Size) -> tuple[str, list[claim.Criterion]]:
     found = {}
     for depth in size.depths:
-        model = net(depth, size.channels)  # compiled once: `initialize` sets it back
+        model = net(depth, size.channels)  # compiled once: `initialize` resets it
         for start in STARTS:
             found[depth, start] = accuracies(model, start, size)
     said = [

@@ -51,6 +51,7 @@ def act_by_layer(job: Job, plan: Plan, update: Update) -> tuple[list[Calibration
     measured, rounds, passes = _iterate(here, {})
     if tied := {site: _tied(name) for site, name in here.readers.items() if site.role == "embedding"}:
         raise TiedError(tied, passes)
+    # Written before any further pass: `_finish` measures the model with its new weights.
     here.write(measured, update)
     notes = plan.notes
     found = {
@@ -65,6 +66,7 @@ def act_by_layer(job: Job, plan: Plan, update: Update) -> tuple[list[Calibration
 
 
 def _rows(job: Job, plan: Plan, found: dict[KernelSite, Outcome]) -> list[CalibrationRow]:
+    # Kernels that no pass reached come last.
     in_call_order = dict.fromkeys([*found, *plan.notes])
     rows = [
         row_of(
@@ -88,10 +90,13 @@ def _finish(here: Pass, found: dict[KernelSite, Outcome], update: Update) -> int
     """Runs the finished model and mends kernels that are off, until none is; returns the number of passes."""
     here.near, passes = limit, 0
     for _ in range(here.job.settings.max_iterations):
+        # The weights of a layer that runs several times fit its calls together, and perhaps none of them
+        # alone. So its scale starts from 1, and not from its first call.
         several = {site: _as_it_is(one.last) for site, one in found.items() if one.last.calls > 1}
         measured, _, spent = _iterate(here, several)
         passes += spent
         for site, measurement in measured.items():
+            # A model with branches in its code may reach a layer for the first time in this pass.
             one = found.setdefault(site, Outcome(measurement, measurement, 1.0, 0))
             one.last, one.settled = measurement, one.settled or measurement.settled
             one.scale *= measurement.factor
@@ -117,6 +122,7 @@ def _loops(job: Job, plan: Plan, update: Update) -> list[tuple[Layer, Callable[.
     return [
         (owner, fit(group, job.settings, update))
         for owner, group in by_owner.items()
+        # `fit_cells` fits all cells of a layer, so a note about one cell keeps the others as they are, too.
         if not any(cell.note for cell in group)
     ]
 

@@ -154,6 +154,8 @@ def run(
 def _take(
     model: Model, data: Data | None, targets: Arrays | None, settings: Settings
 ) -> tuple[Batch, Arrays | None]:
+    """Returns the rows to measure on, and their targets or None."""
+    # A trace of the model costs time, and only drawn data needs the shapes of the inputs.
     specs = input_specs(model) if data is None else ()
     batch, labels = union(lambda: take_pair(model, data, settings.samples, targets, settings.seed, specs))
     check_looked_up(model, batch, lambda: input_specs(model))
@@ -167,6 +169,7 @@ def _objective(
     aims: Mapping[KernelSite, Aim],
     seed: int | None,
 ) -> Objective | None:
+    """Returns the loss for a law over the whole model; None if the aims have no such law."""
     law = model_law(aims)
     if law is None:
         return None
@@ -175,7 +178,10 @@ def _objective(
 
 
 def _act(job: Job, aims: dict[KernelSite, Aim]) -> tuple[tuple[CalibrationRow, ...], dict[str, Any]]:
-    """Changes the weights by a plan, or not at all, and returns the rows and totals of the report."""
+    """Changes the weights by a plan and returns the rows and totals of the report.
+
+    After an error, the weights are as they were.
+    """
     plan = make_plan(job, aims)
     wasted = 0
     tied: dict[KernelSite, str] = {}

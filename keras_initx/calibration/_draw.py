@@ -11,7 +11,7 @@ from keras_initx.walk import KernelSite
 
 __all__ = ["Update", "drawn", "with_stream"]
 
-# `update(variable, function)` of `state.transaction`: assigns what the function returns for the old value.
+# `update(variable, function)` of `state.transaction`: the function maps the old value to the new.
 Update = Callable[..., None]
 AnyLaw = TypeVar("AnyLaw", bound=Law)
 

@@ -10,11 +10,18 @@ from keras_initx.walk import KernelSite
 
 __all__ = ["filters_for"]
 
-_MOST = 20_000  # rows: k-means keeps a few arrays of shape (rows, units)
+# Largest number of rows, spread evenly over the data. k-means keeps a few arrays of shape (rows, units).
+_MOST = 20_000
 
 
 def filters_for(site: KernelSite, law: DataFilters, inputs: Tensor) -> Tensor:
-    """Returns the kernel that a law makes from the inputs of the kernel's layer."""
+    """Returns the kernel that a law makes from the inputs of the kernel's layer.
+
+    Args:
+        site: The kernel, of a dense layer or of a convolution of one group.
+        law: The law.
+        inputs: The inputs of the layer.
+    """
     shape = tuple(site.kernel.shape)
     fan_in, units = int(np.prod(shape[:-1])), shape[-1]
     inputs = ops.cast(inputs, "float32")

@@ -1,10 +1,16 @@
-"""Recurrent cells: every gate brought to the law's std by loops over the cell before its layer runs."""
+"""Recurrent cells: loops over a cell bring each gate to the law's std before the cell's layer runs.
+
+The pass cannot do this. A gate's pre-activation x W + h U + b depends on its own scale through the state h,
+so one division by the std does not reach the target. And a backend may run the loop over time as one
+operation, where no hook sees a pre-activation. So when the pass comes to a recurrent layer, `fit` runs the
+layer's cells step by step on the inputs of the layer, which are calibrated by then. It finds one factor for
+each gate and writes the weights at once. Then the layer runs with its new weights, and the pass goes on.
+"""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +20,7 @@ from keras_initx.calibration._aim import Aim
 from keras_initx.calibration._draw import Update, drawn, with_stream
 from keras_initx.calibration._report import FROZEN, CalibrationRow
 from keras_initx.calibration._settings import Settings
-from keras_initx.recurrence import fit_cells, gate_names, obstacle, scaled
+from keras_initx.recurrence import GateFit, fit_cells, gate_names, obstacle, scaled
 from keras_initx.walk import KernelSite
 
 __all__ = ["Cell", "find_cells", "fit"]
@@ -24,16 +30,16 @@ _TOGETHER = "the kernels of a cell are scaled together: choose both"
 
 @dataclasses.dataclass(eq=False)
 class Cell:
-    """One recurrent cell, and what became of its gates.
+    """One recurrent cell and the fits of its gates.
 
     Attributes:
-        owner: The layer that runs it.
+        owner: The layer that runs the cell.
         layer: The cell.
-        sites: Its kernel and its recurrent kernel.
-        aim: The aim of both.
-        note: Why it is not to be calibrated; empty when it is.
-        calls: Calls of the owner in the last pass.
-        fits: What each pass made of it.
+        sites: The cell's kernel and recurrent kernel.
+        aim: The aim of both kernels.
+        note: Why the cell is left as it is; empty if it is calibrated.
+        calls: Number of calls of the owner in the present pass.
+        fits: The fit of each pass.
     """
 
     owner: Layer
@@ -42,10 +48,10 @@ class Cell:
     aim: Aim
     note: str
     calls: int = 0
-    fits: list[Any] = dataclasses.field(default_factory=list)
+    fits: list[GateFit] = dataclasses.field(default_factory=list)
 
     def rows(self) -> list[CalibrationRow]:
-        """Returns what the report tells of the two kernels."""
+        """Returns the rows of the report; both kernels have the same numbers."""
         if not self.fits:
             note = self.note or "the data never reached it"
             return [CalibrationRow(site.path, site.role, note=note) for site in self.sites]
@@ -57,6 +63,7 @@ class Cell:
             note = f"not all gates are within the tolerance: {stds}"
         elif self.calls > 1:
             note = f"ran {self.calls} times; its gates fit the first"
+        # Each pass starts from the weights of the pass before.
         factors = np.prod([one.factors for one in self.fits], axis=0)
         return [
             CalibrationRow(
@@ -84,8 +91,8 @@ def find_cells(
     Args:
         model: The model.
         aims: The aim of each kernel.
-        frozen: As in `calibrate`.
-        notes: Why kernels are to be left alone.
+        frozen: Whether to calibrate cells that are not trainable, too.
+        notes: Why kernels are left as they are.
     """
     found = []
     owners = {id(layer): layer for layer in flatten_layers(model) if hasattr(layer, "cell")}
@@ -103,6 +110,7 @@ def find_cells(
 
 
 def _reason(sites: list[KernelSite], aim: Aim, frozen: bool) -> str:
+    """Returns why a cell is left as it is; empty if it is calibrated."""
     if not (all(site.kernel.trainable for site in sites) or frozen):
         return FROZEN
     if len(sites) < 2:
@@ -113,7 +121,13 @@ def _reason(sites: list[KernelSite], aim: Aim, frozen: bool) -> str:
 
 
 def fit(cells: Sequence[Cell], settings: Settings, update: Update) -> Callable[..., None]:
-    """Returns what is to be called before the layer of these cells runs, with what it runs on."""
+    """Returns a function to call before the layer of some cells runs, with the arguments of the layer's call.
+
+    Args:
+        cells: The cells of one layer.
+        settings: The settings of the call.
+        update: Assigns a new value to a variable, so that an error can undo it.
+    """
 
     def before(
         inputs: Tensor,
@@ -121,10 +135,10 @@ def fit(cells: Sequence[Cell], settings: Settings, update: Update) -> Callable[.
         mask: Tensor | None = None,
         training: bool | None = None,
     ) -> None:
-        del training  # dropout is no part of the statistic
+        del training  # dropout is not part of the statistic
         for cell in cells:
             cell.calls += 1
-        if cells[0].calls > 1:
+        if cells[0].calls > 1:  # the gates fit the first call; the row of the report says so
             return
         if settings.redraw and not cells[0].fits:
             for cell in cells:
@@ -132,7 +146,7 @@ def fit(cells: Sequence[Cell], settings: Settings, update: Update) -> Callable[.
         found = fit_cells(
             cells[0].owner,
             inputs,
-            cells[0].aim.rescale,  # type: ignore[arg-type]  # of a law of one mean and std: floats
+            cells[0].aim.rescale,  # type: ignore[arg-type]  # a law of one mean and std: floats in and out
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
             initial_state=initial_state,
@@ -158,5 +172,6 @@ def _redraw(cell: Cell, seed: int | None, update: Update) -> None:
     if law is None:
         return
     for site in cell.sites:
+        # The gates lie side by side in one array. Only the layout tells the law where each gate begins.
         base = with_stream(law, site, seed, layout=site.layout and site.layout.to_dict())
         update(site.kernel, drawn(base, site))

@@ -1,4 +1,9 @@
-"""Calibration by a law over the whole model: a search for one scale of each weight."""
+"""Calibration by a law over the whole model: a search for one scale of each weight.
+
+The law sees a loss as a function of the scales (`_task`) and yields candidates; `_search` keeps the best. No
+weight changes during the search, so Ctrl-C can end it at any time. The stds of the report are measured before
+and after it.
+"""
 
 import functools
 from typing import Any
@@ -28,6 +33,7 @@ def act_over_model(job: Job, plan: Plan, update: Update) -> tuple[list[Calibrati
         for site in sites:
             update(site.kernel, drawn(with_stream(plan.aims[site].law or law, site, job.settings.seed), site))
     priors = held_priors(job.model, sites)
+    # After the draw: as under other laws, the report compares the drawn kernels with the scaled ones.
     before = _measure(job.model, job.batch)
     task = make_task(job, sites, [site.bias for site in priors])
     found = search(law, task)

@@ -1,7 +1,15 @@
-"""Several processes that train one model: they measure on the union of their data, to equal weights.
+"""Jobs of several processes that train one model: all measure on the rows of all and get equal weights.
 
-Keras 3 trains in several processes on JAX, after `keras.distribution.initialize`. There every process runs
-the whole program; here, so that nothing of the measurement needs to know of it, on the rows of all of them.
+Keras 3 trains in several processes on JAX, after `keras.distribution.initialize`. Every process runs the
+whole program with its own rows. `calibrate` gathers the rows of all processes at its start, and each process
+then runs the whole measurement on all rows. So the measurement itself does not know of processes.
+
+    process 0    take rows ──┐            ┌── measure, scale ──┐
+    process 1    take rows ──┼── union ───┼── measure, scale ──┼── together: the weights of process 0
+    process 2    take rows ──┘            └── measure, scale ──┘
+
+A process that fails must not leave the others waiting in an exchange. So `_same_outcome` sends an error in
+place of a value, and the error is raised in every process.
 """
 
 import contextlib
@@ -21,7 +29,7 @@ __all__ = ["check_processes", "together", "union"]
 
 
 def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> None:
-    """Raises ValueError where the weights of several processes would part.
+    """Raises ValueError if several processes could end with different weights, or could not train at all.
 
     Args:
         model: A built Keras model.
@@ -31,8 +39,8 @@ def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> No
     draws = settings.redraw or any(law.draws_from_inputs for law in laws)
     if draws and settings.seed is None and _several():
         raise ValueError(
-            "`seed` must be an int where several processes draw weights, which are to be equal. "
-            "Received: seed=None. Give the same seed in each."
+            "`seed` must be an int where several processes draw weights, so that all draw the same. "
+            "Received: seed=None. Give the same seed in each process."
         )
     if _several() and (found := [type(law).__name__ for law in laws if law.scope == "model"]):
         raise ValueError(
@@ -51,13 +59,13 @@ def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> No
 
 
 def union(take: Callable[[], tuple[Batch, Arrays | None]]) -> tuple[Batch, Arrays | None]:
-    """Returns the rows that all processes take, one process after another; an error in one is raised in all.
+    """Returns the rows of all processes, in the order of the processes; an error in one is raised in all.
 
     Args:
-        take: Returns this process' rows, and their targets or None, as NumPy arrays.
+        take: Returns the rows of this process, and their targets or None, as NumPy arrays.
 
     Returns:
-        One batch and its targets, the same in each process; what was taken where there is one process.
+        One batch and its targets, the same in each process. With one process, the result of `take`.
     """
     if not _several():
         return take()
@@ -71,13 +79,17 @@ def union(take: Callable[[], tuple[Batch, Arrays | None]]) -> tuple[Batch, Array
 
 @contextlib.contextmanager
 def together(model: Model) -> Iterator[None]:
-    """Has a block change the weights in all processes, to equal values, or raise in all."""
+    """Lets a block change the weights to equal values in all processes; an error in one is raised in all.
+
+    Args:
+        model: The model.
+    """
     if not _several():
         yield
         return
     with _same_outcome():
         yield
-    # Equal rows give equal weights, up to what the machines of a job may round differently.
+    # Equal rows give equal weights, but different machines may round differently.
     from jax.experimental import multihost_utils
 
     shared = [variable for variable in model.weights if variable.value.is_fully_replicated]
@@ -96,7 +108,7 @@ def _several() -> bool:
 
 @contextlib.contextmanager
 def _same_outcome() -> Iterator[list[Any]]:
-    """Yields a list, which after the block holds what all processes put into theirs; errors reach all."""
+    """Yields a list for the values of this process. After the block it holds the values of all processes."""
     own: list[Any] = []
     try:
         yield own
@@ -114,7 +126,8 @@ def _same_outcome() -> Iterator[list[Any]]:
 
 
 def _exchange(value: object) -> list[Any]:
-    """Returns what each process gave, in bytes: the arrays may differ in length, and JAX has no strings."""
+    """Returns the values of all processes; each process calls this with its own value."""
+    # JAX gathers arrays of one shape and numeric dtype. Bytes, padded to one length, carry anything else.
     from jax.experimental import multihost_utils
 
     sent = np.frombuffer(pickle.dumps(value), "uint8")

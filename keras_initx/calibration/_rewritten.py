@@ -100,7 +100,7 @@ def _constrained(
 ) -> tuple[dict[KernelSite, str], tuple[KernelSite, ...]]:
     """Returns notes for kernels with a constraint, and the kernels that the next step changes."""
     notes, moving = {}, []
-    # A new draw has other signs, which matter to constraints such as `NonNeg`.
+    # A new draw has entries of both signs, which a constraint such as `NonNeg` does not let pass.
     factors = (*_SCALES, -1.0) if redraw else _SCALES
     for site, group in variables.items():
         if name := next(filter(None, (constraint_of(variable, *factors) for variable in group)), ""):

@@ -27,6 +27,7 @@ def row_of(
         return CalibrationRow(site.path, site.role, note=note or "the data never reached it")
     last, rounds, left = outcome.last, outcome.rounds, bool(note)
     if not left and not outcome.settled:
+        # Squares of tiny numbers round to zero, so tiny outputs look constant. A larger scale of data helps.
         small = 0 < np.max(np.abs(last.mean)) < TINY
         note, rounds = (TOO_SMALL if small else CONSTANT), 0
     elif not left:
@@ -47,6 +48,7 @@ def row_of(
 def _fault(site: KernelSite, outcome: Outcome, tolerance: float) -> str:
     """Returns in which way a calibrated kernel falls short of its law; empty if it does not."""
     last = outcome.last
+    # A row has one note, so the fault that matters most comes first.
     why = f": `{outcome.reader}` reads its kernel, too" if outcome.reader else ""
     if last.calls > 1 and last.error() > tolerance:
         return f"ran {last.calls} times; its scale is {last.error():.0%} off the law's{why}"

@@ -21,13 +21,14 @@ __all__ = ["Found", "make_task", "search"]
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
         scales: One factor for each weight of the task.
-        steps: Candidates that were looked at.
-        objective: What the law makes small, at the start and at the end: the last of what it ranks by.
-        ranked: What it ranks candidates by, in that order: by name, at the start and at the end.
+        steps: Number of candidates.
+        objective: The number that the law makes small, at the start and at the end: the last of `ranked`.
+        ranked: The numbers that rank the candidates, the most important first: by name, at the start and at
+            the end.
         interrupted: Whether Ctrl-C ended the search.
     """
 
@@ -39,7 +40,7 @@ class Found:
 
 
 def make_task(job: Job, sites: Sequence[KernelSite], held: Sequence[keras.Variable]) -> Task:
-    """Returns the task of scaling kernels of a model and its other trained weights.
+    """Returns the task to scale some kernels of a model and its other trained weights.
 
     Args:
         job: The model, its data and its loss.
@@ -48,12 +49,14 @@ def make_task(job: Job, sites: Sequence[KernelSite], held: Sequence[keras.Variab
     """
     model, settings = job.model, job.settings
     assert job.objective is not None, "a law over the model has a loss, or a random function in its place"
+    # Kernels of one axis, such as scales of normalizations, are weights beside the kernels here.
     every = list(iter_kernels(model, trace=False))
     others: list[Any] = [*(site for site in every if len(site.kernel.shape) < 2), *iter_weights(model, every)]
     chosen: list[Any] = [*sites, *(weight for weight in others if weight.kernel.trainable)]
     if settings.include is not None or settings.exclude is not None:
         chosen = select(chosen, settings.include, settings.exclude)
     trained = [*model.trainable_variables, *(site.kernel for site in sites)]
+    # Shared weights count once. Frozen kernels that were chosen follow the trainable variables.
     variables = list({id(variable): variable for variable in trained}.values())
     places = {id(variable): place for place, variable in enumerate(variables)}
     kept = {id(variable) for variable in held}
@@ -77,32 +80,41 @@ def make_task(job: Job, sites: Sequence[KernelSite], held: Sequence[keras.Variab
     )
 
 
-def _cut(targets: Arrays | None, rows: int) -> Any:
+def _cut(targets: Arrays | None, rows: int) -> Arrays | None:
     return tree.map_structure(
         lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf[:rows]), targets
     )
 
 
 def search(law: ModelLaw, task: Task) -> Found:
-    """Runs a law's search and returns the best candidate, also when Ctrl-C ends it before its time."""
-    best: tuple[Any, np.ndarray] | None = None
-    first: Any = None
+    """Runs the search of a law and returns the best candidate; Ctrl-C ends the search early.
+
+    Args:
+        law: The law.
+        task: The task that the law searches.
+
+    Raises:
+        ValueError: If no candidate has a finite objective.
+    """
+    best: tuple[tuple[float, ...], np.ndarray] | None = None
+    first: tuple[float, ...] | None = None
     steps, interrupted = 0, False
     bar = keras.utils.Progbar(law.steps, verbose=int(_watched()), stateful_metrics=["objective"])
     try:
         for scales, value in itertools.islice(law.search(task), law.steps):
             steps += 1
             first = value if first is None else first
+            # Tuples compare from their first number on: a later number counts only between equals.
             if np.isfinite(value).all() and (best is None or value < best[0]):
                 best = value, np.array(scales)
             bar.update(steps, [("objective", value[-1])])
     except KeyboardInterrupt:
-        if best is None:
+        if best is None:  # no candidate yet: Ctrl-C ends the call, and the weights stay
             raise
         interrupted = True
-    if best is None:
+    if best is None or first is None:
         raise ValueError(
-            f"`data` must keep finite what {type(law).__name__} makes small, of the loss and its gradients. "
+            f"`data` must keep the objective of {type(law).__name__} finite: the loss and its gradients. "
             f"Received: {first} at the weights as they are. Scale `data`, calibrate with `initx>LSUV` first, "
             "or use float32 in place of half precision."
         )
@@ -113,5 +125,5 @@ def search(law: ModelLaw, task: Task) -> Found:
 
 
 def _watched() -> bool:
-    """Whether someone is there to see a progress bar."""
+    """Returns whether a progress bar would be seen: on a terminal or in a notebook."""
     return sys.stdout.isatty() or "ipykernel" in sys.modules

@@ -1,4 +1,4 @@
-"""What a law over a whole model may ask of it: its loss at scaled weights, compiled."""
+"""The task of a law over a whole model: the model's loss as a function of one scale per weight, compiled."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -23,17 +23,18 @@ class Task:
 
     Attributes:
         model: The model.
-        sites: Its kernels.
-        variables: All variables that the loss is differentiated by.
-        values: Their values, tensors.
+        sites: The kernels that are scaled.
+        variables: All variables that gradients are taken by.
+        values: The values of the variables, as tensors.
         weights: For each weight that is scaled, its place among `variables`.
-        kernel_of: For each weight that is scaled the number of the kernel that it goes with: its own, that of
-            its layer if it is the bias, or -1; int array of shape (weights,).
-        batch: What the model is called on, tensors.
-        targets: What its outputs are compared with, tensors, or None.
-        objective: From batch, targets and outputs to the loss, a scalar tensor.
+        kernel_of: For each weight that is scaled, the number of the kernel that it belongs to. A kernel
+            belongs to itself, a bias to the kernel of its layer, and any other weight to -1. Int array of
+            shape (weights,).
+        batch: The rows that the model is called on, as tensors.
+        targets: The targets of the rows, as tensors, or None.
+        objective: Function from batch, targets and outputs to the loss, a scalar tensor.
         training: Whether the model runs as in training.
-        passes: Forward passes spent so far, by function; for the report.
+        passes: A list of one int: the number of forward passes so far, for the report.
     """
 
     model: Model
@@ -55,48 +56,58 @@ class Task:
 
     @property
     def norms(self) -> np.ndarray:
-        """The Frobenius norm of each weight as it is; float64 of shape (weights,)."""
+        """The Frobenius norm of each weight before it is scaled; float64 of shape (weights,)."""
         return np.array([np.linalg.norm(to_numpy(self.values[place])) for place in self.weights])
 
     @property
     def rows(self) -> int:
-        """Rows of the batch."""
+        """Number of rows in the batch."""
         return int(tree.flatten(self.batch)[0].shape[0])
 
     def of_weights(self, values: Iterable[Any]) -> list[Any]:
-        """Picks, of one thing for each variable, those of the weights that are scaled."""
+        """Picks the entries that belong to scaled weights from one entry per variable."""
         values = list(values)
         return [values[place] for place in self.weights]
 
     def scaled(self, scales: Tensor) -> list[Tensor]:
-        """Returns the values of all variables with each weight times its scale, differentiable by them."""
+        """Returns the values of all variables, each weight multiplied by its scale; differentiable."""
         values = list(self.values)
         for number, place in enumerate(self.weights):
             values[place] = values[place] * ops.cast(scales[number], values[place].dtype)
         return values
 
     def loss(self, values: Sequence[Tensor], rows: slice = slice(None)) -> Tensor:
-        """Returns the loss that the model would have with these values, on some rows of the data."""
+        """Returns the loss of the model with these values of its variables, on some rows of the data.
+
+        Args:
+            values: One value for each of `variables`.
+            rows: The rows to take.
+        """
         self.passes[0] += 1
         batch, targets = (
             tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], part)
             for part in (self.batch, self.targets)
         )
+        # The model reads these values in place of its variables, and collects its own losses as in training.
         state = list(zip(self.variables, values, strict=True))
         with keras.StatelessScope(state, collect_losses=True):
             return self.objective(batch, targets, self.model(batch, training=self.training))
 
     def compile(self, function: Callable[[SearchTask, Tensor], Any]) -> Callable[[np.ndarray], Any]:
-        """Compiles a function of this task and of the scales, a tensor of shape (weights,).
+        """Compiles a function of this task and of the scales.
+
+        Args:
+            function: Called with a task and a tensor of shape (weights,).
 
         Returns:
-            A function from an array of scales to what `function` returns, as NumPy arrays.
+            A function from an array of scales to the result of `function`, as NumPy arrays.
         """
 
         def traced(scales: Tensor, values: list[Tensor], batch: Batch, targets: Arrays) -> Any:
-            # Passed, not closed over: JAX makes constants of what it finds in a closure.
+            # The arrays are arguments. JAX would copy arrays in a closure into the program as constants.
             here = dataclasses.replace(self, values=values, batch=batch, targets=targets, passes=[0])
             result = function(here, scales)
+            # A compiled function is traced once, so passes are counted here and added at each call.
             spent[0] = here.passes[0]
             return result
 
@@ -111,7 +122,11 @@ class Task:
         return call
 
     def input_sizes(self, scales: np.ndarray) -> np.ndarray:
-        """Returns the mean size of what reaches each kernel at these scales, 0 where it is not known."""
+        """Returns the mean absolute input of each kernel at these scales; 0 where it is not known.
+
+        Args:
+            scales: One scale for each weight.
+        """
         found = np.zeros(len(self.weights))
         numbers = {id(self.variables[place]): number for number, place in enumerate(self.weights)}
 

@@ -106,7 +106,7 @@ def _fault(site: KernelSite, aim: Aim, run: Run, call: Call) -> str:
 
 
 def _trial_scale(scale: Statistic) -> Statistic:
-    """Returns the scale of the trial in the shape of the law's scale; the top of this file has the reasons."""
+    """Returns the scale of the trial, with the shape of the law's scale; the reasons are at the top."""
     exponents = np.ceil(np.log2(np.abs(scale))) + 1 + np.arange(np.size(scale)) % 2
     exponents = np.where(exponents == 0, 1, exponents)
     return -np.exp2(exponents.reshape(np.shape(scale)))

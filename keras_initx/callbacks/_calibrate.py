@@ -41,11 +41,11 @@ class Calibrate(keras.callbacks.Callback):
         include: Patterns of paths (`"block3"` with everything below it, `"*/query"`) or roles to calibrate.
             None for all.
         exclude: Patterns or roles to leave as they are. None for none.
-        frozen: Whether to calibrate layers that are not trainable, too.
         samples: Number of rows to measure on, from the start of the data. In a job of several processes, each
             process takes this many rows.
         training: Whether the model runs as in training. Normalizations then use the statistics of the batch;
             their moving statistics stay.
+        frozen: Whether to calibrate layers that are not trainable, too.
         redraw: Whether to draw new weights before measuring. False rescales the weights that are there.
         tolerance: Largest accepted relative distance to the law's scale, for the gates of recurrent layers
             and for layers that run several times in one pass. All other layers reach the scale exactly.
@@ -62,16 +62,16 @@ class Calibrate(keras.callbacks.Callback):
 
     def __init__(
         self,
-        data: Data | None,
+        data: Data | None = None,
         initializer: Initializer | None = None,
         *,
         targets: Arrays | None = None,
         loss: Loss | None = None,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
-        frozen: bool = False,
         samples: int = 256,
         training: bool = False,
+        frozen: bool = False,
         redraw: bool = False,
         tolerance: float = 0.1,
         max_iterations: int = 10,
@@ -84,9 +84,9 @@ class Calibrate(keras.callbacks.Callback):
             "loss": loss,
             "include": include,
             "exclude": exclude,
-            "frozen": frozen,
             "samples": samples,
             "training": training,
+            "frozen": frozen,
             "redraw": redraw,
             "tolerance": tolerance,
             "max_iterations": max_iterations,

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from keras_initx._types import Arrays, Data, Loss
+from keras_initx._types import Arrays, Data, Loss, Patterns
 from keras_initx.callbacks._processes import largest
 from keras_initx.callbacks._stepped import Stepped
 from keras_initx.checks import check_choice
@@ -64,6 +64,8 @@ class SignalMonitor(Stepped):
         on_break: Reaction to a broken limit: `"warn"`, or `"stop"`, which warns and ends the training.
         images: Whether to draw the two images, which needs matplotlib. None draws them where matplotlib is
             installed.
+        include: Patterns of paths, or roles, of the kernels to report on. None means all.
+        exclude: Patterns or roles of kernels to leave out of the report.
         samples: Number of rows of data to use.
         training: Whether the model runs as in training: with dropout, and with the statistics of the batch in
             normalizations.
@@ -92,6 +94,8 @@ class SignalMonitor(Stepped):
         limits: Mapping[str, Any] | None = None,
         on_break: str = "warn",
         images: bool | None = None,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
         samples: int = 64,
         training: bool = True,
         jacobian: bool = False,
@@ -110,6 +114,8 @@ class SignalMonitor(Stepped):
             "data": data,
             "targets": targets,
             "loss": loss,
+            "include": include,
+            "exclude": exclude,
             "samples": samples,
             "training": training,
             "jacobian": jacobian,

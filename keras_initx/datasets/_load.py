@@ -83,7 +83,7 @@ def _check_reachable(name: str, hosts: set[str]) -> None:
             requests.head(f"https://{host}", timeout=_REACH_SECONDS)
         except requests.RequestException as error:
             raise ConnectionError(
-                f"The data set {name!r} is not on this machine, and {host} cannot be reached to download it. "
+                f"The data set {name!r} is not on this machine and {host} cannot be reached to download it. "
                 "Connect to a network; or prepare the data set on another machine, copy the folder, and set "
                 "TFDS_DATA_DIR to it; or take 'initx_digits' or 'initx_pydoc/code', which need no network."
             ) from error

@@ -1,8 +1,7 @@
-"""Kernels that are copies of one another, as one seed or one initializer for several layers makes them."""
+"""Finds kernels that are copies of each other, as one seed or one initializer for several layers gives."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -13,18 +12,18 @@ __all__ = ["Duplicate", "find_duplicates"]
 
 _SAMPLED = 4096  # entries that are compared first
 _CORRELATED = 0.999
-_LEAST = 8  # entries, below which two kernels can agree by chance
+_LEAST = 8  # entries; two smaller kernels can agree by chance
 
 
 @dataclasses.dataclass(frozen=True)
 class Duplicate:
-    """Two kernels of which one is a multiple of the other.
+    """Two kernels with perfectly correlated entries: one is a multiple of the other, up to a constant.
 
     Attributes:
-        path: Path of the first.
-        other: Path of the second.
-        correlation: Correlation of their entries, 1 or -1 up to rounding.
-        equal: Whether they are equal.
+        path: Path of the first kernel.
+        other: Path of the second kernel.
+        correlation: Correlation of their entries: 1 or -1, up to rounding.
+        equal: Whether the kernels are equal.
     """
 
     path: str
@@ -34,10 +33,10 @@ class Duplicate:
 
 
 def find_duplicates(sites: Sequence[KernelSite]) -> tuple[Duplicate, ...]:
-    """Finds the pairs of kernels of one shape that are correlated perfectly.
+    """Finds all pairs of kernels that have the same shape and are perfectly correlated.
 
-    Kernels most of whose entries are one number are left out: zeros, identities and Dirac kernels are equal
-    by design.
+    A kernel is left out if one number fills most of it: zeros, identities and Dirac kernels are equal by
+    design.
 
     Args:
         sites: Kernels of a model.
@@ -52,6 +51,11 @@ def find_duplicates(sites: Sequence[KernelSite]) -> tuple[Duplicate, ...]:
 
 
 def _pairs(shape: tuple[int, ...], sites: Sequence[KernelSite]) -> Iterator[Duplicate]:
+    """Yields the duplicates among kernels of one shape.
+
+    A deep model has many kernels of one shape, and many pairs. A product of matrices first compares a sample
+    of the entries of all pairs. Only a pair that passes is compared in full.
+    """
     size = int(np.prod(shape))
     if size < _LEAST:
         return
@@ -74,9 +78,10 @@ def _pairs(shape: tuple[int, ...], sites: Sequence[KernelSite]) -> Iterator[Dupl
 
 
 def _varies(row: np.ndarray) -> bool:
+    """Whether all entries are finite and no number fills half of them."""
     _, counts = np.unique(row, return_counts=True)
     return bool(np.isfinite(row).all() and counts.max() < row.size / 2)
 
 
-def _values(site: KernelSite) -> Any:
-    return ops.convert_to_numpy(ops.cast(site.kernel.value, "float32")).reshape(-1)
+def _values(site: KernelSite) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(ops.cast(site.kernel.value, "float32"))).reshape(-1)

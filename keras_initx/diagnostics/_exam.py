@@ -1,13 +1,13 @@
-"""One examination of a model: its rows, its gains, and what is wrong."""
+"""One examination of a model: its rows, its gains and its faults. Cures repeat it on the changed model."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from keras_initx._types import Arrays, Batch, Model, Tensor
 from keras_initx.diagnostics._duplicates import Duplicate, find_duplicates
 from keras_initx.diagnostics._measure import Reading, gate_readings, loss_at, measure
 from keras_initx.diagnostics._report import SignalRow
@@ -22,17 +22,17 @@ __all__ = ["Exam", "Examined"]
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
-    """What one examination found; the attributes are the report's.
+    """The result of one examination, for all kernels of the model.
 
     Attributes:
-        rows: Rows by kernel.
-        findings: What is wrong.
-        loss: The loss.
-        forward_gain: The model's.
-        backward_gain: The model's.
-        duplicates: Kernels that are copies.
-        step: One step of the optimizer, or None.
-        gradients: Gradients by the trainable variables.
+        rows: One row per kernel.
+        findings: The faults.
+        loss: The loss on the batch.
+        forward_gain: Gain of the signal from the first kernels to the heads, as in `SignalReport`.
+        backward_gain: Gain of the gradient from the heads to the first kernels, as in `SignalReport`.
+        duplicates: Pairs of kernels that are copies.
+        step: One step of the optimizer; None without an optimizer.
+        gradients: Gradients of the loss with respect to the trainable variables.
     """
 
     rows: tuple[SignalRow, ...]
@@ -42,17 +42,21 @@ class Examined:
     backward_gain: float | None
     duplicates: tuple[Duplicate, ...]
     step: Step | None
-    gradients: list[Any]
+    gradients: list[Tensor]
 
     @property
     def chi_1(self) -> float | None:
-        """Geometric mean of the rows' chi."""
+        """Geometric mean of the rows' chi, without the rows before a normalization."""
         values = [row.chi for row in self.rows if row.chi and not row.normalized]
         return math.exp(float(np.mean(np.log(values)))) if values else None
 
     @property
     def excess(self) -> float:
-        """Log of how far the signal is from unit size where it is farthest, beyond what does no harm."""
+        """Distance of the signal from unit size where it is largest, as a log; 0 within harmless limits.
+
+        Infinite if a pre-activation is zero or not finite.
+        """
+        # A normalization hides the size of a signal, and a residual branch is small on purpose.
         sizes = [
             row.forward_gain * row.expected_std
             for row in self.rows
@@ -65,26 +69,27 @@ class Examined:
 
 @dataclasses.dataclass(frozen=True)
 class Exam:
-    """What a model is examined on, so that it can be done again.
+    """A model with everything that an examination needs, so that examinations can be compared.
 
     Attributes:
         model: A built Keras model.
         batch: Its inputs.
         targets: Labels, or None.
         objective: The loss, as `choose_loss` returns it.
-        sites: Its kernels.
-        training: Whether it runs as in training.
+        sites: All kernels of the model.
+        training: Whether the model runs as in training.
     """
 
-    model: Any
-    batch: Any
-    targets: Any
+    model: Model
+    batch: Batch
+    targets: Arrays | None
     objective: Objective
     sites: Sequence[KernelSite]
     training: bool
 
     def run(self) -> Examined:
-        """Examines the model as it is, and leaves it so."""
+        """Examines the model with its present weights, and leaves them as they are."""
+        # A kernel with an obstacle has no pre-activation to show. Its row has the numbers of its weights.
         shown = [site for site in self.sites if not site.obstacle]
         value, readings, variables, gradients = measure(
             self.model, self.batch, self.targets, self.objective, shown, self.training
@@ -92,6 +97,7 @@ class Exam:
         readings |= gate_readings(self.model, self.batch, self.sites)
         step = self.step(value, gradients)
         moves = step.ratios if step else {}
+        # Keras variables cannot be keys of a dict: `==` compares their values.
         slopes = {id(v): gradient for v, gradient in zip(variables, gradients, strict=True)}
         rows = [row_of(site, readings.get(site, Reading()), slopes, moves) for site in self.sites]
         forward, backward = _end_to_end(self.sites, readings)
@@ -100,9 +106,16 @@ class Exam:
         findings = findings_of(pairs, forward, backward, _agreement(self.sites, readings), duplicates, step)
         return Examined(tuple(rows), findings, value, forward, backward, duplicates, step, gradients)
 
-    def step(self, loss: float, gradients: Sequence[Any], rate: float | None = None) -> Step | None:
-        """Takes a step of the optimizer on copies; without targets the loss after it means nothing."""
+    def step(self, loss: float, gradients: Sequence[Tensor], rate: float | None = None) -> Step | None:
+        """Takes one step of the optimizer on copies.
+
+        Args:
+            loss: The loss before the step.
+            gradients: Gradients of the loss with respect to the trainable variables.
+            rate: Learning rate of the step; None for the optimizer's own.
+        """
         given = (self.model, self.batch, self.targets, self.objective, self.training)
+        # Without targets the loss is a random linear function: a fall of it tells nothing of the training.
         measured = None if self.targets is None else functools.partial(loss_at, *given)
         return take_step(self.model, self.model.trainable_variables, gradients, loss, measured, rate)
 
@@ -110,7 +123,10 @@ class Exam:
 def _end_to_end(
     sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]
 ) -> tuple[float | None, float | None]:
-    """Gains from what reaches the first kernels, or leaves embeddings, to the heads."""
+    """Returns the gains of the signal and of the gradient between the first kernels and the heads.
+
+    Integers that enter an embedding have no size. There the way begins behind the embedding.
+    """
     first = [readings[site] for site in sites if site.depth == 0 and site in readings]
     heads = [readings[site] for site in sites if site.is_output and site in readings]
     ways_in = [(r.input_square, r.input_gradient) if r.input_square else _leaving(r) for r in first]
@@ -123,18 +139,20 @@ def _end_to_end(
 
 
 def _agreement(sites: Sequence[KernelSite], readings: dict[KernelSite, Reading]) -> float | None:
-    """Mean cosine between two rows as they enter; None where they are integers."""
+    """The mean cosine between two rows of the input; None if all inputs are integers."""
     found = [readings[site].input_agreement for site in sites if site in readings]
+    # Among several inputs, the input that tells the rows apart best is the one that the heads can use.
     return min((value for value in found if value is not None), default=None)
 
 
 def _leaving(reading: Reading) -> tuple[float | None, float | None]:
+    """The second moment of a pre-activation, and the length of its gradient."""
     moments = reading.own or reading.signal
     return (moments[1] if moments else None), reading.gradient
 
 
 def _together(ways: list[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
-    """The mean of the second moments and the length of all gradients; None if any is not known."""
+    """The mean of the second moments, and the length of all gradients together; None if any is unknown."""
     squares = [square for square, _ in ways if square is not None]
     lengths = [length for _, length in ways if length is not None]
     if not ways or len(squares) < len(ways) or len(lengths) < len(ways):

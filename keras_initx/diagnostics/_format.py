@@ -6,6 +6,7 @@ from keras_initx.tables import Column, numbers, words
 
 __all__ = ["columns_of"]
 
+# Short titles, so that ten numbers fit on a line of a terminal.
 _NUMBERS = {
     "expected": "expected_std",
     "std": "preactivation_std",
@@ -21,7 +22,7 @@ _NUMBERS = {
 
 
 def columns_of(rows: Sequence[object]) -> tuple[Column, ...]:
-    """Returns a column for each short title. The tooltip of a title is the name of the row's attribute.
+    """Returns the columns. The tooltip of a short title is the name of the attribute of the row.
 
     Args:
         rows: Objects with the attributes of a `SignalRow`.

@@ -1,4 +1,12 @@
-"""One forward and backward pass that reads what every kernel makes of the signal."""
+"""One forward and backward pass that reads signal and gradient at every kernel.
+
+    input ──> enter ──> [ kernel ] ──> observe ──> activation ──> after ──> ...
+              tap 2n                   tap 2n + 1
+
+`enter`, `observe` and `after` are called as the model runs, and read statistics of the tensors that pass. A
+tap is a scalar that changes nothing: its gradient is the squared length of the gradient of the loss at this
+place (see `tapped`). One backward pass gives the gradients of all variables and of all taps.
+"""
 
 import dataclasses
 import math
@@ -11,6 +19,7 @@ from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Activation, Arrays, Batch, Layer, Model, Tensor, Variable
 from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
 from keras_initx.gradients import Objective, to_numpy, value_and_gradients
 from keras_initx.recurrence import fit_cells, obstacle
@@ -22,19 +31,20 @@ __all__ = ["Reading", "gate_readings", "loss_at", "measure"]
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What one pass tells of one kernel; means over its calls, None for what does not apply.
+    """The statistics of one kernel in one pass: means over the calls of its layer, None if they do not apply.
 
     Attributes:
-        input_square: Second moment of what reaches it, None where that is integers.
-        input_agreement: Mean cosine between two rows of what reaches a first kernel.
-        signal: Mean, second moment and non-finite fraction of its pre-activation.
-        own: The same of a head's pre-activation without its bias, which may be a prior; None for others.
-        agreement: Mean cosine between the pre-activations of two rows, of a head's without its bias.
-        activation: Mean, second moment and non-finite fraction of its activation.
-        dead: Fraction of units whose activation is 0 on all rows.
-        saturated: Fraction of its activation near a bound.
-        input_gradient: Length of the gradient of the loss with respect to what reaches it.
-        gradient: Length of the gradient with respect to its pre-activation.
+        input_square: Second moment of the kernel's input. None for integers.
+        input_agreement: Mean cosine between two rows of the input, for the first kernels only.
+        signal: Mean, second moment and non-finite fraction of the pre-activation.
+        own: The same three for a head's pre-activation without its bias, which may be a prior. None for other
+            kernels.
+        agreement: Mean cosine between the pre-activations of two rows. A head's bias is left out.
+        activation: Mean, second moment and non-finite fraction of the activation.
+        dead: Fraction of units with an activation of 0 on all rows.
+        saturated: Fraction of the activation near a bound.
+        input_gradient: Length of the gradient of the loss with respect to the input.
+        gradient: Length of the gradient of the loss with respect to the pre-activation.
     """
 
     input_square: float | None = None
@@ -50,32 +60,33 @@ class Reading:
 
 
 def measure(
-    model: Any,
-    batch: Any,
-    targets: Any,
+    model: Model,
+    batch: Batch,
+    targets: Arrays | None,
     objective: Objective,
     sites: Sequence[KernelSite],
     training: bool,
-) -> tuple[float, dict[KernelSite, Reading], list[Any], list[Any]]:
-    """Runs a model forward and backward once; its variables stay as they are.
+) -> tuple[float, dict[KernelSite, Reading], list[Variable], list[Tensor]]:
+    """Runs a model forward and backward once. Its variables stay as they are.
 
     Args:
         model: A built Keras model.
-        batch: NumPy arrays in the structure of its inputs.
-        targets: What the objective compares its outputs with, or None.
-        objective: From batch, targets and outputs to the loss.
-        sites: Its kernels whose pre-activations can be shown.
-        training: Whether it runs as in training.
+        batch: NumPy arrays in the structure of the model's inputs.
+        targets: The targets that the objective compares the outputs with, or None.
+        objective: Function of batch, targets and outputs that returns the loss.
+        sites: Kernels without an obstacle, so that their pre-activations can be shown.
+        training: Whether the model runs as in training.
 
     Returns:
-        The loss, what was read of each site, the trainable variables, and the gradients by them.
+        The loss, a reading per site, the trainable variables, and the gradients with respect to them.
     """
     variables = list(model.trainable_variables)
     batch, targets = _tensors(batch), _tensors(targets)
 
-    def loss(values: Sequence[Any]) -> Any:
+    def loss(values: Sequence[Tensor]) -> tuple[Tensor, list[dict[str, list[Tensor]]]]:
         pass_ = _Pass(sites, values[len(variables) :])
         state = list(zip(variables, values[: len(variables)], strict=True))
+        # The scope gives variables the values that are differentiated, and catches all assignments.
         with keras.StatelessScope(state, collect_losses=True):
             outputs = probe.run(
                 model,
@@ -92,9 +103,11 @@ def measure(
 
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
     taps = [ops.zeros((), "float32") for _ in range(2 * len(sites))]
+    # Dropout draws the same masks in each pass, so that losses before and after a step can be compared.
     with repeated_masks():
         (value, found), gradients = value_and_gradients(loss, [*values, *taps], has_aux=True, nested=False)
     found = tree.map_structure(to_numpy, found)
+    # A tap has the gradient that `tapped` defines, a squared length, summed over the calls of its layer.
     lengths = [float(to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
     readings = {
         site: _reading(found[number], lengths[2 * number], lengths[2 * number + 1])
@@ -103,16 +116,23 @@ def measure(
     return float(to_numpy(value)), readings, variables, gradients[: len(variables)]
 
 
-def loss_at(model: Any, batch: Any, targets: Any, objective: Objective, training: bool, values: Any) -> float:
-    """Returns the loss where the trainable variables have these values; random masks are `measure`'s.
+def loss_at(
+    model: Model,
+    batch: Batch,
+    targets: Arrays | None,
+    objective: Objective,
+    training: bool,
+    values: Sequence[Tensor],
+) -> float:
+    """Returns the loss for other values of the trainable variables, with the same random masks as `measure`.
 
     Args:
-        model: As in `measure`.
-        batch: As in `measure`.
-        targets: As in `measure`.
-        objective: As in `measure`.
-        training: As in `measure`.
-        values: Tensors.
+        model: A built Keras model.
+        batch: NumPy arrays in the structure of the model's inputs.
+        targets: The targets that the objective compares the outputs with, or None.
+        objective: Function of batch, targets and outputs that returns the loss.
+        training: Whether the model runs as in training.
+        values: A tensor for each trainable variable.
     """
     batch, targets = _tensors(batch), _tensors(targets)
     state = list(zip(model.trainable_variables, values, strict=True))
@@ -121,24 +141,27 @@ def loss_at(model: Any, batch: Any, targets: Any, objective: Objective, training
         return float(to_numpy(ops.cast(objective(batch, targets, outputs), "float32")))
 
 
-def _tensors(structure: Any) -> Any:
+def _tensors(structure: Arrays | None) -> Any:
     return tree.map_structure(lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), structure)
 
 
 class _Pass:
-    """What is called as a model runs, and the tensors that it has read: by site, by name, one per call."""
+    """The functions that are called as a model runs.
 
-    def __init__(self, sites: Sequence[KernelSite], taps: Sequence[Any]) -> None:
+    `found` collects their statistics: for each site a list by name, with one tensor per call of the layer.
+    """
+
+    def __init__(self, sites: Sequence[KernelSite], taps: Sequence[Tensor]) -> None:
         self.sites, self.taps = sites, taps
         self.numbers = {site: number for number, site in enumerate(sites)}
-        self.found: list[dict[str, list[Any]]] = [{} for _ in sites]
+        self.found: list[dict[str, list[Tensor]]] = [{} for _ in sites]
 
-    def _add(self, site: KernelSite, name: str, value: Any) -> None:
+    def _add(self, site: KernelSite, name: str, value: Tensor | None) -> None:
         if value is not None:
             self.found[self.numbers[site]].setdefault(name, []).append(value)
 
-    def enter(self, site: KernelSite, inputs: Any) -> Any:
-        # What a table is looked up by, integers or a shape, is no signal.
+    def enter(self, site: KernelSite, inputs: Tensor) -> Tensor | None:
+        # A table is looked up by integers or a shape, which are not a signal.
         if site.role == "embedding":
             return None
         self._add(site, "inputs", signal(inputs)[1])
@@ -146,7 +169,8 @@ class _Pass:
             self._add(site, "input_agreement", agreement(inputs))
         return tapped(inputs, self.taps[2 * self.numbers[site]])
 
-    def observe(self, site: KernelSite, output: Any) -> Any:
+    def observe(self, site: KernelSite, output: Tensor) -> Tensor:
+        # Only statistics are kept. The tensors of a large model would not fit into the memory together.
         self._add(site, "signal", signal(output))
         own = _without_bias(site, output) if site.is_output else output
         self._add(site, "agreement", agreement(own))
@@ -154,20 +178,22 @@ class _Pass:
             self._add(site, "own", signal(own))
             if site.feeds is not None:
                 self._add(site, "saturated", saturated_fraction(_activate(site.feeds, own), site.feeds))
+        # An activation layer, or a normalization in between, shows the activation itself, later: see `after`.
         if site.feeds is None or not (site.feeds_layer or site.feeds_normalized):
             active = output if site.feeds is None else _activate(site.feeds, output)
             self._activated(site, active)
         return tapped(output, self.taps[2 * self.numbers[site] + 1])
 
-    def after(self) -> list[tuple[Any, Callable[[Any], None]]]:
-        """Layers that end with a kernel's activation, and what is to be called with their outputs."""
+    def after(self) -> list[tuple[Layer, Callable[[Tensor], None]]]:
+        """Pairs of a layer that ends with a kernel's activation, and a function that reads its output."""
 
-        def reader(site: KernelSite) -> Callable[[Any], None]:
+        def reader(site: KernelSite) -> Callable[[Tensor], None]:
             return lambda output: self._activated(site, output)
 
         return [(site.feeds_layer, reader(site)) for site in self.sites if site.feeds_layer]
 
-    def _activated(self, site: KernelSite, output: Any) -> None:
+    def _activated(self, site: KernelSite, output: Tensor) -> None:
+        # A layer of the user's may return a structure. Its activation is not known then.
         if not hasattr(output, "shape"):
             return
         self._add(site, "activation", signal(output))
@@ -177,8 +203,11 @@ class _Pass:
                 self._add(site, "saturated", saturated_fraction(output, site.feeds))
 
 
-def _without_bias(site: KernelSite, output: Any) -> Any:
-    """A head's pre-activation by its kernel alone: what its bias adds, a prior, is the same for all rows."""
+def _without_bias(site: KernelSite, output: Tensor) -> Tensor:
+    """Returns the part of a head's pre-activation that its kernel makes.
+
+    A bias that holds a prior adds the same numbers to all rows. With it, healthy rows would look collapsed.
+    """
     if site.bias is None or site.unit_axes is None:
         return output
     axes = {axis % len(output.shape) for axis in site.unit_axes[1]}
@@ -189,11 +218,12 @@ def _without_bias(site: KernelSite, output: Any) -> Any:
     return ops.stop_gradient(output) - ops.stop_gradient(bias)
 
 
-def _activate(activation: Any, output: Any) -> Any:
+def _activate(activation: Activation, output: Tensor) -> Tensor:
     return keras.activations.get(activation)(ops.stop_gradient(output))
 
 
 def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient: float) -> Reading:
+    """Returns the means over the calls of a layer. The taps have summed the gradients over the calls."""
     mean = {name: np.mean(values, axis=0, dtype="float64") for name, values in found.items()}
 
     def number(name: str) -> float | None:
@@ -216,18 +246,35 @@ def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient
     )
 
 
-def gate_readings(model: Any, batch: Any, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
-    """Reads the gates of recurrent cells by loops over them; one more pass, where there are such cells."""
+def gate_readings(model: Model, batch: Batch, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
+    """Reads the gates of recurrent cells, in one more pass if the model has such cells.
+
+    Backends fuse the loop over time, so that no hook sees its values. Here the cells run step by step on the
+    inputs that reach their layers.
+
+    Args:
+        model: A built Keras model.
+        batch: NumPy arrays in the structure of the model's inputs.
+        sites: All kernels of the model.
+
+    Returns:
+        A reading for each kernel of a known cell. All kernels of a cell have the same reading.
+    """
     owners = {id(layer): layer for layer in flatten_layers(model) if hasattr(layer, "cell")}
     known = [layer for layer in owners.values() if not obstacle(layer)]
     if not known:
         return {}
     found: dict[KernelSite, Reading] = {}
 
-    def reader(owner: Any) -> Callable[..., None]:
-        def read(inputs: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> None:
+    def reader(owner: Layer) -> Callable[..., None]:
+        def read(
+            inputs: Tensor,
+            initial_state: Sequence[Any] | None = None,
+            mask: Tensor | None = None,
+            training: bool | None = None,
+        ) -> None:
             del training
-            # The law that wants each gate as it is: one loop, and nothing to scale.
+            # A law that leaves each gate as it is: one loop, and nothing to scale.
             cells = fit_cells(owner, inputs, lambda *_: (1.0, 0.0), initial_state=initial_state, mask=mask)
             for cell, fit in cells:
                 square = sum(std**2 for std in fit.std_before) / len(fit.std_before)

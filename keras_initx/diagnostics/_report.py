@@ -1,4 +1,4 @@
-"""The report of `diagnose`: rows, verdicts and limits."""
+"""The result of `diagnose`: rows, verdicts, and limits for tests."""
 
 import dataclasses
 import math
@@ -12,7 +12,8 @@ from keras_initx.tables import Table
 
 __all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
 
-# The kinds of verdicts, the most important kind first.
+# The kinds of verdicts, in the order of a report. A fault stands before the faults that it brings about: a
+# NaN makes all later numbers meaningless, and a signal that fades makes gradients fade.
 KINDS = (
     *("nonfinite", "symmetry", "duplicate", "forward", "backward", "variance", "saturated", "dead"),
     *("collapse", "no_gradient", "update"),
@@ -23,7 +24,7 @@ class SignalError(ValueError):
     """Raised by `SignalReport.check` for a report that breaks a limit.
 
     Attributes:
-        rows: The rows that break a limit.
+        rows: The rows that break a limit. Empty if verdicts alone break one.
     """
 
     def __init__(self, message: str, rows: tuple["SignalRow", ...]) -> None:
@@ -33,41 +34,42 @@ class SignalError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class SignalRow:
-    """The signal at one kernel. A number is None if it does not apply or was not measured.
+    """The signal and the gradient at one kernel. A number is None if it does not apply or was not measured.
 
-    The bias of a head may be a prior, so `forward_gain`, `saturated` and `correlation` of a head leave the
-    bias out.
+    If a layer runs several times in one pass, its numbers are means over the calls. The bias of a head may be
+    a prior, so `forward_gain`, `saturated` and `correlation` of a head leave the bias out.
 
     Attributes:
         path: Path of the kernel within the model.
         role: Role of the kernel, as in `keras_initx.walk`.
-        units: Number of outputs of the kernel: channels or features.
-        expected_std: Root mean square of the pre-activation that the law promises for the measured input: by
-            a kernel of variance gain^2 / fan_in, with the true fan, and the gain of the activation that feeds
-            the kernel. 1 for an embedding that does not make the logits, too.
+        units: Number of the kernel's outputs: features or channels.
+        expected_std: Root mean square that the pre-activation would have, on the measured input, if the
+            kernel had the variance gain^2 / fan_in, with its true fan and the gain of the activation that
+            feeds it. 1 for an embedding, unless the embedding also makes the logits.
         preactivation_std: Standard deviation of the pre-activation over rows, positions and units.
         forward_gain: Root mean square of the pre-activation, divided by `expected_std`.
-        kernel_gain: The same ratio from the kernel alone: sqrt(fan_in E[w^2]) / gain.
-        backward_gain: Length of the gradient of the loss at the input of the kernel, divided by the length at
-            the pre-activation, times sqrt(E f'(z)^2) of the activation that feeds the kernel.
-        signal_gradient: Length of the gradient of the loss at the pre-activation, over all rows together.
-        chi: fan_in E[w^2] E[f'(z)^2], with the activation f that the kernel feeds, and a normal z with the
-            measured standard deviation.
-        activation_mean: Mean of the activation after the kernel; of the output if there is no activation.
-        activation_std: Standard deviation of that activation.
-        activation_square: Second moment of that activation.
+        kernel_gain: The same gain from the kernel alone, without data: sqrt(fan_in E[w^2]) / gain.
+        backward_gain: Length of the gradient of the loss at the kernel's input, divided by its length at the
+            pre-activation, times sqrt(E f'(z)^2) of the activation f that feeds the kernel.
+        signal_gradient: Length of the gradient of the loss at the pre-activation, all rows together.
+        chi: fan_in E[w^2] E[f'(z)^2] with the activation f behind the kernel, for a normal z of the measured
+            standard deviation.
+        activation_mean: Mean of the activation behind the kernel. If there is none, of the kernel's output.
+        activation_std: Standard deviation of this activation.
+        activation_square: Second moment of this activation.
         dead: Fraction of units with an activation of 0 on all rows.
-        saturated: Fraction of activations that are closer to a bound than 2.5 % of the range, for bounded
-            activations.
-        nonfinite: The largest fraction of NaN and Inf in the kernel, its pre-activation and its activation.
+        saturated: Fraction of a bounded activation within 2.5 % of its range from a bound.
+        nonfinite: Fraction of NaN and Inf in the kernel, its pre-activation or its activation: the largest of
+            the three.
         correlation: Mean cosine between the pre-activations of two rows.
-        weight_std: Standard deviation of the entries of the kernel.
-        gradient_std: Standard deviation of the gradient of the loss by the kernel; None for a frozen kernel.
+        weight_std: Standard deviation of the kernel's entries.
+        gradient_std: Standard deviation of the gradient of the loss with respect to the entries. None for a
+            frozen kernel.
         update_ratio: Root mean square of the change by one step of the compiled optimizer, divided by the
             root mean square of the kernel.
-        normalized: Whether a normalization makes the size of the output harmless.
-        in_branch: Whether the kernel is in a residual branch.
-        note: Facts that are not known about the kernel, with the reason.
+        normalized: Whether a normalization makes the size of the kernel's output harmless.
+        in_branch: Whether the kernel lies in a residual branch.
+        note: The facts that are not known of the kernel, and the reason.
     """
 
     path: str
@@ -97,14 +99,14 @@ class SignalRow:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A fault of the model, with its cure.
+    """A fault of the model, and its cure.
 
     Attributes:
-        path: Path of the kernel; empty for the whole model.
-        kind: `nonfinite`, `symmetry`, `duplicate`, `variance`, `dead`, `saturated`, `forward`, `backward`,
+        path: Path of the kernel. Empty for a fault of the whole model.
+        kind: `nonfinite`, `symmetry`, `duplicate`, `forward`, `backward`, `variance`, `saturated`, `dead`,
             `collapse`, `no_gradient` or `update`.
         message: The fault, in a sentence.
-        cure: The cure, as code with the names `initx`, `model` and `data`; a comment if no cure is known.
+        cure: The cure, as code over `initx`, `model` and `data`. A comment if no cure is known.
     """
 
     path: str
@@ -119,26 +121,26 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class SignalReport(Report):
-    """The report of `diagnose`. `print(report)` shows a row for each kernel, the totals and the verdicts.
+    """The report of `diagnose`.
 
     Attributes:
-        rows: One row for each kernel, in the order in which the layers run.
-        verdicts: The faults, the most important fault first.
+        rows: One row per chosen kernel, in the order in which the layers run.
+        verdicts: The faults, the most important first.
         loss: The loss on the batch.
-        loss_name: Name of the loss: `given`, `compiled`, or `random projection` if there are no targets.
-        samples: Rows of data in the batch.
-        forward_gain: Root mean square of the outputs of the heads, before their activation, divided by the
-            root mean square of the input of the first kernel; None if one of them is not known.
-        backward_gain: Length of the gradient at the input of the first kernel, divided by the length at the
-            heads.
-        chi_1: Geometric mean of `chi` over the rows, without rows before a normalization; None if no row has
-            a `chi`.
-        duplicates: Pairs of kernels that are equal, or perfectly correlated.
-        jacobian: Singular values of outputs by inputs; None unless they were asked for.
-        seconds: Seconds that the call took, with the search for cures.
-        step_kept: The fall of the loss on the batch by one step of the compiled optimizer, divided by the
-            fall that the gradient promises. 1 for a tiny step, below 0 if the loss rises; None without
-            targets or optimizer.
+        loss_name: The origin of the loss: `given`, `compiled`, or `random projection` without targets.
+        samples: Number of rows of data in the batch.
+        forward_gain: Root mean square of the heads' pre-activations, divided by the root mean square of the
+            first kernels' inputs. Of the whole model. None if one of the two is not known.
+        backward_gain: Length of the gradient at the first kernels' inputs, divided by its length at the
+            heads' pre-activations. Of the whole model. None if one of the two is not known.
+        chi_1: Geometric mean of chi over all kernels of the model, without kernels before a normalization.
+            None if there is none.
+        duplicates: Pairs of kernels that are equal or perfectly correlated.
+        jacobian: Singular values of the outputs with respect to the inputs, if they were asked for.
+        seconds: Seconds that the call took, with all cures.
+        step_kept: Fall of the loss on the batch in one step of the compiled optimizer, divided by the fall
+            that the gradient promises. 1 for a tiny step; below 0 if the loss rises. None without targets or
+            an optimizer.
     """
 
     rows: tuple[SignalRow, ...]
@@ -164,25 +166,25 @@ class SignalReport(Report):
         max_verdicts: int | None = 0,
         allow: str | Sequence[str] = (),
     ) -> None:
-        """Raises SignalError if a row breaks a limit, or if there are too many verdicts.
+        """Raises SignalError if a row breaks a limit, or there is a verdict that is not allowed.
 
-        Gains of kernels before a normalization do not count, and gains in a residual branch may be small. The
-        output of few units is large or small by chance, so the limits of gains are wider by three standard
-        errors, 3 / sqrt(2 units).
+        The gains of a kernel before a normalization are not checked. The gains of a kernel in a residual
+        branch may be small. If a kernel has few units, its output is large or small by chance, so the limits
+        of the gains are wider by three standard errors, 3 / sqrt(2 units).
 
         Args:
-            max_gain: Largest forward and backward gain; the smallest gain is 1 / `max_gain`.
-            max_dead: Largest fraction of dead units.
-            max_saturated: Largest fraction of saturated activations.
-            max_update_ratio: Largest ratio of an update to its weights.
-            max_verdicts: Largest number of verdicts. With None, verdicts do not count; NaN, Inf and equal
-                kernels still raise the error.
-            allow: Kinds of verdicts that do not count, such as `("update",)`. NaN, Inf and equal kernels pass
-                if their kinds `nonfinite` and `duplicate` are allowed.
+            max_gain: Largest forward and backward gain. The smallest is 1 / max_gain. None for no limit.
+            max_dead: Largest fraction of dead units. None for no limit.
+            max_saturated: Largest fraction of saturated activations. None for no limit.
+            max_update_ratio: Largest ratio of an update to its weights. None for no limit.
+            max_verdicts: Largest number of verdicts. None for any number, but NaN, Inf and equal kernels
+                still raise the error.
+            allow: Kinds of verdicts that do not count, such as `("update",)`.
 
         Raises:
-            SignalError: If a limit is broken; the error has the rows.
-            ValueError: If a limit is not a number of at least 0 or None, or a kind does not exist.
+            SignalError: If a limit is broken. Its `rows` are the rows that break a limit.
+            ValueError: If a limit is not a number of at least 0, `max_gain` is below 1, or `allow` holds a
+                word that is not a kind of verdict.
         """
         limits = {
             "max_gain": max_gain,
@@ -198,9 +200,10 @@ class SignalReport(Report):
             raise ValueError(f"`max_gain` must be at least 1. Received: max_gain={max_gain!r}.")
         allowed = _check_kinds(allow)
         broken = {row: found for row in self.rows if (found := _broken(row, limits, allowed))}
+        # One error names all broken limits: a test that fails again for the next limit costs a run each time.
         lines = [f"{row.path}: {'; '.join(found)}" for row, found in broken.items()]
         if "duplicate" not in allowed:
-            lines += [f"{d.path} and {d.other}: perfectly correlated" for d in self.duplicates]
+            lines += [f"{d.path} and {d.other}: kernels are perfectly correlated" for d in self.duplicates]
         verdicts = [str(verdict) for verdict in self.verdicts if verdict.kind not in allowed]
         if max_verdicts is not None and len(verdicts) > max_verdicts:
             lines += verdicts
@@ -224,7 +227,7 @@ class SignalReport(Report):
             f"{len(self.rows)} kernels on {self.samples} rows",
             *(f"{name} {value:.3g}" for name, value in gains.items() if value is not None),
             f"loss {self.loss:.4g} ({self.loss_name})",
-            *([] if kept is None else [f"a step keeps {kept:.0%} of what its gradient promises"]),
+            *([] if kept is None else [f"a step keeps {kept:.0%} of the fall that its gradient promises"]),
             f"{self.seconds:.2f} s",
         ]
         lines = [", ".join(parts)]
@@ -238,27 +241,30 @@ class SignalReport(Report):
         return [*lines, verdicts]
 
     def _untold(self) -> str:
-        """What a report without verdicts does not promise."""
+        """The limits of a report without verdicts: a healthy signal promises nothing of the training."""
         if self.step_kept is None:
             return "; nothing is known of the learning rate without targets and a compiled optimizer"
-        return "; of the learning rate the first step alone is known"
+        return "; the learning rate is known to suit the first step only"
 
 
 def _check_kinds(allow: str | Sequence[str]) -> set[str]:
+    """Returns the kinds that `allow` holds. One kind may come as a text."""
     kinds = {allow} if isinstance(allow, str) else set(allow)
     if not kinds <= set(KINDS):
         raise ValueError(
-            f"`allow` must hold kinds of verdicts, of {sorted(KINDS)}. Received: allow={allow!r}."
+            f"`allow` must hold kinds of verdicts, from {sorted(KINDS)}. Received: allow={allow!r}."
         )
     return kinds
 
 
 def _broken(row: SignalRow, limits: Mapping[str, float | None], allowed: set[str]) -> list[str]:
-    """Returns a few words for each limit that a row breaks."""
+    """Returns a text for each limit that a row breaks."""
     bad = row.nonfinite and "nonfinite" not in allowed
     found = [f"{100 * row.nonfinite:.3g} % of its values are NaN or Inf"] if bad else []
     gain = limits["max_gain"]
     if gain is not None and not row.normalized:
+        # The std of n normal numbers has the relative standard error 1 / sqrt(2 n). With rows that resemble
+        # each other, only the units are independent.
         spread = 3 / math.sqrt(2 * (row.units or 1))
         least = 0.0 if row.in_branch else max(1 - spread, 0) / gain
         for name in ("forward_gain", "backward_gain"):
@@ -267,6 +273,7 @@ def _broken(row: SignalRow, limits: Mapping[str, float | None], allowed: set[str
                 found.append(f"{name} {value:.3g}")
     for name in ("dead", "saturated", "update_ratio"):
         value, limit = getattr(row, name), limits[f"max_{name}"]
+        # `not <=`, since NaN must break the limit.
         if value is not None and limit is not None and not value <= limit:
             found.append(f"{name} {value:.3g}")
     return found

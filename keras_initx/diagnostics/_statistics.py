@@ -1,15 +1,21 @@
-"""Statistics of single tensors: tensors again where there are no values, as while JAX differentiates."""
+"""Statistics of single tensors, as tensors or NumPy arrays.
 
-from collections.abc import Sequence
+While JAX differentiates, tensors are tracers without values, and statistics are tracers, too.
+"""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._types import Activation, Tensor
+
 __all__ = ["agreement", "dead_fraction", "saturated_fraction", "signal", "tapped"]
 
-# What bounded activations tend to on both sides.
+# The limits of bounded activations on both sides.
 _BOUNDS = {
     "hard_sigmoid": (0.0, 1.0),
     "hard_tanh": (-1.0, 1.0),
@@ -17,11 +23,11 @@ _BOUNDS = {
     "softsign": (-1.0, 1.0),
     "tanh": (-1.0, 1.0),
 }
-_MARGIN = 0.025  # of the range between the bounds: tanh beyond 0.95, where its slope is below 0.1
+_MARGIN = 0.025  # share of the range: for tanh beyond 0.95, where its slope is below 0.1
 
 
-def signal(tensor: Any) -> Any:
-    """Returns mean, second moment and the fraction of NaN and Inf; float32 of shape (3,).
+def signal(tensor: Tensor) -> Tensor:
+    """Returns the mean, the second moment and the fraction of NaN and Inf, as float32 of shape (3,).
 
     >>> signal(ops.convert_to_tensor([1.0, 3.0])).tolist()
     [2.0, 5.0, 0.0]
@@ -30,15 +36,18 @@ def signal(tensor: Any) -> Any:
     flat = library.reshape(values, (-1,))
     with np.errstate(over="ignore", invalid="ignore"):
         mean, square = library.mean(flat), library.vdot(flat, flat) / flat.shape[0]
-    if library is np and np.isfinite(square):  # a pass less
+    # A finite square says that all values are finite, which saves a pass over the tensor.
+    if library is np and np.isfinite(square):
         return np.array([mean, square, 0.0], "float32")
     finite = library.isfinite(flat)
     infinite = 1.0 - library.mean(finite if library is np else ops.cast(finite, "float32"))
     return library.stack([mean, square, infinite])
 
 
-def agreement(tensor: Any) -> Any:
-    """Returns the mean cosine of the angle between what two rows of a batch have become.
+def agreement(tensor: Tensor) -> Tensor:
+    """Returns the mean cosine of the angle between two rows of a batch, over all pairs of rows.
+
+    Rows of zeros are left out.
 
     >>> float(agreement(ops.convert_to_tensor([[1.0, 0.0], [0.0, 1.0]])))
     0.0
@@ -48,14 +57,15 @@ def agreement(tensor: Any) -> Any:
     rows = library.reshape(values, (count, -1))
     lengths = library.sqrt(library.einsum("ij,ij->i", rows, rows))
     weights = library.where(lengths > 0, 1.0 / library.where(lengths > 0, lengths, 1.0), 0.0)
-    # The squared length of the sum of unit vectors is the sum of all cosines, a row with itself included.
+    # For unit vectors u_i, |sum of u_i|^2 is the sum of all u_i . u_j. The pairs i = j add 1 each. So the sum
+    # over pairs takes time linear in the rows, not quadratic.
     total = library.sum(library.square(library.matmul(library.reshape(weights, (1, count)), rows)))
     seen = library.sum(library.where(lengths > 0, 1.0, 0.0))
     return (total - seen) / library.maximum(seen * (seen - 1), 1.0)
 
 
-def dead_fraction(tensor: Any, axes: Sequence[int]) -> Any:
-    """Returns the fraction of units that are 0 wherever they appear.
+def dead_fraction(tensor: Tensor, axes: Sequence[int]) -> Tensor:
+    """Returns the fraction of units that are 0 on all rows and positions.
 
     >>> float(dead_fraction(ops.convert_to_tensor([[0.0, 1.0], [0.0, 0.0]]), (-1,)))
     0.5
@@ -71,11 +81,15 @@ def dead_fraction(tensor: Any, axes: Sequence[int]) -> Any:
     return 1.0 - library.mean(lives if library is np else ops.cast(lives, "float32"))
 
 
-def saturated_fraction(tensor: Any, activation: Any) -> Any:
-    """Returns the fraction near the bounds of a bounded activation; None for all others.
+def saturated_fraction(tensor: Tensor, activation: Activation) -> Tensor | None:
+    """Returns the fraction of an activation that is near its bounds. None for an activation without bounds.
 
     >>> float(saturated_fraction(ops.convert_to_tensor([0.99, -0.99, 0.5, 0.0]), "tanh"))
     0.5
+
+    Args:
+        tensor: The output of the activation.
+        activation: The activation. Only names are known; a function has no bounds that can be looked up.
     """
     if not isinstance(activation, str) or activation not in _BOUNDS:
         return None
@@ -85,23 +99,30 @@ def saturated_fraction(tensor: Any, activation: Any) -> Any:
     return library.mean(near if library is np else ops.cast(near, "float32"))
 
 
-def tapped(tensor: Any, probe: Any) -> Any:
-    """Returns the tensor; the gradient that comes back through it leaves its squared length at the probe.
+def tapped(tensor: Tensor, probe: Tensor) -> Tensor:
+    """Returns the tensor. The gradient that comes back through it leaves its squared length at the probe.
 
-    Gradients of what lies within a model cannot be asked for on all backends, but the gradient with respect
-    to `probe`, a float32 scalar tensor that changes nothing, can be said to be anything.
+    Not all backends give gradients with respect to a tensor inside a model. They all give gradients with
+    respect to `probe`, a scalar that is passed in and changes nothing, and they all let a function define its
+    own gradient. So the gradient "with respect to the probe" is defined as the squared length of the gradient
+    at the tensor.
 
     >>> from keras_initx.gradients import value_and_gradients
     >>> ones, zero = ops.ones((3,)), ops.zeros(())
     >>> _, (_, found) = value_and_gradients(lambda v: ops.sum(2 * tapped(v[0], v[1])), [ones, zero])
     >>> float(found)
     12.0
+
+    Args:
+        tensor: A float tensor inside a model.
+        probe: A float32 scalar tensor.
     """
 
     @ops.custom_gradient
-    def identity(values: Any, _: Any) -> Any:
-        def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            upstream = arguments[0] if upstream is None else upstream  # torch names it
+    def identity(values: Tensor, _: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            # Keras passes the gradient by name on torch, and by position on the other backends.
+            upstream = arguments[0] if upstream is None else upstream
             values, library = _readable(upstream)
             flat = library.reshape(values, (-1,))
             return upstream, ops.convert_to_tensor(library.vdot(flat, flat), "float32")
@@ -111,10 +132,11 @@ def tapped(tensor: Any, probe: Any) -> Any:
     return identity(tensor, probe)
 
 
-def _readable(tensor: Any) -> tuple[Any, Any]:
-    """Returns a tensor, no gradients kept, in float32 or better, and the library that computes on it.
+def _readable(tensor: Tensor) -> tuple[Tensor, ModuleType]:
+    """Returns the values in float32 or float64, without gradients, and the library that computes on them.
 
-    NumPy reads the buffer of a tensor on the CPU in place, and takes less time than eager operations.
+    On the CPU this is NumPy, which reads the memory of a tensor in place, and takes less time than eager
+    operations of a backend.
     """
     tensor = ops.stop_gradient(tensor)
     dtype = keras.backend.standardize_dtype(tensor.dtype)

@@ -1,4 +1,15 @@
-"""What one step of the compiled optimizer would do to the weights, and to the loss."""
+"""One step of the compiled optimizer, on copies: the changes of the weights, and the change of the loss.
+
+A report can see a healthy signal and still miss that the learning rate is too large. The step tells:
+
+    promise   the fall of the loss if the loss were linear: the sum of -change * gradient over all weights
+    fall      the loss before the step minus the loss after it, on the same batch and the same masks
+    kept      fall / promise: near 1 for a small step, falls with its length, below 0 if the loss rises
+
+The step is the optimizer's own, not -rate * gradient: momentum, Adam's second moments, weight decay, clipping
+and schedules all count. To leave the optimizer and the weights as they are, a second optimizer is built from
+the config of the first, receives copies of its slots, and steps on copies of the weights.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,12 +20,13 @@ import numpy as np
 from keras import ops
 
 from keras_initx._keras_internals import set_path
+from keras_initx._types import Model, Tensor, Variable
 from keras_initx.gradients import to_numpy, unscoped
 from keras_initx.state import slotted
 
 __all__ = ["Step", "current_rate", "take_step"]
 
-_TELLS = 1e-4  # of the loss: a smaller promise is lost in float32
+_TELLS = 1e-4  # promise over loss: the rounding of float32 in two losses would hide a smaller fall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,43 +34,44 @@ class Step:
     """One step of an optimizer.
 
     Attributes:
-        ratios: Root mean square of the change of each variable over that of its values, by the variable's id;
-            of variables that are not all zero.
-        promise: By how much the loss would fall if it were as linear as its gradient says.
-        fall: By how much it falls; None where that was not measured.
+        ratios: Root mean square of the change of each variable, divided by the root mean square of its
+            values, by the id of the variable. Variables of zeros are left out.
+        promise: Fall of the loss if the loss were linear, with its present gradient.
+        fall: Measured fall of the loss. None if it was not measured.
     """
 
     ratios: dict[int, float]
     promise: float
-    fall: Any = None
+    fall: float | None = None
 
     @property
     def kept(self) -> float | None:
-        """What is kept of the promise: 1 for a tiny step, below 0 where the loss rises."""
+        """Fall over promise: 1 for a tiny step, below 0 if the loss rises. None if no fall was measured."""
         return None if self.fall is None else self.fall / self.promise
 
 
 @unscoped
 def take_step(
-    model: Any,
-    variables: Sequence[Any],
-    gradients: Sequence[Any],
+    model: Model,
+    variables: Sequence[Variable],
+    gradients: Sequence[Tensor],
     loss: float,
-    loss_at: Callable[[Sequence[Any]], float] | None = None,
+    loss_at: Callable[[Sequence[Tensor]], float] | None = None,
     rate: float | None = None,
 ) -> Step | None:
     """Takes a step on copies, by a copy of the optimizer in its present state.
 
     Args:
-        model: A Keras model; without an optimizer there is no step.
-        variables: Its trainable variables.
-        gradients: Gradients by them.
+        model: A Keras model.
+        variables: The model's trainable variables.
+        gradients: Gradients of the loss with respect to the variables.
         loss: The loss before the step.
-        loss_at: From values of the variables to the loss; None to leave the loss after the step unmeasured.
-        rate: Learning rate of the step; None for the optimizer's own.
+        loss_at: Function from values of the variables to the loss. None leaves the fall unmeasured.
+        rate: Learning rate of the step. None for the optimizer's own.
 
     Returns:
-        The step; of the variables that the optimizer has slots for, where it is built.
+        The step; None if the model has no optimizer or nothing to train. A built optimizer moves only the
+        variables that it has slots for, and the step has only their ratios.
     """
     optimizer = _inner(model)
     if optimizer is None or not variables:
@@ -72,9 +85,11 @@ def take_step(
             new.assign(old.value)
     if rate is not None:
         copy.learning_rate = rate if _is_number(copy) else lambda: rate
+    # An optimizer with a loss scale divides the gradients by it, so they are multiplied first.
     scale = float(copy.scale_loss(1.0))
     slopes = {id(v): gradient * scale for v, gradient in zip(variables, gradients, strict=True)}
-    # What was frozen after the optimizer was built stands still, and keeps its place beside its slots.
+    # A variable that was frozen after the optimizer was built keeps its place among the slots, so it gets a
+    # gradient of zeros. Its change is not read.
     rest = {key: ops.zeros_like(value.value) for key, value in copies.items() if key not in slopes}
     copy.apply([(slopes | rest)[key] for key in copies], list(copies.values()))
     ratios, promise = {}, 0.0
@@ -86,38 +101,44 @@ def take_step(
         size = _rms(_plain(variable))
         if size > 0:
             ratios[id(variable)] = _rms(change) / size
+    # A promise of 0 or less (of pure momentum, say) has no fall to compare with.
     if loss_at is None or not promise > _TELLS * abs(loss):
         return Step(ratios, promise)
     after = [ops.convert_to_tensor(copies.get(id(variable), variable).value) for variable in variables]
     return Step(ratios, promise, loss - loss_at(after))
 
 
-def current_rate(model: Any) -> tuple[float, bool]:
-    """Returns the learning rate of the next step, and whether it is a number that can be set."""
+def current_rate(model: Model) -> tuple[float, bool]:
+    """Returns the learning rate of the next step, and whether it is a number that can be set.
+
+    Args:
+        model: A compiled Keras model. A schedule of its optimizer is not a number that can be set.
+    """
     optimizer = _inner(model)
     return float(to_numpy(ops.convert_to_tensor(optimizer.learning_rate))), _is_number(optimizer)
 
 
-def _inner(model: Any) -> Any:
-    """The optimizer whose step is taken: a LossScaleOptimizer's `apply` fails on JAX."""
+def _inner(model: Model) -> Any:
+    """The model's optimizer, or None. Of a LossScaleOptimizer, the inner one: its `apply` fails on JAX."""
     optimizer = getattr(model, "optimizer", None)
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _is_number(optimizer: Any) -> bool:
+def _is_number(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer.get_config()["learning_rate"], float)
 
 
-def _plain(variable: Any) -> Any:
+def _plain(variable: Variable) -> Tensor:
     return ops.cast(ops.stop_gradient(ops.convert_to_tensor(variable.value)), "float32")
 
 
-def _copy(variable: Any) -> Any:
+def _copy(variable: Variable) -> Variable:
     # Without `copy` the new variable has the old one's handle on TensorFlow, its storage on torch.
     copy = keras.Variable(ops.copy(variable.value), name=variable.name, dtype=variable.dtype)
-    set_path(copy, variable.path)  # by which optimizers choose what they decay, or which of them steps
+    # Optimizers choose by the path: which variables to decay, and in a MultiOptimizer, which optimizer steps.
+    set_path(copy, variable.path)
     return copy
 
 
-def _rms(tensor: Any) -> float:
+def _rms(tensor: Tensor) -> float:
     return float(np.sqrt(to_numpy(ops.mean(ops.square(tensor)))))

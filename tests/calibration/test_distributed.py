@@ -22,6 +22,9 @@ import json, sys
 import keras, numpy as np
 from keras import layers
 import keras_initx as initx
+from support import xla
+
+xla.off()
 
 def build():
     keras.utils.set_random_seed(0)
@@ -148,6 +151,7 @@ def one_process():
 
 @needs_jax
 @pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
+@pytest.mark.integration
 def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device(one_process):
     found = one_process
     np.testing.assert_allclose(found["stds"], 1, rtol=1e-3)
@@ -157,6 +161,7 @@ def test_data_parallel_devices_are_equal_to_each_other_and_to_one_device(one_pro
 
 @needs_jax
 @pytest.mark.tensorflow  # not for its backend, but to start these processes in one suite of the three
+@pytest.mark.integration
 def test_two_processes_measure_on_the_union_of_their_rows_fail_and_stop_together(
     unused_port, one_process, tmp_path
 ):

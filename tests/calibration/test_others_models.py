@@ -8,7 +8,7 @@ import pytest
 import keras_initx as initx
 from keras_initx import probe
 from keras_initx.walk import input_specs, iter_kernels
-from support.model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, slow
+from support.model_table import APPLICATIONS, BACKBONES, LIGHT, application, backbone, few_elsewhere, slow
 from support.outside_probe import assert_reported
 
 
@@ -40,7 +40,7 @@ def test_an_application(name):
     assert assert_calibrated(application(name), samples=8) == {}
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", few_elsewhere(BACKBONES, "GPT2", "ResNet"))
 def test_a_backbone(name):
     notes = assert_calibrated(backbone(name), samples=8)
     # Left are tables: tied to the logits or for logits that nobody asks for, of relative distances, and the

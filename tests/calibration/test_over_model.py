@@ -42,6 +42,7 @@ def run(backend):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.integration
 def test_gradients_agree_on_all_backends():
     """In single precision. MetaInit divides by gradients that may be near to zero: at its own epsilon
     the rounding of the last place moves it by a few parts in 10^4, and with a larger one it agrees, too."""
@@ -144,7 +145,7 @@ def test_metainit_scales_kernels_alone_and_lessens_the_quotient(pair):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_gradinit_mends_a_model_of_wrong_scales(optimizer, pair):
     """Training after it starts where training from the wrong scales does not come to."""
-    model = mlp("tanh", depth=8)
+    model = mlp("tanh", depth=5)
     for number, layer in enumerate(model.layers):
         layer.kernel.assign(layer.kernel * (2.0 if number % 2 else 0.5))
     report = initx.calibrate(model, pair, GradInit(optimizer, learning_rate=0.01, steps=60, scale_rate=0.03))

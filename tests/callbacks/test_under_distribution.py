@@ -22,7 +22,9 @@ from keras import layers
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 import keras_initx as initx
+from support import xla
 
+xla.off()
 rng = np.random.default_rng(0)
 x = rng.normal(1, 2, (32, 6)).astype("float32")
 y = rng.normal(size=(32, 1)).astype("float32")
@@ -113,11 +115,13 @@ def assert_each_is_as_alone(found):
             np.testing.assert_allclose(values[tag], expected, rtol=1e-3, atol=1e-4, err_msg=f"{name}: {tag}")
 
 
+@pytest.mark.integration
 def test_under_strategies_of_tensorflow():
     assert_each_is_as_alone(run(TENSORFLOW.replace("#COMMON", COMMON)))
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
+@pytest.mark.integration
 def test_under_distributions_of_jax():
     flags = "--xla_force_host_platform_device_count=4"
     assert_each_is_as_alone(run(COMMON + JAX, "jax", XLA_FLAGS=flags))

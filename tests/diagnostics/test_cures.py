@@ -253,7 +253,7 @@ def test_the_weights_come_back_after_an_interrupt(monkeypatch):
         model.get_layer("h0").kernel.assign(np.zeros((32, 32)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_initx.diagnostics._cures.initialize", interrupted)
+    monkeypatch.setattr("keras_initx.diagnostics._cure.initialize", interrupted)
     with pytest.raises(KeyboardInterrupt):
         initx.diagnose(model, X, seed=0)
     assert all(np.array_equal(one, other) for one, other in zip(before, state(model), strict=True))

@@ -1,5 +1,7 @@
 """The numbers of a report, against closed forms and against NumPy on the same weights."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from keras import layers, ops
 import keras_initx as initx
 from keras_initx.gains import second_moments
 from keras_initx.recurrence import gate_stds
-from support.model_table import BACKBONES, backbone
+from support.model_table import BACKBONES, backbone, few_elsewhere
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 16)).astype("float32")
@@ -320,12 +322,7 @@ def test_recurrent_cells_are_read_by_loops():
     assert row.preactivation_std == pytest.approx(stds[0], rel=1e-4)
 
 
-ELSEWHERE = ("Bert", "Llama", "ViT")  # on JAX and torch, too
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ELSEWHERE else pytest.mark.tensorflow) for n in BACKBONES]
-)
+@pytest.mark.parametrize("name", few_elsewhere(BACKBONES, "Bert"))
 def test_a_backbone(name):
     model = backbone(name)
     before = state(model)
@@ -357,6 +354,13 @@ def test_statistics_of_half_precision_are_float32(policy):
         ({"data": X, "seed": -1}, "`seed` must be None or an int"),
         ({"data": X * np.nan}, "`data` must be finite"),
         ({"data": X, "samples": 0}, "`samples` must be"),
+        ({"data": X, "loss": "no such loss"}, "`loss` must be the name of a Keras loss"),
+        ({"data": X, "training": "no"}, "`training` must be True or False. Received: training='no'"),
+        ({"data": X, "jacobian": 1}, "`jacobian` must be True or False"),
+        ({"data": X, "try_cures": None}, "`try_cures` must be True or False"),
+        ({"data": X, "include": "h7"}, "`include` must hold roles, or patterns of paths"),
+        ({"data": X, "exclude": ["h0", "h7"]}, "`exclude` must hold roles, or patterns of paths"),
+        ({"data": X, "include": "h0", "exclude": "dense"}, "`include` and `exclude` must leave some weights"),
     ],
 )
 def test_bad_input(arguments, message):
@@ -376,3 +380,29 @@ def test_integers_outside_the_vocabulary_are_refused():
     model = keras.Sequential([layers.Input((4,), dtype="int32"), layers.Embedding(20, 3), layers.Dense(2)])
     with pytest.raises(ValueError, match="`data` must hold integers from 0 to 19"):
         initx.diagnose(model, np.full((8, 4), 20))
+
+
+COMMON = ("data", "targets", "loss", "include", "exclude", "samples", "training")
+
+
+def test_the_arguments_that_calibrate_has_too_stand_in_the_same_order():
+    for verb in (initx.calibrate, initx.diagnose):
+        assert [name for name in inspect.signature(verb).parameters if name in COMMON] == list(COMMON)
+
+
+@pytest.mark.parametrize(
+    ("choice", "paths"),
+    [
+        ({"include": "h1"}, ["h1"]),
+        ({"include": ["head", "h0"]}, ["h0", "head"]),
+        ({"exclude": ("h0", "head")}, ["h1", "h2"]),
+        ({"include": "dense", "exclude": "h1"}, ["h0", "h2", "head"]),
+    ],
+)
+def test_a_choice_limits_the_rows_and_nothing_else(choice, paths):
+    model = mlp()
+    whole, part = initx.diagnose(model, X, seed=0), initx.diagnose(model, X, seed=0, **choice)
+    assert [row.path for row in part.rows] == paths
+    assert part.rows == tuple(row for row in whole.rows if row.path in paths)
+    for name in ("loss", "forward_gain", "backward_gain", "chi_1", "samples"):
+        assert getattr(part, name) == getattr(whole, name), name

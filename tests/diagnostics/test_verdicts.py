@@ -102,7 +102,7 @@ def test_a_fan_that_is_64_times_too_large():
     times = float(verdict.message.split("variance ")[1].split(" times")[0])
     # The variance of 576 entries has the relative error sqrt(2 / 576): five of it, and a tenth for the data.
     assert times == pytest.approx(64, rel=5 * np.sqrt(2 / 576) + 0.1)
-    assert "the true ones are 9 and 9" in verdict.message
+    assert verdict.message.endswith("the true fans are 9 and 9")
     eval(verdict.cure, {"initx": initx, "model": model})
     assert initx.diagnose(model, IMAGES, seed=0).verdicts == ()
 
@@ -165,6 +165,61 @@ def test_rows_that_become_equal():
     assert "collapse" in kinds
 
 
+def test_a_choice_limits_verdicts_to_its_kernels():
+    model = net("tanh")
+    for name in ("h1", "h3"):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(20 * kernel.value)
+    saturated = {
+        choice: {v.path for v in initx.diagnose(model, X, include=choice, seed=0).verdicts}
+        for choice in ("h1", "h3", "h[13]", "head")
+    }
+    assert saturated == {"h1": {"h1"}, "h3": {"h3"}, "h[13]": {"h1", "h3"}, "head": set()}
+    assert {v.path for v in initx.diagnose(model, X, exclude="h1", seed=0).verdicts} == {"h3"}
+
+
+def test_a_cure_of_a_chosen_kernel_leaves_the_others_as_they_are():
+    model = net("tanh")
+    for name in ("h1", "h3"):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(20 * kernel.value)
+    before = {layer.name: layer.get_weights()[0] for layer in model.layers}
+    verdicts = initx.diagnose(model, X, include="h3", seed=0).verdicts
+    assert {verdict.cure for verdict in verdicts} == {
+        'initx.initialize(model, "by_role", include="h3", seed=0)'
+    }
+    eval(verdicts[0].cure, {"initx": initx, "model": model, "data": X})
+    changed = {n for n, old in before.items() if not np.array_equal(model.get_layer(n).get_weights()[0], old)}
+    assert changed == {"h3"}
+    assert {verdict.path for verdict in initx.diagnose(model, X, seed=0).verdicts} == {"h1"}
+
+
+def test_nan_from_outside_the_choice_fails_the_check():
+    model = net()
+    kernel = model.get_layer("h1").kernel
+    kernel.assign(np.full((32, 32), np.nan))
+    report = initx.diagnose(model, X, include="h3", seed=0)
+    assert report.verdicts == ()
+    with pytest.raises(initx.diagnostics.SignalError, match="h3: .* NaN or Inf"):
+        report.check(max_gain=None, max_dead=None)
+
+
+def test_a_choice_shows_copies_of_its_kernels_and_faults_of_the_whole_model():
+    model = net(depth=30)
+    initx.initialize(model, "glorot_normal", seed=0)
+    model.get_layer("h3").kernel.assign(model.get_layer("h1").kernel.value)
+    kinds = {
+        choice: [v.kind for v in initx.diagnose(model, X, include=choice, seed=0, try_cures=False).verdicts]
+        for choice in ("h1", "h3", "h5")
+    }
+    copied = ["duplicate", "forward", "backward"]
+    assert kinds == {"h1": copied, "h3": copied, "h5": ["forward", "backward"]}
+    assert [len(initx.diagnose(model, X, include=n, try_cures=False).duplicates) for n in ("h3", "h5")] == [
+        1,
+        0,
+    ]
+
+
 def test_what_matters_most_comes_first():
     model = net()
     model.get_layer("h3").kernel.assign(model.get_layer("h1").kernel.value)
@@ -205,7 +260,7 @@ def test_a_model_of_zeros_gets_no_gradient():
     model.add(layers.Dense(1, kernel_initializer="zeros", name="b"))
     verdict = only(initx.diagnose(model, X, seed=0))
     assert (verdict.path, verdict.kind) == ("a", "no_gradient")
-    assert verdict.message.endswith("nor 1 more")
+    assert verdict.message == "no gradient reaches this kernel or 1 other"
 
 
 def tokens(norm):

@@ -8,6 +8,8 @@ import pytest
 import keras_initx as initx
 from keras_initx.experiments import choice
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def test_each_layer_gets_an_initializer_of_its_own():
     """One instance of Keras' fixes its seed when it is made: two kernels would be equal."""

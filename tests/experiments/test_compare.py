@@ -70,6 +70,7 @@ def test_it_tells_what_trains_from_what_does_not(comparison):
     assert all(result.ended_well for result in comparison.results)
 
 
+@pytest.mark.xla
 def test_a_data_dependent_law_is_calibrated_on_the_training_data_of_each_trial(comparison):
     gains = {row.initializer: row.forward_gain for row in comparison.rows}
     assert gains["initx>LSUV"] == pytest.approx(1, abs=0.5)
@@ -310,6 +311,7 @@ def test_a_store_knows_callbacks_by_their_code_and_by_the_numbers_that_they_hold
 
 
 @pytest.mark.tensorflow  # its code is the same on each backend
+@pytest.mark.integration
 def test_after_kill_9_the_same_command_makes_only_what_is_missing(tmp_path):
     code = f"""
 import sys

@@ -13,6 +13,8 @@ import keras_initx as initx
 from keras_initx.experiments import Sequential
 from keras_initx.experiments._metrics import UNKNOWN, fact_of, logged_by
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def names(text):
     return text.split()

@@ -7,6 +7,8 @@ import pytest
 
 from keras_initx import initializers
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def test_names_are_sorted_registered_names():
     names = initializers.names()

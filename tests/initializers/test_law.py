@@ -1,5 +1,7 @@
 """What a law says of itself, over all names, and laws of a user's own of each kind."""
 
+import pathlib
+import re
 import typing
 
 import keras
@@ -47,6 +49,20 @@ def test_laws_say_what_they_need_and_what_they_set():
         for name, law in ((name, initializers.get(name)) for name in LAWS)
     } == SAID
     assert set(typing.get_args(initializers._law.Need)) == WORDS
+
+
+@pytest.mark.tensorflow
+def test_the_table_of_laws_in_the_docs_says_the_same():
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "calibration.md").read_text()
+    head = "| law | needs | scope | effect on the pre-activation |\n| --- | --- | --- | --- |\n"
+    rows = [line.split("|") for line in page.split(head)[1].split("\n\n")[0].splitlines()]
+    told = {
+        f"initx>{name}": (set(needs.strip().split(", ")), scope.strip())
+        for _, names, needs, scope, *_ in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    laws = {name: initializers.get(name) for name in LAWS}
+    assert told == {name: (set(law.needs), law.scope) for name, law in laws.items()}
 
 
 @pytest.mark.tensorflow

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy import optimize
 
 from keras_initx import initializers as initx
 from keras_initx.gains import second_moments
@@ -25,9 +26,13 @@ def test_critical_tanh_has_the_values_of_an_independent_solution(bias_variance, 
 )
 def test_variance_settles_where_slopes_keep_their_size(activation, bias_std):
     weight_variance = initx.EdgeOfChaos(activation, bias_std).weight_std ** 2
-    q, before = 1.0, 0.0
-    while abs(q - before) > 1e-7 * q:  # the length map, from afar
-        q, before = bias_std**2 + weight_variance * second_moments(activation, math.sqrt(q))[0], q
+
+    def next_layers(q):  # the length map
+        return bias_std**2 + weight_variance * second_moments(activation, math.sqrt(q))[0]
+
+    q = float(optimize.fixed_point(next_layers, 1.0, xtol=1e-7))
+    for other in (0.8 * q, 1.2 * q):  # it settles there: each layer comes nearer
+        assert abs(next_layers(other) - q) < abs(other - q)
     assert math.isclose(weight_variance * second_moments(activation, math.sqrt(q))[1], 1, abs_tol=1e-3)
 
 

@@ -61,9 +61,9 @@ def test_random_walk_keeps_the_logarithm_of_the_norm(activation, width):
     def drift(initializer):
         rng = np.random.default_rng(3)
         logs = []
-        for _ in range(60):
+        for kernels in array(initializer((60 * 40, width, width))).reshape(60, 40, width, width):
             signal = rng.standard_normal(width)
-            for kernel in array(initializer((40, width, width))):
+            for kernel in kernels:
                 mask = rng.random(width) < 0.5 if activation == "relu" else 1.0
                 before = np.linalg.norm(signal)
                 signal = kernel @ (mask * signal)

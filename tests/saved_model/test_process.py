@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import keras
 import numpy as np
@@ -105,7 +106,8 @@ def test_an_operation_that_tensorflow_does_not_have_is_named_with_its_layer(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_process_serves_many_exports_and_is_replaced_when_it_has_gone(tmp_path):
+def test_one_process_serves_many_exports_and_is_replaced_when_it_has_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(_process, "subprocess", subprocess)  # as users have it
     model = of(layers.Dense(2))
     initx.export(model, tmp_path)
     first = _process._running[os.getpid()]

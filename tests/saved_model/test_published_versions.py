@@ -125,7 +125,9 @@ def test_a_number_that_another_export_took_meanwhile(tmp_path, monkeypatch, vers
 
 
 EXPORTS = """
-    import sys, keras, keras_initx as initx
+    import subprocess, sys, keras, keras_initx as initx
+    from support import forked
+    subprocess.Popen = forked.ForExports
     model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(5)])
     print("ready", flush=True)
     sys.stdin.readline()
@@ -139,6 +141,7 @@ def start(folder, times):
     return forked.Forked(["-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.integration
 def test_two_processes_at_once_and_one_that_is_killed(tmp_path, model):
     """Two export at the same time; then one is killed while it writes."""
     pair = [start(tmp_path / "both", 3), start(tmp_path / "both", 10**6)]

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_initx as initx
-from keras_initx.saved_model import _export, _warmup
+from keras_initx.saved_model import _verify, _warmup
 from keras_initx.saved_model._worker import load
 from support import exported_models
 
@@ -182,7 +182,7 @@ def test_a_record_that_fails_in_the_server_fails_the_export(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="`model` must run as a SavedModel .* Received: .*: .*Error: "):
         initx.export(model, tmp_path / "new", warmup=rows["features"])
     assert list(tmp_path.iterdir()) == []
-    assert _export.read_warmup is _warmup.read_warmup
+    assert _verify.read_warmup is _warmup.read_warmup
 
 
 def test_without_the_extra_the_cure_is_told(tmp_path, monkeypatch):

@@ -383,6 +383,7 @@ class Load:
         self.pool.shutdown()
 
 
+@pytest.mark.integration
 def test_labels_of_a_config_file(workers):
     for path, want in (
         ("half:predict", 3.5),
@@ -393,6 +394,7 @@ def test_labels_of_a_config_file(workers):
     assert workers.predict([1.0], "half/labels/no:predict").status_code == 400
 
 
+@pytest.mark.integration
 def test_a_killed_worker_fails_what_it_held_and_comes_back(workers):
     wait_until(lambda: len(children(workers)) == 2)
     load = Load(workers, 4, 4.0)

@@ -120,3 +120,27 @@ def test_global_generators_go_on_as_if_nothing_was_drawn():
         1 / 0  # noqa: B018
     keras.utils.set_random_seed(3)
     assert numbers() == expected
+
+
+# Of `initialize(..., "by_role", seed=7)`: whoever wrote down a seed finds the same weights in each release.
+GOLDEN = {
+    "tensorflow": (
+        [[1.4515126, -0.5708779], [-0.1864762, -0.3885358], [-0.9331139, -0.4730061]],
+        [[0.1314863, 0.4975486], [0.4739230, -0.6724203]],
+    ),
+    "jax": (
+        [[0.4176776, 0.6855861], [0.2921919, -0.9160592], [0.3632475, 0.2552359]],
+        [[0.7479152, -0.2779215], [0.5614673, -1.3910459]],
+    ),
+    "torch": (
+        [[0.3916101, -1.0105683], [2.1869533, 0.2568381], [1.6742510, 0.2168676]],
+        [[-0.7550002, 0.2258890], [-0.6673601, -0.2902924]],
+    ),
+}
+
+
+def test_the_numbers_of_a_seed_stay_from_release_to_release():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2, name="a"), layers.Dense(2, name="b")])
+    initx.initialize(model, "by_role", seed=7)
+    for layer, expected in zip(model.layers, GOLDEN[keras.backend.backend()], strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), expected, rtol=0, atol=1e-6)

@@ -10,6 +10,8 @@ from tensorboard.util import tensor_util
 
 from keras_initx.summaries import buckets
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 FLOATS = st.floats(-1e30, 1e30, allow_nan=False)
 
 

@@ -32,17 +32,28 @@ import traceback
 import types
 
 # Frameworks read these when they are imported: processes that differ in them have forkers of their own.
-AT_IMPORT = ("KERAS_", "JAX_", "TF_", "CUDA_", "PYTHON")
+AT_IMPORT = ("KERAS_", "JAX_", "TF_", "PYTHONHASHSEED")
 ENDED = struct.Struct("=id")  # exit status, CPU seconds
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+# JAX compiles for longer than it computes.
+JAX = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[2] / "build" / "jax-cache"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+TESTS = str(pathlib.Path(__file__).parents[1])
 spent = 0.0  # CPU seconds of all forks that ended, and of forkers until they had imported Keras
 _forkers = {}  # socket by the environment
 
 
-class Forked(subprocess.Popen):
+Popen = subprocess.Popen  # which a test may replace
+
+
+class Forked(Popen):
     """A process that runs `arguments`: Python's command line without `sys.executable`.
 
-    It begins with the module `preload` and all that this module imports.
+    It begins with the module `preload` and all that this module imports; with "tensorflow", without Keras.
     """
 
     def __init__(self, arguments, *, preload="keras_initx", **options):
@@ -50,10 +61,11 @@ class Forked(subprocess.Popen):
         super().__init__(arguments, **options)
 
     def _execute_child(self, *given):
-        names = inspect.signature(subprocess.Popen._execute_child).bind(self, *given).arguments
+        names = inspect.signature(Popen._execute_child).bind(self, *given).arguments
         pipes = [names[name] for name in PIPES]
         given = [fd if fd >= 0 else number for number, fd in enumerate((pipes[0], pipes[3], pipes[5]))]
         environ = dict(os.environ if names["env"] is None else names["env"])
+        environ["INITX_TEST_RUN"] = _test_run()  # for forks that fork
         asked = {
             "arguments": [os.fspath(one) for one in names["args"]],
             "cwd": os.fspath(names["cwd"] or pathlib.Path.cwd()),
@@ -90,6 +102,13 @@ class Forked(subprocess.Popen):
         return self.returncode
 
 
+class ForExports(Forked):
+    """In place of the `subprocess.Popen` of `keras_initx.saved_model._process`: `python -P script`."""
+
+    def __init__(self, command, **options):
+        super().__init__(command[2:], preload="tensorflow", **options)
+
+
 def run(arguments, *, input=None, timeout=None, check=False, **options):  # noqa: A002
     """As `subprocess.run` with `capture_output` and `text`; with `check`, a failure shows its stderr."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -105,8 +124,7 @@ def run(arguments, *, input=None, timeout=None, check=False, **options):  # noqa
 
 def backend(name, **environ):
     """The environment of a process with another backend: where it is the same, it has the same forker."""
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if name == "jax" else {}  # JAX compiles more than it runs
-    return os.environ | {"KERAS_BACKEND": name} | quick | environ
+    return os.environ | {"KERAS_BACKEND": name} | (JAX if name == "jax" else {}) | environ
 
 
 def _forker_of(environ, preload):
@@ -114,13 +132,17 @@ def _forker_of(environ, preload):
     read = {name: value for name, value in environ.items() if name.startswith(AT_IMPORT)}
     key = preload, *sorted(({"KERAS_BACKEND": "tensorflow"} | read).items())
     if key not in _forkers:
-        test_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
-        name = hashlib.sha256(repr((test_run, key)).encode()).hexdigest()[:16]
+        name = hashlib.sha256(repr((_test_run(), key)).encode()).hexdigest()[:16]
         path = pathlib.Path(tempfile.gettempdir(), f"initx-forker-{name}")
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
             _forkers[key] = _connected(path, environ, preload)
     return _forkers[key]
+
+
+def _test_run():
+    own = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    return os.environ.get("INITX_TEST_RUN", own)
 
 
 def _connected(path, environ, preload):
@@ -136,7 +158,7 @@ def _connected(path, environ, preload):
             listener.listen()
             command = [sys.executable, __file__, str(listener.fileno()), str(path), preload]
             null = subprocess.DEVNULL
-            subprocess.Popen(command, pass_fds=[listener.fileno()], env=environ, stdin=null, stdout=null)
+            Popen(command, pass_fds=[listener.fileno()], env=environ, stdin=null, stdout=null)
         connection.connect(str(path))
         connection.sendall(b"?")
         (seconds,) = struct.unpack("=d", _read(connection, 8))
@@ -228,6 +250,8 @@ def become(asked):
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environ"])
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path += [path for path in (*given, TESTS) if path not in sys.path]
     first, *rest = asked["arguments"]
     sys.argv = [first, *rest[1:]] if first == "-c" else rest if first == "-m" else [first, *rest]
     # In place of this file's folder.
@@ -252,6 +276,8 @@ def end(code):
 
 def main(listener, path, preload):
     """Imports a module, serves, and in each fork runs the command line of a test."""
+    if preload == "tensorflow":
+        sys.modules["keras"] = None  # which TensorFlow imports where it is
     __import__(preload)
     gc.freeze()  # else the garbage collector of each fork copies the memory of all modules
     asked = Forker(listener).serve()

@@ -41,6 +41,11 @@ def light_elsewhere(name: str) -> tuple:
     return (slow,) if name in HEAVY else () if name in LIGHT else (pytest.mark.tensorflow,)
 
 
+def few_elsewhere(names, *kept: str) -> list:
+    """Parameters of a test of backbones. On JAX, which compiles each for half a minute, a few will do."""
+    return [name if name in kept else pytest.param(name, marks=pytest.mark.tensorflow) for name in names]
+
+
 HIDDEN = 8
 TRANSFORMER = {"vocabulary_size": 50, "num_layers": 2, "hidden_dim": HIDDEN, "intermediate_dim": 16}
 BACKBONES = {

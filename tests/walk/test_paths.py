@@ -4,6 +4,8 @@ from keras import layers
 
 from keras_initx.walk import iter_kernels
 
+pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
+
 
 def sites(model):
     return {site.path: site for site in iter_kernels(model)}
