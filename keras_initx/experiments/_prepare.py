@@ -1,7 +1,7 @@
 """The model of a trial before its first step: built, drawn, calibrated and diagnosed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_initx._types import Arrays, Initializer, Model
 from keras_initx.calibration import CalibrationReport, calibrate_drawn
@@ -14,7 +14,9 @@ from keras_initx.experiments._trial import Trial
 from keras_initx.initializers import is_bias_initializer
 from keras_initx.strategies import Plan, Strategy, initialize
 from keras_initx.tables import listed
-from keras_initx.walk import KernelSite
+
+if TYPE_CHECKING:
+    from keras_initx.walk import KernelSite
 
 __all__ = ["Findings", "Prepared", "draw", "prepare"]
 
@@ -82,7 +84,7 @@ class _Recorded:
         self.strategy = strategy
         self.drew: dict[str, Initializer] = {}
 
-    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan:
+    def plan(self, sites: "Sequence[KernelSite]", model: Model) -> Plan:
         """Returns the plan of the strategy."""
         plan: Plan = self.strategy.plan(sites, model)
         self.drew = {site.path: planned.initializer for site, planned in plan.items()}

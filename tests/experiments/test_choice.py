@@ -50,7 +50,7 @@ def test_objects_and_configs_are_chosen_by_label_with_their_arguments():
             r"'by_role', which needs the whole model.*`initx.initialize\(model, hp",
         ),
         ([initx.strategies.Fixup()], "'Fixup', which needs the whole model"),
-        ([None], "Received: None. Name the layer's own"),
+        ([None], "Received: None. Name the initializer of the layer itself"),
         (["initx>HeScald"], "Nearest: 'initx>HeScaled'"),
         ([], "at least one"),
     ],

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import threading
 
 import keras
@@ -88,6 +89,7 @@ def test_an_identity_is_the_same_in_another_process_and_no_others():
     assert not any("0x" in text for text in texts)
     code = f"""
 import sys, json, importlib.util
+sys.path.insert(0, {str(pathlib.Path(__file__).parents[1])!r})
 spec = importlib.util.spec_from_file_location({__name__!r}, {__file__!r})
 sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -106,7 +108,8 @@ class Told(Quiet):
 def test_what_nothing_stable_identifies_is_refused_with_the_cure():
     held = Quiet(threading.Lock())
     with pytest.raises(
-        ValueError, match=r"`store` needs an identity.*`initializers\['mine'\]`.*lock.*get_config"
+        ValueError,
+        match=r"`store` needs initializers with an identity.*`initializers\['mine'\]`.*lock.*get_config",
     ):
         identify(held, "mine")
     assert identify(Told(threading.Lock()), "mine")["config"] == {"gain": 1.0}

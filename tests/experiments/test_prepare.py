@@ -37,7 +37,7 @@ class Starts:
         for trial in trials:
             ready = prepare(problem, trial)
             self.weights[trial.initializer] = ready.model.get_weights()
-            keep(TrialResult(trial, final=0.0, signal=ready.signal, notes=ready.notes))
+            keep(TrialResult(trial, final=0.0, signal=ready.findings.signal, notes=ready.findings.notes))
 
 
 def starts(initializers, build_fn=build):

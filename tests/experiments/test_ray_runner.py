@@ -38,7 +38,7 @@ def test_a_ray_without_its_security_measures_is_refused(monkeypatch, installed, 
 
 
 def test_a_ray_without_what_tune_needs_is_refused(monkeypatch, installed):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "pandas")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pandas" else name)
     with pytest.raises(ImportError, match=r"needs pandas\..*pip install 'keras-initx\[ray\]'"):
         Ray()
 
@@ -53,7 +53,7 @@ def test_a_ray_without_what_tune_needs_is_refused(monkeypatch, installed):
         ({"gpus": float("nan")}, "`gpus`"),
         ({"retries": -1}, "`retries` must be an int of at least 0"),
         ({"retries": 1.0}, "`retries`"),
-        ({"address": "ray://head:10001"}, "which is Ray Client's"),
+        ({"address": "ray://head:10001"}, "an address of Ray Client"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(installed, given, told):

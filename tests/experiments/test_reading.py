@@ -198,7 +198,7 @@ def test_batches_of_an_iterator_are_counted_and_opened_for_each_epoch():
     assert [batches[index][0] for index in asked] == asked
     assert len(opened) == 5
     with pytest.raises(
-        ValueError, match=r"as many batches each time they are read. Received: 3 batches, where"
+        ValueError, match=r"the same number of batches each time they are read. Received: 3 batches, where"
     ):
         Counted(rows, 4)[3]
 
