@@ -66,7 +66,7 @@ def _from_rows(
         raise invalid(f"JSON Value: {show(document)} Excepting 'instances' to be an list/array")
     if not instances:
         raise invalid(f"JSON Value: {show(document)} No values in 'instances' array")
-    if not isinstance(instances[0], dict) and len(specs) > 1:
+    if not _is_object(instances[0]) and len(specs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as "
             "per tensorinfo_map"
