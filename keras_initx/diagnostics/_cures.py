@@ -19,7 +19,7 @@ first trial after which nothing is left, and the whole search ends after eight t
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -61,13 +61,16 @@ class _Case:
     Attributes:
         exam: The model with everything that an examination needs.
         found: Its examination before any cure.
-        findings: The findings to cure by new weights: all but `update`, whose cure is a learning rate.
+        chosen: Paths of the kernels to report on.
+        findings: The findings to cure by new weights: all of the chosen kernels but `update`, whose cure is a
+            learning rate.
         priors: Biases of heads that no cure may change, by path.
         seed: Seed of the weights that cures draw.
     """
 
     exam: Exam
     found: Examined
+    chosen: Collection[str]
     findings: Sequence[Finding]
     priors: Mapping[str, np.ndarray]
     seed: int
@@ -77,22 +80,32 @@ class _Case:
         """Keys of all findings of the model: a cure must raise none beside them."""
         return {finding.key for finding in self.found.findings}
 
+    @property
+    def wanted(self) -> set[tuple[str, str]]:
+        """Keys of the findings to report. Cures are ranked by these alone.
+
+        Otherwise a cure of the whole model would win by the faults that it removes elsewhere, and change
+        kernels that nobody asked about.
+        """
+        return {finding.key for finding in self.found.findings if finding.concerns(self.chosen)}
+
 
 def name_cures(
-    exam: Exam, found: Examined, findings: Sequence[Finding], seed: int, tried: bool
+    exam: Exam, found: Examined, chosen: Collection[str], seed: int, tried: bool
 ) -> tuple[Verdict, ...]:
-    """Returns a verdict for each finding, with the cure that leaves the fewest faults.
+    """Returns a verdict for each finding of the chosen kernels, with the cure that leaves the fewest faults.
 
     Args:
         exam: The model with everything that an examination needs.
         found: Its examination.
-        findings: The findings to report, some or all of the findings of the examination.
+        chosen: Paths of the kernels to report on.
         seed: Seed of the weights that cures draw.
         tried: Whether to try cures. If False, the first candidate is named. A job of several processes tries
             none.
     """
+    findings = [finding for finding in found.findings if finding.concerns(chosen)]
     curable = [finding for finding in findings if finding.kind != "update"]
-    case = _Case(exam, found, curable, _priors(exam.sites, found.findings), seed)
+    case = _Case(exam, found, chosen, curable, _priors(exam.sites, found.findings), seed)
     trials = _try_all(case) if tried and not _several() else None
     return tuple(
         Verdict(finding.path, finding.kind, finding.message, _cure_of(case, finding, trials))
@@ -153,11 +166,11 @@ def _best(case: _Case, finding: Finding, trials: _Trials, clean: bool = False) -
         trials: The trials so far.
         clean: Whether to return the trial only if it leaves nothing that new weights can cure.
     """
-    known = case.known
+    known, wanted = case.known, case.wanted
     fit = [t for t in trials.values() if t and finding.key not in t.left and t.left <= known]
-    best = min(fit, key=lambda trial: (len(trial.left), trial.excess), default=None)
+    best = min(fit, key=lambda trial: (len(trial.left & wanted), trial.excess), default=None)
     updates = {key for key in known if key[0] == "update"}
-    return None if best and clean and (best.left - updates or best.excess) else best
+    return None if best and clean and ((best.left & wanted) - updates or best.excess) else best
 
 
 def _candidates(case: _Case, finding: Finding) -> Iterator[Cure]:
@@ -245,7 +258,7 @@ def _try(case: _Case, cure: Cure, put_back: Callable[[], None]) -> _Trial | None
             # No step was measured. A calibration of the whole model changes most, so it comes with a note.
             whole = not cure.draws and "include" not in dict(cure.options)
             cure = dataclasses.replace(cure, note=_UNKNOWN_RATE if whole else "")
-        return _Trial(cure, left, after.excess)
+        return _Trial(cure, left, after.excess(case.chosen))
     except Exception:  # whatever the reason is, this call does not cure the model
         return None
     finally:

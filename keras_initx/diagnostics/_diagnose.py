@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from keras import tree
 
@@ -15,7 +15,6 @@ from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._exam import Exam, Examined
 from keras_initx.diagnostics._jacobian import spectrum_of
 from keras_initx.diagnostics._report import SignalReport
-from keras_initx.diagnostics._verdicts import Finding
 from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.state import check_built, seeded
 from keras_initx.walk import input_specs, iter_kernels, select
@@ -126,7 +125,7 @@ def diagnose(
     seed = 0 if seed is None else int(seed)
     # Cures make initializers, and some of these take a number from Python's generator.
     with seeded(seed % 2**31):
-        verdicts = name_cures(exam, found, _findings(found, chosen), seed, try_cures)
+        verdicts = name_cures(exam, found, chosen, seed, try_cures)
     return SignalReport(
         rows=tuple(row for row in found.rows if row.path in chosen),
         verdicts=verdicts,
@@ -153,15 +152,6 @@ def _take(
     # Targets that were given as arrays may have more rows than were taken.
     count = len(tree.flatten(batch)[0])
     return batch, tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels), count
-
-
-def _findings(found: Examined, chosen: set[str]) -> Sequence[Finding]:
-    """The faults to report. A fault of the whole model has no path, and no choice of kernels hides it."""
-    return [
-        finding
-        for finding in found.findings
-        if not finding.path or not chosen.isdisjoint((finding.path, *finding.paths))
-    ]
 
 
 def _duplicates(found: Examined, chosen: set[str]) -> tuple[Duplicate, ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -50,17 +50,20 @@ class Examined:
         values = [row.chi for row in self.rows if row.chi and not row.normalized]
         return math.exp(float(np.mean(np.log(values)))) if values else None
 
-    @property
-    def excess(self) -> float:
-        """Distance of the signal from unit size where it is largest, as a log; 0 within harmless limits.
+    def excess(self, chosen: Collection[str]) -> float:
+        """Returns the largest distance of the signal from unit size, as a log; 0 within harmless limits.
 
         Infinite if a pre-activation is zero or not finite.
+
+        Args:
+            chosen: Paths of the kernels to look at.
         """
         # A normalization hides the size of a signal, and a residual branch is small on purpose.
         sizes = [
             row.forward_gain * row.expected_std
             for row in self.rows
-            if row.forward_gain is not None and row.expected_std and not (row.normalized or row.in_branch)
+            if row.path in chosen and row.forward_gain is not None and row.expected_std
+            if not (row.normalized or row.in_branch)
         ]
         if not all(0 < size < math.inf for size in sizes):
             return math.inf

@@ -11,7 +11,7 @@ kernel of zeros takes the gradient from all kernels before it.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._report import KINDS, SignalRow
@@ -62,6 +62,10 @@ class Finding:
     def key(self) -> tuple[str, str]:
         """Kind and path, by which findings of two examinations are compared."""
         return self.kind, self.path
+
+    def concerns(self, chosen: Collection[str]) -> bool:
+        """Whether the fault is of one of these kernels, or of the whole model, which no choice hides."""
+        return not self.path or any(path in chosen for path in (self.path, *self.paths))
 
 
 def findings_of(
