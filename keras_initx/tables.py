@@ -4,6 +4,7 @@ import dataclasses
 import html
 import io
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -127,7 +128,7 @@ class Table:
                 table that is still too wide has longer lines. None for the width of the terminal. Where there
                 is no terminal, such as in a file, nothing wraps.
         """
-        room = shutil.get_terminal_size((0, 0)).columns if width is None else width
+        room = _terminal_width() if width is None else width
         columns = self.kept
         widths = _fit(columns, room)
         file = io.StringIO()
@@ -186,6 +187,13 @@ class Table:
                 *(r"\toprule", titles, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}"),
             ]
         )
+
+
+def _terminal_width() -> int:
+    """Returns the characters of a line of the terminal; 0 if the output does not go to a terminal."""
+    # The variable COLUMNS is not enough: readline sets it in programs whose output goes to a file.
+    shown = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if shown else 0
 
 
 def _fit(columns: Sequence[Column], room: int) -> list[int]:

@@ -155,6 +155,7 @@ def test_errors_of_an_unnamed_tensor(text, message):
     ("text", "message"),
     [
         ('{"instances": [[1,2]]}', "instances is a plain list, but expecting list of objects"),
+        ('{"instances": [{"b64": ""}]}', "instances is a plain list, but expecting list of objects"),
         ('{"inputs": [[1,2]]}', "inputs is a plain value/list, but expecting an object"),
         ('{"instances": [{"i": 1, "s": "a"}, [1]]}', "Expecting object but got list at item 1"),
         ('{"instances": [{"i": 1, "s": "a"}, {"i": 1}]}', "element: 1 .* keys must be equal to: i,s"),
