@@ -178,6 +178,7 @@ def test_text_has_a_line_for_each_row_and_wraps_only_in_a_terminal(report, monke
     assert any(line.startswith(PATH) for line in lines)
     assert any(NOTE in line for line in lines)
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     narrow = str(report)
     for word in ("block<1>/dense", "&", 'more/"kernel"'):
         assert word in narrow

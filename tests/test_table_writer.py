@@ -1,5 +1,7 @@
 """The writer of tables: alignment, wrapping, and signs that mean something to a format."""
 
+import sys
+
 import pytest
 from rich.cells import cell_len
 
@@ -52,6 +54,8 @@ def test_the_note_gives_way_before_the_path():
 
 def test_the_width_of_the_terminal_counts_where_none_is_given(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    assert TABLE.to_text() == TABLE.to_text(10_000)  # the output goes to no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert TABLE.to_text() == TABLE.to_text(80)
 
 
