@@ -102,8 +102,8 @@ class Measurement:
         if not np.any(varies):
             return self.scale, self.shift, False
         if self.aim.per_unit:
-            # A law may divide by each std, or pool all of them. So a unit that does not vary gets the root mean
-            # square of the other stds, which changes neither.
+            # A law may divide by each std, or pool all of them. So a unit that does not vary gets the root
+            # mean square of the other stds, which changes neither.
             known = np.asarray(std)[varies]
             std = np.where(varies, std, math.sqrt(np.mean(known**2)))
         scale, shift = self.aim.rescale(self.mean, std)
