@@ -173,7 +173,7 @@ def test_a_run_as_in_training_takes_the_batch_s_statistics_and_leaves_the_moving
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"include": "nowhere"}, "`include` must hold patterns"),
+        ({"include": "nowhere"}, "`include` must hold roles, or patterns"),
         ({"include": "one", "exclude": "one"}, "must leave some weights"),
         ({"tolerance": 0}, "`tolerance` must be a positive"),
         ({"tolerance": "0.1"}, "`tolerance` must be a positive"),
