@@ -220,7 +220,7 @@ def test_the_labels_prior_outlasts_another_law(images):
     [
         (3, "softmax", LABELS, "log of its class' frequency among the targets, from -2.237 to -0.372"),
         (1, "sigmoid", LABELS == 1, "logit of how often its target is 1, -1.35"),
-        (1, None, np.arange(100.0), "is that of its targets, 49.5"),
+        (1, None, np.arange(100.0), "is the mean of its targets, 49.5"),
     ],
 )
 def test_the_row_says_which_bias_was_set_and_to_what(units, activation, targets, meaning, images):
