@@ -84,7 +84,7 @@ def test_unknown_losses_are_refused_by_every_law(law, loss, x):
 def test_targets_that_the_loss_cannot_compare_are_refused(targets, loss, match, x):
     model = one_head(3)
     before = model.get_weights()
-    with pytest.raises(ValueError, match=f"`targets` must (be numbers|fit) .*{match}"):
+    with pytest.raises(ValueError, match=f"`targets` must (be|fit) .*{match}"):
         initx.calibrate(model, x, "initx>MetaInit", targets=targets, loss=loss)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
