@@ -79,6 +79,7 @@ def test_the_readme_has_a_row_for_each_name_of_the_root():
         "serving",
         "state",
         "summaries",
+        "testing",
         "walk",
     ],
 )
