@@ -52,7 +52,7 @@ OURS = {
         Case(LabelPrior, {"form": "binary", "smoothing": 0.5}),
     )
 }
-KINDS = {"Case", "Check", "check_initializer", "checks"}
+KINDS = {"Case", "check_initializer", "checks"}
 CHECKS = {name: getattr(testing, name) for name in testing.__all__ if name not in KINDS}
 
 
