@@ -40,9 +40,6 @@ from keras_initx.testing._laws import (
     rescale_keeps_the_form_of_its_arguments,
     search_yields_finite_scales,
 )
-from keras_initx.testing._rule import (
-    Check,
-)
 from keras_initx.testing._seeds import (
     draw_repeats,
     int_seed_repeats,
@@ -53,7 +50,6 @@ from keras_initx.testing._seeds import (
 
 __all__ = [
     "Case",
-    "Check",
     "axes_reach_it_inside_einsum_and_attention",
     "check_initializer",
     "checks",

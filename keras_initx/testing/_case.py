@@ -9,7 +9,7 @@ import keras
 from keras_initx._types import Initializer, Layer
 from keras_initx.initializers import Law
 
-__all__ = ["Case", "bias_class", "config_of", "has_own_repr", "law_method", "shapes_of"]
+__all__ = ["Case", "bias_class", "config_of", "has_own_repr", "holds_seed", "law_method", "shapes_of"]
 
 _KERNELS = ((6, 4), (4, 6), (3, 5, 7), (3, 3, 4, 8), (2, 2, 2, 4, 3))
 _BIASES = ((6,),)
@@ -79,6 +79,17 @@ def config_of(case: Case) -> dict[str, Any]:
         return dict(case.make().get_config())
     except Exception:
         return {}
+
+
+def holds_seed(config: object) -> bool:
+    """Tells whether a config, or a config within it, has a seed.
+
+    >>> holds_seed({"scale": 2, "initializer": {"config": {"seed": None}}})
+    True
+    """
+    if not isinstance(config, Mapping):
+        return False
+    return "seed" in config or any(map(holds_seed, config.values()))
 
 
 def has_own_repr(case: Case) -> bool:

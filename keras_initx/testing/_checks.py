@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_initx.testing._case import Case, bias_class, config_of, has_own_repr, law_method
+from keras_initx.testing._case import Case, bias_class, config_of, has_own_repr, holds_seed, law_method
 from keras_initx.testing._configs import (
     clone_keeps_the_config,
     config_makes_the_same_initializer,
@@ -80,7 +80,11 @@ def checks(case: Case) -> list[Check]:
     chosen: list[Check] = [*_ALL]
     if has_own_repr(case):
         chosen.append(repr_is_the_call_that_makes_it)
-    chosen += _RANDOM if "seed" in config_of(case) else [draw_repeats]
+    config = config_of(case)
+    if "seed" in config:
+        chosen += _RANDOM
+    elif not holds_seed(config):  # the seed of an initializer within it would rule the draw
+        chosen.append(draw_repeats)
     for_every_kernel = case.layer is None and not bias_class(case)
     if for_every_kernel and issubclass(case.cls, keras.initializers.VarianceScaling):
         chosen.append(axes_reach_it_inside_einsum_and_attention)

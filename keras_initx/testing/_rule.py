@@ -43,11 +43,21 @@ def rule(text: str) -> Callable[[Check], Check]:
             except _BrokenError as broken:
                 raise AssertionError(_sentence(case, text, str(broken))) from None
             except Exception as error:  # the initializer's own error is a finding, too
-                raise AssertionError(_sentence(case, text, first_line(error, kind=True))) from error
+                raise AssertionError(_sentence(case, text, _told(error))) from error
 
         return checked
 
     return wrap
+
+
+def _told(error: Exception) -> str:
+    """Returns an error in a line, with the error behind it."""
+    # Keras wraps what an initializer raises: "Dense could not be deserialized" does not tell the reason.
+    root: BaseException = error
+    while (behind := root.__cause__ or (None if root.__suppress_context__ else root.__context__)) is not None:
+        root = behind
+    told = first_line(error, kind=True)
+    return told if root is error else f"{told.rstrip('.')}, because of {first_line(root, kind=True)}"
 
 
 def _sentence(case: Case, text: str, found: str) -> str:

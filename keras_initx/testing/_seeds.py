@@ -88,7 +88,7 @@ def one_instance_gives_two_layers_different_weights(case: Case) -> None:
 
 @rule("repeat its values at each call, as it takes no `seed`")
 def draw_repeats(case: Case) -> None:
-    """Checks that an initializer without a `seed` in its config is not random.
+    """Checks that an initializer is not random if neither its config nor a config within it has a `seed`.
 
     Args:
         case: The initializer under test.
