@@ -6,7 +6,6 @@ import pytest
 
 from _initx_command import _catalogue
 from keras_initx import initializers, strategies
-from keras_initx.calibration import is_law
 from keras_initx.cli import main
 
 CURE = "run `make catalogue`, and commit _initx_command/catalogue.json"
@@ -43,13 +42,13 @@ def test_another_keras_is_asked(monkeypatch, capsys):
     assert capsys.readouterr().out == asked
 
 
-def test_every_law_needs_data_and_nothing_else_does():
+def test_a_law_needs_what_its_class_says_and_other_initializers_a_shape():
     for facts in _catalogue.read()["initializers"]:
         if facts["name"] in strategies.STRATEGIES:
             assert facts["needs"] == "model"
         else:
-            law = is_law(initializers.get(facts["name"]))
-            assert facts["needs"] == ("shape, data" if law else "shape"), facts["name"]
+            needs = initializers.needs_of(initializers.get(facts["name"]))
+            assert facts["needs"] == ", ".join(["shape", *sorted(needs)]), facts["name"]
 
 
 def test_an_initializer_that_needs_arguments_is_refused(capsys):
