@@ -157,7 +157,7 @@ def test_strategies_by_depth_have_glorots_fans_and_the_models_width(strategy, ga
 @pytest.mark.parametrize("tied", [False, True])
 def test_mup_grows_with_each_kernels_own_inputs(tied, monkeypatch):
     """Twice the base's width: hidden kernels by their fans, outputs with half the variance, others stay."""
-    monkeypatch.setattr("test_model_width.D", D // 2)
+    monkeypatch.setitem(globals(), "D", D // 2)
     base = transformer(tied)
     monkeypatch.undo()
     report = initx.initialize(transformer(tied), initx.strategies.MuP(base=base), seed=1)
