@@ -355,7 +355,7 @@ BROKEN = [
         Case(NotRanked),
         r"the value \(0.0, 1.0\) for ranked_by=\('objective',\)",
     ),
-    ("search_yields_finite_scales", Case(Empty), "ValueError: `data` must keep finite"),
+    ("search_yields_finite_scales", Case(Empty), "ValueError: `data` must keep"),
 ]
 
 
