@@ -106,7 +106,9 @@ def test_no_module_is_imported(library):
 
 
 def test_unknown_configs_and_a_python_without_source_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`config` must be one of \['code', 'families'\]. Received: config='word'"):
+    with pytest.raises(
+        ValueError, match=r"`config` must be one of \['code', 'families'\]. Received: config='word'"
+    ):
         datasets.read_pydoc("word")
     with pytest.raises(FileNotFoundError, match="Take another Python, or another data set"):
         datasets.read_pydoc("code", tmp_path)
