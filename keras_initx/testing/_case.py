@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_initx._types import Initializer, Layer
-from keras_initx.initializers import Law
+from keras_initx.initializers import needs_of
 
 __all__ = ["Case", "bias_class", "config_of", "has_own_repr", "holds_seed", "law_method", "shapes_of"]
 
@@ -105,7 +105,7 @@ def law_method(case: Case) -> str:
     ('rescale', '')
     """
     cls = case.cls
-    if not issubclass(cls, Law):
+    if not needs_of(cls):  # every law needs something
         return ""
     if cls.scope == "model":
         return "search"
