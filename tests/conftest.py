@@ -13,7 +13,7 @@ from support import forked
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Keras is imported in functions: the process that hands the tests to the workers needs none.
-pytest_plugins = ["support.durations", "support.xla"]
+pytest_plugins = ["support.durations"]
 
 
 @pytest.fixture

@@ -356,7 +356,6 @@ def test_integer_dtype_is_refused(name):
 
 
 # Elsewhere no trace surrounds the build: one class shows it.
-@pytest.mark.xla
 @pytest.mark.parametrize("name", RANDOM if keras.backend.backend() == "jax" else RANDOM[:1])
 def test_subclassed_model_built_while_traced_gets_finite_weights(name):
     """JAX builds such a model inside a trace, where Keras' global seed generator may not be used."""

@@ -22,9 +22,7 @@ import json, sys
 import keras, numpy as np
 from keras import layers
 import keras_initx as initx
-from support import xla
 
-xla.off()
 
 def build():
     keras.utils.set_random_seed(0)

@@ -14,7 +14,6 @@ def small():
     return model
 
 
-@pytest.mark.xla
 def test_calibrate_runs_once_at_the_start_and_never_on_a_trained_model(rng):
     x = rng.normal(3, 2, size=(32, 6)).astype("float32")
     y = np.zeros((32, 1), "float32")

@@ -66,7 +66,6 @@ def test_all_kernels_of_a_quantity_share_a_chart(tmp_path):
     assert charts["forward_gain"] == ["^forward_gain/.*"]
 
 
-@pytest.mark.xla
 def test_training_is_the_same_with_it(tmp_path):
     plain, watched = net(), net()
     watched.set_weights(plain.get_weights())

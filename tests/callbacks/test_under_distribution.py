@@ -22,9 +22,7 @@ from keras import layers
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 import keras_initx as initx
-from support import xla
 
-xla.off()
 rng = np.random.default_rng(0)
 x = rng.normal(1, 2, (32, 6)).astype("float32")
 y = rng.normal(size=(32, 1)).astype("float32")

@@ -40,7 +40,6 @@ def shown(folder):
     return [(tag, event.step) for tag in tags for event in accumulator.Tensors(tag)]
 
 
-@pytest.mark.xla
 def test_step_zero_is_the_initialization_and_step_e_the_state_after_e_epochs(tmp_path):
     model = model_of()
     states = [[ops.convert_to_numpy(v).copy() for v in model.weights]]
@@ -229,7 +228,6 @@ def test_update_ratios_are_of_the_change_since_the_last_step(tmp_path):
     assert read["update_ratio/2_head/kernel", 1] == pytest.approx(change, rel=1e-4)
 
 
-@pytest.mark.xla
 def test_measuring_changes_neither_training_nor_states(tmp_path):
     def fit(callbacks):
         keras.utils.set_random_seed(3)

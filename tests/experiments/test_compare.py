@@ -70,7 +70,6 @@ def test_it_tells_what_trains_from_what_does_not(comparison):
     assert all(result.ended_well for result in comparison.results)
 
 
-@pytest.mark.xla
 def test_a_data_dependent_law_is_calibrated_on_the_training_data_of_each_trial(comparison):
     gains = {row.initializer: row.forward_gain for row in comparison.rows}
     assert gains["initx>LSUV"] == pytest.approx(1, abs=0.5)

@@ -79,10 +79,9 @@ if __name__ == "__main__":
 
     import image_classification
     import text_classification
-    from support import small_data, xla
+    from support import small_data
 
     small_data.use()
-    xla.off()
     for example, killed in (
         (image_classification, killed_within_the_second_epoch),
         (text_classification, killed_before_the_second_checkpoint),
