@@ -38,6 +38,7 @@ def _add_diagnose(options: Options) -> None:
         "max_gain=2,max_dead=0.5; without limits, the usual limits hold",
     )
     options.add("--allow", action="append", metavar="KIND", help="a kind of verdict that passes `--check`")
+    options.add_scope("report only", "leave out")
     options.add("--no-cures", dest="try_cures", action="store_false", help="name cures without trying them")
     options.add_json()
 
@@ -52,7 +53,8 @@ def _diagnose(options: argparse.Namespace) -> Answer:
     check_model(options.model, shape)
     if options.plot:
         _check_plot(options.plot)
-    given = {name: getattr(options, name) for name in ("loss", "samples", "seed", "jacobian", "try_cures")}
+    names = ("loss", "include", "exclude", "samples", "seed", "jacobian", "try_cures")
+    given = {name: getattr(options, name) for name in names}
     given["targets"] = read_source(options.targets, "--targets")
     data = read_source(options.data, "--data")
     load()

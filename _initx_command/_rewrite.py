@@ -52,12 +52,7 @@ def _add_calibrate(options: Options) -> None:
 
 
 def _add_scope(options: Options) -> None:
-    options.add(
-        "--include", action="append", metavar="PATTERN", help="change only this role or path; may be repeated"
-    )
-    options.add(
-        "--exclude", action="append", metavar="PATTERN", help="leave this role or path; may be repeated"
-    )
+    options.add_scope("change only", "leave")
     options.add(
         "--out", required=True, metavar="FILE", help="the .keras file to write; may be the model itself"
     )

@@ -70,6 +70,17 @@ class Options:
         if action.default is not None and not isinstance(action.default, bool):
             action.help = f"{action.help} (default: {action.default})"
 
+    def add_scope(self, included: str, excluded: str) -> None:
+        """Adds `--include` and `--exclude`, the same two options in every verb that takes patterns.
+
+        Args:
+            included: Verb of the help of `--include`, such as `"change only"`.
+            excluded: Verb of the help of `--exclude`, such as `"leave"`.
+        """
+        for name, verb in (("--include", included), ("--exclude", excluded)):
+            text = f"{verb} this role or path; may be repeated"
+            self.add(name, action="append", metavar="PATTERN", help=text)
+
     def add_json(self) -> None:
         """Adds `--json`."""
         self._parser.add_argument("--json", action="store_true", help="print JSON for a program to read")

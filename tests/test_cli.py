@@ -351,6 +351,16 @@ def test_diagnose_prints_the_report(capsys, dense):
     assert "\nno verdicts; nothing is known of the learning rate" in table
 
 
+def test_diagnose_reports_the_chosen_kernels(capsys, dense):
+    chosen = ("--include", "d0", "--include", "d2", "--exclude", "d2", "--json", "--no-cures", "--seed", "1")
+    status, out, _ = run(capsys, "diagnose", "model.keras", *chosen)
+    assert status == 0
+    assert [row["path"] for row in json.loads(out)["rows"]] == ["d0"]
+    status, _, error = run(capsys, "diagnose", "model.keras", "--include", "nowhere")
+    assert status == 2
+    assert "`include` must hold" in error
+
+
 @pytest.mark.tensorflow
 def test_diagnose_on_data_with_targets_and_jacobian_as_json_and_picture(capsys, dense, rng):
     pytest.importorskip("matplotlib")
