@@ -220,7 +220,7 @@ def loss_weights(model: Model) -> Any:
 
 
 def wrapped_function(metric: keras.Metric) -> Callable[..., Tensor] | None:
-    """Returns the function or loss of which a metric takes the mean; None for other metrics."""
+    """Returns the function or loss that a metric averages; None for other metrics."""
     return getattr(metric, "_fn", None)
 
 

@@ -1,4 +1,4 @@
-"""Layers that some initialization schemes need in the model."""
+"""Layers that some strategies need in the model."""
 
 from collections.abc import Sequence
 from typing import Any

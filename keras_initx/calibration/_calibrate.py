@@ -47,7 +47,7 @@ def calibrate(
     values flow on, so that every later layer is measured on calibrated inputs. After the pass the kernels and
     biases are multiplied by the same factors.
 
-    Covered are dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum and
+    It covers dense, convolution (1-D to 3-D, grouped, depthwise, separable, transposed), einsum and
     embedding layers, attention's query, key, value and output, recurrent layers, and layers that
     `walk.register` knows. Special cases:
 

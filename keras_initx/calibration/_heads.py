@@ -208,7 +208,8 @@ def _is_prior(site: KernelSite) -> bool:
 def _holds_constants(site: KernelSite) -> bool:
     """Whether a bias is not zero and not random."""
     initializer = getattr(site.layer, "bias_initializer", None)
-    # Initializers of random numbers have a seed. Random biases are no prior: they are scaled with the kernel.
+    # Initializers of random numbers have a seed. Random biases do not hold a prior: they are scaled with
+    # the kernel.
     if initializer is None or hasattr(initializer, "seed"):
         return False
     return bool(_numpy(site.bias).any())

@@ -27,7 +27,7 @@ class Job:
         batch: The rows that the model is called on.
         targets: Their targets, or None.
         settings: The settings of the call.
-        objective: The loss of which a law over the model takes gradients; None for other laws.
+        objective: The loss whose gradients a law over the model takes; None for other laws.
     """
 
     model: Model

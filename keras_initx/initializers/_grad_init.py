@@ -26,8 +26,8 @@ class GradInit(ModelLaw):
     Law: let g be the gradient of the loss on one part of the data. The first step moves the weights by
     -learning_rate g / |g| (`"sgd"`) or -learning_rate sign(g) (`"adam"`). Adam tunes the scales of all
     weights, biases and normalizations included, so that the loss after this step gets small. This loss is
-    taken on another part of the data, of which half is new, and the step counts as constant in it. The norm
-    of g is Euclidean for SGD and the sum of absolute values for Adam. While it is above `max_norm`, the
+    taken on another part of the data, which shares half its rows, and the step counts as constant in it. The
+    norm of g is Euclidean for SGD and the sum of absolute values for Adam. While it is above `max_norm`, the
     scales are tuned to make the norm smaller instead.
 
     Choose it for models of an unknown kind, or to train a post-norm Transformer without warm-up. Give it the

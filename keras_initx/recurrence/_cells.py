@@ -26,7 +26,7 @@ def obstacle(layer: Layer) -> str:
     'Dense is not a recurrent layer'
 
     Args:
-        layer: A Keras layer. Known are SimpleRNN, LSTM, GRU, ConvLSTM1D to 3D, and RNN over their cells,
+        layer: A Keras layer. It knows SimpleRNN, LSTM, GRU, ConvLSTM1D to 3D, and RNN over their cells,
             stacked or not. For a Bidirectional, ask about its two layers.
 
     Returns:

@@ -52,7 +52,8 @@ class Group:
         """Returns the proof.
 
         Args:
-            tolerance: As in `_row_wise.prove`.
+            tolerance: A function from the dtype of an output to the largest change that neighbours may make,
+                as a part of the output's largest entry.
             large: Whether to try the large batches too.
 
         Raises:

@@ -113,7 +113,7 @@ def prune(root: pathlib.Path, keep: int, version: int) -> None:
             with tempfile.TemporaryDirectory(
                 prefix=".pruning-", dir=root, ignore_cleanup_errors=True
             ) as away:
-                # Removed after a rename, so that a server does not load a version of which half is gone.
+                # Removed after a rename, so that a server does not load half a version.
                 entry.rename(pathlib.Path(away) / entry.name)
         except OSError as error:
             # The new version is in place and answers, so the export has not failed.

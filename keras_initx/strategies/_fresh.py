@@ -42,7 +42,7 @@ _PATCHING = threading.RLock()  # `keras.Variable.__init__` is one for all thread
 
 
 def is_adapted(weight: KernelSite | Weight) -> bool:
-    """Tells whether a weight holds numbers that its layer's `adapt` read off data; they are no training."""
+    """Tells whether a weight holds numbers that its layer's `adapt` took from data, not from training."""
     return hasattr(weight.layer, "adapt") and not weight.kernel.trainable
 
 

@@ -125,12 +125,13 @@ _SEPARABLE = Rule(
     call=_separable,
 )
 _EMBEDDINGS = Kernel("embedding", "embedding")
-# Of keras_hub, which is not imported, by the name of the class; the rest are the biases of T5's attention.
+# Layers of keras_hub by the names of their classes: to import the package for this table alone is too slow.
+# Other classes there with `embeddings` hold the relative biases of T5's attention, which no output shows.
 HUB_LAYERS = {"PositionEmbedding": Rule({"embeddings": _EMBEDDINGS}, linear=True)}
 HUB_REST = Rule({"embeddings": _EMBEDDINGS})
-SCALES = ("scale", "residual_scale")  # roles of factors that mix nothing
+SCALES = ("scale", "residual_scale")  # roles of weights that scale each element by itself
 _SCALE = {"gamma": Kernel("scale"), "scale": Kernel("scale")}
-# What `register` adds to.
+# `register` adds the classes of users to this table.
 _KERNEL_LAYERS: dict[type, Rule] = {
     layers.Dense: _linear("dense", "dense"),
     layers.EinsumDense: _linear("einsum"),
@@ -189,9 +190,10 @@ def cell_gates() -> dict[type, tuple[str, ...]]:
 # Layers that hold others, and how they run them.
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 LOOPS = (layers.RNN, layers.Bidirectional)
-ONE_STEP = (*LOOPS, layers.Wrapper)  # of the trace, which does not look inside
-PLAIN_WRAPPERS = (layers.Bidirectional, layers.TimeDistributed)  # they assign to no weight within
-# Weights of several axes that are no kernels: GRU's bias, PReLU's slopes, a shift, a singular vector.
+ONE_STEP = (*LOOPS, layers.Wrapper)  # the trace takes each as one step and does not look inside
+# Wrappers that do not assign to the weights of the layer inside.
+PLAIN_WRAPPERS = (layers.Bidirectional, layers.TimeDistributed)
+# Weights of several axes that are not kernels: GRU's bias, PReLU's slopes, a shift, a singular vector.
 NOT_KERNELS = ("bias", "alpha", "gamma", "beta", "vector_u")
 
 # Activations by the class of the operation that computes them without arguments.
@@ -202,7 +204,7 @@ ACTIVATIONS = {
     "HardSilu": "hard_silu", "Selu": "selu", "HardTanh": "hard_tanh", "TanhShrink": "tanh_shrink",
     "HardShrink": "hard_shrink", "SparseSigmoid": "sparse_sigmoid", "Tanh": "tanh", "Exp": "exponential",
 }  # fmt: skip
-# Those with arguments stand for themselves, as callables.
+# Activations with arguments have no single name: the operation itself is the activation.
 PARAMETRIC = ("Celu", "Elu", "Gelu", "LeakyRelu", "Threshold", "Erf", "Sin", "Cos", "Softmax")
 ACTIVATION_LAYERS = (
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU, layers.Softmax,
@@ -212,7 +214,7 @@ NORMALIZATIONS = (
     layers.RMSNormalization, layers.UnitNormalization, layers.Normalization,
 )  # fmt: skip
 
-# What a layer or operation without kernels does to a signal:
+# The effect of a layer or operation without kernels on a signal:
 #   moves             moves or copies the elements, or does not change them at initialization
 #   passes            leaves the distribution about as it is
 #   sums, multiplies  takes several signals element by element
