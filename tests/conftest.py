@@ -12,6 +12,12 @@ import pytest
 from support import forked
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# One thread for each worker: the arrays of tests are small, and threads that wait for work spin beside the
+# other worker. `make test-other-kernels` runs on all threads.
+if os.environ.get("INITX_TEST_THREADS") != "all":
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Keras is imported in functions: the process that hands the tests to the workers needs none.
 pytest_plugins = ["support.durations"]
 
@@ -66,6 +72,13 @@ def unused_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def pytest_collection_finish():
+    """Keeps the garbage collector off the frameworks' modules, which it would visit hundreds of times."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(trylast=True)  # after -m has deselected

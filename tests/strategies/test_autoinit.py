@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_initx as initx
+from keras_initx._keras_internals import NAME_COUNTS, set_global_attribute
 from keras_initx.strategies import AutoInit
 from keras_initx.walk import iter_kernels, trace
 
@@ -13,7 +14,7 @@ from keras_initx.walk import iter_kernels, trace
 @pytest.fixture(autouse=True)
 def _names_from_the_start():
     """Streams of random numbers follow from names, which Keras counts on from test to test."""
-    keras.utils.clear_session()
+    set_global_attribute(NAME_COUNTS, None)
 
 
 def plan_of(model, **settings):

@@ -1,24 +1,32 @@
-"""A pytest plugin: `--cpu-durations FILE` writes the CPU seconds of the most expensive tests.
+"""A pytest plugin: `--cpu-durations=FILE` writes the CPU seconds of the most expensive tests.
 
 Seconds of a clock depend on everything else that the machine does; CPU seconds do not. They count all threads
 of a test, and the processes that the test started and waited for. The seconds of a fixture count for the test
 that asks for it first (`setup`) or last (`teardown`).
+
+Tests that cost about `DEAR` or more are listed in `dear.txt` and get the mark `integration`: `make test`
+leaves them out. A line is a test, or a file whose tests share a dear fixture. The tests of a report that have
+grown dear join the list by `python tests/support/durations.py FILE`.
 """
 
 import collections
 import pathlib
+import re
 import resource
+import sys
 
 import pytest
 
-from support import forked
-
-LONGEST = 50
+LONGEST = 400
+DEAR = 1.2  # CPU seconds
+LIST = pathlib.Path(__file__).with_name("dear.txt")
 
 
 def used():
     """CPU seconds of this process and of the processes that it has waited for."""
     spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    from support import forked
+
     return sum(one.ru_utime + one.ru_stime for one in spent) + forked.spent
 
 
@@ -35,6 +43,21 @@ def table(spent, longest=LONGEST):
     yield "by file"
     for name, seconds in by_file.most_common(longest):
         yield f"{seconds:7.1f}  {name}"
+
+
+def dear(report):
+    """The names of the tests in a report of `--cpu-durations` that cost more than `DEAR`."""
+    rows = re.findall(r"^ *([\d.]+)  (.*?::.*)  \(.*\)$", report, re.MULTILINE)
+    return sorted(name for seconds, name in rows if float(seconds) > DEAR)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items):
+    """Marks the tests of the list."""
+    listed = set(LIST.read_text().splitlines())
+    for item in items:
+        if not listed.isdisjoint((item.nodeid, item.nodeid.partition("::")[0])):
+            item.add_marker("integration")
 
 
 class Durations:
@@ -72,3 +95,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if path := config.getoption("--cpu-durations"):
         config.pluginmanager.register(Durations(pathlib.Path(path)), "cpu-durations")
+
+
+if __name__ == "__main__":
+    found = {*LIST.read_text().splitlines(), *dear(pathlib.Path(sys.argv[1]).read_text())}
+    LIST.write_text("".join(f"{name}\n" for name in sorted(found)))

@@ -86,8 +86,10 @@ class Forked(Popen):
         global spent
         if wait_flags & os.WNOHANG and not select.select([self._status], [], [], 0)[0]:
             return 0, 0
-        status, seconds = ENDED.unpack(os.read(self._status, ENDED.size))
+        told = os.read(self._status, ENDED.size)
         os.close(self._status)
+        # The forker tells nothing if it was killed, which its children do not outlive.
+        status, seconds = ENDED.unpack(told) if len(told) == ENDED.size else (signal.SIGKILL, 0.0)
         spent += seconds
         return self.pid, status
 
