@@ -37,7 +37,7 @@ NUMERIC := tests/calibration/test_calibrate.py tests/calibration/test_every_laye
 	tests/calibration/test_range.py tests/diagnostics/test_diagnose.py tests/initializers/test_convolutional.py \
 	tests/initializers/test_layers.py tests/strategies/test_true_fans.py tests/test_probe.py tests/test_recurrence.py
 test-other-kernels: $(VENV)/.dev
-	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) --cpu-durations=$(DURATIONS)/other-kernels.txt $(NUMERIC)
+	TF_ENABLE_ONEDNN_OPTS=0 INITX_TEST_THREADS=all $(PYTEST) --cpu-durations=$(DURATIONS)/other-kernels.txt $(NUMERIC)
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow

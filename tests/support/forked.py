@@ -88,7 +88,7 @@ class Forked(Popen):
             return 0, 0
         told = os.read(self._status, ENDED.size)
         os.close(self._status)
-        # The forker tells nothing if it was killed, which its children do not outlive.
+        # A forker that was killed tells nothing.
         status, seconds = ENDED.unpack(told) if len(told) == ENDED.size else (signal.SIGKILL, 0.0)
         spent += seconds
         return self.pid, status
