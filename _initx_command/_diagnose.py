@@ -11,7 +11,7 @@ from _initx_command._verb import Answer, Options, Verb
 
 __all__ = ["DIAGNOSE"]
 
-_LIMITS = ("max_dead", "max_gain", "max_saturated", "max_update_ratio", "max_verdicts")
+_LIMITS = ("max_dead", "max_gain", "max_saturated", "max_update_ratio", "max_verdicts", "min_seen")
 
 
 def _add_diagnose(options: Options) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "quantized_weight",
     "set_global_attribute",
     "set_path",
+    "unseeded_torch",
     "without_nodes",
     "wrapped_function",
 ]
@@ -257,6 +258,19 @@ def set_global_attribute(name: str, value: Any) -> None:
     from keras.src.backend.common import global_state
 
     global_state.set_global_attribute(name, value)
+
+
+@contextlib.contextmanager
+def unseeded_torch() -> Iterator[None]:
+    """Has `keras.random` on PyTorch draw without looking at the value of a seed, while the block runs."""
+    from keras.src.backend.torch import random
+
+    original = random.torch_seed_generator
+    random.torch_seed_generator = lambda _: None
+    try:
+        yield
+    finally:
+        random.torch_seed_generator = original
 
 
 # Export.

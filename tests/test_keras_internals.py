@@ -43,6 +43,7 @@ BREAKS_WITHOUT = {
     "quantized_weight": "The kernel of a quantized layer is missing from the report.",
     "set_global_attribute": "See GLOBAL_SEED, NAME_COUNTS and UNINITIALIZED.",
     "set_path": "The diagnosis decays weights that the optimizer leaves out.",
+    "unseeded_torch": "On PyTorch a layer with noise makes the kernels of all layers by hand unknown.",
     "without_nodes": "Layers with an output of None make the trace fail.",
     "wrapped_function": "`compare` asks for the direction of each metric of a plain function.",
 }  # fmt: skip
@@ -197,6 +198,20 @@ def test_collected_losses():
     assert len(found) == 1
     del found[:]
     assert not layer.losses
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="it is PyTorch's")
+def test_unseeded_torch():
+    from keras.src.backend.torch import random
+
+    def drawn():
+        return keras.ops.convert_to_numpy(keras.random.normal((4,), seed=1)).tolist()
+
+    before = random.torch_seed_generator
+    with internals.unseeded_torch():
+        assert drawn() != drawn()
+    assert random.torch_seed_generator is before
+    assert drawn() == drawn()
 
 
 def test_without_nodes():

@@ -24,11 +24,11 @@ def branches(sites):
 
 
 def assert_known(model, sites, noted=()):
-    """Each weight of two or more axes is a site with fans, or has a reason."""
+    """Each weight of two or more axes is a site with fans, or has a reason; a class token is no kernel."""
     kernels = {id(site.kernel): site for site in sites}
     others = {id(v) for layer in model._flatten_layers() for v in layer._non_trainable_variables}
     for variable in model.weights:
-        if len(variable.shape) < 2 or variable.name == "bias" or id(variable) in others:
+        if len(variable.shape) < 2 or variable.name in ("bias", "class_token") or id(variable) in others:
             continue
         site = kernels[id(variable)]
         assert site.fans or site.role == "scale" or variable.name in noted, site.path

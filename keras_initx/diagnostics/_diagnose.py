@@ -1,8 +1,9 @@
 """The verb `diagnose`: checks its arguments, examines the model, names cures, and reports."""
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from keras import tree
 
@@ -17,7 +18,7 @@ from keras_initx.diagnostics._jacobian import spectrum_of
 from keras_initx.diagnostics._report import SignalReport
 from keras_initx.gradients import check_loss, choose_loss
 from keras_initx.state import check_built, seeded
-from keras_initx.walk import input_specs, iter_kernels, select
+from keras_initx.walk import KernelSite, input_specs, iter_kernels, select
 
 __all__ = ["diagnose"]
 
@@ -139,6 +140,8 @@ def diagnose(
         jacobian=spectrum,
         seconds=time.perf_counter() - started,
         step_kept=None if found.step is None else found.step.kept,
+        unseen=tuple(site.path for site in found.unseen if site.path in chosen),
+        seen=_share(sites, found.unseen, chosen),
     )
 
 
@@ -152,6 +155,13 @@ def _take(
     # Targets that were given as arrays may have more rows than were taken.
     count = len(tree.flatten(batch)[0])
     return batch, tree.map_structure(lambda leaf: None if leaf is None else leaf[:count], labels), count
+
+
+def _share(sites: Sequence[KernelSite], unseen: Collection[KernelSite], chosen: Collection[str]) -> float:
+    """The share of the parameters of the chosen kernels whose signal was read; 1 if there are none."""
+    sizes = {site: math.prod(site.kernel.shape) for site in sites if site.path in chosen}
+    seen = sum(size for site, size in sizes.items() if site not in unseen)
+    return seen / sum(sizes.values()) if sizes else 1.0
 
 
 def _duplicates(found: Examined, chosen: set[str]) -> tuple[Duplicate, ...]:

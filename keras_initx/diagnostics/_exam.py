@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_initx._types import Arrays, Batch, Model, Tensor
 from keras_initx.diagnostics._duplicates import Duplicate, find_duplicates
-from keras_initx.diagnostics._measure import Reading, gate_readings, loss_at, measure
+from keras_initx.diagnostics._measure import Reading, loss_at, measure
+from keras_initx.diagnostics._more_readings import gate_readings, signal_readings
 from keras_initx.diagnostics._report import SignalRow
 from keras_initx.diagnostics._rows import row_of
 from keras_initx.diagnostics._updates import Step, take_step
@@ -33,6 +34,7 @@ class Examined:
         duplicates: Pairs of kernels that are copies.
         step: One step of the optimizer; None without an optimizer.
         gradients: Gradients of the loss with respect to the trainable variables.
+        unseen: The kernels whose signal no pass could read.
     """
 
     rows: tuple[SignalRow, ...]
@@ -43,6 +45,7 @@ class Examined:
     duplicates: tuple[Duplicate, ...]
     step: Step | None
     gradients: list[Tensor]
+    unseen: tuple[KernelSite, ...]
 
     @property
     def chi_1(self) -> float | None:
@@ -97,6 +100,7 @@ class Exam:
         value, readings, variables, gradients = measure(
             self.model, self.batch, self.targets, self.objective, shown, self.training
         )
+        readings |= signal_readings(self.model, self.batch, shown, self.training)
         readings |= gate_readings(self.model, self.batch, self.sites)
         step = self.step(value, gradients)
         moves = step.ratios if step else {}
@@ -107,7 +111,8 @@ class Exam:
         duplicates = find_duplicates(self.sites)
         pairs = list(zip(self.sites, rows, strict=True))
         findings = findings_of(pairs, forward, backward, _agreement(self.sites, readings), duplicates, step)
-        return Examined(tuple(rows), findings, value, forward, backward, duplicates, step, gradients)
+        unseen = tuple(site for site in self.sites if readings.get(site, Reading()).signal is None)
+        return Examined(tuple(rows), findings, value, forward, backward, duplicates, step, gradients, unseen)
 
     def step(self, loss: float, gradients: Sequence[Tensor], rate: float | None = None) -> Step | None:
         """Takes one step of the optimizer on copies.

@@ -18,15 +18,13 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
-from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Activation, Arrays, Batch, Layer, Model, Tensor, Variable
 from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
 from keras_initx.gradients import Objective, to_numpy, value_and_gradients
-from keras_initx.recurrence import fit_cells, obstacle
 from keras_initx.state import repeated_masks
 from keras_initx.walk import KernelSite
 
-__all__ = ["Reading", "gate_readings", "loss_at", "measure"]
+__all__ = ["Pass", "Reading", "loss_at", "measure", "reading_of", "tensors_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +79,10 @@ def measure(
         The loss, a reading per site, the trainable variables, and the gradients with respect to them.
     """
     variables = list(model.trainable_variables)
-    batch, targets = _tensors(batch), _tensors(targets)
+    batch, targets = tensors_of(batch), tensors_of(targets)
 
     def loss(values: Sequence[Tensor]) -> tuple[Tensor, list[dict[str, list[Tensor]]]]:
-        pass_ = _Pass(sites, values[len(variables) :])
+        pass_ = Pass(sites, values[len(variables) :])
         state = list(zip(variables, values[: len(variables)], strict=True))
         # The scope gives variables the values that are differentiated, and catches all assignments.
         with keras.StatelessScope(state, collect_losses=True):
@@ -110,7 +108,7 @@ def measure(
     # A tap has the gradient that `tapped` defines, a squared length, summed over the calls of its layer.
     lengths = [float(to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
     readings = {
-        site: _reading(found[number], lengths[2 * number], lengths[2 * number + 1])
+        site: reading_of(found[number], lengths[2 * number], lengths[2 * number + 1])
         for number, site in enumerate(sites)
     }
     return float(to_numpy(value)), readings, variables, gradients[: len(variables)]
@@ -134,18 +132,18 @@ def loss_at(
         training: Whether the model runs as in training.
         values: A tensor for each trainable variable.
     """
-    batch, targets = _tensors(batch), _tensors(targets)
+    batch, targets = tensors_of(batch), tensors_of(targets)
     state = list(zip(model.trainable_variables, values, strict=True))
     with repeated_masks(), keras.StatelessScope(state, collect_losses=True):
         outputs = probe.run(model, batch, [], lambda _, output: output, training=training)
         return float(to_numpy(ops.cast(objective(batch, targets, outputs), "float32")))
 
 
-def _tensors(structure: Arrays | None) -> Any:
+def tensors_of(structure: Arrays | None) -> Any:
     return tree.map_structure(lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), structure)
 
 
-class _Pass:
+class Pass:
     """The functions that are called as a model runs.
 
     `found` collects their statistics: for each site a list by name, with one tensor per call of the layer.
@@ -164,12 +162,26 @@ class _Pass:
         # A table is looked up by integers or a shape, which are not a signal.
         if site.role == "embedding":
             return None
+        self.take(site, inputs)
+        return tapped(inputs, self.taps[2 * self.numbers[site]])
+
+    def take(self, site: KernelSite, inputs: Tensor) -> None:
+        if site.role == "embedding":
+            return
         self._add(site, "inputs", signal(inputs)[1])
         if site.depth == 0:
             self._add(site, "input_agreement", agreement(inputs))
-        return tapped(inputs, self.taps[2 * self.numbers[site]])
+
+    def look(self, site: KernelSite, output: Tensor) -> Tensor:
+        """Reads a pre-activation and leaves it as it is, where no gradients are taken."""
+        self._read(site, output)
+        return output
 
     def observe(self, site: KernelSite, output: Tensor) -> Tensor:
+        self._read(site, output)
+        return tapped(output, self.taps[2 * self.numbers[site] + 1])
+
+    def _read(self, site: KernelSite, output: Tensor) -> None:
         # Only statistics are kept. The tensors of a large model would not fit into the memory together.
         self._add(site, "signal", signal(output))
         own = _without_bias(site, output) if site.is_output else output
@@ -182,7 +194,6 @@ class _Pass:
         if site.feeds is None or not (site.feeds_layer or site.feeds_normalized):
             active = output if site.feeds is None else _activate(site.feeds, output)
             self._activated(site, active)
-        return tapped(output, self.taps[2 * self.numbers[site] + 1])
 
     def after(self) -> list[tuple[Layer, Callable[[Tensor], None]]]:
         """Pairs of a layer that ends with a kernel's activation, and a function that reads its output."""
@@ -222,7 +233,9 @@ def _activate(activation: Activation, output: Tensor) -> Tensor:
     return keras.activations.get(activation)(ops.stop_gradient(output))
 
 
-def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient: float) -> Reading:
+def reading_of(
+    found: dict[str, list[np.ndarray]], input_gradient: float | None, gradient: float | None
+) -> Reading:
     """Returns the means over the calls of a layer. The taps have summed the gradients over the calls."""
     mean = {name: np.mean(values, axis=0, dtype="float64") for name, values in found.items()}
 
@@ -244,44 +257,3 @@ def _reading(found: dict[str, list[np.ndarray]], input_gradient: float, gradient
         input_gradient=input_gradient if "inputs" in mean else None,
         gradient=gradient if "signal" in mean else None,
     )
-
-
-def gate_readings(model: Model, batch: Batch, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
-    """Reads the gates of recurrent cells, in one more pass if the model has such cells.
-
-    Backends fuse the loop over time, so that no hook sees its values. Here the cells run step by step on the
-    inputs that reach their layers.
-
-    Args:
-        model: A built Keras model.
-        batch: NumPy arrays in the structure of the model's inputs.
-        sites: All kernels of the model.
-
-    Returns:
-        A reading for each kernel of a known cell. All kernels of a cell have the same reading.
-    """
-    owners = {id(layer): layer for layer in flatten_layers(model) if hasattr(layer, "cell")}
-    known = [layer for layer in owners.values() if not obstacle(layer)]
-    if not known:
-        return {}
-    found: dict[KernelSite, Reading] = {}
-
-    def reader(owner: Layer) -> Callable[..., None]:
-        def read(
-            inputs: Tensor,
-            initial_state: Sequence[Any] | None = None,
-            mask: Tensor | None = None,
-            training: bool | None = None,
-        ) -> None:
-            del training
-            # A law that leaves each gate as it is: one loop, and nothing to scale.
-            cells = fit_cells(owner, inputs, lambda *_: (1.0, 0.0), initial_state=initial_state, mask=mask)
-            for cell, fit in cells:
-                square = sum(std**2 for std in fit.std_before) / len(fit.std_before)
-                reading = Reading(signal=(0.0, square, 0.0 if math.isfinite(square) else 1.0))
-                found.update({site: reading for site in sites if site.layer is cell})
-
-        return read
-
-    probe.run(model, batch, [], lambda _, output: output, before=[(layer, reader(layer)) for layer in known])
-    return found

@@ -141,6 +141,8 @@ class SignalReport(Report):
         step_kept: Fall of the loss on the batch in one step of the compiled optimizer, divided by the fall
             that the gradient promises. 1 for a tiny step; below 0 if the loss rises. None without targets or
             an optimizer.
+        unseen: Paths of the chosen kernels whose signal could not be read: nothing is known of their health.
+        seen: Share of the parameters of the chosen kernels whose signal was read, from 0 to 1.
     """
 
     rows: tuple[SignalRow, ...]
@@ -155,10 +157,13 @@ class SignalReport(Report):
     jacobian: Spectrum | None
     seconds: float
     step_kept: float | None = None
+    unseen: tuple[str, ...] = ()
+    seen: float = 1.0
 
     def check(
         self,
         *,
+        min_seen: float = 1.0,
         max_gain: float | None = 2.0,
         max_dead: float | None = 0.5,
         max_saturated: float | None = 0.5,
@@ -173,6 +178,7 @@ class SignalReport(Report):
         of the gains are wider by three standard errors, 3 / sqrt(2 units).
 
         Args:
+            min_seen: Smallest share of the kernels' parameters whose signal must have been read.
             max_gain: Largest forward and backward gain. The smallest is 1 / max_gain. None for no limit.
             max_dead: Largest fraction of dead units. None for no limit.
             max_saturated: Largest fraction of saturated activations. None for no limit.
@@ -183,9 +189,11 @@ class SignalReport(Report):
 
         Raises:
             SignalError: If a limit is broken. Its `rows` are the rows that break a limit.
-            ValueError: If a limit is not a number of at least 0, `max_gain` is below 1, or `allow` holds a
-                word that is not a kind of verdict.
+            ValueError: If a limit is not a number of at least 0, `max_gain` is below 1, `min_seen` is not
+                from 0 to 1, or `allow` holds a word that is not a kind of verdict.
         """
+        if not (isinstance(min_seen, int | float) and 0 <= min_seen <= 1):
+            raise ValueError(f"`min_seen` must be a number from 0 to 1. Received: min_seen={min_seen!r}.")
         limits = {
             "max_gain": max_gain,
             "max_dead": max_dead,
@@ -207,6 +215,10 @@ class SignalReport(Report):
         verdicts = [str(verdict) for verdict in self.verdicts if verdict.kind not in allowed]
         if max_verdicts is not None and len(verdicts) > max_verdicts:
             lines += verdicts
+        if self.seen < min_seen:
+            lines.insert(
+                0, f"{self._seen()}: pass min_seen={math.floor(100 * self.seen) / 100:g} to allow it"
+            )
         if lines:
             given = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
             raise SignalError("\n".join([f"the signal breaks a limit ({given}):", *lines]), tuple(broken))
@@ -230,15 +242,24 @@ class SignalReport(Report):
             *([] if kept is None else [f"a step keeps {kept:.0%} of the fall that its gradient promises"]),
             f"{self.seconds:.2f} s",
         ]
-        lines = [", ".join(parts)]
+        lines = [", ".join(parts), *([self._seen()] if self.unseen else [])]
         if (found := self.jacobian) is not None:
             lines.append(
                 f"Jacobian of {found.outputs} outputs by {found.inputs} inputs: largest singular value "
                 f"{found.largest:.4g}, root mean square {math.sqrt(found.mean_square):.4g}"
             )
         count = len(self.verdicts)
-        verdicts = f"{count} verdict{'s' if count > 1 else ''}" if count else f"no verdicts{self._untold()}"
-        return [*lines, verdicts]
+        of = " on those that were seen" if self.unseen else ""
+        return [
+            *lines,
+            f"{count} verdict{'s' if count > 1 else ''}" if count else f"no verdicts{of}{self._untold()}",
+        ]
+
+    def _seen(self) -> str:
+        """How much of the model was seen."""
+        seen, share = len(self.rows) - len(self.unseen), math.floor(100 * self.seen)
+        names = ", ".join(self.unseen[:3]) + (", ..." if len(self.unseen) > 3 else "")
+        return f"saw {seen} of {len(self.rows)} kernels, {share} % of their parameters; not {names}"
 
     def _untold(self) -> str:
         """The limits of a report without verdicts: a healthy signal promises nothing of the training."""

@@ -2,9 +2,10 @@
 
 A hook is a function in the layer's `__dict__` under the name `call`, which hides the method of its class.
 Keras' `Layer.__call__` looks up `self.call` and so runs the hook, with all of its own work (casts, masks,
-dtype policies) around it. Inside, four functions run one after another:
+dtype policies) around it. Inside, these functions run one after another:
 
     hooked    lists the layer as running, so that `_readers` can tell its own readings from others'
+    _taken    for layers that only their operations tell of: has `keras_initx.uses` show these, and ends here
     shown     picks the sites of this call, and shows each its input (`enter`), which may be replaced
     run       runs the original `call` with the activation swapped for the identity (`_linear`), or runs the
               code of the walk's table, which calls `show` for each of several pre-activations
@@ -25,6 +26,7 @@ from keras import ops
 
 from keras_initx._types import Layer, Tensor
 from keras_initx.probe._unsupported import TRACED
+from keras_initx.uses import Use, show_uses
 from keras_initx.walk import KernelSite
 
 __all__ = ["accompanied", "hooked"]
@@ -38,6 +40,7 @@ def hooked(
     check: Callable[..., bool] | None,
     gradients: bool,
     running: list[Layer],
+    take: Callable[[KernelSite, Tensor], None] | None = None,
 ) -> Iterator[None]:
     """Makes one layer show the pre-activation of each of its kernels while the block runs.
 
@@ -48,6 +51,7 @@ def hooked(
         check: Tells whether a site may be shown; `run` describes its arguments.
         gradients: Whether gradients are taken of the pass.
         running: A list that holds the layer while it runs.
+        take: Called with a site that has `uses` and the signal that its operation takes.
     """
     layer = sites[0].layer
     call, shadow = layer.call, layer.__dict__.get("call")
@@ -60,6 +64,8 @@ def hooked(
             running.pop()
 
     def shown(*args: Any, **kwargs: Any) -> Any:
+        if sites[0].uses:
+            return _taken(sites, call, args, kwargs, observe, enter, take)
         now = {site.kernel.name: site for site in _sites_of_call(sites, args, kwargs)}
         own = functools.partial(call, *args, **kwargs)
 
@@ -83,6 +89,31 @@ def hooked(
 
     with _called(layer, hooked, shadow):
         yield
+
+
+def _taken(
+    sites: Sequence[KernelSite],
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    observe: Callable[[KernelSite, Tensor], Tensor],
+    enter: Callable[[KernelSite, Tensor], Tensor | None] | None,
+    take: Callable[[KernelSite, Tensor], None] | None,
+) -> Any:
+    """Runs a layer of which only its operations tell, and shows the outputs of those that take kernels."""
+    for site in sites if enter else ():
+        args, kwargs = _entered(enter, site, args, kwargs, gradients=False)  # type: ignore[arg-type]
+    by_weight = {id(site.kernel): site for site in sites}
+
+    def show(use: Use, operand: Tensor, output: Tensor) -> Any:
+        site = by_weight[id(use.variable)]
+        _refuse_symbols(output, site.path, gradients=False)
+        if take:
+            take(site, operand)
+        return observe(site, output)
+
+    uses = [use for site in sites for use in site.uses]
+    return show_uses(functools.partial(call, *args, **kwargs), (args, kwargs), uses, show)
 
 
 def _entered(

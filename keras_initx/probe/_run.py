@@ -31,6 +31,7 @@ def run(
     gradients: bool = False,
     read: Callable[[KernelSite, str], None] | None = None,
     held: Sequence[Variable] = (),
+    take: Callable[[KernelSite, Tensor], None] | None = None,
 ) -> Any:
     """Calls the model once, eagerly, and shows the pre-activation of each site to `observe`.
 
@@ -51,10 +52,12 @@ def run(
         after: Pairs of a layer and a function, which is called with the output of each call of the layer.
         gradients: Whether gradients are taken of the pass. Torch then records the pass, and JAX shows
             tracers. Tensors that `observe` and `enter` return are copied, so that the model may change them
-            in place.
+            in place. Sites with `uses` are not shown.
         read: Called if anything other than a site's own layer reads its kernel or bias, with the site and the
             name of the reading layer.
         held: Variables to put back when the pass is over.
+        take: Called with a site that has `uses` and the signal that its operation takes: the input of its
+            layer is another.
 
     Returns:
         The model's output.
@@ -76,9 +79,12 @@ def run(
             hooks.enter_context(accompanied(layer, function, None))
         by_layer: dict[int, list[KernelSite]] = {}
         for site in sites:
+            # An operation that takes a kernel is replaced below the gradients, which would not know of it.
+            if site.uses and gradients:
+                continue
             by_layer.setdefault(id(site.layer), []).append(site)
         for group in by_layer.values():
-            hooks.enter_context(hooked(group, observe, enter, check, gradients, running))
+            hooks.enter_context(hooked(group, observe, enter, check, gradients, running, take))
         for layer, function in after:
             hooks.enter_context(accompanied(layer, None, function))
         if read:

@@ -12,7 +12,7 @@ from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._fresh import Origins, is_adapted
 from keras_initx.strategies._plan import Draw, Plan, configure, describe
-from keras_initx.strategies._report import FROZEN, UNKNOWN, InitRow
+from keras_initx.strategies._report import FROZEN, OWN, UNKNOWN, InitRow
 from keras_initx.walk import KernelSite, Weight, matches
 
 __all__ = ["Drawing"]
@@ -91,8 +91,8 @@ class Drawing:
         if own is None:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
         # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
-        unknown = weight.role == "other" and note and self.plan
-        return Draw(own, as_is=True), f"{note}; drawn by its layer's own initializer" if unknown else ""
+        unknown = isinstance(weight, KernelSite) and weight.is_matrix and not weight.fans and self.plan
+        return Draw(own, as_is=True), f"{note}; {OWN}" if unknown else ""
 
     def _draw(self, weight: KernelSite | Weight, draw: Draw) -> str:
         """Draws a weight, and returns a remark if its numbers do not follow the seed."""

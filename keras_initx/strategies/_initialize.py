@@ -1,6 +1,7 @@
 """`initialize`: draws the weights of a whole model in place."""
 
 import functools
+import math
 import random
 import time
 import warnings
@@ -15,7 +16,7 @@ from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
-from keras_initx.strategies._report import InitReport
+from keras_initx.strategies._report import OWN, InitReport
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
 
 __all__ = ["initialize"]
@@ -110,6 +111,8 @@ def initialize(
         report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
     if report.kept:
         warnings.warn(_told(report.kept), stacklevel=2)
+    if plan:
+        _warn_of_unknown([site for site in sites if site.is_matrix], report)
     return report
 
 
@@ -153,6 +156,22 @@ def _told(kept: tuple[str, ...]) -> str:
         f"`initialize` left {len(kept)} weights as they are, trained or not, since nothing tells their "
         f"initial values: {paths}. Pass initializers for them in `overrides`, or give their layer a "
         "`get_config` that returns all arguments of its `__init__`."
+    )
+
+
+def _warn_of_unknown(kernels: Sequence[KernelSite], report: InitReport) -> None:
+    """Warns of kernels that the initializer did not draw, since nothing tells their fans."""
+    drawn = {row.path: row.note for row in report.rows}
+    unknown = [site for site in kernels if drawn.get(site.path, "").endswith(OWN)]
+    if not unknown:
+        return
+    part, whole = (sum(math.prod(site.kernel.shape) for site in sites) for sites in (unknown, kernels))
+    paths = ", ".join(f"`{site.path}`" for site in unknown[:6]) + (", ..." if len(unknown) > 6 else "")
+    warnings.warn(
+        f"`initialize` does not know what {len(unknown)} of {len(kernels)} kernels are for, "
+        f"{part / whole:.0%} of their parameters, and drew them by their layers' own initializers: {paths}. "
+        "The rows of the report say why; `keras_initx.walk.register` teaches their layers.",
+        stacklevel=3,
     )
 
 

@@ -7,9 +7,10 @@ from keras_initx.fans import Fans
 from keras_initx.reports import Report, records_of
 from keras_initx.tables import Table, numbers, words
 
-__all__ = ["FROZEN", "UNKNOWN", "InitReport", "InitRow"]
+__all__ = ["FROZEN", "OWN", "UNKNOWN", "InitReport", "InitRow"]
 
 FROZEN = "frozen: left as it is"
+OWN = "drawn by its layer's own initializer"
 UNKNOWN = "nothing tells its initial value: left as it is"
 
 

@@ -14,7 +14,8 @@ from keras_initx.walk._obstacles import is_of_users
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._position import Branch
 from keras_initx.walk._select import matches, matching, prefixes, select
-from keras_initx.walk._sites import KernelSite, iter_kernels
+from keras_initx.walk._site import KernelSite
+from keras_initx.walk._sites import iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
 __all__ = [

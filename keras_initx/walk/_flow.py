@@ -25,13 +25,13 @@ Sums of attention scores and a bias are left out: they have no skip.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from keras import layers
 
 from keras_initx._keras_internals import flatten_layers
-from keras_initx._types import Layer
+from keras_initx._types import Layer, Variable
 from keras_initx.walk._kernels import known_class, rule_of
 from keras_initx.walk._layers import SCALES
 from keras_initx.walk._operations import (
@@ -63,15 +63,25 @@ class Flow:
     Args:
         trace: The trace.
         chain: Returns how many kernels in a row a layer has.
+        kernels: Weights that are kernels of the operations which take them, and of no layer that is a step.
     """
 
-    def __init__(self, trace: Trace, chain: Callable[[Layer], int]) -> None:
+    def __init__(self, trace: Trace, chain: Callable[[Layer], int], kernels: Iterable[Variable] = ()) -> None:
         self.trace, self.steps = trace, trace.steps
         folds = [isinstance(s.operation, layers.TimeDistributed) and not s.opaque for s in self.steps]
         is_layer = [
             isinstance(s.operation, layers.Layer) and not f for s, f in zip(self.steps, folds, strict=True)
         ]
         self.weights = [chain(s.operation) if own else 0 for s, own in zip(self.steps, is_layer, strict=True)]
+        self.took: dict[
+            int, int
+        ] = {}  # for each weight that is a kernel of operations, the first that takes it
+        wanted = {id(kernel) for kernel in kernels}
+        for index, step in enumerate(self.steps):
+            taken = [id(weight) for weight in step.weights if id(weight) in wanted]
+            self.weights[index] = max(self.weights[index], bool(taken))
+            for weight in taken:
+                self.took.setdefault(weight, index)
         self.children: list[list[int]] = [[] for _ in self.steps]
         self.ancestors: list[int] = []  # for each step, the steps that lead to it, as bits
         self.free: list[int] = []  # for each step, its ancestors with no kernel in between, as bits
@@ -97,22 +107,23 @@ class Flow:
             end for output in trace.outputs for end in self._last_kernels(output, stop_at_sums=True)
         }
 
-    def place(self, layer: Layer, kernel: str, role: str) -> Position:
+    def place(self, layer: Layer, kernel: Variable, role: str) -> Position:
         """Returns the position of a kernel.
 
         Args:
             layer: The layer that owns the kernel.
-            kernel: Name of the kernel's variable.
+            kernel: The kernel's variable.
             role: Role of the kernel.
         """
         if not self.steps:
             return Position(note=f"the model was not traced: {self.trace.failure}")
-        if id(layer) not in self.ran:
+        own_step = self.took.get(id(kernel))
+        if own_step is None and id(layer) not in self.ran:
             return Position(note="the trace did not reach it, or did not see into a layer around it")
-        index, place = self.ran[id(layer)]
+        index, place = self.ran[id(layer)] if own_step is None else (own_step, 0)
         _, rule = rule_of(layer)
         names = list(rule.kernels)
-        inside = names.index(kernel) if rule.chained and kernel in names else place
+        inside = names.index(kernel.name) if rule.chained and kernel.name in names else place
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
         note = "the activation that feeds it is not known" if source is _UNKNOWN else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from keras_initx._types import Patterns
-from keras_initx.walk._sites import KernelSite
+from keras_initx.walk._site import KernelSite
 from keras_initx.walk._variables import Weight
 
 __all__ = ["matches", "matching", "prefixes", "select"]

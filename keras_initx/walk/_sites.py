@@ -1,7 +1,7 @@
 """`iter_kernels`: the kernels of a model, each with the facts that its shape does not tell."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from keras import layers
@@ -12,111 +12,22 @@ from keras_initx._keras_internals import (
     own_trainable_variables,
     quantized_weight,
 )
-from keras_initx._types import Initializer, Layer, Model, Variable
-from keras_initx.fans import Fans, Layout, compute_fans
+from keras_initx._types import Layer, Model, Variable
+from keras_initx.fans import Layout, compute_fans
 from keras_initx.walk._flow import Flow
+from keras_initx.walk._found import Found, find
 from keras_initx.walk._kernels import bias_of, einsum_axes, known_class, rule_of
 from keras_initx.walk._layers import ATTENTION, LOOPS, NOT_KERNELS, ONE_STEP, SCALES, Kernel
 from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
-from keras_initx.walk._position import Position
+from keras_initx.walk._site import KernelSite
 from keras_initx.walk._trace import trace_model
 from keras_initx.walk._units import unit_axes
 
-__all__ = ["KernelSite", "initializer_of", "iter_kernels"]
+__all__ = ["initializer_of", "iter_kernels"]
 
+_UNUSED = "no operation takes it when the model is called"
 _ATTENTION_ROLES = ("query", "key", "value", "attention_output")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class KernelSite(Position):
-    """One kernel of a model: its variable, its layer, and its place in the model.
-
-    Attributes:
-        path: Names of the layers that lead to the kernel from the model, followed by the variable's name
-            unless that is `kernel`. If two kernels have the same path, the second gets a number.
-        role: `dense`, `conv`, `depthwise`, `pointwise`, `transposed`, `einsum`, `query`, `key`, `value`,
-            `attention_output`, `gates` (the fused input kernels of LSTM, GRU and ConvLSTM), `recurrent`,
-            `embedding`, `scale` (of a normalization), `residual_scale`, a registered role, or `other`.
-        layer: The layer that owns the kernel.
-        kernel: The kernel's variable.
-        bias: The variable of the bias, or None.
-        initializer: The initializer that the layer's config names for the kernel, or None.
-        axes: `input_axes` and `output_axes` of an einsum kernel; None for other kernels.
-        layout: The meaning of the axes; None if the shape or `axes` tells it.
-        unit_axes: The axes of the kernel and of the layer's output that index the units; None if unknown.
-        fans: The true fans; None for scales, and for kernels of a layer that is not known.
-        obstacle: The reason why scaling kernel and bias does not scale the layer's pre-activation; empty if
-            it does.
-        skip: The reason not to draw the kernel; empty if it may be drawn.
-        call: Function that shows the layer's pre-activations, as in `register`; None if the layer's output is
-            its only pre-activation.
-        taught: Whether a user registered the layer's class.
-        overrides: Name of an attribute that the layer's class overrides and Keras' `call` uses; empty if
-            there is none.
-        shared: The sites of other layers that hold the same kernel.
-        activation: The activation that feeds the kernel, as `compute_gain` takes it. None if the model's
-            input, a linear layer, a normalization or a sum feeds it, and if `note` says that the activation
-            is not known.
-        feeds: The next activation that the kernel's output goes through; None if another kernel comes first.
-        feeds_layer: The layer that applies `feeds`: an activation layer, or this kernel's own layer. None if
-            a bare operation does.
-        feeds_normalized: Whether a normalization comes between the kernel and `feeds`.
-        normalized: Whether a normalization comes between the kernel and all next kernels and outputs, so that
-            the size of its output does not matter to them.
-        depth: Number of kernels before this one, on the longest way from the input; None if not known.
-        branch: The innermost residual branch around the kernel; None if there is none.
-        ends_branch: Whether the kernel's output is added to the skip, with no other kernel in between.
-        is_output: Whether the kernel's output is the model's output, with no other kernel in between.
-        position: Number of the first step in which the layer runs; None if not known.
-        attention: Path of the attention layer of a query, key, value or attention output; empty for other
-            roles.
-        cross: Whether this attention layer takes its keys and values from elsewhere than its queries.
-        tied: Whether an embedding's kernel also makes the logits.
-        note: The facts that the trace does not tell; empty if it tells all.
-    """
-
-    path: str
-    role: str
-    layer: Layer
-    kernel: Variable
-    bias: Any  # a Variable, or None
-    initializer: Initializer | None
-    axes: tuple[tuple[int, ...], tuple[int, ...]] | None
-    layout: Layout | None
-    unit_axes: tuple[tuple[int, ...], tuple[int, ...]] | None
-    fans: Fans | None
-    obstacle: str
-    skip: str
-    call: Callable[..., Any] | None = None
-    taught: bool = False
-    overrides: str = ""
-    shared: tuple["KernelSite", ...] = ()
-    attention: str = ""
-    cross: bool = False
-    tied: bool = False
-
-    @property
-    def is_scale(self) -> bool:
-        """Whether it is a factor of each channel: of a normalization, or of a residual branch."""
-        return self.role in SCALES
-
-    @property
-    def is_matrix(self) -> bool:
-        """Whether the kernel mixes inputs into outputs; scales do not."""
-        return not self.is_scale and len(self.kernel.shape) > 1
-
-    @property
-    def checked(self) -> bool:
-        """Whether a user's code makes the pre-activation, which then must be tested for linearity."""
-        return self.taught or bool(self.overrides)
-
-    @property
-    def blocks(self) -> int:
-        """The number of matrices that the kernel holds side by side: gates, or groups of a convolution."""
-        if self.layout is None:
-            return 1
-        return {"gates": self.layout.gates, "conv": self.layout.groups}.get(self.layout.kind) or 1
 
 
 def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
@@ -141,14 +52,61 @@ def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
         a trace, in the order in which Keras lists the layers.
     """
     sites = list(_once(_untraced(model)))
+    sites = _seen(model, sites)
     if not trace:
         yield from sites
         return
-    flow = Flow(trace_model(model, _is_leaf), _chain)
+    found = [site.kernel for site in sites if site.uses]
+    flow = Flow(trace_model(model, _is_leaf, found), _chain, found)
     placed = [_place(site, flow) for site in sites]
     crossing = _crossing(placed, flow)
     placed = [dataclasses.replace(site, cross=site.attention in crossing) for site in placed]
     yield from sorted(placed, key=lambda site: (site.position is None, site.position or 0, site.depth or 0))
+
+
+def _seen(model: Model, sites: list[KernelSite]) -> list[KernelSite]:
+    """The sites with what the operations tell of kernels whose layers no table has."""
+    asked = [site for site in sites if _is_asked_for(site)]
+    if not asked:
+        return sites
+    # Their biases are followed, too: a bias belongs to the kernel whose output it is added to.
+    owners = {id(site.layer): site.layer for site in asked}
+    weights = [*(s.kernel for s in asked), *(v for o in owners.values() for v in own_trainable_variables(o))]
+    told, failure = find(model, list({id(weight): weight for weight in weights}.values()))
+    seen = []
+    for site in sites:
+        if site not in asked:
+            seen.append(site)
+            continue
+        found = told.get(id(site.kernel), failure or _UNUSED)
+        if isinstance(found, Found):
+            seen.append(_completed(site, found))
+        elif found is not None:  # None: an operation takes it that makes no kernel of it
+            seen.append(dataclasses.replace(site, obstacle=found))
+    return seen
+
+
+def _is_asked_for(site: KernelSite) -> bool:
+    """Whether only operations tell what a kernel is: its layer is in no table, or has a `call` of its own."""
+    base, rule = rule_of(site.layer)
+    theirs: Any = base
+    own_call = base is not None and not rule.taught and type(site.layer).call is not theirs.call
+    return not site.skip and not site.is_scale and (site.fans is None or (own_call and not site.tied))
+
+
+def _completed(site: KernelSite, found: Found) -> KernelSite:
+    known = site.fans is not None  # a Keras layer with a `call` of the user's: its table still names the role
+    return dataclasses.replace(
+        site,
+        role=site.role if known or site.role != "other" else found.role,
+        bias=found.bias,
+        axes=found.axes,
+        layout=found.layout,
+        unit_axes=found.unit_axes,
+        fans=found.fans,
+        obstacle=site.obstacle if site.looped else found.obstacle,
+        uses=() if site.looped else found.uses,
+    )
 
 
 def _crossing(sites: list[KernelSite], flow: Flow) -> set[str]:
@@ -270,6 +228,7 @@ def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) ->
         taught=rule.taught,
         overrides=overrides,
         tied=tied,
+        looped=looped,
     )
 
 
@@ -280,10 +239,11 @@ def _layout(layer: Layer, known: Kernel | None) -> Layout | None:
 
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
-    site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel.name, site.role)))
+    site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel, site.role)))
     if site.fans is None and not site.skip and not site.is_scale:
         name = type(site.layer).__name__
-        note = f"the kernels of {name} are not known: teach it with keras_initx.walk.register"
+        why = f": {site.obstacle}" if site.obstacle else ""
+        note = f"what {name} does with it is not known{why}; teach it with keras_initx.walk.register"
         return dataclasses.replace(site, note=note)
     return site
 

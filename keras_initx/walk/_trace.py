@@ -15,7 +15,6 @@ the recorder of this thread, and calls in other threads run as before.
 import contextlib
 import contextvars
 import dataclasses
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,20 +23,17 @@ import keras
 from keras import layers, tree
 
 from keras_initx._keras_internals import (
-    build_shapes,
     collected_losses,
     flatten_layers,
-    input_structure,
     without_nodes,
 )
-from keras_initx._types import Layer, Model, Tensor
+from keras_initx._types import Layer, Model, Tensor, Variable
 from keras_initx.checks import first_line
+from keras_initx.walk._inputs import candidate_inputs, tensors_in
+from keras_initx.walk._symbolic import made_of, plain, symbolic, weights_in
 
 __all__ = ["Step", "Trace", "trace_model"]
 
-_BATCH = 2
-# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size.
-_FREE_SIZES = (32, 128, 8, 256)
 _RECORDER: contextvars.ContextVar["_Recorder | None"] = contextvars.ContextVar("recorder", default=None)
 _PATCHING = threading.RLock()
 
@@ -52,6 +48,8 @@ class Step:
         shape: Shape of its first output.
         opaque: Whether it holds layers that the trace did not see.
         arguments: Positional arguments, KerasTensors among them.
+        weights: The weights among its operands, as they are or transposed, cast or cut, that the run was
+            asked to follow.
     """
 
     operation: Any
@@ -59,6 +57,7 @@ class Step:
     shape: tuple[int, ...]
     opaque: bool = False
     arguments: tuple[Any, ...] = ()
+    weights: tuple[Variable, ...] = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -85,10 +84,10 @@ class _Recorder:
         self, operation: keras.Operation | None, inputs: Sequence[Any], outputs: object, opaque: bool = False
     ) -> Any:
         """Records a step and returns its outputs, marked as coming from it."""
-        index, tensors = len(self.steps), _tensors(outputs)
+        index, tensors = len(self.steps), tensors_in(outputs)
         arguments = tuple(inputs[0]) if operation is not None and inputs else ()
         shape = tuple(tensors[0].shape) if tensors else ()
-        self.steps.append(Step(operation, self.parents(inputs), shape, opaque, arguments))
+        self.steps.append(Step(operation, self.parents(inputs), shape, opaque, arguments, weights_in(inputs)))
 
         def mark(tensor: object) -> Any:
             if not isinstance(tensor, keras.KerasTensor):
@@ -101,7 +100,7 @@ class _Recorder:
         return tree.map_structure(mark, outputs)
 
     def parents(self, inputs: object) -> tuple[int, ...]:
-        found = (getattr(tensor, "_initx_step", None) for tensor in _tensors(inputs))
+        found = (getattr(tensor, "_initx_step", None) for tensor in tensors_in(inputs))
         return tuple(dict.fromkeys(step for step in found if step is not None))
 
     def visit(self, operation: keras.Operation, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -112,7 +111,7 @@ class _Recorder:
                 if isinstance(operation, layers.TimeDistributed):
                     return self._fold_time(operation, args)
                 outputs = operation.call(*args, **kwargs)
-                tensors = _tensors(outputs)
+                tensors = tensors_in(outputs)
                 if tensors and all(hasattr(tensor, "_initx_step") for tensor in tensors):
                     return outputs
                 if not tensors:  # values that depend on no input, such as positions
@@ -123,7 +122,15 @@ class _Recorder:
             # truth.
             del self.steps[before:]
             opaque = bool(flatten_layers(operation, include_self=False)) or bool(operation.weights)
-        outputs = operation.compute_output_spec(*args, **kwargs)
+        weights = () if isinstance(operation, layers.Layer) else weights_in((args, kwargs))
+        if isinstance(operation, layers.Layer):
+            with symbolic(()):  # the layer may compute with its weights
+                outputs = operation.compute_output_spec(*args, **kwargs)
+        else:
+            given = tree.map_structure(plain, (tuple(args), kwargs)) if weights else (args, kwargs)
+            outputs = operation.compute_output_spec(*given[0], **given[1])
+        if weights and not self.parents((args, kwargs)):
+            return tree.map_structure(lambda tensor: made_of(tensor, weights), outputs)
         if isinstance(operation, layers.EinsumDense):
             outputs = _sized(operation, args[0].shape, outputs)
         return self.add(operation, (args, kwargs), outputs, opaque)
@@ -155,7 +162,7 @@ def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras
     return keras.KerasTensor(whole, output.dtype)
 
 
-def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
+def trace_model(model: Model, is_leaf: Callable[[Any], bool], weights: Sequence[Variable] = ()) -> Trace:
     """Runs a built model on KerasTensors, and returns its steps.
 
     Weights, nodes, losses and seed generators of the model do not change.
@@ -163,6 +170,7 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
     Args:
         model: A built Keras model or layer.
         is_leaf: Tells whether a layer is one step, and not seen through.
+        weights: Weights to follow to the operations that take them, where no layer of their own is a step.
 
     Returns:
         The best trace over a few lengths of the axes that the model leaves open: in it, the opaque layers
@@ -171,9 +179,9 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool]) -> Trace:
     if not all(layer.built for layer in flatten_layers(model) if _makes_weights(layer)):
         return Trace(failure="a layer is not built yet: run the model on data first")
     best, least = Trace(failure="its input shapes are not known: build or call it first"), float("inf")
-    for inputs in _candidate_inputs(model):
+    for inputs in candidate_inputs(model):
         try:
-            trace = _run(model, inputs, is_leaf)
+            trace = _run(model, inputs, is_leaf, weights)
         except Exception as error:  # a user's layer may raise anything on symbolic input
             if not best.steps:
                 best = Trace(failure=f"it does not run on symbolic input ({first_line(error, kind=True)})")
@@ -191,7 +199,10 @@ def _makes_weights(layer: Layer) -> bool:
 
 
 def _run(
-    model: Model, inputs: tuple[tuple[Any, ...], dict[str, Any]], is_leaf: Callable[[Any], bool]
+    model: Model,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    is_leaf: Callable[[Any], bool],
+    weights: Sequence[Variable],
 ) -> Trace:
     recorder = _Recorder(is_leaf)
     # Inputs are numbered in the order of `flatten`: `map_structure` visits a dict in an order that depends on
@@ -199,7 +210,7 @@ def _run(
     recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]
     args, kwargs = tree.pack_sequence_as(inputs, recorded)
     # In the scope no variable changes: neither a seed generator's state nor a counter of a user's layer.
-    with _recording(recorder), _left_as_it_is(model), keras.StatelessScope():
+    with _recording(recorder), _left_as_it_is(model), keras.StatelessScope(), symbolic(weights):
         outputs = model(*args, **kwargs)
     return Trace(recorder.steps, recorder.parents(outputs))
 
@@ -242,48 +253,3 @@ def _left_as_it_is(model: Model) -> Iterator[None]:
     finally:
         for entries, length in zip(lists, lengths, strict=True):
             del entries[length:]
-
-
-def _candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Arguments to run the model on: from its inputs, or from the shapes that a subclass was built with."""
-    specs = input_structure(model)
-    if specs is not None:
-        free = any(size is None for spec in _tensors(specs) for size in spec.shape[1:])
-        for size in _FREE_SIZES if free else _FREE_SIZES[:1]:
-            yield (tree.map_structure(lambda s, size=size: _fixed(s.shape, s.dtype, size), specs),), {}
-        return
-    shapes = build_shapes(model)
-    if not shapes:
-        return
-    # Keras keeps the shapes that a subclass was built with, but not the dtypes: indices need integers.
-    for size, dtype in itertools.product(_FREE_SIZES, (keras.config.floatx(), "int32")):
-        tensors = {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
-        if len(tensors) == 1:
-            yield tuple(tensors.values()), {}
-        else:
-            yield (), {name.removesuffix("_shape"): tensor for name, tensor in tensors.items()}
-
-
-def _is_shape(shape: object) -> bool:
-    return isinstance(shape, tuple | list) and all(size is None or isinstance(size, int) for size in shape)
-
-
-def _shaped(shapes: Sequence[Any] | dict[str, Any], dtype: str, size: int) -> Any:
-    """Tensors of the shapes that a model was built with, in the structure of the shapes."""
-    if isinstance(shapes, dict):
-        return {name: _shaped(shape, dtype, size) for name, shape in shapes.items()}
-    return _fixed(shapes, dtype, size) if _is_shape(shapes) else [_shaped(s, dtype, size) for s in shapes]
-
-
-def _fixed(shape: Sequence[Any], dtype: str, size: int) -> keras.KerasTensor:
-    return keras.KerasTensor((_BATCH, *(size if n is None else n for n in shape[1:])), dtype)
-
-
-def _tensors(structure: object) -> list[Any]:
-    # Not `tree.flatten`, which takes a fifth of the whole trace on torch.
-    if isinstance(structure, keras.KerasTensor):
-        return [structure]
-    if isinstance(structure, dict):
-        structure = [structure[key] for key in sorted(structure, key=str)]
-    parts = structure if isinstance(structure, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]

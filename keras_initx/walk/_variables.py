@@ -12,7 +12,8 @@ from keras_initx._types import Initializer, Layer, Model, Variable
 from keras_initx.fans import Layout
 from keras_initx.walk._kernels import einsum_axes, rule_of
 from keras_initx.walk._paths import layer_paths
-from keras_initx.walk._sites import KernelSite, initializer_of
+from keras_initx.walk._site import KernelSite
+from keras_initx.walk._sites import initializer_of
 
 __all__ = ["Weight", "iter_weights", "own_initializer"]
 

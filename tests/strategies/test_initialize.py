@@ -1,9 +1,11 @@
 """The verb: what it draws, what it leaves, and that bad input changes nothing."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx.strategies import ByRole, Draw
@@ -200,17 +202,23 @@ def test_an_unknown_layer_is_a_row_and_is_reset_by_its_own_initializer_only(sche
             self.mixing_initializer = keras.initializers.Constant(3.0)  # a name that misleads
             self.mixing = self.add_weight(shape=(shape[-1], 4), name="mixing", initializer="ones")
 
+        def compute_output_shape(self, shape):
+            return (*shape[:-1], 4)
+
         def call(self, inputs):
-            return inputs @ self.mixing
+            return inputs @ self.mixing * float(ops.max(inputs))  # a value: it runs on no tensor without one
 
     model = keras.Sequential([layers.Input((6,)), Odd(name="odd"), layers.Dense(2, name="head")])
     model.get_layer("odd").mixing.assign(np.full((6, 4), 9.0))
-    report = initx.initialize(model, scheme, seed=1)
+    told = nullcontext() if scheme is None else pytest.warns(UserWarning, match="1 of 2 kernels are for, 75%")
+    with told:
+        report = initx.initialize(model, scheme, seed=1)
     row = next(row for row in report.rows if row.path == "odd/mixing")
     assert row.initializer == "Ones()"
     assert row.std is None
     assert (by_name(model)["odd/mixing"] == 1).all()
     if scheme == "by_role":
+        assert "does not run on tensors without values" in row.note
         assert "walk.register; drawn by its layer's own" in row.note
         assert "odd/mixing" in str(report)
 

@@ -10,6 +10,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initx as initx
+from keras_initx.walk import iter_kernels
 from support.model_table import backbone
 
 U, SEQUENCE, IMAGE, VOLUME = 32, (5, 32), (6, 6, 32), (4, 4, 4, 8)
@@ -228,8 +229,9 @@ def test_layers_of_ones_own_start_over_too(scheme):
         warnings.simplefilter("error", UserWarning)
         report = initx.initialize(model, scheme, seed=0)
     assert report.kept == ()
-    # The one Dense kernel is what the scheme is for: all else is the layers' own.
-    kernel = [v.path for v in model.weights if v.path.endswith("/kernel")] if scheme else []
+    # The kernels are what the scheme is for, those of layers by hand, too: all else is the layers' own.
+    drawn = {id(site.kernel) for site in iter_kernels(model) if site.fans} if scheme else ()
+    kernel = [v.path for v in model.weights if id(v) in drawn]
     assert_as_new(model, new, kernel)
 
 

@@ -284,8 +284,11 @@ def test_of_a_branch_that_an_unknown_layer_ends_the_known_kernel_before_it_is_th
         def build(self, shape):
             self.mixing = self.add_weight(shape=(shape[-1], shape[-1]), name="mixing")
 
+        def compute_output_shape(self, shape):
+            return shape
+
         def call(self, inputs):
-            return inputs @ self.mixing
+            return inputs @ self.mixing * float(ops.max(inputs))  # a value: nothing sees what it does
 
     inputs = layers.Input((8,))
     x = Mixer(name="mixer")(layers.Dense(8, "relu", name="first")(inputs))

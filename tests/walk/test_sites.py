@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_initx.fans import Fans
 from keras_initx.walk import Kernel, iter_kernels, iter_weights, own_initializer, register
@@ -132,10 +132,21 @@ class Mixer(layers.Layer):
         return inputs @ self.mixing
 
 
-def test_kernels_of_unknown_layers_have_a_note():
-    (site,) = iter_kernels(built(Mixer(), (4,)))
+def test_kernels_of_layers_without_values_have_a_note():
+    class Reading(Mixer):
+        def call(self, inputs):
+            return super().call(inputs) * float(ops.max(inputs))
+
+    (site,) = iter_kernels(built(Reading(), (4,)))
     assert (site.role, site.fans) == ("other", None)
+    assert "does not run on tensors without values" in site.note
     assert "register" in site.note
+    assert isinstance(site.initializer, keras.initializers.HeNormal)
+
+
+def test_kernels_of_layers_that_no_table_has_are_found_by_what_takes_them():
+    (site,) = iter_kernels(built(Mixer(), (4,)))
+    assert (site.role, site.fans, site.note, site.obstacle) == ("dense", Fans(4, 6), "", "")
     assert isinstance(site.initializer, keras.initializers.HeNormal)
 
 
@@ -194,7 +205,7 @@ def test_register_says_what_is_wrong_with_pre_activations(names, options, messag
     with pytest.raises(ValueError, match=message):
         register(Mixer, dict.fromkeys(names, "mixing"), **options)
     (site,) = iter_kernels(built(Mixer(), (4,)))
-    assert (site.role, site.taught) == ("other", False)
+    assert (site.role, site.taught) == ("dense", False)
 
 
 def test_the_last_of_several_kernels_that_name_a_bias_has_it():

@@ -1,0 +1,67 @@
+"""The reader of the backend that Keras runs on, and runs on tensors without values."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import keras
+
+from keras_initx._keras_internals import unseeded_torch
+from keras_initx._types import Tensor, Variable
+
+__all__ = ["reader", "run_without_values"]
+
+# A shape and a dtype.
+Spec = tuple[tuple[int, ...], str]
+
+
+def reader() -> ModuleType:
+    """Returns the module that shows the operations of the backend and tells what they do."""
+    return importlib.import_module(f"keras_initx.uses._{keras.backend.backend()}")
+
+
+def run_without_values(
+    function: Callable[[list[Tensor], list[Tensor]], None],
+    variables: Sequence[Variable],
+    specs: Sequence[Spec],
+) -> None:
+    """Calls a function once, on tensors of the shapes of variables and of inputs that hold no values.
+
+    Args:
+        function: Function of the tensors that stand for the variables, and of those that stand for the
+            inputs.
+        variables: The variables.
+        specs: Shapes and dtypes of the inputs.
+    """
+    kinds = [(tuple(v.shape), keras.backend.standardize_dtype(v.dtype)) for v in variables]
+    {"jax": _on_jax, "tensorflow": _on_tensorflow, "torch": _on_torch}[keras.backend.backend()](
+        function, kinds, list(specs)
+    )
+
+
+def _on_jax(function: Callable[..., None], kinds: list[Spec], specs: list[Spec]) -> None:
+    import jax
+
+    def run(values: list[Tensor], inputs: list[Tensor]) -> None:
+        function(values, inputs)
+
+    jax.eval_shape(run, *([jax.ShapeDtypeStruct(*kind) for kind in side] for side in (kinds, specs)))
+
+
+def _on_tensorflow(function: Callable[..., None], kinds: list[Spec], specs: list[Spec]) -> None:
+    import tensorflow as tf
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    with FuncGraph("without_values").as_default():
+        function(
+            *([tf.compat.v1.placeholder(dtype, shape) for shape, dtype in side] for side in (kinds, specs))
+        )
+
+
+def _on_torch(function: Callable[..., None], kinds: list[Spec], specs: list[Spec]) -> None:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    # A seed is a tensor, which has no value here.
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), unseeded_torch():
+        function(*([keras.ops.zeros(*kind) for kind in side] for side in (kinds, specs)))

@@ -1,0 +1,61 @@
+"""`find_uses`: what takes each weight of a model, found in one run without values."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_initx._types import Layer, Model, Tensor, Variable
+from keras_initx.uses._backend import reader, run_without_values
+from keras_initx.uses._tracker import Tracker
+from keras_initx.uses._use import Use
+
+__all__ = ["find_uses", "running_layer"]
+
+
+def find_uses(
+    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], variables: Sequence[Variable]
+) -> list[Use]:
+    """Runs a model once on tensors without values, and returns what takes its weights.
+
+    Args:
+        model: A built Keras model or layer.
+        args: Arguments of its call, KerasTensors among them.
+        kwargs: Arguments by name.
+        variables: The weights to follow.
+
+    Returns:
+        The uses, in the order in which they ran.
+    """
+    tell = reader()
+    tracker = Tracker(tell.effect, running_layer)
+    symbols = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
+
+    def run(values: list[Tensor], inputs: list[Tensor]) -> None:
+        left = iter(inputs)
+        own_args, own_kwargs = tree.map_structure(
+            lambda leaf: next(left) if isinstance(leaf, keras.KerasTensor) else leaf, (args, kwargs)
+        )
+        for variable, value in zip(variables, values, strict=True):
+            tracker.watch(value, variable)
+        for tensor in inputs:
+            tracker.feed(tensor)
+        pairs = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(pairs), tell.shown(tracker):
+            model(*own_args, **own_kwargs)
+
+    run_without_values(run, variables, [(tuple(t.shape), t.dtype) for t in symbols])
+    return tracker.uses
+
+
+def running_layer() -> Layer | None:
+    """Returns the innermost layer on the call stack, by the argument `self` of its methods."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        layer = frame.f_locals.get("self")
+        if isinstance(layer, keras.layers.Layer):
+            return layer
+        frame = frame.f_back
+    return None

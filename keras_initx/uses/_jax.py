@@ -1,0 +1,205 @@
+"""JAX: a trace that lets operations run as they would and shows each of them.
+
+JAX sends every primitive to the current trace. This one evaluates it in the trace that was there before,
+eager or abstract, and shows it. Compiled functions and custom gradients are opened: their primitives run one
+by one.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from keras_initx._types import Tensor, Variable
+from keras_initx.uses._operations import (
+    Combine,
+    Concatenate,
+    Contract,
+    Convolve,
+    Effect,
+    Gather,
+    Inner,
+    Move,
+    Operation,
+    Other,
+    Reshape,
+    Shrink,
+)
+from keras_initx.uses._tracker import Tracker
+
+__all__ = ["effect", "shown", "value_of"]
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
+# A convolution transposed turns its taps around, which moves no axis.
+_COPIES = (
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "optimization_barrier",
+    "reduce_precision",
+    "rev",
+    "stop_gradient",
+)
+_COMBINE = {"add": "adds", "sub": "adds", "add_any": "adds", "mul": "scales", "div": "divides"}
+_OF_TWO = (
+    "max",
+    "min",
+    "pow",
+    "atan2",
+    "rem",
+    "select_n",
+    "and",
+    "or",
+    "xor",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+)
+
+
+@contextlib.contextmanager
+def shown(tracker: Tracker) -> Iterator[None]:
+    """Shows a tracker each primitive that runs while the block is open."""
+    from jax._src import core
+
+    class Showing(core.Trace):
+        def __init__(self, before: Any) -> None:
+            super().__init__()
+            self.before = before
+
+        def stage_value(self, value: Any) -> Any:
+            return self.before.stage_value(value)
+
+        def process_primitive(self, primitive: Any, args: Sequence[Any], params: dict[str, Any], /) -> Any:
+            return _run(self, tracker, primitive, args, params)
+
+        def process_call(self, _: Any, function: Any, tracers: Any, __: Any, /) -> Any:
+            with core.set_current_trace(self):
+                return function.call_wrapped(*tracers)
+
+        def process_custom_jvp_call(self, _: Any, function: Any, __: Any, tracers: Any, **___: Any) -> Any:
+            return self.process_call(_, function, tracers, None)
+
+        def process_custom_vjp_call(
+            self, _: Any, function: Any, __: Any, ___: Any, tracers: Any, **____: Any
+        ) -> Any:
+            return self.process_call(_, function, tracers, None)
+
+    with core.set_current_trace(Showing(core.trace_ctx.trace)):
+        yield
+
+
+def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Evaluates a primitive in the trace before, or opens it, and returns what the model is to go on with."""
+    from jax._src import core
+
+    if primitive.name in _CALLS:
+        inner: Any = params.get("jaxpr") or params.get("call_jaxpr")
+        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+        with core.set_current_trace(trace):
+            return core.eval_jaxpr(jaxpr, consts, *args)
+    if primitive.name == "scan" and not tracker.replaces and any(map(tracker.pieces, args)):
+        _open_scan(trace, tracker, args, params)
+    with core.set_current_trace(trace.before):
+        found = primitive.bind(*args, **params)
+        outputs = list(found) if primitive.multiple_results else [found]
+        outputs = tracker.see(Operation(primitive.name, args, outputs, params)) or outputs
+    return outputs if primitive.multiple_results else outputs[0]
+
+
+def _open_scan(trace: Any, tracker: Tracker, args: Sequence[Any], params: dict[str, Any]) -> None:
+    """Runs the body of a loop once."""
+    from jax._src import core
+
+    count = params["num_consts"] + params["num_carry"]
+    with core.set_current_trace(trace.before):
+        steps = [x[0] for x in args[count:]]
+    tracker.enter_loop((one, None) for one in (*args[:count], *steps))
+    tracker.looped = True
+    try:
+        with core.set_current_trace(trace):
+            core.eval_jaxpr(params["jaxpr"].jaxpr, params["jaxpr"].consts, *args[:count], *steps)
+    finally:
+        tracker.looped = False
+
+
+def value_of(variable: Variable) -> Tensor:
+    """The value of a weight as a tensor."""
+    return variable.value
+
+
+def effect(operation: Operation) -> Effect:
+    """What a primitive does to the axes of its operands."""
+    name, params = operation.name, operation.raw
+    if name == "dot_general":
+        return _contract(operation)
+    if name == "conv_general_dilated":
+        return _convolve(params)
+    if name == "gather":
+        return _gather(operation)
+    if name == "transpose":
+        return Move(tuple(params["permutation"]))
+    if name == "broadcast_in_dim":
+        places = {place: own for own, place in enumerate(params["broadcast_dimensions"])}
+        return Move(tuple(places.get(axis) for axis in range(len(params["shape"]))))
+    if name in ("reshape", "squeeze", "expand_dims"):
+        return Reshape()
+    if name in _COPIES:
+        return Move(tuple(range(len(operation.inputs[0].shape))))
+    if name == "scan":
+        return Inner()
+    if name in ("slice", "dynamic_slice", "split"):
+        return Shrink()
+    if name == "concatenate":
+        return Concatenate(params["dimension"], len(operation.inputs))
+    if name in _COMBINE:
+        return Combine(_COMBINE[name])  # type: ignore[arg-type]
+    if name in _OF_TWO and len(operation.inputs) == 2:
+        return Combine("other")
+    return Other()
+
+
+def _contract(operation: Operation) -> Contract:
+    (left_sum, right_sum), (left_batch, right_batch) = operation.raw["dimension_numbers"]
+    left: list[Any] = [f"l{axis}" for axis in range(len(operation.inputs[0].shape))]
+    right: list[Any] = [f"r{axis}" for axis in range(len(operation.inputs[1].shape))]
+    for kind, pairs in (
+        ("s", zip(left_sum, right_sum, strict=True)),
+        ("b", zip(left_batch, right_batch, strict=True)),
+    ):
+        for number, (one, other) in enumerate(pairs):
+            left[one] = right[other] = f"{kind}{number}"
+    out = [f"b{number}" for number in range(len(left_batch))]
+    out += [label for label in (*left, *right) if label[0] in "lr"]
+    return Contract(tuple(left), tuple(right), tuple(out))
+
+
+def _convolve(params: dict[str, Any]) -> Convolve:
+    numbers = params["dimension_numbers"]
+    outputs, inputs, *field = numbers.rhs_spec
+    spread = tuple(params["lhs_dilation"])
+    transposed = any(factor > 1 for factor in spread)
+    return Convolve(
+        tuple(field),
+        inputs,
+        outputs,
+        numbers.out_spec[1],
+        params["feature_group_count"],
+        spread if transposed else tuple(params["window_strides"]),
+        tuple(params["rhs_dilation"]),
+        tuple(map(tuple, params["padding"])),
+        transposed,
+    )
+
+
+def _gather(operation: Operation) -> Effect:
+    numbers = operation.raw["dimension_numbers"]
+    sizes = operation.raw["slice_sizes"]
+    table = operation.inputs[0].shape
+    looked_up = tuple(numbers.start_index_map)
+    whole = all(size == table[axis] for axis, size in enumerate(sizes) if axis not in looked_up)
+    if len(looked_up) != 1 or tuple(numbers.collapsed_slice_dims) != looked_up or not whole:
+        return Other()
+    return Gather(looked_up[0], tuple(numbers.offset_dims))

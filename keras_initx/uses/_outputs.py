@@ -1,0 +1,208 @@
+"""Follows the outputs of operations that took a weight, up to the bias that is added to them.
+
+An output is shown as soon as nothing more is known to happen to it: an earlier run has told whether it is
+cut, or a bias is added. It may be reshaped and transposed on the way.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_initx._types import Layer, Tensor, Variable
+from keras_initx.uses._operations import (
+    Contract,
+    Effect,
+    Move,
+    Operation,
+    Reshape,
+    Shrink,
+)
+from keras_initx.uses._use import Roles, Use, of_product
+from keras_initx.uses._views import (
+    Dims,
+    Piece,
+    moved,
+    of_shape,
+    reshaped,
+    shape_of,
+    shrunk,
+    size_of,
+)
+
+__all__ = ["Outputs", "after"]
+
+
+class Outputs:
+    """The tensors of a run that are known: weights in another form, signals, and outputs of products.
+
+    Attributes:
+        uses: The uses found so far, in the order in which they ran.
+        looped: Whether the operations that run now stand in a loop or a branch of the backend.
+
+    Args:
+        effect_of: Tells what an operation does to the axes of its operands.
+        layer: Returns the innermost layer that runs now, or None.
+        shown: Called with a use, the signal that it takes, and its output, with the bias if one is added.
+            Returns a tensor to go on with, or None. Without it nothing is replaced.
+        planned: Returns what an earlier run found of a use: `shown` waits for the bias and the cut that
+            follow.
+    """
+
+    def __init__(
+        self,
+        effect_of: Callable[[Operation], Effect],
+        layer: Callable[[], Layer | None],
+        shown: Callable[[Use, Tensor, Tensor], Tensor | None] | None = None,
+        planned: Callable[[Use], Use | None] = lambda _: None,
+    ) -> None:
+        self.uses: list[Use] = []
+        self.looped = False
+        self._effect_of, self._layer = effect_of, layer
+        self._shown, self._planned = shown, planned
+        self._views: dict[int, tuple[Tensor, tuple[Piece, ...]]] = {}
+        self._products: dict[int, tuple[Tensor, Use, Dims]] = {}
+        self._signals: dict[int, Tensor] = {}
+        self._taken: set[int] = set()  # the products that another operation has taken
+        self._cuts: set[int] = set()  # the products that were cut
+        self._operands: dict[int, Tensor] = {}  # for each use, the signal that it takes
+
+    def feed(self, tensor: Tensor) -> None:
+        """Takes a tensor as an input."""
+        self._signals[id(tensor)] = tensor
+
+    def watch(self, tensor: Tensor, variable: Variable) -> None:
+        """Takes a tensor as the value of a weight."""
+        self._views[id(tensor)] = tensor, (Piece(variable, of_shape(tuple(variable.shape))),)
+
+    def pieces(self, tensor: Tensor) -> tuple[Piece, ...]:
+        """The weights that a tensor holds; none for a signal."""
+        found = self._views.get(id(tensor))
+        return found[1] if found and found[0] is tensor else ()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether outputs may be replaced, in a run with values."""
+        return self._shown is not None
+
+    def _is_signal(self, tensor: object) -> bool:
+        return id(tensor) in self._signals
+
+    def _hold(self, tensor: Tensor, pieces: Sequence[Piece]) -> None:
+        # A weight may meet itself, as in w - mean(w). Then one piece stays, which knows its axes if any does.
+        plain = [piece for piece in pieces if not piece.change]
+        changed: dict[int, Piece] = {}
+        for piece in pieces:
+            if piece.change and getattr(changed.get(id(piece.variable)), "dims", None) is None:
+                changed[id(piece.variable)] = piece
+        self._views[id(tensor)] = tensor, (*plain, *changed.values())
+
+    def _use(
+        self,
+        kind: Any,
+        operation: Operation,
+        piece: Piece,
+        told: tuple[Roles, Dims] | None = None,
+        alone: bool = True,
+    ) -> Use:
+        roles, dims = told or (None, None)
+        use = Use(
+            piece.variable,
+            kind,
+            operation.name,
+            roles,
+            piece.change,
+            self._layer(),
+            dims,
+            alone=alone and piece.alone,
+            looped=self.looped,
+        )
+        self.uses.append(use)
+        return use
+
+    def _finish(
+        self, operation: Operation, found: list[Use], signal: Tensor, shift: Sequence[Piece]
+    ) -> list[Tensor] | None:
+        """Follows the output of a product up to its bias, or shows it."""
+        output = operation.outputs[0]
+        dims = found[0].dims
+        if len(found) != 1 or dims is None:
+            return None
+        (use,) = found
+        self._operands[id(use)] = signal
+        if len(shift) == 1:
+            self._shift(operation, use, shift[0])
+            return self._show(use, output)
+        rows_are_kernels = use.kind == "gather" and use.roles is not None and len(use.roles.outputs) > 1
+        if self._shown and not self._waits(use) and not rows_are_kernels:
+            return self._show(use, output)
+        self._products[id(output)] = output, use, dims
+        return None
+
+    def _waits(self, use: Use) -> bool:
+        """Whether something more happens to an output before it is shown: it is cut, or a bias is added."""
+        planned = self._planned(use)
+        return planned is not None and (planned.cuts > use.cuts or planned.bias is not None)
+
+    def _shift(self, operation: Operation, use: Use, piece: Piece) -> None:
+        self._use("shift", operation, piece)
+        whole = piece.dims is not None and size_of(
+            [f for factors in piece.dims for f in factors]
+        ) == math.prod(piece.variable.shape)
+        if whole and not piece.change and piece.alone:
+            use.bias = piece.variable
+        else:
+            use.shifted = True
+
+    def _show(self, use: Use, output: Tensor) -> list[Tensor] | None:
+        replaced = self._shown(use, self._operands[id(use)], output) if self._shown else None
+        return None if replaced is None else [replaced]
+
+    def _follow(self, operation: Operation) -> list[Tensor] | None:
+        """Goes on from the output of a product to its reshaped, transposed or cut copies."""
+        place = next((p for p, tensor in enumerate(operation.inputs) if id(tensor) in self._products), None)
+        if place is None or len(operation.outputs) != 1:
+            return None
+        product, use, dims = self._products[id(operation.inputs[place])]
+        if use.kind == "gather" and isinstance(effect := self._effect_of(operation), Contract):
+            return self._take_rows(operation, effect, use, dims)
+        if id(product) in self._taken:  # also taken whole
+            use.cuts = 0 if id(product) in self._cuts else use.cuts
+            return None
+        self._taken.add(id(product))
+        effect, output = self._effect_of(operation), operation.outputs[0]
+        # A convolution that computes more than its map is cut to it: the map is its output.
+        cut = isinstance(effect, Shrink) and use.kind == "convolution"
+        follows = cut or isinstance(effect, Move | Reshape)
+        moved_to = after(effect, dims, shape_of(output)) if follows else None
+        if moved_to is None:
+            return None
+        if cut:
+            self._cuts.add(id(product))
+            use.cuts, use.dims = use.cuts + 1, moved_to
+            if self._shown and not self._waits(use):
+                return self._show(use, output)
+        self._products[id(output)] = output, use, moved_to
+        return None
+
+    def _take_rows(self, operation: Operation, effect: Contract, use: Use, dims: Dims) -> list[Tensor] | None:
+        """Goes on with rows of a table that are matrices: of a mixture of experts, each row is a kernel."""
+        if use.roles is None or len(use.roles.outputs) < 2:
+            return None
+        later = id(operation.inputs[effect.operands[1]]) in self._products
+        told = of_product(Piece(use.variable, dims), effect, later, shape_of(operation.outputs[0]))
+        self.uses.remove(use)
+        found = self._use("product", operation, Piece(use.variable, dims, use.change, use.alone), told)
+        return self._finish(operation, [found], operation.inputs[effect.operands[not later]], ())
+
+
+def after(effect: Effect, dims: Dims | None, shape: tuple[int, ...]) -> Dims | None:
+    """Returns the factors after a move, a reshape or a cut; None if the effect is another."""
+    if dims is None:
+        return None
+    if isinstance(effect, Move):
+        return moved(dims, effect.axes, shape)
+    if isinstance(effect, Reshape):
+        return reshaped(dims, shape)
+    if isinstance(effect, Shrink) and effect.axes is not None:
+        dims = tuple(() if axis is None else dims[axis] for axis in effect.axes)
+    return shrunk(dims, shape) if isinstance(effect, Shrink) else None

@@ -1,0 +1,147 @@
+"""torch: a dispatch mode, which sees each operation below autograd, on tensors with or without values."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from keras_initx._types import Tensor, Variable
+from keras_initx.uses._operations import (
+    Combine,
+    Concatenate,
+    Contract,
+    Convolve,
+    Effect,
+    Gather,
+    Move,
+    Operation,
+    Other,
+    Reshape,
+    Shrink,
+)
+from keras_initx.uses._tracker import Tracker
+
+__all__ = ["effect", "shown", "value_of"]
+
+_COPIES = ("_to_copy", "alias", "clone", "contiguous", "detach", "flip", "lift_fresh", "to")
+_RESHAPES = (
+    "_reshape_alias",
+    "_unsafe_view",
+    "flatten",
+    "reshape",
+    "squeeze",
+    "unflatten",
+    "unsqueeze",
+    "view",
+)
+_SPLITS = ("narrow", "slice", "split", "split_with_sizes", "chunk")
+_COMBINE = {
+    **dict.fromkeys(("add", "add_", "rsub", "sub"), "adds"),
+    "div": "divides",
+    "mul": "scales",
+    **dict.fromkeys(("maximum", "minimum", "pow"), "other"),
+}
+# Labels of matrix products, and the place of a term that is added.
+_PRODUCTS: dict[str, tuple[str, str, str, int | None]] = {
+    "mm": ("mk", "kn", "mn", None),
+    "bmm": ("bmk", "bkn", "bmn", None),
+    "mv": ("mk", "k", "m", None),
+    "dot": ("k", "k", "", None),
+    "addmm": ("mk", "kn", "mn", 0),
+    "baddbmm": ("bmk", "bkn", "bmn", 0),
+    "addmv": ("mk", "k", "m", 0),
+}
+
+
+@contextlib.contextmanager
+def shown(tracker: Tracker) -> Iterator[None]:
+    """Shows a tracker each operation that this thread runs while the block is open."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Showing(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            found = function(*args, **(kwargs or {}))
+            several = isinstance(found, tuple | list)
+            inputs = [*args, *(kwargs or {}).values()]
+            flat = [t for entry in inputs for t in (entry if isinstance(entry, tuple | list) else (entry,))]
+            outputs = list(found) if several else [found]
+            if not all(isinstance(output, torch.Tensor) for output in outputs):
+                return found
+            name = function.overloadpacket.__name__
+            replaced = tracker.see(Operation(name, flat, outputs, (function, args)))
+            if replaced is None:
+                return found
+            return type(found)(replaced) if several else replaced[0]
+
+    with Showing():
+        yield
+
+
+def value_of(variable: Variable) -> Tensor:
+    """The value of a weight as a tensor."""
+    return variable.value
+
+
+def effect(operation: Operation) -> Effect:
+    """What an operation does to the axes of its operands."""
+    name, (_, args) = operation.name, operation.raw
+    if name in _PRODUCTS:
+        left, right, out, shift = _PRODUCTS[name]
+        operands = (0, 1) if shift is None else (1, 2)
+        return Contract(tuple(left), tuple(right), tuple(out), operands, shift)
+    if name == "convolution":
+        return _convolve(args)
+    rank = len(operation.inputs[0].shape) if hasattr(operation.inputs[0], "shape") else 0
+    if name == "embedding":
+        return Gather(0, (len(operation.outputs[0].shape) - 1,))
+    if name == "index_select":
+        axis = args[1] % rank
+        return Gather(axis, tuple(place for place in range(rank) if place != axis))
+    if name == "index":
+        return _index(args, rank)
+    if name in _COPIES:
+        return Move(tuple(range(rank)))
+    if name == "permute":
+        return Move(tuple(axis % rank for axis in args[1]))
+    if name in ("transpose", "t", "numpy_T"):
+        one, other = (args[1] % rank, args[2] % rank) if name == "transpose" else (0, rank - 1)
+        swapped = {one: other, other: one}
+        return Move(tuple(swapped.get(axis, axis) for axis in range(rank)))
+    if name in ("expand", "broadcast_to"):
+        added = len(operation.outputs[0].shape) - rank
+        return Move((*(None,) * added, *range(rank)))
+    if name in _RESHAPES:
+        return Reshape()
+    if name in _SPLITS:
+        return Shrink()
+    if name in ("select", "unbind"):
+        axis = (args[1] if len(args) > 1 else 0) % rank
+        return Shrink(tuple(place for place in range(rank) if place != axis))
+    if name in ("cat", "stack"):
+        axis = (args[1] if len(args) > 1 else 0) % len(operation.outputs[0].shape)
+        return Concatenate(axis, len(args[0]), stacked=name == "stack")
+    return Combine(_COMBINE[name]) if name in _COMBINE else Other()  # type: ignore[arg-type]
+
+
+def _convolve(args: Sequence[Any]) -> Convolve:
+    _, kernel, bias, strides, padding, dilation, transposed, _, groups = args
+    field = tuple(range(2, len(kernel.shape)))
+    # Kernels are (outputs, inputs / groups, *field), those of a transposed convolution (inputs, outputs,
+    # *field).
+    inputs, outputs = (0, 1) if transposed else (1, 0)
+    pads = None if transposed else tuple((int(n), int(n)) for n in padding)
+    return Convolve(
+        field, inputs, outputs, 1, groups, tuple(strides), tuple(dilation), pads, bool(transposed),
+        shift=None if bias is None else 2,
+    )  # fmt: skip
+
+
+def _index(args: Sequence[Any], rank: int) -> Effect:
+    chosen = [place for place, index in enumerate(args[1]) if index is not None]
+    if len(chosen) != 1:
+        return Other()
+    (axis,) = chosen
+    added = len(args[1][axis].shape)
+    return Gather(axis, (*range(axis), *(place - 1 + added for place in range(axis + 1, rank))))

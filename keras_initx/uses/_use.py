@@ -1,0 +1,178 @@
+"""`Use`: one operation that takes a weight, and the roles of the weight's axes in it."""
+
+import dataclasses
+import math
+from typing import Literal, TypeAlias
+
+from keras_initx._types import Layer, Variable
+from keras_initx.uses._operations import Contract, Convolve
+from keras_initx.uses._views import Dims, Factor, Piece
+
+__all__ = ["Kind", "Roles", "Use", "of_convolution", "of_product", "of_table"]
+
+# What takes the weight: `joins` for a weight that becomes a part of the signal, such as a class token.
+Kind: TypeAlias = Literal["product", "convolution", "gather", "scale", "shift", "joins", "unknown"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """The factors of a weight by their role in one operation.
+
+    Attributes:
+        field: Positions that a convolution slides over.
+        inputs: Summed over.
+        outputs: Numbers the units of the output.
+        batch: Shared by signal, weight and output: heads, experts, channels of a depthwise convolution.
+    """
+
+    field: tuple[Factor, ...] = ()
+    inputs: tuple[Factor, ...] = ()
+    outputs: tuple[Factor, ...] = ()
+    batch: tuple[Factor, ...] = ()
+
+    def axes(self, role: str) -> tuple[int, ...]:
+        """The axes of the weight that have a role, in order."""
+        return tuple(sorted({f.axis for f in getattr(self, role) if f.axis is not None}))
+
+    def size(self, role: str) -> int:
+        """The number of entries that have a role."""
+        return math.prod(f.size for f in getattr(self, role))
+
+    @property
+    def clear(self) -> bool:
+        """Whether each axis of the weight has one role."""
+        named = [self.axes(role) for role in ("field", "inputs", "outputs", "batch")]
+        flat = [axis for axes in named for axis in axes]
+        return len(flat) == len(set(flat))
+
+
+@dataclasses.dataclass(eq=False)
+class Use:
+    """One operation that takes a weight.
+
+    Attributes:
+        variable: The weight.
+        kind: What takes it.
+        operation: The backend's name for the operation.
+        roles: The roles of the weight's axes; None if they are not known.
+        change: What was computed with the weight before; empty if it was only moved, so that the output is
+            linear in it.
+        layer: The innermost layer that ran; None if none did.
+        dims: For each axis of the output, the factors of the weight on it; factors of the signal have no
+            axis.
+        convolution: The details of a convolution.
+        alone: Whether the whole operand is this weight.
+        bias: The weight that is added to the output, or None.
+        shifted: Whether something else is added that was made of a weight, so that scaling the kernel and its
+            bias does not scale the sum.
+        cuts: How often the output is cut before anything else takes it.
+        looped: Whether the operation stands in a loop of the backend.
+    """
+
+    variable: Variable
+    kind: Kind
+    operation: str
+    roles: Roles | None = None
+    change: str = ""
+    layer: Layer | None = None
+    dims: Dims | None = None
+    convolution: Convolve | None = None
+    alone: bool = True
+    bias: Variable | None = None
+    shifted: bool = False
+    cuts: int = 0
+    looped: bool = False
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the weight makes outputs of inputs here: by a product, a convolution or a lookup."""
+        return self.kind in ("product", "convolution", "gather")
+
+    @property
+    def unit_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The axes of the weight and of the output that index the units, in one order; None if unknown."""
+        if self.roles is None or self.dims is None or not self.roles.clear:
+            return None
+        placed = [
+            (f.axis, f.size, p) for p, factors in enumerate(self.dims) for f in factors if f.axis is not None
+        ]
+        units = sorted({*self.roles.axes("outputs"), *self.roles.axes("batch")})
+        shape = tuple(self.variable.shape)
+        if sorted(axis for axis, _, _ in placed) != units or any(
+            size != shape[axis] for axis, size, _ in placed
+        ):
+            return None
+        places = sorted({place - len(self.dims) for _, _, place in placed})
+        if (
+            len(places) == 1
+        ):  # side by side on one axis, where they must keep the order that they have in the weight
+            return (tuple(units), tuple(places)) if [axis for axis, _, _ in placed] == units else None
+        if len(places) < len(units):
+            return None
+        by_axis = {axis: place - len(self.dims) for axis, _, place in placed}
+        return tuple(units), tuple(by_axis[axis] for axis in units)
+
+
+def of_product(
+    piece: Piece, effect: Contract, second: bool, sizes: tuple[int, ...]
+) -> tuple[Roles, Dims] | None:
+    """Returns the roles of a weight in a product, and its factors on the axes of the output.
+
+    Args:
+        piece: The weight within one operand.
+        effect: The product.
+        second: Whether the weight is the second operand.
+        sizes: Sizes of the axes of the output.
+    """
+    if piece.dims is None:
+        return None
+    own, other = (effect.right, effect.left) if second else (effect.left, effect.right)
+    roles: dict[str, list[Factor]] = {"inputs": [], "outputs": [], "batch": []}
+    factors_of = {}
+    for label, factors in zip(own, piece.dims, strict=True):
+        role = "outputs" if label not in other else "batch" if label in effect.out else "inputs"
+        roles[role] += (factor for factor in factors if factor.axis is not None)
+        factors_of[label] = factors if role != "inputs" else ()
+    dims = tuple(
+        factors_of.get(label) or ((Factor(None, size),) if size != 1 else ())
+        for label, size in zip(effect.out, sizes, strict=True)
+    )
+    return Roles(**{name: tuple(found) for name, found in roles.items()}), dims
+
+
+def of_convolution(piece: Piece, effect: Convolve, sizes: tuple[int, ...]) -> tuple[Roles, Dims] | None:
+    """Returns the roles of a kernel in a convolution, and its factors on the axes of the output."""
+    if piece.dims is None:
+        return None
+    field = tuple(factor for axis in effect.field for factor in piece.dims[axis])
+    inputs, outputs = piece.dims[effect.inputs], piece.dims[effect.outputs]
+    batch: tuple[Factor, ...] = ()
+    if effect.depthwise:
+        inputs, batch = (), inputs
+    elif effect.groups > 1:
+        # One channel for each group: channels and multiplier may lie side by side on the axis of the outputs.
+        count, lead = 1, 0
+        while lead < len(outputs) and count < effect.groups:
+            count *= outputs[lead].size
+            lead += 1
+        if count == effect.groups and (lead < len(outputs) or not inputs):
+            batch, outputs = outputs[:lead], outputs[lead:]
+    on_channels = (*batch, *outputs)
+    dims = tuple(
+        on_channels if place == effect.channels else ((Factor(None, size),) if size != 1 else ())
+        for place, size in enumerate(sizes)
+    )
+    return Roles(field, inputs, outputs, batch), dims
+
+
+def of_table(
+    piece: Piece, axis: int, rest: tuple[int, ...], sizes: tuple[int, ...]
+) -> tuple[Roles, Dims] | None:
+    """Returns the roles of a table in a lookup, and its factors on the axes of the output."""
+    if piece.dims is None:
+        return None
+    others = [place for place in range(len(piece.dims)) if place != axis]
+    outputs = tuple(factor for place in others for factor in piece.dims[place])
+    on = {place: piece.dims[own] for own, place in zip(others, rest, strict=True)}
+    dims = tuple(on.get(p, (Factor(None, size),) if size != 1 else ()) for p, size in enumerate(sizes))
+    return Roles(batch=piece.dims[axis], outputs=outputs), dims

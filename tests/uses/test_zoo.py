@@ -1,0 +1,71 @@
+"""Layers as people write them: every kernel is found, with its fans, and calibrated where it can be."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_initx as initx
+from keras_initx.gains import compute_gain
+from keras_initx.walk import iter_kernels
+from support.zoo import ZOO, Cell, batch_of, model_of
+
+
+@pytest.fixture(params=ZOO)
+def name(request):
+    return request.param
+
+
+def test_each_kernel_is_found_with_the_fans_of_the_table(name):
+    table = ZOO[name][2]
+    sites = {site.kernel.name: site for site in iter_kernels(model_of(name))}
+    assert {key: (s.role, s.fans.fan_in, s.fans.fan_out) for key, s in sites.items()} == {
+        key: row[:3] for key, row in table.items()
+    }
+    for key, (*_, reason) in table.items():
+        assert reason in sites[key].obstacle
+        assert bool(reason) == bool(sites[key].obstacle)
+
+
+def test_by_role_draws_each_with_the_variance_of_its_fans(name):
+    model, table = model_of(name), ZOO[name][2]
+    sites = {site.kernel.name: site for site in iter_kernels(model)}
+    moments = {key: [] for key in table}
+    for seed in range(8):
+        initx.initialize(model, "by_role", seed=seed)
+        for key, site in sites.items():
+            moments[key].append(float(ops.convert_to_numpy(site.kernel.value).var()))
+    for key, site in sites.items():
+        gain = 1 if site.activation is None else compute_gain(site.activation)
+        count = 8 * math.prod(site.kernel.shape)
+        # The sample variance of n normal numbers scatters by sqrt(2 / n), that of truncated ones by less.
+        share = np.mean(moments[key]) * table[key][1] / gain**2
+        assert share == pytest.approx(1, abs=4 * math.sqrt(2 / count))
+
+
+def test_calibrate_agrees_with_a_probe_from_outside(name):
+    model, table = model_of(name), ZOO[name][2]
+    batch = batch_of(name)
+    report = initx.calibrate(model, batch, "LSUV", seed=1)
+    layer = model.layers[-1]
+    layer.notes = {}
+    model(batch)
+    scaled = [key for key, (*_, reason) in table.items() if not reason]
+    rows = {row.path.rpartition("/")[2]: row for row in report.rows}
+    assert {key for key, row in rows.items() if row.iterations} == set(scaled)
+    for key in scaled:
+        if key in layer.notes:
+            assert layer.notes[key].std() == pytest.approx(1, abs=1e-3)
+        assert np.mean(rows[key].std_after) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_kernels_of_a_cell_by_hand_are_found_inside_the_loop():
+    model = keras.Sequential([layers.Input((5, 3)), layers.RNN(Cell(4), name="loop")])
+    found = {site.kernel.name: site for site in iter_kernels(model)}
+    assert {name: (s.role, s.fans.fan_in, s.fans.fan_out) for name, s in found.items()} == {
+        "inner": ("dense", 3, 4),
+        "back": ("dense", 4, 4),
+    }
+    assert all("recurrent loop" in site.obstacle and not site.uses for site in found.values())
