@@ -140,6 +140,7 @@ def loss_at(
 
 
 def tensors_of(structure: Arrays | None) -> Any:
+    """Returns the tensors of arrays, in their structure."""
     return tree.map_structure(lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf), structure)
 
 
@@ -159,6 +160,7 @@ class Pass:
             self.found[self.numbers[site]].setdefault(name, []).append(value)
 
     def enter(self, site: KernelSite, inputs: Tensor) -> Tensor | None:
+        """Reads the input of a layer, and taps its gradient."""
         # A table is looked up by integers or a shape, which are not a signal.
         if site.role == "embedding":
             return None
@@ -166,6 +168,7 @@ class Pass:
         return tapped(inputs, self.taps[2 * self.numbers[site]])
 
     def take(self, site: KernelSite, inputs: Tensor) -> None:
+        """Reads the signal that a kernel takes."""
         if site.role == "embedding":
             return
         self._add(site, "inputs", signal(inputs)[1])
@@ -178,6 +181,7 @@ class Pass:
         return output
 
     def observe(self, site: KernelSite, output: Tensor) -> Tensor:
+        """Reads a pre-activation, and taps its gradient."""
         self._read(site, output)
         return tapped(output, self.taps[2 * self.numbers[site] + 1])
 

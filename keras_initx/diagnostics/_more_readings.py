@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
+
 import keras_initx.probe as probe
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Batch, Layer, Model, Tensor
 from keras_initx.diagnostics._measure import Pass, Reading, reading_of, tensors_of
 from keras_initx.gradients import to_numpy
 from keras_initx.recurrence import fit_cells, obstacle
+from keras_initx.state import repeated_masks
 from keras_initx.walk import KernelSite
 
 __all__ = ["gate_readings", "signal_readings"]
@@ -30,9 +33,10 @@ def signal_readings(
     if not own:
         return {}
     pass_ = Pass(own, ())
-    probe.run(
-        model, tensors_of(batch), own, pass_.look, training=training, after=pass_.after(), take=pass_.take
-    )
+    batch = tensors_of(batch)
+    # As in the pass with gradients: the same random masks, and no assignment stays.
+    with repeated_masks(), keras.StatelessScope():
+        probe.run(model, batch, own, pass_.look, training=training, after=pass_.after(), take=pass_.take)
     found = [{name: [to_numpy(v) for v in values] for name, values in one.items()} for one in pass_.found]
     return {site: reading_of(one, None, None) for site, one in zip(own, found, strict=True) if one}
 

@@ -1,18 +1,17 @@
 """`find_uses`: what takes each weight of a model, found in one run without values."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import tree
 
-from keras_initx._types import Layer, Model, Tensor, Variable
+from keras_initx._types import Model, Tensor, Variable
 from keras_initx.uses._backend import reader, run_without_values
 from keras_initx.uses._tracker import Tracker
 from keras_initx.uses._use import Use
 
-__all__ = ["find_uses", "running_layer"]
+__all__ = ["find_uses"]
 
 
 def find_uses(
@@ -30,7 +29,7 @@ def find_uses(
         The uses, in the order in which they ran.
     """
     tell = reader()
-    tracker = Tracker(tell.effect, running_layer)
+    tracker = Tracker(tell.effect)
     symbols = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
 
     def run(values: list[Tensor], inputs: list[Tensor]) -> None:
@@ -48,14 +47,3 @@ def find_uses(
 
     run_without_values(run, variables, [(tuple(t.shape), t.dtype) for t in symbols])
     return tracker.uses
-
-
-def running_layer() -> Layer | None:
-    """Returns the innermost layer on the call stack, by the argument `self` of its methods."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        layer = frame.f_locals.get("self")
-        if isinstance(layer, keras.layers.Layer):
-            return layer
-        frame = frame.f_back
-    return None

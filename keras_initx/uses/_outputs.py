@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_initx._types import Layer, Tensor, Variable
+from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
     Contract,
     Effect,
@@ -41,7 +41,6 @@ class Outputs:
 
     Args:
         effect_of: Tells what an operation does to the axes of its operands.
-        layer: Returns the innermost layer that runs now, or None.
         shown: Called with a use, the signal that it takes, and its output, with the bias if one is added.
             Returns a tensor to go on with, or None. Without it nothing is replaced.
         planned: Returns what an earlier run found of a use: `shown` waits for the bias and the cut that
@@ -51,14 +50,12 @@ class Outputs:
     def __init__(
         self,
         effect_of: Callable[[Operation], Effect],
-        layer: Callable[[], Layer | None],
         shown: Callable[[Use, Tensor, Tensor], Tensor | None] | None = None,
         planned: Callable[[Use], Use | None] = lambda _: None,
     ) -> None:
         self.uses: list[Use] = []
         self.looped = False
-        self._effect_of, self._layer = effect_of, layer
-        self._shown, self._planned = shown, planned
+        self._effect_of, self._shown, self._planned = effect_of, shown, planned
         self._views: dict[int, tuple[Tensor, tuple[Piece, ...]]] = {}
         self._products: dict[int, tuple[Tensor, Use, Dims]] = {}
         self._signals: dict[int, Tensor] = {}
@@ -111,7 +108,6 @@ class Outputs:
             operation.name,
             roles,
             piece.change,
-            self._layer(),
             dims,
             alone=alone and piece.alone,
             looped=self.looped,

@@ -8,7 +8,6 @@ from keras import tree
 
 from keras_initx._types import Tensor
 from keras_initx.uses._backend import reader
-from keras_initx.uses._find import running_layer
 from keras_initx.uses._tracker import Tracker
 from keras_initx.uses._use import Use
 
@@ -53,7 +52,7 @@ def show_uses(
         known = planned(use)
         return None if known is None or known.bias is not use.bias else show(known, operand, output)
 
-    tracker = Tracker(tell.effect, running_layer, shown, planned)
+    tracker = Tracker(tell.effect, shown, planned)
     # TensorFlow reads variables where no callback sees it. In the scope all code gets these tensors.
     weights = {id(w): w for use in expected for w in (use.variable, use.bias) if w is not None}
     values = [(weight, tell.value_of(weight)) for weight in weights.values()]

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal, TypeAlias
 
-from keras_initx._types import Layer, Variable
+from keras_initx._types import Variable
 from keras_initx.uses._operations import Contract, Convolve
 from keras_initx.uses._views import Dims, Factor, Piece
 
@@ -57,7 +57,6 @@ class Use:
         roles: The roles of the weight's axes; None if they are not known.
         change: What was computed with the weight before; empty if it was only moved, so that the output is
             linear in it.
-        layer: The innermost layer that ran; None if none did.
         dims: For each axis of the output, the factors of the weight on it; factors of the signal have no
             axis.
         convolution: The details of a convolution.
@@ -74,7 +73,6 @@ class Use:
     operation: str
     roles: Roles | None = None
     change: str = ""
-    layer: Layer | None = None
     dims: Dims | None = None
     convolution: Convolve | None = None
     alone: bool = True

@@ -31,6 +31,17 @@ def test_the_signal_of_layers_by_hand_is_that_of_a_probe_from_outside():
     report.check(max_gain=3.0)
 
 
+def test_nothing_changes_in_a_model_with_noise_and_layers_by_hand():
+    inputs = layers.Input((6, 32))
+    x = layers.BatchNormalization()(SwiGLU(name="own")(layers.Dropout(0.3, seed=1)(inputs)))
+    model = keras.Model(inputs, layers.Dense(4)(layers.Dropout(0.3, seed=2)(x)))
+    before = [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.variables]
+    reports = [initx.diagnose(model, seed=1) for _ in range(2)]
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable.value), value, variable.path)
+    assert [row.forward_gain for row in reports[0].rows] == [row.forward_gain for row in reports[1].rows]
+
+
 def test_what_was_not_seen_is_said_and_fails_the_check():
     model = model_with(layers.RNN(Cell(32), return_sequences=True, name="own"))
     batch = np.random.default_rng(0).standard_normal((64, 6, 32)).astype("float32")
