@@ -15,7 +15,8 @@ import report
 from calibrate import PAIRS, RUNS, build, seconds
 
 import keras_initx as initx
-from keras_initx.gradients import choose_loss, value_and_gradients
+from keras_initx.gradients import value_and_gradients
+from keras_initx.losses import choose_loss
 
 TARGET = 1.6  # the aim of the project, on ResNet50, without the Jacobian
 MODELS = ("ResNet50", "VGG16", "MobileNetV2", "GPT2, 12 layers")

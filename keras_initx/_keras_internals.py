@@ -18,6 +18,7 @@ __all__ = [
     "GLOBAL_SEED",
     "NAME_COUNTS",
     "SEED_STATE",
+    "STATELESS_SCOPE",
     "UNINITIALIZED",
     "build_shapes",
     "causal_padding",
@@ -52,6 +53,7 @@ __all__ = [
 # Keys of Keras' state for each thread, as `global_attribute` takes them.
 GLOBAL_SEED = "global_seed_generator"  # the generator that `keras.random` uses without a seed
 NAME_COUNTS = "object_name_uids"  # how often each automatic name has been given
+STATELESS_SCOPE = "stateless_scope"  # the innermost `keras.StatelessScope`
 UNINITIALIZED = "uninitialized_variables"  # variables whose values a scope has put off
 # Name of the variable that holds the state of a layer's random numbers.
 SEED_STATE = "seed_generator_state"

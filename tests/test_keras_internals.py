@@ -17,6 +17,7 @@ BREAKS_WITHOUT = {
     "GLOBAL_SEED": "Verbs with a seed move the user's random numbers, or draw other ones each time.",
     "NAME_COUNTS": "Trials of `compare` name their layers differently, so the same seed draws other weights.",
     "SEED_STATE": "Dropout has the same masks for all seeds, and `export` reports seeds as changed state.",
+    "STATELESS_SCOPE": "The rows of layers by hand lose the gradients of their other weights.",
     "UNINITIALIZED": "A layer built aside is given values when the user's own scope ends.",
     "build_shapes": "Subclassed models cannot be traced, so nothing knows the order of their layers.",
     "causal_padding": "Filters cannot be taken from data for a Conv1D with causal padding.",
@@ -308,6 +309,12 @@ def test_global_attribute_of_variables_without_values():
         assert internals.pending_initializer(made) is not None  # as the scope no longer knows it
     finally:
         internals.set_global_attribute(internals.UNINITIALIZED, before)
+
+
+def test_stateless_scope():
+    with keras.StatelessScope() as scope:
+        assert internals.global_attribute(internals.STATELESS_SCOPE) is scope
+    assert internals.global_attribute(internals.STATELESS_SCOPE) is None
 
 
 def test_seed_state():

@@ -17,7 +17,7 @@ from keras_initx.calibration._report import CalibrationReport, CalibrationRow, w
 from keras_initx.calibration._rewritten import tell_constraint
 from keras_initx.calibration._settings import Settings
 from keras_initx.data import check_looked_up, take_pair
-from keras_initx.gradients import Objective, check_loss, choose_loss
+from keras_initx.losses import Objective, check_loss, choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
 

@@ -11,8 +11,8 @@ from keras_initx.calibration._gates import Cell, find_cells
 from keras_initx.calibration._report import FROZEN
 from keras_initx.calibration._rewritten import Rewritten, find_rewritten
 from keras_initx.calibration._settings import Settings
-from keras_initx.gradients import Objective
 from keras_initx.initializers import Law, ModelLaw
+from keras_initx.losses import Objective
 from keras_initx.walk import KernelSite
 
 __all__ = ["Job", "Plan", "Update", "make_plan", "model_law"]

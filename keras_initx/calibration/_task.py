@@ -10,8 +10,9 @@ from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx._types import Arrays, Batch, Model, Tensor, Variable
-from keras_initx.gradients import Objective, compile_function, to_numpy
+from keras_initx.gradients import compile_function, to_numpy
 from keras_initx.initializers import Task as SearchTask
+from keras_initx.losses import Objective
 from keras_initx.walk import KernelSite
 
 __all__ = ["Task"]

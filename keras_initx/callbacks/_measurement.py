@@ -10,7 +10,8 @@ from keras import ops, tree
 import keras_initx.probe as probe
 from keras_initx._types import Arrays, Batch, Data, Layer, Model, Tensor
 from keras_initx.data import knows_inputs, refusal, take_pair
-from keras_initx.gradients import choose_loss, compile_function, value_and_gradients
+from keras_initx.gradients import compile_function, value_and_gradients
+from keras_initx.losses import choose_loss
 
 __all__ = ["Measurement"]
 

@@ -16,7 +16,7 @@ from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._exam import Exam, Examined
 from keras_initx.diagnostics._jacobian import spectrum_of
 from keras_initx.diagnostics._report import SignalReport
-from keras_initx.gradients import check_loss, choose_loss
+from keras_initx.losses import check_loss, choose_loss
 from keras_initx.state import check_built, seeded
 from keras_initx.walk import KernelSite, input_specs, iter_kernels, select
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from keras_initx._types import Arrays, Batch, Model, Tensor
 from keras_initx.diagnostics._duplicates import Duplicate, find_duplicates
-from keras_initx.diagnostics._measure import Reading, loss_at, measure
-from keras_initx.diagnostics._more_readings import gate_readings, signal_readings
+from keras_initx.diagnostics._gate_readings import gate_readings
+from keras_initx.diagnostics._measure import loss_at, measure
+from keras_initx.diagnostics._reading import Reading
 from keras_initx.diagnostics._report import SignalRow
 from keras_initx.diagnostics._rows import row_of
 from keras_initx.diagnostics._updates import Step, take_step
 from keras_initx.diagnostics._verdicts import SIZE, Finding, findings_of
-from keras_initx.gradients import Objective
+from keras_initx.losses import Objective
 from keras_initx.walk import KernelSite
 
 __all__ = ["Exam", "Examined"]
@@ -100,7 +101,6 @@ class Exam:
         value, readings, variables, gradients = measure(
             self.model, self.batch, self.targets, self.objective, shown, self.training
         )
-        readings |= signal_readings(self.model, self.batch, shown, self.training)
         readings |= gate_readings(self.model, self.batch, self.sites)
         step = self.step(value, gradients)
         moves = step.ratios if step else {}

@@ -6,55 +6,39 @@
 `enter`, `observe` and `after` are called as the model runs, and read statistics of the tensors that pass. A
 tap is a scalar that changes nothing: its gradient is the squared length of the gradient of the loss at this
 place (see `tapped`). One backward pass gives the gradients of all variables and of all taps.
+
+For a kernel that an operation shows, `take` does the work of `enter` and taps both gradients. On TensorFlow
+and torch no tap fits behind an operation. There its output is kept, and the backward pass gives the gradient
+at it.
 """
 
-import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx._types import Activation, Arrays, Batch, Layer, Model, Tensor, Variable
-from keras_initx.diagnostics._statistics import agreement, dead_fraction, saturated_fraction, signal, tapped
-from keras_initx.gradients import Objective, to_numpy, value_and_gradients
+from keras_initx.diagnostics._reading import Reading, reading_of
+from keras_initx.diagnostics._statistics import (
+    agreement,
+    dead_fraction,
+    saturated_fraction,
+    signal,
+    squared_length,
+    tapped,
+    tapped_through,
+)
+from keras_initx.gradients import to_numpy, value_and_gradients
+from keras_initx.losses import Objective
 from keras_initx.state import repeated_masks
+from keras_initx.uses import Taken, gradient_at_operand
 from keras_initx.walk import KernelSite
 
-__all__ = ["Pass", "Reading", "loss_at", "measure", "reading_of", "tensors_of"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """The statistics of one kernel in one pass: means over the calls of its layer, None if they do not apply.
-
-    Attributes:
-        input_square: Second moment of the kernel's input. None for integers.
-        input_agreement: Mean cosine between two rows of the input, for the first kernels only.
-        signal: Mean, second moment and non-finite fraction of the pre-activation.
-        own: The same three for a head's pre-activation without its bias, which may be a prior. None for other
-            kernels.
-        agreement: Mean cosine between the pre-activations of two rows. A head's bias is left out.
-        activation: Mean, second moment and non-finite fraction of the activation.
-        dead: Fraction of units with an activation of 0 on all rows.
-        saturated: Fraction of the activation near a bound.
-        input_gradient: Length of the gradient of the loss with respect to the input.
-        gradient: Length of the gradient of the loss with respect to the pre-activation.
-    """
-
-    input_square: float | None = None
-    input_agreement: float | None = None
-    signal: tuple[float, ...] | None = None
-    own: tuple[float, ...] | None = None
-    agreement: float | None = None
-    activation: tuple[float, ...] | None = None
-    dead: float | None = None
-    saturated: float | None = None
-    input_gradient: float | None = None
-    gradient: float | None = None
+__all__ = ["loss_at", "measure"]
 
 
 def measure(
@@ -80,38 +64,48 @@ def measure(
     """
     variables = list(model.trainable_variables)
     batch, targets = tensors_of(batch), tensors_of(targets)
+    run = functools.partial(probe.run, model, batch, sites, training=training, gradients=True)
 
     def loss(values: Sequence[Tensor]) -> tuple[Tensor, list[dict[str, list[Tensor]]]]:
-        pass_ = Pass(sites, values[len(variables) :])
+        pass_ = Pass(sites, values[len(variables) :], kept)
         state = list(zip(variables, values[: len(variables)], strict=True))
         # The scope gives variables the values that are differentiated, and catches all assignments.
         with keras.StatelessScope(state, collect_losses=True):
-            outputs = probe.run(
-                model,
-                batch,
-                sites,
-                pass_.observe,
-                pass_.enter,
-                training,
-                after=pass_.after(),
-                gradients=True,
-            )
+            outputs = run(pass_.observe, pass_.enter, take=pass_.take, after=pass_.after())
             value = ops.cast(objective(batch, targets, outputs), "float32")
         return value, pass_.found
 
+    kept: list[tuple[int, Taken]] = []
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
     taps = [ops.zeros((), "float32") for _ in range(2 * len(sites))]
     # Dropout draws the same masks in each pass, so that losses before and after a step can be compared.
     with repeated_masks():
-        (value, found), gradients = value_and_gradients(loss, [*values, *taps], has_aux=True, nested=False)
+        (value, found), gradients = value_and_gradients(
+            loss,
+            [*values, *taps],
+            has_aux=True,
+            nested=False,
+            inside=lambda: [taken.output for _, taken in kept],
+        )
     found = tree.map_structure(to_numpy, found)
-    # A tap has the gradient that `tapped` defines, a squared length, summed over the calls of its layer.
-    lengths = [float(to_numpy(gradient)) ** 0.5 for gradient in gradients[len(variables) :]]
+    lengths = _lengths(gradients[len(variables) :], kept)
     readings = {
         site: reading_of(found[number], lengths[2 * number], lengths[2 * number + 1])
         for number, site in enumerate(sites)
     }
     return float(to_numpy(value)), readings, variables, gradients[: len(variables)]
+
+
+def _lengths(gradients: Sequence[Tensor], kept: Sequence[tuple[int, Taken]]) -> list[float]:
+    """Returns the length of the gradient at each tap, from the gradients of the taps and of what was kept."""
+    end = len(gradients) - len(kept)
+    # A tap has the gradient that `tapped` defines, a squared length, summed over the calls of its layer.
+    squares = [float(to_numpy(gradient)) for gradient in gradients[:end]]
+    for (number, taken), gradient in zip(kept, gradients[end:], strict=True):
+        squares[2 * number + 1] += float(squared_length(gradient))
+        at_operand = gradient_at_operand(taken, gradient)
+        squares[2 * number] += 0.0 if at_operand is None else float(squared_length(at_operand))
+    return [math.sqrt(square) for square in squares]
 
 
 def loss_at(
@@ -148,10 +142,13 @@ class Pass:
     """The functions that are called as a model runs.
 
     `found` collects their statistics: for each site a list by name, with one tensor per call of the layer.
+    `kept` gets the operations whose outputs no tap follows, each with the number of its site.
     """
 
-    def __init__(self, sites: Sequence[KernelSite], taps: Sequence[Tensor]) -> None:
-        self.sites, self.taps = sites, taps
+    def __init__(
+        self, sites: Sequence[KernelSite], taps: Sequence[Tensor], kept: list[tuple[int, Taken]]
+    ) -> None:
+        self.sites, self.taps, self.kept = sites, taps, kept
         self.numbers = {site: number for number, site in enumerate(sites)}
         self.found: list[dict[str, list[Tensor]]] = [{} for _ in sites]
 
@@ -164,25 +161,29 @@ class Pass:
         # A table is looked up by integers or a shape, which are not a signal.
         if site.role == "embedding":
             return None
-        self.take(site, inputs)
+        self._enter(site, inputs)
         return tapped(inputs, self.taps[2 * self.numbers[site]])
 
-    def take(self, site: KernelSite, inputs: Tensor) -> None:
-        """Reads the signal that a kernel takes."""
-        if site.role == "embedding":
-            return
+    def take(self, site: KernelSite, taken: Taken) -> Tensor:
+        """Reads the signal of an operation that takes a kernel, and taps its gradient and the output's."""
+        if site.role != "embedding":
+            self._enter(site, taken.operand)
+        number = self.numbers[site]
+        if keras.backend.backend() == "jax":
+            return tapped_through(taken, *self.taps[2 * number : 2 * number + 2])
+        self.kept.append((number, taken))
+        return taken.output
+
+    def _enter(self, site: KernelSite, inputs: Tensor) -> None:
         self._add(site, "inputs", signal(inputs)[1])
         if site.depth == 0:
             self._add(site, "input_agreement", agreement(inputs))
 
-    def look(self, site: KernelSite, output: Tensor) -> Tensor:
-        """Reads a pre-activation and leaves it as it is, where no gradients are taken."""
-        self._read(site, output)
-        return output
-
     def observe(self, site: KernelSite, output: Tensor) -> Tensor:
         """Reads a pre-activation, and taps its gradient."""
         self._read(site, output)
+        if site.uses:
+            return output
         return tapped(output, self.taps[2 * self.numbers[site] + 1])
 
     def _read(self, site: KernelSite, output: Tensor) -> None:
@@ -235,29 +236,3 @@ def _without_bias(site: KernelSite, output: Tensor) -> Tensor:
 
 def _activate(activation: Activation, output: Tensor) -> Tensor:
     return keras.activations.get(activation)(ops.stop_gradient(output))
-
-
-def reading_of(
-    found: dict[str, list[np.ndarray]], input_gradient: float | None, gradient: float | None
-) -> Reading:
-    """Returns the means over the calls of a layer. The taps have summed the gradients over the calls."""
-    mean = {name: np.mean(values, axis=0, dtype="float64") for name, values in found.items()}
-
-    def number(name: str) -> float | None:
-        return float(mean[name]) if name in mean else None
-
-    def moments(name: str) -> tuple[float, ...] | None:
-        return tuple(map(float, mean[name])) if name in mean else None
-
-    return Reading(
-        input_square=number("inputs"),
-        input_agreement=number("input_agreement"),
-        signal=moments("signal"),
-        own=moments("own"),
-        agreement=number("agreement"),
-        activation=moments("activation"),
-        dead=number("dead"),
-        saturated=number("saturated"),
-        input_gradient=input_gradient if "inputs" in mean else None,
-        gradient=gradient if "signal" in mean else None,
-    )

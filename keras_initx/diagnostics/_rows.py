@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Activation, Tensor
-from keras_initx.diagnostics._measure import Reading
+from keras_initx.diagnostics._reading import Reading
 from keras_initx.diagnostics._report import SignalRow
 from keras_initx.diagnostics._statistics import signal
 from keras_initx.gains import second_moments

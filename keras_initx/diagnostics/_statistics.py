@@ -12,8 +12,17 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Activation, Tensor
+from keras_initx.uses import Taken, gradient_at_operand
 
-__all__ = ["agreement", "dead_fraction", "saturated_fraction", "signal", "tapped"]
+__all__ = [
+    "agreement",
+    "dead_fraction",
+    "saturated_fraction",
+    "signal",
+    "squared_length",
+    "tapped",
+    "tapped_through",
+]
 
 # The limits of bounded activations on both sides.
 _BOUNDS = {
@@ -99,6 +108,17 @@ def saturated_fraction(tensor: Tensor, activation: Activation) -> Tensor | None:
     return library.mean(near if library is np else ops.cast(near, "float32"))
 
 
+def squared_length(tensor: Tensor) -> Any:
+    """Returns the sum of the squares of all entries.
+
+    >>> float(squared_length(ops.convert_to_tensor([3.0, 4.0])))
+    25.0
+    """
+    values, library = _readable(tensor)
+    flat = library.reshape(values, (-1,))
+    return library.vdot(flat, flat)
+
+
 def tapped(tensor: Tensor, probe: Tensor) -> Tensor:
     """Returns the tensor. The gradient that comes back through it leaves its squared length at the probe.
 
@@ -123,13 +143,33 @@ def tapped(tensor: Tensor, probe: Tensor) -> Tensor:
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, Tensor]:
             # Keras passes the gradient by name on torch, and by position on the other backends.
             upstream = arguments[0] if upstream is None else upstream
-            values, library = _readable(upstream)
-            flat = library.reshape(values, (-1,))
-            return upstream, ops.convert_to_tensor(library.vdot(flat, flat), "float32")
+            return upstream, ops.convert_to_tensor(squared_length(upstream), "float32")
 
         return values, gradient
 
     return identity(tensor, probe)
+
+
+def tapped_through(taken: Taken, before: Tensor, after: Tensor) -> Tensor:
+    """Returns the output of an operation, and taps its gradient and the gradient at its signal, on JAX.
+
+    Args:
+        taken: An operation that took a weight.
+        before: The probe of the signal.
+        after: The probe of the output.
+    """
+
+    # JAX wants all tensors that the gradient is made of as arguments.
+    @ops.custom_gradient
+    def identity(values: Tensor, _: Tensor, __: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+        def gradient(upstream: Tensor) -> tuple[Tensor, ...]:
+            found = gradient_at_operand(taken, upstream, kernel)
+            square = ops.zeros((), "float32") if found is None else squared_length(found)
+            return upstream, square, squared_length(upstream), ops.zeros_like(kernel)
+
+        return values, gradient
+
+    return identity(taken.output, before, after, taken.operation.inputs[taken.kernel])
 
 
 def _readable(tensor: Tensor) -> tuple[Tensor, ModuleType]:

@@ -26,7 +26,7 @@ from keras import ops
 
 from keras_initx._types import Layer, Tensor
 from keras_initx.probe._unsupported import TRACED
-from keras_initx.uses import Use, show_uses
+from keras_initx.uses import Taken, Use, show_uses
 from keras_initx.walk import KernelSite
 
 __all__ = ["accompanied", "hooked"]
@@ -40,7 +40,7 @@ def hooked(
     check: Callable[..., bool] | None,
     gradients: bool,
     running: list[Layer],
-    take: Callable[[KernelSite, Tensor], None] | None = None,
+    take: Callable[[KernelSite, Taken], Tensor] | None = None,
 ) -> Iterator[None]:
     """Makes one layer show the pre-activation of each of its kernels while the block runs.
 
@@ -51,7 +51,7 @@ def hooked(
         check: Tells whether a site may be shown; `run` describes its arguments.
         gradients: Whether gradients are taken of the pass.
         running: A list that holds the layer while it runs.
-        take: Called with a site that has `uses` and the signal that its operation takes.
+        take: Called with a site that has `uses` and each of its operations; returns the output to go on with.
     """
     layer = sites[0].layer
     call, shadow = layer.call, layer.__dict__.get("call")
@@ -65,7 +65,7 @@ def hooked(
 
     def shown(*args: Any, **kwargs: Any) -> Any:
         if sites[0].uses:
-            return _taken(sites, call, args, kwargs, observe, enter, take)
+            return _taken(sites, call, args, kwargs, observe, enter, take, gradients)
         now = {site.kernel.name: site for site in _sites_of_call(sites, args, kwargs)}
         own = functools.partial(call, *args, **kwargs)
 
@@ -98,22 +98,25 @@ def _taken(
     kwargs: dict[str, Any],
     observe: Callable[[KernelSite, Tensor], Tensor],
     enter: Callable[[KernelSite, Tensor], Tensor | None] | None,
-    take: Callable[[KernelSite, Tensor], None] | None,
+    take: Callable[[KernelSite, Taken], Tensor] | None,
+    gradients: bool,
 ) -> Any:
     """Runs a layer of which only its operations tell, and shows the outputs of those that take kernels."""
-    for site in sites if enter else ():
-        args, kwargs = _entered(enter, site, args, kwargs, gradients=False)  # type: ignore[arg-type]
+    # `take` reads the signals that the operations take, which need not be the input of the layer.
+    for site in sites if enter and not take else ():
+        args, kwargs = _entered(enter, site, args, kwargs, gradients)  # type: ignore[arg-type]
     by_weight = {id(site.kernel): site for site in sites}
 
-    def show(use: Use, operand: Tensor, output: Tensor) -> Any:
+    def show(use: Use, output: Tensor) -> Tensor:
         site = by_weight[id(use.variable)]
-        _refuse_symbols(output, site.path, gradients=False)
-        if take:
-            take(site, operand)
+        _refuse_symbols(output, site.path, gradients)
         return observe(site, output)
 
+    def took(taken: Taken) -> Any:
+        return take and take(by_weight[id(taken.use.variable)], taken)
+
     uses = [use for site in sites for use in site.uses]
-    return show_uses(functools.partial(call, *args, **kwargs), (args, kwargs), uses, show)
+    return show_uses(functools.partial(call, *args, **kwargs), (args, kwargs), uses, show, took)
 
 
 def _entered(

@@ -13,6 +13,7 @@ from keras_initx.probe._moments import mean_and_variance
 from keras_initx.probe._readers import watched
 from keras_initx.probe._scopes import no_gradients, unchanged
 from keras_initx.probe._unsupported import refused_layout
+from keras_initx.uses import Taken
 from keras_initx.walk import KernelSite, iter_kernels
 
 __all__ = ["preactivation_std", "run"]
@@ -31,7 +32,7 @@ def run(
     gradients: bool = False,
     read: Callable[[KernelSite, str], None] | None = None,
     held: Sequence[Variable] = (),
-    take: Callable[[KernelSite, Tensor], None] | None = None,
+    take: Callable[[KernelSite, Taken], Tensor] | None = None,
 ) -> Any:
     """Calls the model once, eagerly, and shows the pre-activation of each site to `observe`.
 
@@ -52,12 +53,14 @@ def run(
         after: Pairs of a layer and a function, which is called with the output of each call of the layer.
         gradients: Whether gradients are taken of the pass. Torch then records the pass, and JAX shows
             tracers. Tensors that `observe` and `enter` return are copied, so that the model may change them
-            in place. Sites with `uses` are not shown.
+            in place. A site with `uses` is shown below the gradients on TensorFlow and torch: a tensor that
+            takes the place of its output is recorded as the output itself.
         read: Called if anything other than a site's own layer reads its kernel or bias, with the site and the
             name of the reading layer.
         held: Variables to put back when the pass is over.
-        take: Called with a site that has `uses` and the signal that its operation takes: the input of its
-            layer is another.
+        take: Called in place of `enter` for a site that has `uses`, with the operation that takes its
+            kernel: the signal of this need not be the input of the layer. Returns the tensor to go on with
+            in place of the operation's output.
 
     Returns:
         The model's output.
@@ -79,9 +82,6 @@ def run(
             hooks.enter_context(accompanied(layer, function, None))
         by_layer: dict[int, list[KernelSite]] = {}
         for site in sites:
-            # An operation that takes a kernel is replaced below the gradients, which would not know of it.
-            if site.uses and gradients:
-                continue
             by_layer.setdefault(id(site.layer), []).append(site)
         for group in by_layer.values():
             hooks.enter_context(hooked(group, observe, enter, check, gradients, running, take))

@@ -26,7 +26,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "shown", "value_of"]
+__all__ = ["effect", "gradient_at", "shown", "value_of"]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
@@ -79,13 +79,24 @@ def shown(tracker: Tracker) -> Iterator[None]:
             with core.set_current_trace(self):
                 return function.call_wrapped(*tracers)
 
-        def process_custom_jvp_call(self, _: Any, function: Any, __: Any, tracers: Any, **___: Any) -> Any:
-            return self.process_call(_, function, tracers, None)
+        def process_custom_jvp_call(self, _: Any, function: Any, rule: Any, tracers: Any, **more: Any) -> Any:
+            return self.process_custom("process_custom_jvp_call", _, function, (rule,), tracers, more)
 
         def process_custom_vjp_call(
-            self, _: Any, function: Any, __: Any, ___: Any, tracers: Any, **____: Any
+            self, _: Any, function: Any, fwd: Any, bwd: Any, tracers: Any, **more: Any
         ) -> Any:
-            return self.process_call(_, function, tracers, None)
+            return self.process_custom("process_custom_vjp_call", _, function, (fwd, bwd), tracers, more)
+
+        def process_custom(
+            self, name: str, primitive: Any, function: Any, rules: Any, tracers: Any, more: dict[str, Any]
+        ) -> Any:
+            if not tracker.replaces or any(map(tracker.pieces, tracers)):
+                return self.process_call(primitive, function, tracers, None)
+            # Its gradient is its own, which its primitives do not have: ReLU has slope 0 at 0, max has 1/2.
+            with core.set_current_trace(self.before):
+                found = getattr(self.before, name)(primitive, function, *rules, tracers, **more)
+                tracker.see(Operation(name, tracers, found, (primitive, {})))
+            return found
 
     with core.set_current_trace(Showing(core.trace_ctx.trace)):
         yield
@@ -105,7 +116,7 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
     with core.set_current_trace(trace.before):
         found = primitive.bind(*args, **params)
         outputs = list(found) if primitive.multiple_results else [found]
-        outputs = tracker.see(Operation(primitive.name, args, outputs, params)) or outputs
+        outputs = tracker.see(Operation(primitive.name, args, outputs, (primitive, params))) or outputs
     return outputs if primitive.multiple_results else outputs[0]
 
 
@@ -130,9 +141,24 @@ def value_of(variable: Variable) -> Tensor:
     return variable.value
 
 
+def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
+    """The gradient at an input of a primitive that ran, from the gradient at its output."""
+    import jax
+
+    primitive, params = operation.raw
+    inputs = list(operation.inputs)
+
+    def run(signal: Tensor) -> Tensor:
+        return primitive.bind(*inputs[:place], signal, *inputs[place + 1 :], **params)
+
+    shape = jax.ShapeDtypeStruct(inputs[place].shape, inputs[place].dtype)
+    (found,) = jax.linear_transpose(run, shape)(gradient)
+    return found
+
+
 def effect(operation: Operation) -> Effect:
     """What a primitive does to the axes of its operands."""
-    name, params = operation.name, operation.raw
+    name, (_, params) = operation.name, operation.raw
     if name == "dot_general":
         return _contract(operation)
     if name == "conv_general_dilated":
@@ -162,7 +188,7 @@ def effect(operation: Operation) -> Effect:
 
 
 def _contract(operation: Operation) -> Contract:
-    (left_sum, right_sum), (left_batch, right_batch) = operation.raw["dimension_numbers"]
+    (left_sum, right_sum), (left_batch, right_batch) = operation.raw[1]["dimension_numbers"]
     left: list[Any] = [f"l{axis}" for axis in range(len(operation.inputs[0].shape))]
     right: list[Any] = [f"r{axis}" for axis in range(len(operation.inputs[1].shape))]
     for kind, pairs in (
@@ -195,8 +221,8 @@ def _convolve(params: dict[str, Any]) -> Convolve:
 
 
 def _gather(operation: Operation) -> Effect:
-    numbers = operation.raw["dimension_numbers"]
-    sizes = operation.raw["slice_sizes"]
+    _, params = operation.raw
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     table = operation.inputs[0].shape
     looked_up = tuple(numbers.start_index_map)
     whole = all(size == table[axis] for axis, size in enumerate(sizes) if axis not in looked_up)

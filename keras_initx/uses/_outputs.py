@@ -17,7 +17,7 @@ from keras_initx.uses._operations import (
     Reshape,
     Shrink,
 )
-from keras_initx.uses._use import Roles, Use, of_product
+from keras_initx.uses._use import Roles, Taken, Use, of_product
 from keras_initx.uses._views import (
     Dims,
     Piece,
@@ -41,27 +41,29 @@ class Outputs:
 
     Args:
         effect_of: Tells what an operation does to the axes of its operands.
-        shown: Called with a use, the signal that it takes, and its output, with the bias if one is added.
-            Returns a tensor to go on with, or None. Without it nothing is replaced.
+        shown: Called with a use and its output, with the bias if one is added. Returns a tensor to go on
+            with, or None. Without it nothing is replaced.
         planned: Returns what an earlier run found of a use: `shown` waits for the bias and the cut that
             follow.
+        took: Called with each operation of a use as soon as it has run. Returns a tensor to go on with in
+            place of the operation's output, or None.
     """
 
     def __init__(
         self,
         effect_of: Callable[[Operation], Effect],
-        shown: Callable[[Use, Tensor, Tensor], Tensor | None] | None = None,
+        shown: Callable[[Use, Tensor], Tensor | None] | None = None,
         planned: Callable[[Use], Use | None] = lambda _: None,
+        took: Callable[[Taken], Tensor | None] = lambda _: None,
     ) -> None:
         self.uses: list[Use] = []
         self.looped = False
-        self._effect_of, self._shown, self._planned = effect_of, shown, planned
+        self._effect_of, self._shown, self._planned, self._took = effect_of, shown, planned, took
         self._views: dict[int, tuple[Tensor, tuple[Piece, ...]]] = {}
         self._products: dict[int, tuple[Tensor, Use, Dims]] = {}
         self._signals: dict[int, Tensor] = {}
         self._taken: set[int] = set()  # the products that another operation has taken
         self._cuts: set[int] = set()  # the products that were cut
-        self._operands: dict[int, Tensor] = {}  # for each use, the signal that it takes
 
     def feed(self, tensor: Tensor) -> None:
         """Takes a tensor as an input."""
@@ -116,23 +118,28 @@ class Outputs:
         return use
 
     def _finish(
-        self, operation: Operation, found: list[Use], signal: Tensor, shift: Sequence[Piece]
+        self,
+        operation: Operation,
+        found: list[Use],
+        signal: int,
+        kernel: int,
+        shift: Sequence[Piece] = (),
     ) -> list[Tensor] | None:
         """Follows the output of a product up to its bias, or shows it."""
-        output = operation.outputs[0]
         dims = found[0].dims
         if len(found) != 1 or dims is None:
             return None
         (use,) = found
-        self._operands[id(use)] = signal
+        rows_are_kernels = use.kind == "gather" and use.roles is not None and len(use.roles.outputs) > 1
+        replaced = None if rows_are_kernels else self._took(Taken(use, operation, signal, kernel))
+        output = operation.outputs[0] if replaced is None else replaced
         if len(shift) == 1:
             self._shift(operation, use, shift[0])
             return self._show(use, output)
-        rows_are_kernels = use.kind == "gather" and use.roles is not None and len(use.roles.outputs) > 1
         if self._shown and not self._waits(use) and not rows_are_kernels:
             return self._show(use, output)
         self._products[id(output)] = output, use, dims
-        return None
+        return None if replaced is None else [replaced]
 
     def _waits(self, use: Use) -> bool:
         """Whether something more happens to an output before it is shown: it is cut, or a bias is added."""
@@ -150,7 +157,7 @@ class Outputs:
             use.shifted = True
 
     def _show(self, use: Use, output: Tensor) -> list[Tensor] | None:
-        replaced = self._shown(use, self._operands[id(use)], output) if self._shown else None
+        replaced = self._shown(use, output) if self._shown else None
         return None if replaced is None else [replaced]
 
     def _follow(self, operation: Operation) -> list[Tensor] | None:
@@ -188,7 +195,7 @@ class Outputs:
         told = of_product(Piece(use.variable, dims), effect, later, shape_of(operation.outputs[0]))
         self.uses.remove(use)
         found = self._use("product", operation, Piece(use.variable, dims, use.change, use.alone), told)
-        return self._finish(operation, [found], operation.inputs[effect.operands[not later]], ())
+        return self._finish(operation, [found], effect.operands[not later], effect.operands[later])
 
 
 def after(effect: Effect, dims: Dims | None, shape: tuple[int, ...]) -> Dims | None:

@@ -27,7 +27,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "shown", "value_of"]
+__all__ = ["effect", "gradient_at", "shown", "value_of"]
 
 _COPIES = ("Cast", "Identity", "PreventGradient", "ReadVariableOp", "ReverseV2", "Snapshot", "StopGradient")
 _COMBINE = {
@@ -92,6 +92,15 @@ def value_of(variable: Variable) -> Tensor:
     import tensorflow as tf
 
     return tf.convert_to_tensor(variable.value)
+
+
+def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
+    """The gradient at an input of an operation that ran, from the gradient at its output."""
+    from tensorflow.python.eager import backprop
+
+    name, attributes, inputs = operation.name, operation.raw, list(operation.inputs)
+    given = len(inputs), inputs, list(operation.outputs), [gradient], [], ""
+    return backprop._gradient_function(name, attributes, *given)[place]
 
 
 def effect(operation: Operation) -> Effect:

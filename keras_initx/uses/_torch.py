@@ -20,7 +20,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "shown", "value_of"]
+__all__ = ["effect", "gradient_at", "shown", "value_of"]
 
 _COPIES = ("_to_copy", "alias", "clone", "contiguous", "detach", "flip", "lift_fresh", "to")
 _RESHAPES = (
@@ -82,6 +82,17 @@ def shown(tracker: Tracker) -> Iterator[None]:
 def value_of(variable: Variable) -> Tensor:
     """The value of a weight as a tensor."""
     return variable.value
+
+
+def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
+    """The gradient at an input of an operation that ran, from the gradient at its output."""
+    import torch
+
+    function, args = operation.raw
+    with torch.enable_grad():
+        point = operation.inputs[place].detach().requires_grad_()
+        output = function(*(point if one is operation.inputs[place] else one for one in args))
+        return torch.autograd.grad(output, point, gradient)[0]
 
 
 def effect(operation: Operation) -> Effect:

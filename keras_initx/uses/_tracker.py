@@ -117,8 +117,9 @@ class Tracker(Outputs):
             )
             for piece in pieces
         ]
-        signal = operation.inputs[first if later else second]
-        return self._finish(operation, found, signal, held[effect.shift] if effect.shift is not None else ())
+        signal, kernel = (first, second) if later else (second, first)
+        shift = held[effect.shift] if effect.shift is not None else ()
+        return self._finish(operation, found, signal, kernel, shift)
 
     def _factorize(self, operation: Operation, effect: Contract, held: list[tuple[Piece, ...]]) -> None:
         """A product of two weights: x (A B) counts as (x A) B, whose first factor has its inputs first."""
@@ -146,12 +147,12 @@ class Tracker(Outputs):
                 use = self._use("gather", operation, piece, told, alone=len(pieces) == 1)
             found.append(use)
         shift = effect.shift if isinstance(effect, Convolve) else None
-        signal = operation.inputs[0 if isinstance(effect, Convolve) else 1 - min(effect.table, 1)]
+        signal, kernel = (0, 1) if isinstance(effect, Convolve) else (1 - min(effect.table, 1), effect.table)
         if isinstance(effect, Convolve) and effect.transposed:
-            signal = next((t for t in operation.inputs[::-1] if self._is_signal(t)), signal)
-        return self._finish(
-            operation, found, signal, self.pieces(operation.inputs[shift]) if shift is not None else ()
-        )
+            places = reversed(range(len(operation.inputs)))
+            signal = next((p for p in places if self._is_signal(operation.inputs[p])), signal)
+        added = self.pieces(operation.inputs[shift]) if shift is not None else ()
+        return self._finish(operation, found, signal, kernel, added)
 
     def _combine(
         self, operation: Operation, effect: Combine, held: list[tuple[Piece, ...]]

@@ -4,11 +4,11 @@ import dataclasses
 import math
 from typing import Literal, TypeAlias
 
-from keras_initx._types import Variable
-from keras_initx.uses._operations import Contract, Convolve
+from keras_initx._types import Tensor, Variable
+from keras_initx.uses._operations import Contract, Convolve, Operation
 from keras_initx.uses._views import Dims, Factor, Piece
 
-__all__ = ["Kind", "Roles", "Use", "of_convolution", "of_product", "of_table"]
+__all__ = ["Kind", "Roles", "Taken", "Use", "of_convolution", "of_product", "of_table"]
 
 # What takes the weight: `joins` for a weight that becomes a part of the signal, such as a class token.
 Kind: TypeAlias = Literal["product", "convolution", "gather", "scale", "shift", "joins", "unknown"]
@@ -109,6 +109,33 @@ class Use:
             return None
         by_axis = {axis: place - len(self.dims) for axis, _, place in placed}
         return tuple(units), tuple(by_axis[axis] for axis in units)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Taken:
+    """The operation of a use, in a run with values.
+
+    Attributes:
+        use: The use, as `find_uses` found it.
+        operation: The operation, which has run.
+        signal: Place of the signal among the operation's inputs.
+        kernel: Place of the tensor that holds the weight.
+    """
+
+    use: Use
+    operation: Operation
+    signal: int
+    kernel: int
+
+    @property
+    def operand(self) -> Tensor:
+        """The signal that the operation takes."""
+        return self.operation.inputs[self.signal]
+
+    @property
+    def output(self) -> Tensor:
+        """The output of the operation, without the bias that follows."""
+        return self.operation.outputs[0]
 
 
 def of_product(

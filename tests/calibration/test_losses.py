@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_initx as initx
-from keras_initx.gradients import choose_loss
 from keras_initx.initializers import BetweenLayer, GradInit, MetaInit
+from keras_initx.losses import choose_loss
 
 SPARSE = "sparse_categorical_crossentropy"
 

@@ -11,8 +11,8 @@ from keras import layers
 from keras_initx.calibration._plan import Job
 from keras_initx.calibration._search import make_task
 from keras_initx.calibration._settings import Settings
-from keras_initx.gradients import choose_loss
 from keras_initx.initializers import _grad_init, _over_model
+from keras_initx.losses import choose_loss
 from keras_initx.walk import iter_kernels
 
 MEASURES = {

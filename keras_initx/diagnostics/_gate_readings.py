@@ -1,44 +1,17 @@
-"""Readings of kernels that the pass with gradients does not show: gates, and layers known by operations."""
+"""Readings of gates, which the pass with gradients does not show."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
-
 import keras_initx.probe as probe
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Batch, Layer, Model, Tensor
-from keras_initx.diagnostics._measure import Pass, Reading, reading_of, tensors_of
-from keras_initx.gradients import to_numpy
+from keras_initx.diagnostics._reading import Reading
 from keras_initx.recurrence import fit_cells, obstacle
-from keras_initx.state import repeated_masks
 from keras_initx.walk import KernelSite
 
-__all__ = ["gate_readings", "signal_readings"]
-
-
-def signal_readings(
-    model: Model, batch: Batch, sites: Sequence[KernelSite], training: bool
-) -> dict[KernelSite, Reading]:
-    """Reads the signal of kernels that only their operations show, in one more pass, without gradients.
-
-    Args:
-        model: A built Keras model.
-        batch: NumPy arrays in the structure of the model's inputs.
-        sites: Kernels without an obstacle.
-        training: Whether the model runs as in training.
-    """
-    own = [site for site in sites if site.uses]
-    if not own:
-        return {}
-    pass_ = Pass(own, ())
-    batch = tensors_of(batch)
-    # As in the pass with gradients: the same random masks, and no assignment stays.
-    with repeated_masks(), keras.StatelessScope():
-        probe.run(model, batch, own, pass_.look, training=training, after=pass_.after(), take=pass_.take)
-    found = [{name: [to_numpy(v) for v in values] for name, values in one.items()} for one in pass_.found]
-    return {site: reading_of(one, None, None) for site, one in zip(own, found, strict=True) if one}
+__all__ = ["gate_readings"]
 
 
 def gate_readings(model: Model, batch: Batch, sites: Sequence[KernelSite]) -> dict[KernelSite, Reading]:
