@@ -46,9 +46,9 @@ def value_and_gradients(
             at a tensor that is made inside.
 
     Returns:
-        The value (with `has_aux` the pair), and one gradient for each of `values`, in its shape and dtype,
-        followed by one for each tensor of `inside`. The gradient is zeros if the function does not depend on
-        the tensor.
+        The value (with `has_aux` the pair), and one gradient for each of `values`, in its shape and dtype:
+        zeros if the function does not depend on it. One for each tensor of `inside` follows: None if no way
+        leads from `values` through it to the result.
     """
     values = list(values)
     backend = keras.backend.backend()
@@ -67,8 +67,13 @@ def value_and_gradients(
             result = function(points)
             scalar = result[0] if has_aux else result
             points += inside()
-            found = torch.autograd.grad(scalar, points, create_graph=nested, materialize_grads=True)
-            return result, list(found)
+            # Torch raises for a tensor that nothing differentiates, as a loss behind `stop_gradient`.
+            asked = [point for point in points if point.requires_grad and scalar.requires_grad]
+            given = (
+                torch.autograd.grad(scalar, asked, create_graph=nested, allow_unused=True) if asked else ()
+            )
+            found = {id(point): gradient for point, gradient in zip(asked, given, strict=True)}
+            return result, _filled([found.get(id(point)) for point in points], values)
     import tensorflow as tf
 
     # The tape cannot watch a replicated variable within `strategy.scope()`. It can watch a tensor.
@@ -77,8 +82,17 @@ def value_and_gradients(
         tape.watch(values)
         result = function(values)
     scalar = result[0] if has_aux else result
-    found = tape.gradient(scalar, [*values, *inside()], unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return result, [tf.convert_to_tensor(gradient) for gradient in found]  # an embedding's are IndexedSlices
+    gradients = tape.gradient(scalar, [*values, *inside()])
+    # An embedding's are IndexedSlices.
+    gradients = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+    return result, _filled(gradients, values)
+
+
+def _filled(gradients: list[Any], values: Sequence[Tensor]) -> list[Any]:
+    """The gradients, with zeros for those of `values` that are None."""
+    count = len(values)
+    zeros = (ops.zeros_like(v) if g is None else g for g, v in zip(gradients[:count], values, strict=True))
+    return [*zeros, *gradients[count:]]
 
 
 def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:

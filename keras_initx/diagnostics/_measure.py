@@ -64,28 +64,27 @@ def measure(
     """
     variables = list(model.trainable_variables)
     batch, targets = tensors_of(batch), tensors_of(targets)
-    run = functools.partial(probe.run, model, batch, sites, training=training, gradients=True)
+    run = functools.partial(probe.run, model, training=training, gradients=True)
 
     def loss(values: Sequence[Tensor]) -> tuple[Tensor, list[dict[str, list[Tensor]]]]:
-        pass_ = Pass(sites, values[len(variables) :], kept)
+        *own, anchor = values[len(variables) :]
+        pass_ = Pass(sites, own, kept)
         state = list(zip(variables, values[: len(variables)], strict=True))
         # The scope gives variables the values that are differentiated, and catches all assignments.
         with keras.StatelessScope(state, collect_losses=True):
-            outputs = run(pass_.observe, pass_.enter, take=pass_.take, after=pass_.after())
+            inputs = _anchored(batch, anchor) if any(site.uses for site in sites) else batch
+            outputs = run(inputs, sites, pass_.observe, pass_.enter, take=pass_.take, after=pass_.after())
             value = ops.cast(objective(batch, targets, outputs), "float32")
         return value, pass_.found
 
     kept: list[tuple[int, Taken]] = []
     values = [ops.convert_to_tensor(variable.value) for variable in variables]
-    taps = [ops.zeros((), "float32") for _ in range(2 * len(sites))]
+    # The last tap is at the inputs: behind frozen weights, too, a gradient then has a way to go on.
+    taps = [ops.zeros((), "float32") for _ in range(2 * len(sites) + 1)]
     # Dropout draws the same masks in each pass, so that losses before and after a step can be compared.
     with repeated_masks():
         (value, found), gradients = value_and_gradients(
-            loss,
-            [*values, *taps],
-            has_aux=True,
-            nested=False,
-            inside=lambda: [taken.output for _, taken in kept],
+            loss, [*values, *taps], has_aux=True, nested=False, inside=lambda: [t.output for _, t in kept]
         )
     found = tree.map_structure(to_numpy, found)
     lengths = _lengths(gradients[len(variables) :], kept)
@@ -96,16 +95,27 @@ def measure(
     return float(to_numpy(value)), readings, variables, gradients[: len(variables)]
 
 
-def _lengths(gradients: Sequence[Tensor], kept: Sequence[tuple[int, Taken]]) -> list[float]:
+def _anchored(batch: Batch, anchor: Tensor) -> Batch:
+    """Makes the float inputs depend on a tap."""
+    return tree.map_structure(
+        lambda leaf: tapped(leaf, anchor) if "float" in str(leaf.dtype) else leaf, batch
+    )
+
+
+def _lengths(gradients: Sequence[Tensor], kept: Sequence[tuple[int, Taken]]) -> list[float | None]:
     """Returns the length of the gradient at each tap, from the gradients of the taps and of what was kept."""
     end = len(gradients) - len(kept)
     # A tap has the gradient that `tapped` defines, a squared length, summed over the calls of its layer.
-    squares = [float(to_numpy(gradient)) for gradient in gradients[:end]]
+    squares: list[float] = [float(to_numpy(gradient)) for gradient in gradients[:end]]
+    unknown = set()
     for (number, taken), gradient in zip(kept, gradients[end:], strict=True):
+        if gradient is None:
+            unknown |= {2 * number, 2 * number + 1}
+            continue
         squares[2 * number + 1] += float(squared_length(gradient))
         at_operand = gradient_at_operand(taken, gradient)
         squares[2 * number] += 0.0 if at_operand is None else float(squared_length(at_operand))
-    return [math.sqrt(square) for square in squares]
+    return [None if tap in unknown else math.sqrt(square) for tap, square in enumerate(squares)]
 
 
 def loss_at(

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_initx._keras_internals import flatten_layers
+from keras_initx._keras_internals import (
+    flatten_layers,
+    is_layer_of_keras,
+    own_trainable_variables,
+    own_variables,
+)
 from keras_initx._types import Batch, Layer, Model, Tensor, Variable
 from keras_initx.probe._hooks import accompanied, hooked
 from keras_initx.probe._moments import mean_and_variance
@@ -72,10 +77,7 @@ def run(
     with contextlib.ExitStack() as hooks:
         if not gradients:
             hooks.enter_context(no_gradients())
-        # In training any statistic may move; otherwise only the states of stateful recurrent layers do.
-        stateful = [layer for layer in flatten_layers(model) if getattr(layer, "stateful", False)]
-        moved = [v for layer in ([model] if training else stateful) for v in layer.non_trainable_variables]
-        hooks.enter_context(unchanged([*moved, *held]))
+        hooks.enter_context(unchanged([*_states(model, sites, training), *held]))
         # The hooks of one layer nest: `before` runs innermost, right around `call`, and `after` outermost, so
         # that it sees the output with the replaced pre-activation.
         for layer, function in before:
@@ -95,6 +97,25 @@ def run(
             if refused := refused_layout(model, error):
                 raise refused from error
             raise
+
+
+def _states(model: Model, sites: Sequence[KernelSite], training: bool) -> list[Variable]:
+    """The variables that a pass may move by itself.
+
+    In training this is any statistic. Otherwise it is the states of stateful recurrent layers, and whatever a
+    layer of a user's counts in its `call`.
+    """
+    if training:
+        return list(model.non_trainable_variables)
+    written = {id(v) for site in sites for v in (site.kernel, site.bias) if v is not None}
+    found = []
+    for layer in flatten_layers(model):
+        if getattr(layer, "stateful", False):
+            found += layer.non_trainable_variables
+        elif not is_layer_of_keras(layer):
+            own = {id(v) for v in own_trainable_variables(layer)} | written
+            found += [v for v in own_variables(layer) if id(v) not in own]
+    return found
 
 
 def preactivation_std(model: Model, inputs: Batch) -> dict[str, float]:

@@ -99,7 +99,7 @@ def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
     from tensorflow.python.eager import backprop
 
     name, attributes, inputs = operation.name, operation.raw, list(operation.inputs)
-    given = len(inputs), inputs, list(operation.outputs), [gradient], [], ""
+    given: tuple[Any, ...] = len(inputs), inputs, list(operation.outputs), [gradient], [], ""
     return backprop._gradient_function(name, attributes, *given)[place]
 
 

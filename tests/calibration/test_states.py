@@ -29,6 +29,41 @@ def test_states_of_recurrent_layers_stay(rng):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(variable))
 
 
+class Counting(layers.Layer):
+    """Counts its calls in a variable, with and without a kernel, and may fail."""
+
+    fails = False
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), name="count", initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.count.assign(self.count + 1)
+        if self.fails:
+            raise RuntimeError("as asked")
+        return x
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_layer_of_a_user_counts_stays(rng, fails):
+    own = Counting(name="own")
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(4), own, layers.Dense(3)])
+    x = rng.normal(size=(16, 6)).astype("float32")
+    model(x)
+    before = [ops.convert_to_numpy(v) for v in model.variables]
+    own.fails = fails
+    for verb in (initx.calibrate, initx.diagnose, probe.preactivation_std):
+        if fails:
+            with pytest.raises(RuntimeError, match="as asked"):
+                verb(model, x)
+        else:
+            verb(model, x)
+        assert float(own.count.value) == 1
+        if fails:
+            for old, variable in zip(before, model.variables, strict=True):
+                np.testing.assert_array_equal(old, ops.convert_to_numpy(variable))
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 @pytest.mark.parametrize("unknown", [-1, 50, 10**6])
 @pytest.mark.parametrize("law", ["initx>LSUV", "initx>BetweenLayer"])

@@ -115,6 +115,32 @@ def test_a_layer_by_hand_has_the_rows_of_the_same_layer_of_keras(kind, shape):
     assert known[0] == pytest.approx(known[1], rel=1e-3)
 
 
+class Stopped(SwiGLU):
+    """Nothing differentiates its weights."""
+
+    def call(self, x):
+        gate, up, down = map(ops.stop_gradient, (self.gate, self.up, self.down))
+        return (ops.silu(x @ gate) * (x @ up)) @ down
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_gradient_behind_stopped_or_frozen_weights_is_measured(frozen):
+    own = SwiGLU(name="own", trainable=False) if frozen else Stopped(name="own")
+    model = keras.Sequential([layers.Input((6, 32)), own])
+    initx.initialize(model, "by_role", seed=1)
+    batch = np.random.default_rng(0).standard_normal((32, 6, 32)).astype("float32")
+    report = initx.diagnose(model, batch, np.zeros((32, 6, 32), "float32"), "mse", try_cures=False)
+    # The gradient of the mean square at the output is 2 / size of the output times the output.
+    outputs = to_numpy(model(batch))
+    rows = {row.path: row for row in report.rows}
+    length = 2 * np.linalg.norm(outputs) / outputs.size
+    assert rows["own/down"].signal_gradient == pytest.approx(length, rel=1e-4)
+    assert rows["own/gate"].signal_gradient > 0
+    if not frozen:
+        assert {row.gradient_std for row in report.rows} == {0.0}
+        assert "no_gradient" in {verdict.kind for verdict in report.verdicts}
+
+
 def test_nothing_changes_in_a_model_with_noise_and_layers_by_hand():
     inputs = layers.Input((6, 32))
     x = layers.BatchNormalization()(SwiGLU(name="own")(layers.Dropout(0.3, seed=1)(inputs)))
