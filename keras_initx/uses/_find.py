@@ -11,7 +11,7 @@ from keras_initx.uses._backend import reader, run_without_values
 from keras_initx.uses._tracker import Tracker
 from keras_initx.uses._use import Use
 
-__all__ = ["find_uses"]
+__all__ = ["find_uses", "run_and_see"]
 
 
 def find_uses(
@@ -28,9 +28,27 @@ def find_uses(
     Returns:
         The uses, in the order in which they ran.
     """
+    tracker = Tracker(reader().effect)
+    run_and_see(model, args, kwargs, variables, tracker)
+    return tracker.uses
+
+
+def run_and_see(
+    model: Model,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    variables: Sequence[Variable],
+    tracker: Tracker,
+) -> Any:
+    """Runs a model once on tensors without values, and shows each operation to a tracker.
+
+    Returns:
+        The outputs of the model.
+    """
     tell = reader()
-    tracker = Tracker(tell.effect)
     symbols = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
+
+    found: list[Any] = []
 
     def run(values: list[Tensor], inputs: list[Tensor]) -> None:
         left = iter(inputs)
@@ -39,11 +57,10 @@ def find_uses(
         )
         for variable, value in zip(variables, values, strict=True):
             tracker.watch(value, variable)
-        for tensor in inputs:
-            tracker.feed(tensor)
+        tracker.begin(inputs)
         pairs = list(zip(variables, values, strict=True))
         with keras.StatelessScope(pairs), tell.shown(tracker):
-            model(*own_args, **own_kwargs)
+            found.append(model(*own_args, **own_kwargs))
 
     run_without_values(run, variables, [(tuple(t.shape), t.dtype) for t in symbols])
-    return tracker.uses
+    return found[0]

@@ -26,7 +26,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "shown", "value_of"]
+__all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
@@ -39,6 +39,15 @@ _COPIES = (
     "rev",
     "stop_gradient",
 )
+# Operations on signals by Keras' names: primitives, and functions that JAX compiles whole.
+_TITLES = {
+    "_where": "Where", "logistic": "Sigmoid", "neg": "Negative", "soft_sign": "Softsign",
+    "log_sigmoid": "LogSigmoid",
+    **{name: name.title() for name in (
+        "cos", "erf", "exp", "gelu", "pad", "relu", "relu6", "rsqrt", "selu", "sigmoid", "silu", "sin",
+        "softmax", "softplus", "tanh", "tile",
+    )},
+}  # fmt: skip
 _COMBINE = {"add": "adds", "sub": "adds", "add_any": "adds", "mul": "scales", "div": "divides"}
 _OF_TWO = (
     "max",
@@ -106,7 +115,7 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
     """Evaluates a primitive in the trace before, or opens it, and returns what the model is to go on with."""
     from jax._src import core
 
-    if primitive.name in _CALLS:
+    if primitive.name in _CALLS and (params.get("name") not in _TITLES or any(map(tracker.pieces, args))):
         inner: Any = params.get("jaxpr") or params.get("call_jaxpr")
         jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
         with core.set_current_trace(trace):
@@ -116,7 +125,8 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
     with core.set_current_trace(trace.before):
         found = primitive.bind(*args, **params)
         outputs = list(found) if primitive.multiple_results else [found]
-        outputs = tracker.see(Operation(primitive.name, args, outputs, (primitive, params))) or outputs
+        name = params["name"] if primitive.name in _CALLS else primitive.name
+        outputs = tracker.see(Operation(name, args, outputs, (primitive, params))) or outputs
     return outputs if primitive.multiple_results else outputs[0]
 
 
@@ -154,6 +164,18 @@ def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
     shape = jax.ShapeDtypeStruct(inputs[place].shape, inputs[place].dtype)
     (found,) = jax.linear_transpose(run, shape)(gradient)
     return found
+
+
+def title(operation: Operation) -> str:
+    """The class of Keras' operation that does the same to a signal; empty if `effect` tells it."""
+    if operation.name == "max" and any(_is_zero(tensor) for tensor in operation.inputs):
+        return "Relu"
+    return _TITLES.get(operation.name, "")
+
+
+def _is_zero(tensor: Any) -> bool:
+    # A tracer has no value, not even that of a constant; a number or an array does.
+    return "Tracer" not in type(tensor).__name__ and tensor.ndim == 0 and bool(tensor == 0)
 
 
 def effect(operation: Operation) -> Effect:

@@ -5,7 +5,7 @@ cut, or a bias is added. It may be reshaped and transposed on the way.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras_initx._types import Tensor, Variable
@@ -65,8 +65,13 @@ class Outputs:
         self._taken: set[int] = set()  # the products that another operation has taken
         self._cuts: set[int] = set()  # the products that were cut
 
+    def begin(self, inputs: Iterable[Tensor]) -> None:
+        """Takes the inputs of the run."""
+        for tensor in inputs:
+            self.feed(tensor)
+
     def feed(self, tensor: Tensor) -> None:
-        """Takes a tensor as an input."""
+        """Takes a tensor as a signal."""
         self._signals[id(tensor)] = tensor
 
     def watch(self, tensor: Tensor, variable: Variable) -> None:

@@ -65,9 +65,7 @@ def show_uses(
 
     tracker = Tracker(tell.effect, shown, planned, took)
     weights = {id(w): w for use in expected for w in (use.variable, use.bias) if w is not None}
-    for leaf in tree.flatten(inputs):
-        if hasattr(leaf, "shape"):
-            tracker.feed(leaf)
+    tracker.begin(leaf for leaf in tree.flatten(inputs) if hasattr(leaf, "shape"))
     with _valued(list(weights.values()), tell.value_of) as values, tell.shown(tracker):
         for weight, value in zip(weights.values(), values, strict=True):
             tracker.watch(value, weight)

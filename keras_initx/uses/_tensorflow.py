@@ -27,7 +27,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "shown", "value_of"]
+__all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
 
 _COPIES = ("Cast", "Identity", "PreventGradient", "ReadVariableOp", "ReverseV2", "Snapshot", "StopGradient")
 _COMBINE = {
@@ -38,6 +38,15 @@ _COMBINE = {
 }
 # Their bodies are graphs of their own, whose operations the callback has seen.
 _OPENED = ("If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "While")
+# Operations on signals by Keras' names.
+_TITLES = {
+    "AvgPool": "AveragePool", "AvgPool3D": "AveragePool", "MaxPool3D": "MaxPool", "Neg": "Negative",
+    "PadV2": "Pad", "SelectV2": "Where",
+    **{name: name for name in (
+        "Cos", "Elu", "Erf", "Erfc", "Exp", "MaxPool", "Mean", "Pad", "Reciprocal", "Relu", "Relu6", "Rsqrt", "Selu",
+        "Sigmoid", "Sin", "Softmax", "Softplus", "Softsign", "Tanh", "Tile",
+    )},
+}  # fmt: skip
 _PARTS = ("ConcatV2", "Pack", "Slice", "Split", "SplitV", "StridedSlice", "Unpack")
 _FIELDS = {"Conv2D": 2, "Conv3D": 3, "Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 3}
 
@@ -63,6 +72,10 @@ def shown(tracker: Tracker) -> Iterator[None]:
         try:
             if tracker.looped:
                 tracker.enter_loop(_arguments(graph, inputs))
+            if name == "IdentityN":  # around a function with a gradient of its own
+                for one, other in zip(inputs, outputs, strict=True):
+                    tracker.see(Operation("Identity", [one], [other]))
+                return None
             replaced = tracker.see(Operation(name, inputs, outputs, attrs))
         finally:
             busy = False
@@ -101,6 +114,18 @@ def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
     name, attributes, inputs = operation.name, operation.raw, list(operation.inputs)
     given: tuple[Any, ...] = len(inputs), inputs, list(operation.outputs), [gradient], [], ""
     return backprop._gradient_function(name, attributes, *given)[place]
+
+
+def title(operation: Operation) -> str:
+    """The class of Keras' operation that does the same to a signal; empty if `effect` tells it."""
+    if operation.name == "Maximum" and any(_is_zero(tensor) for tensor in operation.inputs):
+        return "Relu"
+    return _TITLES.get(operation.name, "")
+
+
+def _is_zero(tensor: Any) -> bool:
+    found = _value(tensor)
+    return found is not None and found.ndim == 0 and found == 0
 
 
 def effect(operation: Operation) -> Effect:

@@ -20,7 +20,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "shown", "value_of"]
+__all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
 
 _COPIES = ("_to_copy", "alias", "clone", "contiguous", "detach", "flip", "lift_fresh", "to")
 _RESHAPES = (
@@ -40,6 +40,16 @@ _COMBINE = {
     "mul": "scales",
     **dict.fromkeys(("maximum", "minimum", "pow"), "other"),
 }
+# Operations on signals by Keras' names.
+_TITLES = {
+    "_softmax": "Softmax", "avg_pool2d": "AveragePool", "avg_pool3d": "AveragePool", "constant_pad_nd": "Pad",
+    "max_pool2d_with_indices": "MaxPool", "max_pool3d_with_indices": "MaxPool", "neg": "Negative",
+    "repeat": "Tile",
+    **{name: name.title() for name in (
+        "cos", "erf", "exp", "gelu", "mean", "reciprocal", "relu", "rsqrt", "sigmoid", "silu", "sin",
+        "softplus", "tanh", "where",
+    )},
+}  # fmt: skip
 # Labels of matrix products, and the place of a term that is added.
 _PRODUCTS: dict[str, tuple[str, str, str, int | None]] = {
     "mm": ("mk", "kn", "mn", None),
@@ -93,6 +103,17 @@ def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
         point = operation.inputs[place].detach().requires_grad_()
         output = function(*(point if one is operation.inputs[place] else one for one in args))
         return torch.autograd.grad(output, point, gradient)[0]
+
+
+def title(operation: Operation) -> str:
+    """The class of Keras' operation that does the same to a signal; empty if `effect` tells it."""
+    name, (_, args) = operation.name.rstrip("_"), operation.raw
+    if name == "elu":  # it has three factors, and makes SELU, too
+        factors = tuple(round(float(factor), 4) for factor in args[1:])
+        return {(): "Elu", (1.0,): "Elu", (1.6733, 1.0507): "Selu"}.get(factors, "")
+    if name in ("clamp", "clamp_min", "hardtanh"):
+        return {(0,): "Relu", (0, None): "Relu", (0, 6): "Relu6"}.get(tuple(args[1:3]), "")
+    return _TITLES.get(name, "")
 
 
 def effect(operation: Operation) -> Effect:

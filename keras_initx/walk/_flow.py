@@ -43,18 +43,14 @@ from keras_initx.walk._operations import (
     class_name,
     is_gate,
     is_normalization,
-    label_of,
     named,
 )
 from keras_initx.walk._position import Branch, Position
+from keras_initx.walk._products import UNKNOWN, product_of
 from keras_initx.walk._sinks import is_normalized_after, next_activation
 from keras_initx.walk._trace import Step, Trace
 
-__all__ = ["Flow"]
-
-# Names of gated linear units, by the activations of their gates.
-_GATES = {"sigmoid": "glu", "hard_sigmoid": "glu", "relu": "reglu", "gelu": "geglu", "silu": "swiglu"}
-_UNKNOWN = object()
+__all__ = ["Flow", "in_steps"]
 
 
 class Flow:
@@ -97,7 +93,7 @@ class Flow:
             self.ancestors.append(bits)
             self.free.append(free)
             self.before.append(longest)
-            for layer, place in _owners(step.operation) if is_layer[index] and not step.opaque else ():
+            for layer, place in _owners(step) if is_layer[index] else ():
                 self.ran.setdefault(id(layer), (index, place))
         self._sources: dict[int, Any] = {}
         self.branches: dict[int, Branch] = {}
@@ -126,13 +122,13 @@ class Flow:
         inside = names.index(kernel.name) if rule.chained and kernel.name in names else place
         source = None if inside else self._source_of_inputs(index)
         last = inside == max(self.weights[index], 1) - 1
-        note = "the activation that feeds it is not known" if source is _UNKNOWN else ""
+        note = "the activation that feeds it is not known" if source is UNKNOWN else ""
         # No law gives these roles a gain, so that the activation before them does not matter.
         if role == "recurrent" or role in SCALES:
             source, note = None, ""
         feeds, feeds_layer, feeds_normalized = next_activation(self, index) if last else (None, None, False)
         return Position(
-            activation=None if source is _UNKNOWN else source,
+            activation=None if source is UNKNOWN else source,
             feeds=feeds,
             feeds_layer=feeds_layer,
             feeds_normalized=feeds_normalized,
@@ -146,10 +142,10 @@ class Flow:
         )
 
     def _source_of_inputs(self, index: int) -> Any:
-        return next((self._source(parent) for parent in self.steps[index].parents), None)
+        return next((self.source(parent) for parent in self.steps[index].parents), None)
 
-    def _source(self, index: int) -> Any:
-        """The activation that made the output of a step: None if linear, `_UNKNOWN` if not known."""
+    def source(self, index: int) -> Any:
+        """Returns the activation that made the output of a step; None if linear, UNKNOWN if not known."""
         if index not in self._sources:
             self._sources[index] = self._find_source(self.steps[index], index)
         return self._sources[index]
@@ -159,50 +155,28 @@ class Flow:
         if operation is None or is_normalization(operation) or not step.parents:
             return None
         if step.opaque:
-            return _UNKNOWN
+            return UNKNOWN
         activation = activation_of(operation)
         if activation is not None:
             return activation or None
         if self.weights[index]:
             if isinstance(operation, layers.SimpleRNN):
                 return named(operation.activation)
-            return _UNKNOWN if isinstance(operation, layers.RNN | layers.Bidirectional) else None
+            return UNKNOWN if isinstance(operation, layers.RNN | layers.Bidirectional) else None
         if name in SUMS or name in MIXTURES:
-            return self._source(step.parents[0]) if len(step.parents) == 1 and name in SUMS else None
+            return self.source(step.parents[0]) if len(step.parents) == 1 and name in SUMS else None
         if name in PRODUCTS:
-            return self._product(step)
+            return product_of(self, step)
         if name == "ResidualScale" or name in PASSING or type(operation).__name__ in PASSING:
-            sources = [self._source(parent) for parent in step.parents]
-            if name == "Where":  # the condition is unknown, and no matter
-                sources = [source for source in sources if source is not _UNKNOWN] or sources
-            return sources[0] if all(source == sources[0] for source in sources) else _UNKNOWN
-        return _UNKNOWN
-
-    def _product(self, step: Step) -> Any:
-        """The activation that a product makes: of a gated linear unit, or of a signal times numbers.
-
-        A product with Rsqrt or Reciprocal is a normalization that is written out, which counts as linear.
-        """
-        if len(step.parents) == 1:
-            return self._source(step.parents[0])
-        names = [class_name(self.steps[parent]) for parent in step.parents]
-        if "Rsqrt" in names or "Reciprocal" in names:
-            return None
-        sources = [self._source(parent) for parent in step.parents]
-        if len(sources) != 2 or any(source is _UNKNOWN for source in sources):
-            return _UNKNOWN
-        gate, signal = sources if is_gate(sources[0]) or sources[1] is None else sources[::-1]
-        # Squeeze and excitation: a gate for each channel scales an activated signal, which keeps its shape.
-        if signal is not None:
-            return signal if is_gate(gate) and not is_gate(signal) else _UNKNOWN
-        if gate == "sigmoid" and self._gates_itself(step):
-            return "silu"
-        return _GATES.get(label_of(gate), _UNKNOWN)
-
-    def _gates_itself(self, step: Step) -> bool:
-        """Whether a product is x * f(x), where f is one operation."""
-        one, other = step.parents
-        return self.steps[other].parents == (one,) or self.steps[one].parents == (other,)
+            sources = [self.source(parent) for parent in step.parents]
+            if name == "Where":
+                # The condition is unknown, and no matter unless it is of the signal itself, as in x > 0.
+                condition, *rest = step.parents
+                if any(self.free[condition] & self.free[parent] for parent in rest):
+                    return UNKNOWN
+                sources = [source for source in sources if source is not UNKNOWN] or sources
+            return sources[0] if all(source == sources[0] for source in sources) else UNKNOWN
+        return UNKNOWN
 
     def input_of(self, index: int) -> int | None:
         """The step that made the first input of a step, looking through casts."""
@@ -228,7 +202,7 @@ class Flow:
             parents = step.parents
             if class_name(step) in PRODUCTS and len(parents) > 1:
                 # The kernel that makes a gate does not end a branch: the signal that the gate scales does.
-                gates = {p for p in parents if is_gate(self._source(p))}
+                gates = {p for p in parents if is_gate(self.source(p))}
                 parents = tuple(p for p in parents if p not in gates) or parents
             queue.extend(parents)
 
@@ -291,8 +265,16 @@ class Flow:
             queue.extend(self.steps[here].parents)
 
 
-def _owners(operation: Layer) -> Iterator[tuple[Layer, int]]:
+def in_steps(trace: Trace) -> set[int]:
+    """Returns the ids of the layers that run within the steps of a trace."""
+    return {id(layer) for step in trace.steps for layer, _ in _owners(step)}
+
+
+def _owners(step: Step) -> Iterator[tuple[Layer, int]]:
     """The layers that run within a step, each with the number of the step's kernels before it."""
+    operation = step.operation
+    if not isinstance(operation, layers.Layer) or step.opaque:
+        return
     yield operation, 0
     for layer in flatten_layers(operation, include_self=False):
         yield layer, 0

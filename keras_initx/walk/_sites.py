@@ -14,7 +14,7 @@ from keras_initx._keras_internals import (
 )
 from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Layout, compute_fans
-from keras_initx.walk._flow import Flow
+from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
 from keras_initx.walk._kernels import bias_of, einsum_axes, known_class, rule_of
 from keras_initx.walk._layers import ATTENTION, LOOPS, NOT_KERNELS, ONE_STEP, SCALES, Kernel
@@ -57,7 +57,12 @@ def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
         yield from sites
         return
     found = [site.kernel for site in sites if site.uses]
-    flow = Flow(trace_model(model, _is_leaf, found), _chain, found)
+    traced = trace_model(model, _is_leaf, found)
+    # The kernel of a layer that is no step, since the backend alone could run what is around it, is found by
+    # the operation that takes it.
+    steps = in_steps(traced)
+    lost = [site.kernel for site in sites if id(site.layer) not in steps]
+    flow = Flow(traced, _chain, [*found, *lost])
     placed = [_place(site, flow) for site in sites]
     crossing = _crossing(placed, flow)
     placed = [dataclasses.replace(site, cross=site.attention in crossing) for site in placed]

@@ -29,6 +29,8 @@ from keras_initx._keras_internals import (
 )
 from keras_initx._types import Layer, Model, Tensor, Variable
 from keras_initx.checks import first_line
+from keras_initx.uses import record
+from keras_initx.walk._backend import of_backend
 from keras_initx.walk._inputs import candidate_inputs, tensors_in
 from keras_initx.walk._symbolic import made_of, plain, symbolic, weights_in
 
@@ -122,6 +124,8 @@ class _Recorder:
             # truth.
             del self.steps[before:]
             opaque = bool(flatten_layers(operation, include_self=False)) or bool(operation.weights)
+            if opaque and (outputs := self._backend_steps(operation, tuple(args), kwargs)):
+                return outputs[0]
         weights = () if isinstance(operation, layers.Layer) else weights_in((args, kwargs))
         if isinstance(operation, layers.Layer):
             with symbolic(()):  # the layer may compute with its weights
@@ -134,6 +138,30 @@ class _Recorder:
         if isinstance(operation, layers.EinsumDense):
             outputs = _sized(operation, args[0].shape, outputs)
         return self.add(operation, (args, kwargs), outputs, opaque)
+
+    def _backend_steps(self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Records the operations of a layer that only the backend can run; returns its outputs in a tuple.
+
+        The tuple is empty if the layer does not run, or an output comes from no operation on its inputs.
+        """
+        inputs = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
+        try:
+            with symbolic(()):
+                ran, made = record(layer, args, kwargs, layer.variables)
+                outputs = layer.compute_output_spec(*args, **kwargs)
+        except Exception:  # a user's layer may raise anything on tensors without values
+            return ()
+        leaves = tree.flatten(outputs)
+        if len(leaves) != len(made) or None in made:
+            return ()
+        numbers: list[Any] = [getattr(tensor, "_initx_step", None) for tensor in inputs]
+        for one in ran[len(inputs) :]:
+            numbers.append(len(self.steps))
+            parents = tuple(dict.fromkeys(n for p in one.parents if (n := numbers[p]) is not None))
+            self.steps.append(Step(of_backend(one.name), parents, one.shape, weights=one.kernels))
+        for leaf, index in zip(leaves, made, strict=True):
+            leaf._initx_step = numbers[index]  # type: ignore[index]
+        return (outputs,)
 
     def _fold_time(self, operation: layers.TimeDistributed, args: Sequence[Any]) -> Any:
         """Runs the wrapped layer once, on one time step: TimeDistributed calls it for each step alike."""
