@@ -99,12 +99,13 @@ def shown(tracker: Tracker) -> Iterator[None]:
         def process_custom(
             self, name: str, primitive: Any, function: Any, rules: Any, tracers: Any, more: dict[str, Any]
         ) -> Any:
-            if not tracker.replaces or any(map(tracker.pieces, tracers)):
+            own = function.debug_info.func_name
+            if any(map(tracker.pieces, tracers)) or not (tracker.replaces or own in _TITLES):
                 return self.process_call(primitive, function, tracers, None)
             # Its gradient is its own, which its primitives do not have: ReLU has slope 0 at 0, max has 1/2.
             with core.set_current_trace(self.before):
                 found = getattr(self.before, name)(primitive, function, *rules, tracers, **more)
-                tracker.see(Operation(name, tracers, found, (primitive, {})))
+                tracker.see(Operation(own, tracers, found, (primitive, {})))
             return found
 
     with core.set_current_trace(Showing(core.trace_ctx.trace)):

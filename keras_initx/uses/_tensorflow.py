@@ -43,8 +43,8 @@ _TITLES = {
     "AvgPool": "AveragePool", "AvgPool3D": "AveragePool", "MaxPool3D": "MaxPool", "Neg": "Negative",
     "PadV2": "Pad", "SelectV2": "Where",
     **{name: name for name in (
-        "Cos", "Elu", "Erf", "Erfc", "Exp", "MaxPool", "Mean", "Pad", "Reciprocal", "Relu", "Relu6", "Rsqrt", "Selu",
-        "Sigmoid", "Sin", "Softmax", "Softplus", "Softsign", "Tanh", "Tile",
+        "Cos", "Elu", "Erf", "Erfc", "Exp", "MaxPool", "Mean", "Pad", "Reciprocal", "Relu", "Relu6", "Rsqrt",
+        "Selu", "Sigmoid", "Sin", "Softmax", "Softplus", "Softsign", "Tanh", "Tile",
     )},
 }  # fmt: skip
 _PARTS = ("ConcatV2", "Pack", "Slice", "Split", "SplitV", "StridedSlice", "Unpack")

@@ -43,6 +43,7 @@ from keras_initx.walk._operations import (
     class_name,
     is_gate,
     is_normalization,
+    is_softmax,
     named,
 )
 from keras_initx.walk._position import Branch, Position
@@ -51,6 +52,10 @@ from keras_initx.walk._sinks import is_normalized_after, next_activation
 from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["Flow", "in_steps"]
+
+
+# Operations whose output is their input in another form.
+_SAME = ("Cast", "ConvertToTensor", "ExpandDims", "Reshape", "Squeeze", "Transpose")
 
 
 class Flow:
@@ -100,7 +105,7 @@ class Flow:
         self.ends: set[int] = set()
         self._find_branches()
         self.outputs = {
-            end for output in trace.outputs for end in self._last_kernels(output, stop_at_sums=True)
+            end for output in trace.outputs for end in self.last_kernels(output, stop_at_sums=True)
         }
 
     def place(self, layer: Layer, kernel: Variable, role: str) -> Position:
@@ -179,14 +184,14 @@ class Flow:
         return UNKNOWN
 
     def input_of(self, index: int) -> int | None:
-        """The step that made the first input of a step, looking through casts."""
+        """The step that made the first input of a step, looking through casts and new shapes."""
         origin = next(iter(self.steps[index].parents), None)
-        while origin is not None and class_name(self.steps[origin]) in ("Cast", "ConvertToTensor"):
+        while origin is not None and class_name(self.steps[origin]) in _SAME:
             origin = next(iter(self.steps[origin].parents), None)
         return origin
 
-    def _last_kernels(self, index: int, stop_at_sums: bool) -> Iterator[int]:
-        """The steps of the last kernels before a step: none other lies between them and the step."""
+    def last_kernels(self, index: int, stop_at_sums: bool) -> Iterator[int]:
+        """Yields the steps of the last kernels before a step: no other lies between them and the step."""
         queue, seen = [index], set()
         while queue:
             here = queue.pop()
@@ -210,12 +215,12 @@ class Flow:
         found = []
         for index, step in enumerate(self.steps):
             # Attention scores plus a bias that layers share look like a skip and a branch: a Softmax follows.
-            scores = any(class_name(self.steps[child]) == "Softmax" for child in self.children[index])
+            scores = any(is_softmax(self.steps, child) for child in self.children[index])
             if class_name(step) == "Add" and len(step.parents) > 1 and not scores:
                 found += [(index, *branch) for branch in self._branches_into(step)]
         for number, (_, operand, members, length) in enumerate(found):
             branch = Branch(number, length)
-            ends = {end for end in self._last_kernels(operand, stop_at_sums=False) if members >> end & 1}
+            ends = {end for end in self.last_kernels(operand, stop_at_sums=False) if members >> end & 1}
             self.ends |= ends | set(self._scales_after(operand, members))
             for member in (index for index in range(len(self.steps)) if members >> index & 1):
                 # Branches are found in order: an inner branch comes before the branches around it.

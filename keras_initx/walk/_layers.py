@@ -239,7 +239,7 @@ EFFECTS: dict[str, Effect] = {
         (
             "AlphaDropout", "AveragePool", "Concatenate", "Divide", "DropPath", "Dropout", "Flip",
             "GaussianDropout", "GaussianNoise", "MaxPool", "Mean", "Negative", "Pad", "Rescaling", "Resize",
-            "Resizing", "Stack", "StochasticDepth", "UpSampling2D", "Where",
+            "Resizing", "Stack", "StochasticDepth", "TrueDivide", "UpSampling2D", "Where",
             *(f"{name}{n}D" for n in (1, 2, 3) for name in ("SpatialDropout", "ZeroPadding")),
             *(f"{kind}Pooling{n}D" for n in (1, 2, 3) for kind in ("Max", "Average")),
             *(f"Global{kind}Pooling{n}D" for n in (1, 2, 3) for kind in ("Max", "Average")),

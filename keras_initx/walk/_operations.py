@@ -1,5 +1,6 @@
 """Tables of layers and operations without kernels: which activate, gate, normalize or pass on a signal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ from keras_initx.walk._trace import Step
 
 __all__ = [
     "MIXTURES", "PASSING", "PRODUCTS", "SUMS", "activation_of", "class_name", "is_gate", "is_normalization",
-    "label_of", "named",
+    "is_softmax", "label_of", "named",
 ]  # fmt: skip
 
 SUMS, PRODUCTS, MIXTURES = with_effect("sums"), with_effect("multiplies"), with_effect("mixes")
@@ -31,6 +32,21 @@ def class_name(step: Step) -> str:
     """Returns the name of a step's class; for a user's subclass, the name of the nearest class of Keras."""
     names = (cls.__name__ for cls in type(step.operation).__mro__ if cls.__module__.startswith("keras."))
     return next(names, type(step.operation).__name__)
+
+
+def is_softmax(steps: Sequence[Step], index: int) -> bool:
+    """Tells whether a step is a softmax; JAX has it written out, as exp(x) over its sum."""
+    if class_name(steps[index]) == "Softmax":
+        return True
+    parents = steps[index].parents
+    if class_name(steps[index]) not in ("Divide", "TrueDivide") or len(parents) != 2:
+        return False
+    exponential, total = parents
+    if class_name(steps[exponential]) != "Exp":
+        return False
+    while total != exponential and len(steps[total].parents) == 1:
+        (total,) = steps[total].parents
+    return total == exponential
 
 
 def is_normalization(operation: keras.Operation | None) -> bool:

@@ -14,6 +14,7 @@ from keras_initx._keras_internals import (
 )
 from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Layout, compute_fans
+from keras_initx.walk._attention import attention_roles
 from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
 from keras_initx.walk._kernels import bias_of, einsum_axes, known_class, rule_of
@@ -63,7 +64,8 @@ def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
     steps = in_steps(traced)
     lost = [site.kernel for site in sites if id(site.layer) not in steps]
     flow = Flow(traced, _chain, [*found, *lost])
-    placed = [_place(site, flow) for site in sites]
+    roles = attention_roles(flow)
+    placed = [_place(_with_role(site, roles), flow) for site in sites]
     crossing = _crossing(placed, flow)
     placed = [dataclasses.replace(site, cross=site.attention in crossing) for site in placed]
     yield from sorted(placed, key=lambda site: (site.position is None, site.position or 0, site.depth or 0))
@@ -97,6 +99,14 @@ def _is_asked_for(site: KernelSite) -> bool:
     theirs: Any = base
     own_call = base is not None and not rule.taught and type(site.layer).call is not theirs.call
     return not site.skip and not site.is_scale and (site.fans is None or (own_call and not site.tied))
+
+
+def _with_role(site: KernelSite, roles: dict[int, tuple[str, int]]) -> KernelSite:
+    """The site with its role in an attention that its layer writes out."""
+    if not site.uses or site.taught or id(site.kernel) not in roles:
+        return site
+    role, number = roles[id(site.kernel)]
+    return dataclasses.replace(site, role=role, attention=f"{site.path.rpartition('/')[0]}:{number}")
 
 
 def _completed(site: KernelSite, found: Found) -> KernelSite:

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 import keras_initx as initx
 from keras_initx.walk import iter_kernels
-from support.zoo import FusedAttention, SwiGLU
+from support.zoo import Attention, FusedAttention, SwiGLU
 
 BLOCKS = 3
 
@@ -46,6 +46,65 @@ def test_strategies_draw_all_and_end_each_branch_with_its_last_kernel(strategy):
     ends = {site.path for site in iter_kernels(model) if site.ends_branch}
     head = {"head"} if strategy == "Fixup" else set()
     assert zero == (set() if strategy == "GPT2Residual" else ends | head)
+
+
+def with_attention(kind):
+    x = inputs = layers.Input((6, 32))
+    for block in range(3):
+        x = SwiGLU(name=f"gated{block}")(kind(name=f"attention{block}")(x))
+    return keras.Model(inputs, x)
+
+
+def test_attention_that_is_written_out_has_the_roles_of_attention():
+    sites = {site.path: site for site in iter_kernels(with_attention(Attention))}
+    own = ("query", "key", "value", "out")
+    roles = {p: s.role for p, s in sites.items() if s.attention}
+    assert roles == {
+        f"attention{block}/{name}": {"out": "attention_output"}.get(name, name)
+        for block in range(3)
+        for name in own
+    }
+    assert len({site.attention for site in sites.values()} - {""}) == 3
+    assert not any(site.cross for site in sites.values())
+    # Query, key and value from one product have no role of one of them.
+    assert not any(site.attention for site in iter_kernels(with_attention(FusedAttention)))
+
+
+def test_keys_from_elsewhere_make_it_a_cross_attention():
+    class Cross(layers.Layer):
+        def build(self, x_shape, memory_shape):
+            self.q, self.k, self.v, self.o = (
+                self.add_weight(shape=(x_shape[-1], x_shape[-1]), name=name) for name in "qkvo"
+            )
+
+        def call(self, x, memory):
+            scores = ops.softmax((x @ self.q) @ ops.transpose(memory @ self.k, (0, 2, 1)) / 4)
+            return x + (scores @ (memory @ self.v)) @ self.o
+
+    inputs, memory = layers.Input((5, 16)), layers.Input((7, 16))
+    model = keras.Model(
+        [inputs, memory], Cross(name="own")(layers.Dense(16)(inputs), layers.Dense(16)(memory))
+    )
+    found = {site.kernel.name: (site.role, site.cross) for site in iter_kernels(model) if site.attention}
+    assert found == {
+        "q": ("query", True), "k": ("key", True), "v": ("value", True), "o": ("attention_output", True),
+    }  # fmt: skip
+
+
+def test_deep_norm_scales_values_outputs_and_gated_kernels_by_depth():
+    model = with_attention(Attention)
+    initx.initialize(model, "DeepNorm", seed=1)
+    gains = {
+        site.kernel.name: ops.convert_to_numpy(site.kernel.value).std()
+        * ((site.fans.fan_in + site.fans.fan_out) / 2) ** 0.5
+        for site in iter_kernels(model)
+        if site.path.startswith(("attention1", "gated1"))
+    }
+    beta = (8 * 3) ** -0.25
+    # Of n normal numbers, the standard deviation scatters by 1 / sqrt(2 n) of itself; n is 1024 or more.
+    for name, gain in gains.items():
+        assert gain == pytest.approx(1 if name in ("query", "key") else beta, rel=4 / 2048**0.5)
+    assert set(gains) == {"query", "key", "value", "out", "gate", "up", "down"}
 
 
 @pytest.mark.integration

@@ -1,0 +1,107 @@
+"""Finds the projections of attention that is written out: a softmax between two products of signals.
+
+    query ──┐
+            product ──> scale, bias, mask ──> softmax ──┐
+    key ────┘                                           product ──> attention_output
+    value ──────────────────────────────────────────────┘
+
+Each projection must be one kernel of its own. Fused ones, of which query, key and value are parts, have no
+role of these.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from keras_initx.walk._operations import MIXTURES, PASSING, PRODUCTS, SUMS, class_name, is_softmax
+from keras_initx.walk._trace import Step
+
+__all__ = ["attention_roles"]
+
+# From scores to softmax, which may be written out, and on to the product with the values.
+_BETWEEN = PASSING | PRODUCTS | SUMS | {"Exp"}
+
+
+class Followed(Protocol):
+    """The parts of a `Flow` that are read here."""
+
+    steps: list[Step]
+    weights: list[int]
+    children: list[list[int]]
+
+    def last_kernels(self, index: int, stop_at_sums: bool) -> Iterator[int]:
+        """Yields the steps of the last kernels before a step."""
+
+
+def attention_roles(flow: Followed) -> dict[int, tuple[str, int]]:
+    """Returns for the ids of kernels their role in an attention, and the number of the attention.
+
+    Args:
+        flow: A `Flow`.
+    """
+    found: dict[int, tuple[str, int]] = {}
+    for index in range(len(flow.steps)):
+        if not is_softmax(flow.steps, index):
+            continue
+        scores, mixed = _nearest(flow, index, back=True), _nearest(flow, index, back=False)
+        if scores is None or mixed is None or len(flow.steps[scores].parents) != 2:
+            continue
+        values = [p for p in flow.steps[mixed].parents if index not in _ways_back(flow, p)]
+        sides = [_kernel(flow, parent) for parent in (*flow.steps[scores].parents, *values)]
+        sides.append(_next_kernel(flow, mixed))
+        if len(sides) == 4 and None not in sides and len(set(sides)) == 4:
+            roles = ("query", "key", "value", "attention_output")
+            found |= {kernel: (role, index) for kernel, role in zip(sides, roles, strict=True) if kernel}
+    return found
+
+
+def _nearest(flow: Followed, index: int, back: bool) -> int | None:
+    """The nearest product of two signals before or after a step, with no kernel in between."""
+    queue, seen = [index], {index}
+    while queue:
+        here = queue.pop(0)
+        for other in flow.steps[here].parents if back else flow.children[here]:
+            if other in seen or flow.weights[other]:
+                continue
+            seen.add(other)
+            name = class_name(flow.steps[other])
+            if name in MIXTURES:
+                return other
+            if name in _BETWEEN:
+                queue.append(other)
+    return None
+
+
+def _ways_back(flow: Followed, index: int) -> set[int]:
+    """A step and the steps before it, up to the last products and kernels."""
+    queue, seen = [index], {index}
+    while queue:
+        here = queue.pop()
+        if not flow.weights[here] and class_name(flow.steps[here]) not in MIXTURES:
+            new = [parent for parent in flow.steps[here].parents if parent not in seen]
+            seen.update(new)
+            queue += new
+    return seen
+
+
+def _kernel(flow: Followed, index: int) -> int | None:
+    """The id of the one kernel that made a signal; None if there are others, or it is a layer's."""
+    steps = set(flow.last_kernels(index, stop_at_sums=True))
+    return _own(flow, steps.pop()) if len(steps) == 1 else None
+
+
+def _next_kernel(flow: Followed, index: int) -> int | None:
+    """The id of the one kernel that takes a signal next."""
+    queue, found, seen = [index], set(), {index}
+    while queue:
+        for child in flow.children[queue.pop()]:
+            if flow.weights[child]:
+                found.add(child)
+            elif child not in seen:
+                seen.add(child)
+                queue.append(child)
+    return _own(flow, found.pop()) if len(found) == 1 else None
+
+
+def _own(flow: Followed, index: int) -> int | None:
+    weights = flow.steps[index].weights
+    return id(weights[0]) if len(weights) == 1 else None
