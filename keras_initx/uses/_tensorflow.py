@@ -119,6 +119,11 @@ def effect(operation: Operation) -> Effect:
         return Move((*(None,) * added, *range(len(inputs[0].shape))))
     if name in ("Reshape", "ExpandDims", "Squeeze"):
         return Reshape()
+    if (
+        name == "BatchToSpaceND"
+    ):  # a dilated convolution runs between two of these: the channels stay in place
+        folded = 1 + int(inputs[1].shape[0])
+        return Move((*(None,) * folded, *range(folded, len(inputs[0].shape))))
     if name in _PARTS:
         return _parts(operation)
     if name in _OPENED:

@@ -28,7 +28,7 @@ from keras_initx.uses._operations import (
     Shrink,
 )
 from keras_initx.uses._outputs import Outputs, after
-from keras_initx.uses._use import of_convolution, of_product, of_table
+from keras_initx.uses._use import of_convolution, of_own_field, of_product, of_table
 from keras_initx.uses._views import (
     Piece,
     broadcast,
@@ -140,7 +140,7 @@ class Tracker(Outputs):
             if isinstance(effect, Convolve):
                 told = of_convolution(piece, effect, sizes)
                 use = self._use("convolution", operation, piece, told, alone=len(pieces) == 1)
-                use.convolution = effect
+                use.convolution = of_own_field(piece, effect)
             else:
                 told = of_table(piece, effect.axis, effect.rest, sizes)
                 use = self._use("gather", operation, piece, told, alone=len(pieces) == 1)

@@ -8,7 +8,7 @@ from keras_initx._types import Variable
 from keras_initx.uses._operations import Contract, Convolve
 from keras_initx.uses._views import Dims, Factor, Piece
 
-__all__ = ["Kind", "Roles", "Use", "of_convolution", "of_product", "of_table"]
+__all__ = ["Kind", "Roles", "Use", "of_convolution", "of_own_field", "of_product", "of_table"]
 
 # What takes the weight: `joins` for a weight that becomes a part of the signal, such as a class token.
 Kind: TypeAlias = Literal["product", "convolution", "gather", "scale", "shift", "joins", "unknown"]
@@ -94,7 +94,9 @@ class Use:
         placed = [
             (f.axis, f.size, p) for p, factors in enumerate(self.dims) for f in factors if f.axis is not None
         ]
-        units = sorted({*self.roles.axes("outputs"), *self.roles.axes("batch")})
+        # A lookup takes a row by its number: the rows are no units of its output.
+        shared = () if self.kind == "gather" else self.roles.axes("batch")
+        units = sorted({*self.roles.axes("outputs"), *shared})
         shape = tuple(self.variable.shape)
         if sorted(axis for axis, _, _ in placed) != units or any(
             size != shape[axis] for axis, size, _ in placed
@@ -161,6 +163,22 @@ def of_convolution(piece: Piece, effect: Convolve, sizes: tuple[int, ...]) -> tu
         for place, size in enumerate(sizes)
     )
     return Roles(field, inputs, outputs, batch), dims
+
+
+def of_own_field(piece: Piece, effect: Convolve) -> Convolve:
+    """Returns a convolution over the axes that the weight has: some backends add one to a field of one."""
+    added = max(len(effect.field) + 2 - len(piece.variable.shape), 0)
+    if not added or piece.dims is None:
+        return effect
+    empty = [place for place, axis in enumerate(effect.field) if not piece.dims[axis]][:added]
+    kept = [place for place in range(len(effect.field)) if place not in empty]
+    return dataclasses.replace(
+        effect,
+        field=tuple(effect.field[place] for place in kept),
+        strides=tuple(effect.strides[place] for place in kept),
+        dilation=tuple(effect.dilation[place] for place in kept),
+        padding=None if effect.padding is None else tuple(effect.padding[place] for place in kept),
+    )
 
 
 def of_table(

@@ -131,10 +131,11 @@ def with_change(piece: Piece, change: str) -> Piece:
 
 
 def broadcast(dims: Dims | None, shape: tuple[int, ...]) -> Dims | None:
-    """Returns the factors on the last axes of a larger shape."""
+    """Returns the factors on the last axes of a larger shape, along whose other axes the weight repeats."""
     if dims is None or len(dims) > len(shape):
         return None
-    return (*((),) * (len(shape) - len(dims)), *dims)
+    added = len(shape) - len(dims)
+    return moved(dims, (*(None,) * added, *range(len(dims))), shape)
 
 
 def fits(piece: Piece, dims: Dims, shape: tuple[int, ...]) -> bool:
@@ -143,7 +144,7 @@ def fits(piece: Piece, dims: Dims, shape: tuple[int, ...]) -> bool:
     if own is None or len(dims) != len(shape):
         return False
     return all(
-        not factors
+        not any(f.axis is not None for f in factors)
         or (bool(units) and all(f.axis is not None for f in units) and size_of(factors) == size_of(units))
         for factors, units in zip(own, dims, strict=True)
     )
