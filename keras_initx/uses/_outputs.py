@@ -16,6 +16,7 @@ from keras_initx.uses._operations import (
     Operation,
     Reshape,
     Shrink,
+    Tile,
 )
 from keras_initx.uses._use import Roles, Use, of_product
 from keras_initx.uses._views import (
@@ -27,6 +28,7 @@ from keras_initx.uses._views import (
     shape_of,
     shrunk,
     size_of,
+    tiled,
 )
 
 __all__ = ["Outputs", "after"]
@@ -192,13 +194,15 @@ class Outputs:
 
 
 def after(effect: Effect, dims: Dims | None, shape: tuple[int, ...]) -> Dims | None:
-    """Returns the factors after a move, a reshape or a cut; None if the effect is another."""
+    """Returns the factors after a move, a reshape, a tiling or a cut; None if the effect is another."""
     if dims is None:
         return None
     if isinstance(effect, Move):
         return moved(dims, effect.axes, shape)
     if isinstance(effect, Reshape):
         return reshaped(dims, shape)
+    if isinstance(effect, Tile):
+        return tiled(dims, shape)
     if isinstance(effect, Shrink) and effect.axes is not None:
         dims = tuple(() if axis is None else dims[axis] for axis in effect.axes)
     return shrunk(dims, shape) if isinstance(effect, Shrink) else None

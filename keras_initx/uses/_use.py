@@ -131,7 +131,8 @@ def of_product(
     factors_of = {}
     for label, factors in zip(own, piece.dims, strict=True):
         role = "outputs" if label not in other else "batch" if label in effect.out else "inputs"
-        roles[role] += (factor for factor in factors if factor.axis is not None)
+        # An output sums a weight as often as it repeats.
+        roles[role] += (factor for factor in factors if factor.axis is not None or role == "inputs")
         factors_of[label] = factors if role != "inputs" else ()
     dims = tuple(
         factors_of.get(label) or ((Factor(None, size),) if size != 1 else ())

@@ -1,6 +1,6 @@
 """The kernels of a model as the table of layer classes tells them, beside what their operations tell."""
 
-import math
+import dataclasses
 
 from keras_initx.walk import iter_kernels
 from keras_initx.walk._found import find
@@ -21,15 +21,14 @@ LOOPED = ("gates", "recurrent")
 
 
 def table_and_trace(model):
-    """Pairs of the site of each kernel that the table of classes has, and what the trace finds of its kernel.
+    """The sites of a model, and what the trace finds of each weight that is no bias, by its id.
 
-    The trace gives None for a kernel that no product, convolution or lookup takes.
+    The trace finds None of a weight that no product, convolution or lookup takes, and has no entry for one that
+    nothing takes.
     """
-    sites = [s for s in iter_kernels(model, trace=False) if not s.uses and (s.fans or s.role in SCALES)]
-    weights = {id(w): w for w in (*(site.kernel for site in sites), *model.trainable_variables)}
-    told, failure = find(model, list(weights.values()))
+    told, failure = find(model, model.trainable_variables)
     assert not failure
-    return [(site, told.get(id(site.kernel))) for site in sites]
+    return list(iter_kernels(model, trace=False)), told
 
 
 def facts(site, kernel, in_loop):
@@ -41,6 +40,12 @@ def facts(site, kernel, in_loop):
     return {"fans": site.fans, "bias": getattr(site.bias, "path", None), "units": sized}
 
 
+def without_bias_of_another(site, found):
+    """What the trace found, without a bias that another layer adds: a class knows its own weights only."""
+    own = {id(weight) for weight in site.layer.weights}
+    return found if id(found.bias) in own else dataclasses.replace(found, bias=None)
+
+
 def assert_alike(site, found):
     """Checks that table and trace agree about a kernel."""
     if site.role in SCALES:
@@ -49,6 +54,7 @@ def assert_alike(site, found):
     assert found is not None, f"nothing takes {site.path}"
     assert found.role in FAMILIES[site.role], site.path
     in_loop = site.role in LOOPED or type(site.layer).__name__ == "SimpleRNNCell"
+    found = without_bias_of_another(site, found)
     assert facts(found, site.kernel, in_loop) == facts(site, site.kernel, in_loop), site.path
     if in_loop:  # one product makes the pre-activations of all gates
         assert found.fans.fan_out == site.fans.fan_out * site.blocks, site.path
@@ -56,15 +62,25 @@ def assert_alike(site, found):
         assert (found.layout.kind, found.layout.groups) == (site.layout.kind, site.layout.groups), site.path
 
 
-def share_known(model, sites, exempt=()):
-    """The share of the parameters of a model's trainable weights of two axes or more whose fans are known.
+def assert_all_alike(model, unseen=(), loose=()):
+    """Checks that table and trace agree about all kernels of a model, and that no kernel is unknown.
 
     Args:
         model: The model.
-        sites: Its sites.
-        exempt: Names of weights that do not count.
+        unseen: Ends of the paths of those kernels that no product, convolution or lookup takes.
+        loose: Ends of the paths of those weights whose fans are not known.
     """
+    sites, told = table_and_trace(model)
+    for site in sites:
+        found = told.get(id(site.kernel))
+        if site.path.endswith(tuple(unseen)):
+            assert found is None, site.path
+        elif not site.uses and (site.fans or site.is_scale):
+            assert_alike(site, found)
     known = {id(site.kernel) for site in sites if site.fans or site.is_scale}
-    weights = [v for v in model.trainable_variables if len(v.shape) > 1 and v.name not in exempt]
-    sizes = {id(v): math.prod(v.shape) for v in weights}
-    return sum(size for key, size in sizes.items() if key in known) / sum(sizes.values())
+    unknown = {
+        weight.path
+        for weight in model.trainable_variables
+        if len(weight.shape) > 1 and id(weight) not in known and told.get(id(weight), "nothing") is not None
+    }
+    assert {path for path in unknown if not path.endswith(tuple(loose))} == set()

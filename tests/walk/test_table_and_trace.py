@@ -10,7 +10,7 @@ from keras import layers
 from keras_initx._keras_internals import flatten_layers
 from keras_initx.walk import iter_kernels
 from keras_initx.walk._layers import ATTENTION, kernel_layers
-from support.table_and_trace import assert_alike, table_and_trace
+from support.table_and_trace import assert_all_alike
 
 SEQUENCE, IMAGE, VOLUME = (8, 4), (8, 8, 4), (4, 4, 4, 2)
 # For each layer, the shape of its input, and what else its call takes.
@@ -87,8 +87,7 @@ def model_of(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_table_and_trace_tell_the_same_of_a_layer(name):
-    for site, found in table_and_trace(model_of(name)):
-        assert_alike(site, found)
+    assert_all_alike(model_of(name))
 
 
 @pytest.mark.tensorflow
