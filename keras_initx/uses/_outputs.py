@@ -11,6 +11,7 @@ from typing import Any
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
     Contract,
+    Convolve,
     Effect,
     Move,
     Operation,
@@ -18,7 +19,7 @@ from keras_initx.uses._operations import (
     Shrink,
     Tile,
 )
-from keras_initx.uses._use import Roles, Use, of_product
+from keras_initx.uses._use import Roles, Use, makes_kernel, of_product
 from keras_initx.uses._views import (
     Dims,
     Piece,
@@ -161,13 +162,17 @@ class Outputs:
         if place is None or len(operation.outputs) != 1:
             return None
         product, use, dims = self._products[id(operation.inputs[place])]
-        if use.kind == "gather" and isinstance(effect := self._effect_of(operation), Contract):
+        effect, output = self._effect_of(operation), operation.outputs[0]
+        if use.kind == "gather" and isinstance(effect, Contract):
             return self._take_rows(operation, effect, use, dims)
+        if isinstance(effect, Contract | Convolve) and makes_kernel(
+            use, dims, effect, place, len(output.shape)
+        ):
+            use.generates = True
         if id(product) in self._taken:  # also taken whole
             use.cuts = 0 if id(product) in self._cuts else use.cuts
             return None
         self._taken.add(id(product))
-        effect, output = self._effect_of(operation), operation.outputs[0]
         # A convolution that computes more than its map is cut to it: the map is its output.
         cut = isinstance(effect, Shrink) and use.kind == "convolution"
         follows = cut or isinstance(effect, Move | Reshape)

@@ -149,7 +149,10 @@ class Tracker(Outputs):
                     roles, dims = told
                     told = dataclasses.replace(roles, inputs=roles.outputs, outputs=roles.inputs), dims
                 use = self._use("product", operation, piece, told)
-                use.change = use.change or "a product with another weight"
+                use.change, use.factor = use.change or "a product with another weight", True
+        # The product is no signal: it may be a norm of the weight, by which the weight is divided.
+        pieces = [piece for place in effect.operands for piece in held[place]]
+        self._hold(operation.outputs[0], [with_change(with_dims(p, None), operation.name) for p in pieces])
 
     def _take(
         self, operation: Operation, effect: Convolve | Gather, pieces: tuple[Piece, ...]

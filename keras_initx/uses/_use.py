@@ -8,7 +8,7 @@ from keras_initx._types import Variable
 from keras_initx.uses._operations import Contract, Convolve
 from keras_initx.uses._views import Dims, Factor, Piece
 
-__all__ = ["Kind", "Roles", "Use", "of_convolution", "of_own_field", "of_product", "of_table"]
+__all__ = ["Kind", "Roles", "Use", "makes_kernel", "of_convolution", "of_own_field", "of_product", "of_table"]
 
 # What takes the weight: `joins` for a weight that becomes a part of the signal, such as a class token.
 Kind: TypeAlias = Literal["product", "convolution", "gather", "scale", "shift", "joins", "unknown"]
@@ -66,6 +66,8 @@ class Use:
             bias does not scale the sum.
         cuts: How often the output is cut before anything else takes it.
         looped: Whether the operation stands in a loop of the backend.
+        factor: Whether the other operand is a weight, too.
+        generates: Whether the output is the kernel of another product, as in a hypernetwork.
     """
 
     variable: Variable
@@ -80,6 +82,8 @@ class Use:
     shifted: bool = False
     cuts: int = 0
     looped: bool = False
+    factor: bool = False
+    generates: bool = False
 
     @property
     def is_kernel(self) -> bool:
@@ -139,6 +143,36 @@ def of_product(
         for label, size in zip(effect.out, sizes, strict=True)
     )
     return Roles(**{name: tuple(found) for name, found in roles.items()}), dims
+
+
+def makes_kernel(use: Use, dims: Dims, effect: Contract | Convolve, place: int, rank: int) -> bool:
+    """Whether the output of a product is the kernel of the next operation.
+
+    A kernel has no axis of positions, and the next operation sums one of its axes and keeps another.
+
+    Args:
+        use: The use of a weight in the first product.
+        dims: Factors of the weight on the axes of its output.
+        effect: The next operation, which takes no weight.
+        place: Place of the output among the inputs of the next operation.
+        rank: Number of axes of the output of the next operation.
+    """
+    if use.kind != "product":
+        return False
+    if isinstance(effect, Convolve):
+        return place == 1
+    later = place == effect.operands[1]
+    told = of_product(Piece(use.variable, dims), effect, later, (-1,) * rank)
+    own, other = (effect.right, effect.left) if later else (effect.left, effect.right)
+    shared = all(
+        label in other or any(f.axis is not None for f in factors)
+        for label, factors in zip(own, dims, strict=True)
+        if factors
+    )
+    if told is None or use.roles is None or not shared:
+        return False
+    units = set(use.roles.axes("outputs"))
+    return bool(units & set(told[0].axes("inputs")) and units & set(told[0].axes("outputs")))
 
 
 def of_convolution(piece: Piece, effect: Convolve, sizes: tuple[int, ...]) -> tuple[Roles, Dims] | None:

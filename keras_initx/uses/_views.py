@@ -162,7 +162,8 @@ def fits(piece: Piece, dims: Dims, shape: tuple[int, ...]) -> bool:
 
 def repeats(piece: Piece) -> bool:
     """Whether a tensor holds its weight several times, as a broadcast to a batch does."""
-    return any(f.axis is None and f.size > 1 for factors in piece.dims or () for f in factors)
+    axes = {f.axis for factors in piece.dims or () for f in factors if f.size > 1}
+    return None in axes and len(axes) > 1
 
 
 def size_of(factors: Sequence[Any]) -> int:

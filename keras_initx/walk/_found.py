@@ -72,7 +72,8 @@ def _found(uses: list[Use]) -> Found | None:
         # be.
         obstacle = f"it goes into `{lost.operation}`, into which nothing looks" if lost else ""
         return Found("other", None, None, None, None, None, obstacle, ()) if lost else None
-    first = kernel[0]
+    # A norm of the weight may be computed first, of the weight alone.
+    first = next((use for use in kernel if use.roles and not use.factor), kernel[0])
     shape = tuple(first.variable.shape)
     if first.roles is None:
         obstacle = _obstacle(uses, kernel)
@@ -172,6 +173,8 @@ def _reason(use: Use) -> str:
         return f"its kernel also goes into `{use.operation}`"
     if use.change:
         return f"its kernel goes through `{use.change}` before it is used"
+    if use.generates:
+        return "its output is the kernel of another product, as in a hypernetwork"
     if use.shifted:
         return "what is added to its output was made of another weight"
     if not use.alone:
