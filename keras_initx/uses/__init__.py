@@ -1,8 +1,19 @@
 """Finds what happens to each weight of a model: the products, convolutions, lookups and sums that take it."""
 
 from keras_initx.uses._find import find_uses
+from keras_initx.uses._operations import Convolve
 from keras_initx.uses._record import Ran, record
 from keras_initx.uses._show import gradient_at_operand, show_uses
 from keras_initx.uses._use import Roles, Taken, Use
 
-__all__ = ["Ran", "Roles", "Taken", "Use", "find_uses", "gradient_at_operand", "record", "show_uses"]
+__all__ = [
+    "Convolve",
+    "Ran",
+    "Roles",
+    "Taken",
+    "Use",
+    "find_uses",
+    "gradient_at_operand",
+    "record",
+    "show_uses",
+]

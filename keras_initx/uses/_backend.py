@@ -1,7 +1,9 @@
 """The reader of the backend that Keras runs on, and runs on tensors without values."""
 
+import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import keras
@@ -63,5 +65,16 @@ def _on_torch(function: Callable[..., None], kinds: list[Spec], specs: list[Spec
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     # A seed is a tensor, which has no value here.
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), unseeded_torch():
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), unseeded_torch(), _quiet_torch():
         function(*([keras.ops.zeros(*kind) for kind in side] for side in (kinds, specs)))
+
+
+@contextlib.contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Keeps torch from printing a traceback for each shape that a model refuses: the caller tries another."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -46,15 +46,16 @@ def run_and_see(
         The outputs of the model.
     """
     tell = reader()
-    symbols = [leaf for leaf in tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
+    leaves = tree.flatten((args, kwargs))
+    symbols = [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
 
     found: list[Any] = []
 
     def run(values: list[Tensor], inputs: list[Tensor]) -> None:
         left = iter(inputs)
-        own_args, own_kwargs = tree.map_structure(
-            lambda leaf: next(left) if isinstance(leaf, keras.KerasTensor) else leaf, (args, kwargs)
-        )
+        placed = [next(left) if isinstance(leaf, keras.KerasTensor) else leaf for leaf in leaves]
+        # Not `map_structure`, which visits a dict in another order than `flatten` on some backends.
+        own_args, own_kwargs = tree.pack_sequence_as((args, kwargs), placed)
         for variable, value in zip(variables, values, strict=True):
             tracker.watch(value, variable)
         tracker.begin(inputs)

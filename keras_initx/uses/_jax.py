@@ -23,6 +23,7 @@ from keras_initx.uses._operations import (
     Other,
     Reshape,
     Shrink,
+    Tile,
 )
 from keras_initx.uses._tracker import Tracker
 
@@ -34,7 +35,9 @@ _COPIES = (
     "convert_element_type",
     "copy",
     "copy_p",
+    "neg",
     "optimization_barrier",
+    "pad",
     "reduce_precision",
     "rev",
     "stop_gradient",
@@ -195,6 +198,8 @@ def effect(operation: Operation) -> Effect:
         return Move(tuple(places.get(axis) for axis in range(len(params["shape"]))))
     if name in ("reshape", "squeeze", "expand_dims"):
         return Reshape()
+    if name == "tile":
+        return Tile()
     if name in _COPIES:
         return Move(tuple(range(len(operation.inputs[0].shape))))
     if name == "scan":

@@ -24,6 +24,7 @@ __all__ = [
     "Other",
     "Reshape",
     "Shrink",
+    "Tile",
 ]
 
 
@@ -128,6 +129,11 @@ class Shrink:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tile:
+    """A tensor several times in a row along some axes, which may be new ones in front."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Concatenate:
     """The first inputs side by side along one axis, or stacked along a new one.
 
@@ -166,7 +172,7 @@ class Other:
 
 
 Effect: TypeAlias = (
-    Contract | Convolve | Gather | Move | Reshape | Shrink | Concatenate | Combine | Inner | Other
+    Contract | Convolve | Gather | Move | Reshape | Shrink | Tile | Concatenate | Combine | Inner | Other
 )
 
 

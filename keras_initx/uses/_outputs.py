@@ -11,13 +11,15 @@ from typing import Any
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
     Contract,
+    Convolve,
     Effect,
     Move,
     Operation,
     Reshape,
     Shrink,
+    Tile,
 )
-from keras_initx.uses._use import Roles, Taken, Use, of_product
+from keras_initx.uses._use import Roles, Taken, Use, makes_kernel, of_product
 from keras_initx.uses._views import (
     Dims,
     Piece,
@@ -27,6 +29,7 @@ from keras_initx.uses._views import (
     shape_of,
     shrunk,
     size_of,
+    tiled,
 )
 
 __all__ = ["Outputs", "after"]
@@ -171,13 +174,17 @@ class Outputs:
         if place is None or len(operation.outputs) != 1:
             return None
         product, use, dims = self._products[id(operation.inputs[place])]
-        if use.kind == "gather" and isinstance(effect := self._effect_of(operation), Contract):
+        effect, output = self._effect_of(operation), operation.outputs[0]
+        if use.kind == "gather" and isinstance(effect, Contract):
             return self._take_rows(operation, effect, use, dims)
+        if isinstance(effect, Contract | Convolve) and makes_kernel(
+            use, dims, effect, place, len(output.shape)
+        ):
+            use.generates = True
         if id(product) in self._taken:  # also taken whole
             use.cuts = 0 if id(product) in self._cuts else use.cuts
             return None
         self._taken.add(id(product))
-        effect, output = self._effect_of(operation), operation.outputs[0]
         # A convolution that computes more than its map is cut to it: the map is its output.
         cut = isinstance(effect, Shrink) and use.kind == "convolution"
         follows = cut or isinstance(effect, Move | Reshape)
@@ -204,13 +211,15 @@ class Outputs:
 
 
 def after(effect: Effect, dims: Dims | None, shape: tuple[int, ...]) -> Dims | None:
-    """Returns the factors after a move, a reshape or a cut; None if the effect is another."""
+    """Returns the factors after a move, a reshape, a tiling or a cut; None if the effect is another."""
     if dims is None:
         return None
     if isinstance(effect, Move):
         return moved(dims, effect.axes, shape)
     if isinstance(effect, Reshape):
         return reshaped(dims, shape)
+    if isinstance(effect, Tile):
+        return tiled(dims, shape)
     if isinstance(effect, Shrink) and effect.axes is not None:
         dims = tuple(() if axis is None else dims[axis] for axis in effect.axes)
     return shrunk(dims, shape) if isinstance(effect, Shrink) else None

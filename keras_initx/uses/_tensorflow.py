@@ -24,12 +24,17 @@ from keras_initx.uses._operations import (
     Other,
     Reshape,
     Shrink,
+    Tile,
 )
 from keras_initx.uses._tracker import Tracker
 
 __all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
 
-_COPIES = ("Cast", "Identity", "PreventGradient", "ReadVariableOp", "ReverseV2", "Snapshot", "StopGradient")
+# All of them are linear and move no axis.
+_COPIES = (
+    *("Cast", "Identity", "Neg", "Pad", "PadV2", "PreventGradient", "ReadVariableOp", "ReverseV2"),
+    *("Snapshot", "StopGradient"),
+)
 _COMBINE = {
     **dict.fromkeys(("Add", "AddV2", "BiasAdd", "Sub"), "adds"),
     **dict.fromkeys(("Div", "RealDiv"), "divides"),
@@ -153,6 +158,11 @@ def effect(operation: Operation) -> Effect:
         return Move((*(None,) * added, *range(len(inputs[0].shape))))
     if name in ("Reshape", "ExpandDims", "Squeeze"):
         return Reshape()
+    if name == "Tile":
+        return Tile()
+    if name == "BatchToSpaceND":  # after a dilated convolution: the channels stay in place
+        folded = 1 + int(inputs[1].shape[0])
+        return Move((*(None,) * folded, *range(folded, len(inputs[0].shape))))
     if name in _PARTS:
         return _parts(operation)
     if name in _OPENED:

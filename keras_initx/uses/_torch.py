@@ -17,12 +17,17 @@ from keras_initx.uses._operations import (
     Other,
     Reshape,
     Shrink,
+    Tile,
 )
 from keras_initx.uses._tracker import Tracker
 
 __all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
 
-_COPIES = ("_to_copy", "alias", "clone", "contiguous", "detach", "flip", "lift_fresh", "to")
+# All of them are linear and move no axis.
+_COPIES = (
+    *("_to_copy", "alias", "clone", "constant_pad_nd", "contiguous", "detach", "flip", "lift_fresh", "neg"),
+    "to",
+)
 _RESHAPES = (
     "_reshape_alias",
     "_unsafe_view",
@@ -144,6 +149,8 @@ def effect(operation: Operation) -> Effect:
     if name in ("expand", "broadcast_to"):
         added = len(operation.outputs[0].shape) - rank
         return Move((*(None,) * added, *range(rank)))
+    if name == "repeat":
+        return Tile()
     if name in _RESHAPES:
         return Reshape()
     if name in _SPLITS:

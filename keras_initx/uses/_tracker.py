@@ -26,13 +26,15 @@ from keras_initx.uses._operations import (
     Operation,
     Reshape,
     Shrink,
+    Tile,
 )
 from keras_initx.uses._outputs import Outputs, after
-from keras_initx.uses._use import of_convolution, of_product, of_table
+from keras_initx.uses._use import of_convolution, of_own_field, of_product, of_table
 from keras_initx.uses._views import (
     Piece,
     broadcast,
     fits,
+    repeats,
     shape_of,
     sizes_of,
     with_change,
@@ -87,7 +89,7 @@ class Tracker(Outputs):
             return self._combine(operation, effect, held)
         if isinstance(effect, Concatenate):
             return self._concatenate(operation, effect, held)
-        if isinstance(effect, Move | Reshape | Shrink):
+        if isinstance(effect, Move | Reshape | Shrink | Tile):
             source = held[effect.source] if isinstance(effect, Shrink) else held[0]
             for output in operation.outputs:
                 self._hold(output, [with_dims(p, after(effect, p.dims, shape_of(output))) for p in source])
@@ -101,10 +103,17 @@ class Tracker(Outputs):
         first, second = effect.operands
         sizes = shape_of(operation.outputs[0])
         if held[first] and held[second]:
-            self._factorize(operation, effect, held)
-            return None
+            tokens = next((place for place in (first, second) if any(map(repeats, held[place]))), None)
+            if tokens is None:
+                self._factorize(operation, effect, held)
+                return None
+            held = self._join(operation, held, tokens)
         if not any(self._is_signal(operation.inputs[place]) for place in effect.operands):
-            self._lose(operation, held)
+            tokens = next((place for place in (first, second) if any(map(repeats, held[place]))), None)
+            if tokens is None:
+                self._lose(operation, held)
+            else:  # learned queries meet a kernel that is not followed
+                self._join(operation, held, tokens)
             return None
         if not held[first] and not held[second]:  # only the shift is a weight
             self._lose(operation, held)
@@ -121,6 +130,17 @@ class Tracker(Outputs):
         shift = held[effect.shift] if effect.shift is not None else ()
         return self._finish(operation, found, signal, kernel, shift)
 
+    def _join(
+        self, operation: Operation, held: list[tuple[Piece, ...]], place: int
+    ) -> list[tuple[Piece, ...]]:
+        """Takes a weight that repeats over a batch, such as learned queries, as a signal."""
+        for piece in held[place]:
+            self._use("joins", operation, piece)
+        tensor = operation.inputs[place]
+        self.feed(tensor)
+        del self._views[id(tensor)]
+        return [() if number == place else pieces for number, pieces in enumerate(held)]
+
     def _factorize(self, operation: Operation, effect: Contract, held: list[tuple[Piece, ...]]) -> None:
         """A product of two weights: x (A B) counts as (x A) B, whose first factor has its inputs first."""
         for later, place in enumerate(effect.operands):
@@ -130,7 +150,10 @@ class Tracker(Outputs):
                     roles, dims = told
                     told = dataclasses.replace(roles, inputs=roles.outputs, outputs=roles.inputs), dims
                 use = self._use("product", operation, piece, told)
-                use.change = use.change or "a product with another weight"
+                use.change, use.factor = use.change or "a product with another weight", True
+        # The product is no signal: it may be a norm of the weight, by which the weight is divided.
+        pieces = [piece for place in effect.operands for piece in held[place]]
+        self._hold(operation.outputs[0], [with_change(with_dims(p, None), operation.name) for p in pieces])
 
     def _take(
         self, operation: Operation, effect: Convolve | Gather, pieces: tuple[Piece, ...]
@@ -141,7 +164,7 @@ class Tracker(Outputs):
             if isinstance(effect, Convolve):
                 told = of_convolution(piece, effect, sizes)
                 use = self._use("convolution", operation, piece, told, alone=len(pieces) == 1)
-                use.convolution = effect
+                use.convolution = of_own_field(piece, effect)
             else:
                 told = of_table(piece, effect.axis, effect.rest, sizes)
                 use = self._use("gather", operation, piece, told, alone=len(pieces) == 1)

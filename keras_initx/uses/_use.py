@@ -8,7 +8,17 @@ from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import Contract, Convolve, Operation
 from keras_initx.uses._views import Dims, Factor, Piece
 
-__all__ = ["Kind", "Roles", "Taken", "Use", "of_convolution", "of_product", "of_table"]
+__all__ = [
+    "Kind",
+    "Roles",
+    "Taken",
+    "Use",
+    "makes_kernel",
+    "of_convolution",
+    "of_own_field",
+    "of_product",
+    "of_table",
+]
 
 # What takes the weight: `joins` for a weight that becomes a part of the signal, such as a class token.
 Kind: TypeAlias = Literal["product", "convolution", "gather", "scale", "shift", "joins", "unknown"]
@@ -66,6 +76,8 @@ class Use:
             bias does not scale the sum.
         cuts: How often the output is cut before anything else takes it.
         looped: Whether the operation stands in a loop of the backend.
+        factor: Whether the other operand is a weight, too.
+        generates: Whether the output is the kernel of another product, as in a hypernetwork.
     """
 
     variable: Variable
@@ -80,6 +92,8 @@ class Use:
     shifted: bool = False
     cuts: int = 0
     looped: bool = False
+    factor: bool = False
+    generates: bool = False
 
     @property
     def is_kernel(self) -> bool:
@@ -94,7 +108,9 @@ class Use:
         placed = [
             (f.axis, f.size, p) for p, factors in enumerate(self.dims) for f in factors if f.axis is not None
         ]
-        units = sorted({*self.roles.axes("outputs"), *self.roles.axes("batch")})
+        # A lookup takes a row by its number: the rows are no units of its output.
+        shared = () if self.kind == "gather" else self.roles.axes("batch")
+        units = sorted({*self.roles.axes("outputs"), *shared})
         shape = tuple(self.variable.shape)
         if sorted(axis for axis, _, _ in placed) != units or any(
             size != shape[axis] for axis, size, _ in placed
@@ -156,13 +172,44 @@ def of_product(
     factors_of = {}
     for label, factors in zip(own, piece.dims, strict=True):
         role = "outputs" if label not in other else "batch" if label in effect.out else "inputs"
-        roles[role] += (factor for factor in factors if factor.axis is not None)
+        # An output sums a weight as often as it repeats.
+        roles[role] += (factor for factor in factors if factor.axis is not None or role == "inputs")
         factors_of[label] = factors if role != "inputs" else ()
     dims = tuple(
         factors_of.get(label) or ((Factor(None, size),) if size != 1 else ())
         for label, size in zip(effect.out, sizes, strict=True)
     )
     return Roles(**{name: tuple(found) for name, found in roles.items()}), dims
+
+
+def makes_kernel(use: Use, dims: Dims, effect: Contract | Convolve, place: int, rank: int) -> bool:
+    """Whether the output of a product is the kernel of the next operation.
+
+    A kernel has no axis of positions, and the next operation sums one of its axes and keeps another.
+
+    Args:
+        use: The use of a weight in the first product.
+        dims: Factors of the weight on the axes of its output.
+        effect: The next operation, which takes no weight.
+        place: Place of the output among the inputs of the next operation.
+        rank: Number of axes of the output of the next operation.
+    """
+    if use.kind != "product":
+        return False
+    if isinstance(effect, Convolve):
+        return place == 1
+    later = place == effect.operands[1]
+    told = of_product(Piece(use.variable, dims), effect, later, (-1,) * rank)
+    own, other = (effect.right, effect.left) if later else (effect.left, effect.right)
+    shared = all(
+        label in other or any(f.axis is not None for f in factors)
+        for label, factors in zip(own, dims, strict=True)
+        if factors
+    )
+    if told is None or use.roles is None or not shared:
+        return False
+    units = set(use.roles.axes("outputs"))
+    return bool(units & set(told[0].axes("inputs")) and units & set(told[0].axes("outputs")))
 
 
 def of_convolution(piece: Piece, effect: Convolve, sizes: tuple[int, ...]) -> tuple[Roles, Dims] | None:
@@ -188,6 +235,22 @@ def of_convolution(piece: Piece, effect: Convolve, sizes: tuple[int, ...]) -> tu
         for place, size in enumerate(sizes)
     )
     return Roles(field, inputs, outputs, batch), dims
+
+
+def of_own_field(piece: Piece, effect: Convolve) -> Convolve:
+    """Returns a convolution over the axes that the weight has: some backends add one to a field of one."""
+    added = max(len(effect.field) + 2 - len(piece.variable.shape), 0)
+    if not added or piece.dims is None:
+        return effect
+    empty = [place for place, axis in enumerate(effect.field) if not piece.dims[axis]][:added]
+    kept = [place for place in range(len(effect.field)) if place not in empty]
+    return dataclasses.replace(
+        effect,
+        field=tuple(effect.field[place] for place in kept),
+        strides=tuple(effect.strides[place] for place in kept),
+        dilation=tuple(effect.dilation[place] for place in kept),
+        padding=None if effect.padding is None else tuple(effect.padding[place] for place in kept),
+    )
 
 
 def of_table(

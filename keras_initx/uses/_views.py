@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, TypeAlias
 from keras_initx._types import Tensor, Variable
 
 __all__ = [
-    "Dims", "Factor", "Piece", "broadcast", "fits", "moved", "of_shape", "reshaped", "shape_of", "shrunk",
-    "size_of", "sizes_of", "with_change", "with_dims",
+    "Dims", "Factor", "Piece", "broadcast", "fits", "moved", "of_shape", "repeats", "reshaped", "shape_of",
+    "shrunk", "size_of", "sizes_of", "tiled", "with_change", "with_dims",
 ]  # fmt: skip
 
 
@@ -120,6 +120,16 @@ def reshaped(dims: Dims, shape: Sequence[int]) -> Dims | None:
     return tuple(found)
 
 
+def tiled(dims: Dims, shape: Sequence[int]) -> Dims:
+    """Returns the factors after a tensor was repeated to a larger shape, which may have new axes in front."""
+    padded = (*((),) * (len(shape) - len(dims)), *dims)
+    times = [size // size_of(factors) for factors, size in zip(padded, shape, strict=True)]
+    return tuple(
+        (Factor(None, count), *factors) if count != 1 else factors
+        for count, factors in zip(times, padded, strict=True)
+    )
+
+
 def with_dims(piece: Piece, dims: Dims | None) -> Piece:
     """Returns a piece with other factors."""
     return Piece(piece.variable, dims, piece.change, piece.alone)
@@ -131,10 +141,11 @@ def with_change(piece: Piece, change: str) -> Piece:
 
 
 def broadcast(dims: Dims | None, shape: tuple[int, ...]) -> Dims | None:
-    """Returns the factors on the last axes of a larger shape."""
+    """Returns the factors on the last axes of a larger shape, along whose other axes the weight repeats."""
     if dims is None or len(dims) > len(shape):
         return None
-    return (*((),) * (len(shape) - len(dims)), *dims)
+    added = len(shape) - len(dims)
+    return moved(dims, (*(None,) * added, *range(len(dims))), shape)
 
 
 def fits(piece: Piece, dims: Dims, shape: tuple[int, ...]) -> bool:
@@ -143,10 +154,16 @@ def fits(piece: Piece, dims: Dims, shape: tuple[int, ...]) -> bool:
     if own is None or len(dims) != len(shape):
         return False
     return all(
-        not factors
+        not any(f.axis is not None for f in factors)
         or (bool(units) and all(f.axis is not None for f in units) and size_of(factors) == size_of(units))
         for factors, units in zip(own, dims, strict=True)
     )
+
+
+def repeats(piece: Piece) -> bool:
+    """Whether a tensor holds its weight several times, as a broadcast to a batch does."""
+    axes = {f.axis for factors in piece.dims or () for f in factors if f.size > 1}
+    return None in axes and len(axes) > 1
 
 
 def size_of(factors: Sequence[Any]) -> int:

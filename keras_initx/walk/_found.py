@@ -5,13 +5,14 @@ these operations; here they become the attributes of a `KernelSite`.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from keras_initx._types import Model, Variable
 from keras_initx.checks import first_line
 from keras_initx.fans import Fans, Layout, compute_fans
-from keras_initx.uses import Use, find_uses
+from keras_initx.uses import Convolve, Use, find_uses
 from keras_initx.walk._inputs import candidate_inputs
 
 __all__ = ["Found", "find"]
@@ -71,21 +72,23 @@ def _found(uses: list[Use]) -> Found | None:
         # be.
         obstacle = f"it goes into `{lost.operation}`, into which nothing looks" if lost else ""
         return Found("other", None, None, None, None, None, obstacle, ()) if lost else None
-    first = kernel[0]
+    # A norm of the weight may be computed first, of the weight alone.
+    first = next((use for use in kernel if use.roles and not use.factor), kernel[0])
     shape = tuple(first.variable.shape)
     if first.roles is None:
         obstacle = _obstacle(uses, kernel)
         return Found(_ROLES[first.kind], None, None, None, None, None, obstacle, tuple(kernel))
     axes, layout = _meaning(first)
-    clear = axes is not None or layout is not None
     input_axes, output_axes = axes or (None, None)
+    # The field of a convolution counts in both fans, for which axes alone have no word.
+    counted = layout is None and (axes is None or first.convolution is not None)
     return Found(
         role=_role(first, layout),
         bias=first.bias,
         axes=axes,
         layout=layout,
         unit_axes=first.unit_axes,
-        fans=compute_fans(shape, input_axes, output_axes, layout) if clear else _counted(first),
+        fans=_counted(first) if counted else compute_fans(shape, input_axes, output_axes, layout),
         obstacle=_obstacle(uses, kernel),
         uses=tuple(kernel),
     )
@@ -103,31 +106,56 @@ def _meaning(use: Use) -> tuple[tuple[tuple[int, ...], tuple[int, ...]] | None, 
     if roles is None or not roles.clear:
         return None, None
     field, inputs, outputs, batch = (roles.axes(name) for name in ("field", "inputs", "outputs", "batch"))
-    last, before = (rank - 1,), (rank - 2,)
-    in_order = field == tuple(range(rank - 2))
-    # A size of 1 has no factor: its axis may stand for whatever the order asks for.
-    if use.convolution is not None and in_order and rank > 2:
-        details = use.convolution
-        strides = tuple(details.strides) or 1
-        if details.transposed and inputs in (last, ()) and outputs in (before, ()):
-            return None, Layout("transposed", strides=strides)
-        if batch == before and outputs in (last, ()) and not inputs:
-            return None, Layout("depthwise", strides=strides)
-        if not details.transposed and not batch and inputs in (before, ()) and outputs in (last, ()):
-            return None, Layout("conv", groups=details.groups, strides=strides)
-    if use.kind == "gather" and rank == 2 and batch in ((0,), ()) and outputs in ((1,), ()):
-        return None, Layout("embedding")
-    if use.kind == "product" and rank == 2 and inputs in ((0,), ()) and outputs in ((1,), ()) and not batch:
-        return None, Layout("dense")
-    return ((*field, *inputs), outputs), None
+    if use.convolution is not None:
+        layout = _layout(use, use.convolution)
+    elif use.kind == "gather":
+        layout = Layout("embedding") if rank == 2 and _on(use, batch, 0) and _on(use, outputs, 1) else None
+    else:
+        dense = rank == 2 and _on(use, inputs, 0) and _on(use, outputs, 1) and not batch
+        layout = Layout("dense") if dense else None
+    return (None, layout) if layout else (((*field, *inputs), outputs), None)
+
+
+def _layout(use: Use, details: Convolve) -> Layout | None:
+    """The layout of a kernel of a convolution; None if its axes stand in no order that Keras has."""
+    roles, rank = use.roles, len(use.variable.shape)
+    if (
+        roles is None
+        or len(details.strides) != rank - 2
+        or not _on(use, roles.axes("field"), *range(rank - 2))
+    ):
+        return None
+    inputs, outputs, batch = (roles.axes(name) for name in ("inputs", "outputs", "batch"))
+    before, last, strides = rank - 2, rank - 1, details.strides
+    if batch and _on(use, batch, before) and _on(use, outputs, last):
+        return Layout("depthwise", strides=strides)
+    if not details.transposed and _on(use, inputs, before) and _on(use, (*batch, *outputs), last):
+        return Layout("conv", groups=details.groups, strides=strides)
+    # JAX runs a transposed convolution without strides as a plain one.
+    turned = not batch and _on(use, inputs, last) and _on(use, outputs, before)
+    spread = details.transposed or all(stride == 1 for stride in strides)
+    return Layout("transposed", strides=strides) if turned and spread else None
+
+
+def _on(use: Use, axes: tuple[int, ...], *wanted: int) -> bool:
+    """Whether a role has these axes of a kernel. An axis of size 1 has no role: it may stand for any."""
+    return axes == tuple(axis for axis in wanted if use.variable.shape[axis] != 1)
 
 
 def _counted(use: Use) -> Fans | None:
-    """Fans of a kernel with an axis of two roles, from the numbers of entries alone."""
-    if use.roles is None:
+    """Fans of a kernel from the numbers of entries in each role alone."""
+    roles, details = use.roles, use.convolution
+    if roles is None:
         return None
-    field = use.roles.size("field")
-    return Fans(field * use.roles.size("inputs"), field * use.roles.size("outputs"))
+    field, inputs, outputs = roles.size("field"), roles.size("inputs"), roles.size("outputs")
+    if details is None:
+        return Fans(field * inputs, field * outputs)
+    # Outputs of all groups may lie on one axis; a stride divides a fan, as in `compute_fans`.
+    outputs = outputs * roles.size("batch") // details.groups
+    stride = math.prod(details.strides)
+    strides = (stride, 1) if details.transposed else (1, stride)
+    sizes = (field * inputs / strides[0], field * outputs / strides[1])
+    return Fans(*(int(size) if size.is_integer() else size for size in sizes))
 
 
 def _obstacle(uses: list[Use], kernel: list[Use]) -> str:
@@ -145,6 +173,8 @@ def _reason(use: Use) -> str:
         return f"its kernel also goes into `{use.operation}`"
     if use.change:
         return f"its kernel goes through `{use.change}` before it is used"
+    if use.generates:
+        return "its output is the kernel of another product, as in a hypernetwork"
     if use.shifted:
         return "what is added to its output was made of another weight"
     if not use.alone:

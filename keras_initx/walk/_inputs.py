@@ -13,8 +13,9 @@ from keras_initx._types import Model
 __all__ = ["candidate_inputs", "tensors_in"]
 
 _BATCH = 2
-# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size.
-_FREE_SIZES = (32, 128, 8, 256)
+# Lengths for axes that the model leaves open, tried in turn: a model may need a multiple of a patch size, or
+# the samples of a sound.
+_FREE_SIZES = (32, 128, 8, 256, 2048)
 
 
 def candidate_inputs(model: Model) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:

@@ -311,16 +311,16 @@ ZOO = {
 }  # fmt: skip
 
 
-def model_of(name):
-    """A model of one layer of the zoo, between layers of Keras."""
-    own, shape, _ = ZOO[name]
+def model_of(row):
+    """A model of one layer of the zoo."""
+    own, shape, _ = row
     inputs = layers.Input(shape, dtype="int32" if len(shape) == 1 else None)
     return keras.Model(inputs, own(name="own")(inputs))
 
 
-def batch_of(name, rows=64):
+def batch_of(row, rows=64):
     rng = np.random.default_rng(0)
-    _, shape, _ = ZOO[name]
+    _, shape, _ = row
     if len(shape) == 1:
         return rng.integers(0, 11, (rows, *shape)).astype("int32")
     return rng.standard_normal((rows, *shape)).astype("float32")

@@ -11,16 +11,22 @@ import keras_initx as initx
 from keras_initx.gains import compute_gain
 from keras_initx.walk import iter_kernels
 from support.zoo import ZOO, Cell, batch_of, model_of
+from support.zoo_more import MORE
+
+TABLE = ZOO | MORE
+
+# The parts of a kernel that several operations take are pooled, and scaled until they are this near.
+POOLED = {"cut convolution": 0.1}
 
 
-@pytest.fixture(params=ZOO)
+@pytest.fixture(params=TABLE)
 def name(request):
     return request.param
 
 
 def test_each_kernel_is_found_with_the_fans_of_the_table(name):
-    table = ZOO[name][2]
-    sites = {site.kernel.name: site for site in iter_kernels(model_of(name))}
+    table = TABLE[name][2]
+    sites = {site.kernel.name: site for site in iter_kernels(model_of(TABLE[name]))}
     assert {key: (s.role, s.fans.fan_in, s.fans.fan_out) for key, s in sites.items()} == {
         key: row[:3] for key, row in table.items()
     }
@@ -30,7 +36,7 @@ def test_each_kernel_is_found_with_the_fans_of_the_table(name):
 
 
 def test_by_role_draws_each_with_the_variance_of_its_fans(name):
-    model, table = model_of(name), ZOO[name][2]
+    model, table = model_of(TABLE[name]), TABLE[name][2]
     sites = {site.kernel.name: site for site in iter_kernels(model)}
     moments = {key: [] for key in table}
     for seed in range(8):
@@ -38,7 +44,9 @@ def test_by_role_draws_each_with_the_variance_of_its_fans(name):
         for key, site in sites.items():
             moments[key].append(float(ops.convert_to_numpy(site.kernel.value).var()))
     for key, site in sites.items():
-        gain = 1 if site.activation is None else compute_gain(site.activation)
+        # Shares of a softmax have no gain.
+        plain = site.activation is None or "softmax" in getattr(site.activation, "name", "")
+        gain = 1 if plain else compute_gain(site.activation)
         count = 8 * math.prod(site.kernel.shape)
         # The sample variance of n normal numbers scatters by sqrt(2 / n), that of truncated ones by less.
         share = np.mean(moments[key]) * table[key][1] / gain**2
@@ -46,8 +54,8 @@ def test_by_role_draws_each_with_the_variance_of_its_fans(name):
 
 
 def test_calibrate_agrees_with_a_probe_from_outside(name):
-    model, table = model_of(name), ZOO[name][2]
-    batch = batch_of(name)
+    model, table = model_of(TABLE[name]), TABLE[name][2]
+    batch = batch_of(TABLE[name])
     report = initx.calibrate(model, batch, "LSUV", seed=1)
     layer = model.layers[-1]
     layer.notes = {}
@@ -58,7 +66,7 @@ def test_calibrate_agrees_with_a_probe_from_outside(name):
     for key in scaled:
         if key in layer.notes:
             assert layer.notes[key].std() == pytest.approx(1, abs=1e-3)
-        assert np.mean(rows[key].std_after) == pytest.approx(1, abs=1e-3)
+        assert np.mean(rows[key].std_after) == pytest.approx(1, abs=POOLED.get(name, 1e-3))
 
 
 def test_the_kernels_of_a_cell_by_hand_are_found_inside_the_loop():
