@@ -76,6 +76,7 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/signal_by_depth.py
 	$(BIN)/python benchmarks/signal_diagnose.py
 	$(BIN)/python benchmarks/signal_histograms.py
+	$(BIN)/python benchmarks/uses.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/serve.py

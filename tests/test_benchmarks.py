@@ -1,4 +1,4 @@
-"""The benchmark that no machine at hand can run whole; the others are run by `make bench`."""
+"""The benchmarks that no `make bench` runs whole: on a GPU, and in a quick form."""
 
 import os
 import pathlib
@@ -46,3 +46,17 @@ assert "tensorflow" not in sys.modules
     assert result.stdout.startswith("CPU, not a GPU")
     assert result.stdout.count(" | ") == 2 * 8
     assert results.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow  # it starts its own processes
+def test_the_benchmark_of_uses_runs_quickly_on_small_models_and_keeps_the_table():
+    results = BENCHMARKS / "results"
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    command = [sys.executable, BENCHMARKS / "uses.py", "--quick", "--before", BENCHMARKS.parent]
+    result = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("# Not a measurement")
+    rows = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 8
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before

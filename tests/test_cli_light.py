@@ -109,6 +109,20 @@ def test_a_line_on_stderr_stands_before_the_import_and_the_json_on_stdout_alone(
     assert json.loads(ended.stdout)["rows"][0]["path"] == "head"
 
 
+def test_on_jax_a_second_line_tells_where_the_compiled_operations_are_kept(folder):
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"KERAS_BACKEND": "jax", "XDG_CACHE_HOME": str(folder)}
+    options = ("diagnose", "model.keras", "--no-cures", "--seed", "1")
+    ended = run("-m", "_initx_command", *options, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    kept = folder / "keras_initx" / "jax"
+    assert ended.stderr == (
+        "initx: importing Keras and JAX ...\n"
+        f"initx: the first run of a model compiles its operations; later runs take them from {kept}\n"
+    )
+    assert len(list(kept.iterdir())) > 10
+
+
 @pytest.mark.parametrize(
     ("chosen", "title"),
     [({}, "TensorFlow"), ({"KERAS_BACKEND": "jax"}, "JAX"), ({"file": "torch"}, "PyTorch")],

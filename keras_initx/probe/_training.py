@@ -31,6 +31,8 @@ def rewritten_by_training(model: Model, inputs: Batch, variables: Sequence[Varia
         on the call: `fit` will raise the error.
     """
     first = keras.tree.map_structure(lambda leaf: leaf[:1], inputs)
+    if keras.backend.backend() == "jax" and not _assigns(model, first, variables):
+        return {}
     for rows in (first, inputs):
         try:
             with no_gradients(), keras.StatelessScope() as scope:
@@ -40,6 +42,27 @@ def rewritten_by_training(model: Model, inputs: Batch, variables: Sequence[Varia
         found = [(variable, scope.get_current_value(variable)) for variable in variables]
         return {id(variable): _moved(variable, value) for variable, value in found if value is not None}
     return {}
+
+
+def _assigns(model: Model, inputs: Batch, variables: Sequence[Variable]) -> bool:
+    """Whether a training call assigns to variables, on JAX and without values; True if it needs values.
+
+    A call with values would compile each operation for one row, which takes seconds.
+    """
+    import jax
+
+    found: list[Tensor | None] = []
+
+    def call() -> None:
+        with keras.StatelessScope() as scope:
+            model(inputs, training=True)
+        found.extend(scope.get_current_value(variable) for variable in variables)
+
+    try:
+        jax.eval_shape(call)
+    except Exception:  # a user's layer may raise anything on tensors without values
+        return True
+    return any(value is not None for value in found)
 
 
 def _moved(variable: Variable, value: Tensor) -> float:

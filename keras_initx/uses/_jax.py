@@ -1,8 +1,9 @@
 """JAX: a trace that lets operations run as they would and shows each of them.
 
 JAX sends every primitive to the current trace. This one evaluates it in the trace that was there before,
-eager or abstract, and shows it. Compiled functions and custom gradients are opened: their primitives run one
-by one.
+eager or abstract, and shows it. Compiled functions that take a weight, or the output of one's product, are
+opened, and so are custom gradients: their primitives run one by one. Other compiled functions run as they
+are, since JAX compiles each primitive that runs alone for each of its shapes.
 """
 
 import contextlib
@@ -121,9 +122,10 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
 
     if primitive.name in _CALLS and (params.get("name") not in _TITLES or any(map(tracker.pieces, args))):
         inner: Any = params.get("jaxpr") or params.get("call_jaxpr")
-        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
-        with core.set_current_trace(trace):
-            return core.eval_jaxpr(jaxpr, consts, *args)
+        if any(map(tracker.follows, (*args, *_constants(inner)))):
+            jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+            with core.set_current_trace(trace):
+                return core.eval_jaxpr(jaxpr, consts, *args)
     if primitive.name == "scan" and not tracker.replaces and any(map(tracker.pieces, args)):
         _open_scan(trace, tracker, args, params)
     with core.set_current_trace(trace.before):
@@ -132,6 +134,16 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
         name = params["name"] if primitive.name in _CALLS else primitive.name
         outputs = tracker.see(Operation(name, args, outputs, (primitive, params))) or outputs
     return outputs if primitive.multiple_results else outputs[0]
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """The arrays that a compiled function, or a function inside it, has from where it was written."""
+    yield from getattr(jaxpr, "consts", ())
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple) else (value,):
+                if hasattr(inner, "eqns"):
+                    yield from _constants(inner)
 
 
 def _open_scan(trace: Any, tracker: Tracker, args: Sequence[Any], params: dict[str, Any]) -> None:

@@ -86,6 +86,10 @@ class Outputs:
         found = self._views.get(id(tensor))
         return found[1] if found and found[0] is tensor else ()
 
+    def follows(self, tensor: Tensor) -> bool:
+        """Whether it matters what happens to a tensor: it holds weights, or is the output of a product."""
+        return bool(self.pieces(tensor)) or id(tensor) in self._products
+
     @property
     def replaces(self) -> bool:
         """Whether outputs may be replaced, in a run with values."""

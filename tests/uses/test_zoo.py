@@ -77,3 +77,37 @@ def test_the_kernels_of_a_cell_by_hand_are_found_inside_the_loop():
         "back": ("dense", 4, 4),
     }
     assert all("recurrent loop" in site.obstacle and not site.uses for site in found.values())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX compiles functions one by one")
+def test_on_jax_a_compiled_function_is_opened_only_for_a_weight_or_a_product():
+    import jax
+
+    from keras_initx.uses import _jax
+
+    class Recorder:
+        replaces = True
+
+        def __init__(self, followed):
+            self.followed, self.names = followed, []
+
+        def follows(self, tensor):
+            return any(tensor is one for one in self.followed)
+
+        def see(self, operation):
+            self.names.append(operation.name)
+
+    weight, signal = jax.numpy.ones((3, 3)), jax.numpy.ones((2, 3))
+    inner = jax.jit(lambda x: x @ weight)
+    calls = {
+        "a signal": ([], lambda: jax.jit(jax.numpy.tanh)(signal)),
+        "a product": ([signal], lambda: jax.jit(jax.numpy.tanh)(signal)),
+        "a weight from outside": ([weight], lambda: jax.jit(lambda x: inner(x))(signal)),
+    }
+    seen = {}
+    for case, (followed, call) in calls.items():
+        recorder = Recorder(followed)
+        with _jax.shown(recorder):
+            call()
+        seen[case] = recorder.names
+    assert seen == {"a signal": ["jit"], "a product": ["tanh"], "a weight from outside": ["dot_general"]}
