@@ -121,14 +121,30 @@ class Problem:
         return digest.hexdigest()[:16]
 
 
+def _registered() -> dict[str, Any]:
+    own = ("keras", "keras_initx")  # every process of a trial imports them
+    found = keras.saving.get_custom_objects()
+    return {
+        name: one
+        for name, one in found.items()
+        if getattr(one, "__module__", "").partition(".")[0] not in own
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class FileModel:
     """Builds a model from the bytes of a `.keras` file. Unlike a path, bytes can go to other machines.
 
     The slots of the file's optimizer are left behind: every trial starts anew.
+
+    Attributes:
+        content: The bytes of the file.
+        classes: The classes and functions that the user registered with Keras, by their registered names: a
+            file holds only these names, and the process of a trial may not have imported their modules.
     """
 
     content: bytes
+    classes: Mapping[str, Any] = dataclasses.field(default_factory=_registered)
 
     def __call__(self) -> Model:
         """Returns the model, with random seeds of its own and a fresh optimizer."""
@@ -137,7 +153,7 @@ class FileModel:
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             path = pathlib.Path(folder) / "model.keras"
             path.write_bytes(self.content)
-            model = keras.models.load_model(path)
+            model = keras.models.load_model(path, custom_objects=dict(self.classes))
         if model.compiled:
             model.compile_from_config(model.get_compile_config())
         for variable in model.non_trainable_variables:  # else dropout would be the same for all seeds
