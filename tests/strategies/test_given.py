@@ -209,8 +209,6 @@ def test_what_is_kept_of_an_initializer():
     variable.assign(np.ones(3))
     begin[:] = 2
     assert given_to(variable).tolist() == [0, 0, 0]
-    large = np.zeros((1 << 20) + 1, "int8")
+    large = np.zeros((1 << 20) + 1, "float32")
     assert given_to(keras.Variable(large)) is None
-    assert (
-        given_to(keras.Variable(keras.initializers.Constant(large), shape=large.shape, dtype="int8")) is None
-    )
+    assert given_to(keras.Variable(keras.initializers.Constant(large), shape=large.shape)) is None
