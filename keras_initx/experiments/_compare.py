@@ -209,7 +209,7 @@ def _as_build(build_fn: Callable[[], Model] | str | os.PathLike[str]) -> Callabl
                 "`build_fn` must be a function, or the path of a .keras file. Received: "
                 f"{str(build_fn)!r}, which {'does not exist' if path.suffix == '.keras' else 'is neither'}."
             )
-        return FileModel(path.read_bytes())
+        return FileModel.read(path)
     if isinstance(build_fn, keras.Model) or not callable(build_fn):
         raise ValueError(
             "`build_fn` must be a function that returns a fresh compiled model. Received: "

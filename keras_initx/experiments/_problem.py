@@ -1,13 +1,16 @@
 """The problem of a comparison: the model, the data, the initializers and the metric of all trials."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import random
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -121,16 +124,6 @@ class Problem:
         return digest.hexdigest()[:16]
 
 
-def _registered() -> dict[str, Any]:
-    own = ("keras", "keras_initx")  # every process of a trial imports them
-    found = keras.saving.get_custom_objects()
-    return {
-        name: one
-        for name, one in found.items()
-        if getattr(one, "__module__", "").partition(".")[0] not in own
-    }
-
-
 @dataclasses.dataclass(frozen=True)
 class FileModel:
     """Builds a model from the bytes of a `.keras` file. Unlike a path, bytes can go to other machines.
@@ -139,12 +132,25 @@ class FileModel:
 
     Attributes:
         content: The bytes of the file.
-        classes: The classes and functions that the user registered with Keras, by their registered names: a
-            file holds only these names, and the process of a trial may not have imported their modules.
+        classes: The classes and functions that the file needs and the user registered with Keras, by name. A
+            file holds the names alone, and the process of a trial may not have imported their modules.
     """
 
     content: bytes
-    classes: Mapping[str, Any] = dataclasses.field(default_factory=_registered)
+    classes: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "FileModel":
+        """Returns the builder of a file, with the classes that are registered in this process.
+
+        Args:
+            path: A `.keras` file.
+        """
+        content, config = path.read_bytes(), ""
+        with contextlib.suppress(zipfile.BadZipFile, KeyError):  # `load_model` says what is wrong with a file
+            config = zipfile.ZipFile(io.BytesIO(content)).read("config.json").decode()
+        registered = keras.saving.get_custom_objects()
+        return cls(content, {name: one for name, one in registered.items() if f'"{name}"' in config})
 
     def __call__(self) -> Model:
         """Returns the model, with random seeds of its own and a fresh optimizer."""

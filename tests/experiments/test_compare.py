@@ -386,11 +386,13 @@ class Thrice(keras.layers.Layer):
 def test_a_file_of_a_users_classes_is_built_in_a_process_that_has_not_imported_them(tmp_path):
     (tmp_path / "their_thrice.py").write_text(REGISTERED)
     made = (
-        "import sys, pickle, keras; sys.path.append('.')\n"
+        "import sys, pathlib, pickle, keras; sys.path.append('.')\n"
         "from their_thrice import Thrice\n"
         "from keras_initx.experiments._problem import FileModel\n"
         "keras.Sequential([keras.layers.Input((4,)), Thrice(), keras.layers.Dense(1)]).save('m.keras')\n"
-        "pickle.dump(FileModel(open('m.keras', 'rb').read()), open('problem', 'wb'))\n"
+        "found = FileModel.read(pathlib.Path('m.keras'))\n"
+        "assert list(found.classes) == ['mine_alone>Thrice']\n"
+        "pickle.dump(found, open('problem', 'wb'))\n"
     )
     read = (
         "import sys, pickle; sys.path.append('.')\n"
