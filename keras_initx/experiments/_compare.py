@@ -147,8 +147,6 @@ def compare(
     )
     # Every argument is tried before the first trial: an error after hours of training would be expensive.
     model, batches, notes, drawn = check(problem, rates)
-    if getattr(runner, "progress", False):
-        sys.stderr.write("\n".join([*sentences_of_drawn(drawn), ""]))
     logged = logged_by(model, problem.metric)
     facts = {name: fact_of(found) for name, found in logged.items()}
     minimize = is_less_better(problem.metric, mode, facts)  # not before: `check` has made the metrics
@@ -157,6 +155,8 @@ def compare(
     chance = _chance(problem, model, logged, reported)
     kept = None if store is None else _open_store(store, problem, model)
     del model  # the trials may need its memory
+    if getattr(runner, "progress", False):
+        sys.stderr.write("\n".join([*sentences_of_drawn(drawn), ""]))
     results = _make(runner, problem, trials, notes, kept)
     bounds = {name: (fact.lower, fact.upper) for name, fact in facts.items()}
     found = summarize(results, problem.metric, minimize, reported, bounds, chance)
