@@ -99,10 +99,17 @@ def load_model(
 def _import(module: str) -> None:
     try:
         _find(module)
-    except Exception as error:  # any error of the user's module
+    except (Exception, SystemExit) as error:  # any error of the user's module; a script may exit
+        cure = (
+            f"Name the module, not its file: {'.'.join(pathlib.Path(module).with_suffix('').parts)}."
+            if module.endswith(".py")
+            else "Run the command in the folder that holds the module or its package, or install the package."
+            if isinstance(error, ModuleNotFoundError)
+            else f"`python -c 'import {module}'` shows where."
+        )
         raise ValueError(
             f"`--import` must name a module that can be imported from here. Received: {module!r}: "
-            f"{one_line(error)}"
+            f"{type(error).__name__}: {one_line(error).rstrip('.')}. {cure}"
         ) from error
 
 

@@ -110,10 +110,12 @@ class Table:
     Attributes:
         columns: The columns, all of the same length.
         lines: Sentences, such as totals. Text has them below the table, HTML above the table.
+        first: Sentences to read before all else. They stand above the table and above `lines`.
     """
 
     columns: tuple[Column, ...]
     lines: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[Column, ...]:
@@ -121,7 +123,7 @@ class Table:
         return tuple(column for column in self.columns if any(column.cells) or not column.cells)
 
     def to_text(self, width: int | None = None) -> str:
-        """Returns an aligned table with the sentences below.
+        """Returns an aligned table with the sentences below, and `first` above.
 
         Args:
             width: Characters of a line. Texts wrap to fit, but keep 24 characters, and numbers never wrap: a
@@ -144,12 +146,12 @@ class Table:
         if columns:
             console.print(_rich_table(columns, widths))
         table = [line.rstrip() for line in file.getvalue().splitlines()]
-        return "\n".join([*table, *self.lines])
+        return "\n".join([*self.first, *table, *self.lines])
 
     def to_rich(self) -> Group:
         """Returns a table that `rich.print` shows in colours, with the sentences below."""
         table = _rich_table(self.kept, None, box=box.SIMPLE_HEAD, collapse_padding=True)
-        return Group(table, *map(Text, self.lines))
+        return Group(*map(Text, self.first), table, *map(Text, self.lines))
 
     def to_html(self) -> str:
         """Returns a table for notebooks, with the sentences above. It is well-formed XML, too."""
@@ -160,7 +162,7 @@ class Table:
             for cells in zip(*(column.shown for column in columns), strict=True)
         ]
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines if line)
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in (*self.first, *self.lines) if line)
         return f"<div>{lines}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
     def to_markdown(self) -> str:

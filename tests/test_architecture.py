@@ -14,9 +14,10 @@ PACKAGE = ROOT / "keras_initx"
 BESIDE = {"_initx_command": {"_initx_command"}, "_initx_saved_model": {"_initx_saved_model"}}
 
 # The ground floor: any room may import these.
-GROUND = {"_keras_internals", "_types", "checks", "extras", "reports", "tables"}
+GROUND = {"_given", "_keras_internals", "_types", "checks", "extras", "reports", "tables"}
 # Rooms that each room may import at module level.
 ALLOWED = {
+    "_given": set(),
     "_keras_internals": set(),
     "_types": set(),
     "checks": set(),

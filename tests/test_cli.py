@@ -625,4 +625,83 @@ def test_import_brings_the_classes_of_a_file_and_its_lack_is_told_with_the_cure(
     assert len(told) == 6
     for missing in (told[0], told[2], told[3], told[5]):
         assert "the class 'Twice' is not known here. By `--import`, name the module" in missing
-    assert "Received: 'their_layer': No module named 'their_layer'" in told[1]
+    assert "Received: 'their_layer': ModuleNotFoundError: No module named 'their_layer'. Run the" in told[1]
+
+
+LAYERS = """
+import keras
+
+@keras.saving.register_keras_serializable("theirs")
+class Half(keras.layers.Layer):
+    def build(self, shape):
+        self.mixing = self.add_weight(shape=(shape[-1], 4), name="mixing")
+
+    def call(self, x):
+        return x @ self.mixing / 2
+"""
+SAVE = """
+import keras
+from theirs import activations, layers
+
+head = keras.layers.Dense(1, activations.cubed, name="head")
+model = keras.Sequential([keras.layers.Input((4,)), layers.Half(name="own"), head])
+model.compile("sgd", "mse")
+model.save("m.keras")
+"""
+ACTIVATIONS = """
+import keras
+from . import layers  # a relative import, as in a package
+
+@keras.saving.register_keras_serializable("more")
+def cubed(x):
+    return x**3
+"""
+VERBS = [
+    ("diagnose", "m.keras"),
+    ("initialize", "m.keras", "--out", "new.keras"),
+    ("calibrate", "m.keras", "--out", "new.keras"),
+    ("compare", "m.keras", "--data", "d.npz", "--initializers", "zeros,none", "--seeds", "1"),
+    ("export", "m.keras", "exported"),
+]
+IMPORTS = ("--import", "theirs.layers", "--import", "theirs.activations")
+
+
+@pytest.mark.tensorflow  # for the processes that it starts: one suite of three
+def test_every_verb_that_reads_a_model_imports_the_modules_of_a_package_first(tmp_path):
+    package = tmp_path / "theirs"
+    package.mkdir()
+    for name, text in (("__init__", ""), ("layers", LAYERS), ("activations", ACTIVATIONS)):
+        (package / f"{name}.py").write_text(text)
+    np.savez(tmp_path / "d.npz", x=np.ones((10, 4), "float32"), y=np.ones((10, 1), "float32"))
+    forked.run(["-c", "import sys; sys.path.append('.')\n" + SAVE], cwd=tmp_path, check=True)
+    for words in VERBS:
+        code = f"from keras_initx.cli import main; raise SystemExit(main({[*words, *IMPORTS]}))"
+        found = forked.run(["-c", code], cwd=tmp_path)
+        assert found.returncode == 0, (words, found.stderr)
+        assert "own" in found.stdout or words[0] in ("compare", "export"), words
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("broken", "ZeroDivisionError: division by zero. `python -c 'import broken'` shows where"),
+        ("leaves", "SystemExit: 3. `python -c 'import leaves'` shows where"),
+        ("broken.py", "Name the module, not its file: broken."),
+        ("./sub/broken.py", "Name the module, not its file: sub.broken."),
+        ("nowhere.layers", "No module named 'nowhere'. Run the command in the folder that holds"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused_with_the_cure(
+    module, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "m.keras").write_text("a file")
+    status, _, error = run(capsys, "diagnose", "m.keras", "--import", module)
+    assert status == 2
+    told = f"`--import` must name a module that can be imported from here. Received: {module!r}: "
+    assert told in error
+    assert message in error

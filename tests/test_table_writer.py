@@ -1,9 +1,11 @@
 """The writer of tables: alignment, wrapping, and signs that mean something to a format."""
 
+import io
 import sys
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from keras_initx.tables import Column, Table, numbers, words
 
@@ -94,3 +96,12 @@ def test_markdown_and_latex_escape_the_signs_of_their_own():
     assert table.to_markdown().splitlines() == ["| label | std |", "| --- | ---: |", r"| a\|b_1 | 0.5 |"]
     assert r"a\textbar{}b\_1 & 0.5 \\" in table.to_latex().splitlines()
     assert table.to_latex().startswith(r"\begin{tabular}{lr}")
+
+
+def test_sentences_that_come_first_stand_above_all_else():
+    table = Table((words("path", ["dense"]),), ("a total",), ("saw 1 of 2 kernels",))
+    assert table.to_text().splitlines() == ["saw 1 of 2 kernels", "path", "dense", "a total"]
+    assert table.to_html().startswith("<div><p>saw 1 of 2 kernels</p><p>a total</p><table>")
+    console = Console(width=40, file=io.StringIO())
+    console.print(table.to_rich())
+    assert console.file.getvalue().startswith("saw 1 of 2 kernels")

@@ -1,5 +1,6 @@
 """The verb `calibrate`, and the line of steps behind it: choose, plan, act, report."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from keras_initx.calibration._choice import Choice, choose, choose_by
 from keras_initx.calibration._over_model import act_over_model
 from keras_initx.calibration._plan import Job, make_plan, model_law
 from keras_initx.calibration._processes import check_processes, together, union
-from keras_initx.calibration._report import CalibrationReport, CalibrationRow, warn_of
+from keras_initx.calibration._report import CalibrationReport, CalibrationRow, is_unseen, warn_of
 from keras_initx.calibration._rewritten import tell_constraint
 from keras_initx.calibration._settings import Settings
 from keras_initx.data import check_looked_up, take_pair
@@ -148,7 +149,10 @@ def run(
         job = Job(model, batch, labels, settings, _objective(model, labels, loss, aims, settings.seed))
         rows, totals = _act(job, aims)
     seconds = time.perf_counter() - started
-    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), seconds=seconds, **totals)
+    sizes = {site.path: math.prod(site.kernel.shape) for site in aims}
+    unseen = sum(sizes[row.path] for row in rows if is_unseen(row))
+    seen = 1 - unseen / sum(sizes.values()) if unseen else 1.0
+    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), seconds=seconds, seen=seen, **totals)
 
 
 def _take(

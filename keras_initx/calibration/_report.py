@@ -1,6 +1,7 @@
 """The report of `calibrate`: a row for each kernel, as data and as a table."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,16 @@ from typing import Any
 from keras_initx.reports import Report
 from keras_initx.tables import Table, listed, numbers, words
 
-__all__ = ["CONSTANT", "FROZEN", "TINY", "TOO_SMALL", "CalibrationReport", "CalibrationRow", "warn_of"]
+__all__ = [
+    "CONSTANT",
+    "FROZEN",
+    "TINY",
+    "TOO_SMALL",
+    "CalibrationReport",
+    "CalibrationRow",
+    "is_unseen",
+    "warn_of",
+]
 
 CONSTANT = "zero variance: its output is constant on this data"
 FROZEN = "frozen: left as it is"
@@ -60,6 +70,7 @@ class CalibrationReport(Report):
             number decides, and a later number only if the numbers before are equal. The last number is the
             objective.
         interrupted: Whether Ctrl-C ended the search. The weights are then from the best candidate so far.
+        seen: Share of the parameters of these kernels without the kernels in `unseen`, from 0 to 1.
     """
 
     rows: tuple[CalibrationRow, ...]
@@ -70,14 +81,20 @@ class CalibrationReport(Report):
     objective: tuple[float, float] | None = None
     ranked: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
+    seen: float = 1.0
 
     @property
     def calibrated(self) -> int:
         """Number of kernels that were calibrated."""
         return sum(row.iterations > 0 for row in self.rows)
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Paths of the kernels that could not be calibrated. Frozen kernels are left on purpose."""
+        return tuple(row.path for row in self.rows if is_unseen(row))
+
     def _more(self) -> dict[str, Any]:
-        return {"calibrated": self.calibrated}
+        return {"calibrated": self.calibrated, "unseen": self.unseen}
 
     def _table(self) -> Table:
         """The kernels, with the totals and the objective of a law over the whole model."""
@@ -94,7 +111,15 @@ class CalibrationReport(Report):
             f"{self.calibrated} of {len(self.rows)} kernels calibrated on {self.samples} rows, {passes}, "
             f"{self.seconds:.2f} s"
         )
-        return Table(columns, (total, *self._search()))
+        return Table(columns, (total, *self._search()), self._first())
+
+    def _first(self) -> tuple[str, ...]:
+        """How many kernels were calibrated, if some could not be."""
+        if not self.unseen:
+            return ()
+        seen, share = len(self.rows) - len(self.unseen), math.floor(100 * self.seen)
+        of = f"{seen} of {len(self.rows)} kernels, {share} % of their parameters"
+        return (f"saw {of}; not {listed(self.unseen)}",)
 
     def _search(self) -> list[str]:
         """How far the search of a law over the whole model went; nothing for the laws of single layers."""
@@ -105,6 +130,11 @@ class CalibrationReport(Report):
         several = f"({names}) " if len(self.ranked) > 1 else ""
         how = ", interrupted" if self.interrupted else ""
         return [f"objective {several}{start} to {end} in {self.steps} steps{how}"]
+
+
+def is_unseen(row: CalibrationRow) -> bool:
+    """Whether a kernel could not be calibrated, though nobody froze it."""
+    return bool(row.note) and row.note != FROZEN and not row.iterations
 
 
 def warn_of(rows: Sequence[CalibrationRow]) -> None:

@@ -5,21 +5,19 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from keras_initx._keras_internals import learning_rate_of
 from keras_initx._types import Arrays, Data, Model
 from keras_initx.checks import first_line
 from keras_initx.data import split_weights, take_pair
 from keras_initx.experiments._batches import is_arrays, rows_of
-from keras_initx.experiments._prepare import draw
 from keras_initx.experiments._problem import Problem, build_model, fixed_rows, rows_to_try
 from keras_initx.experiments._reading import is_read_once, varies
-from keras_initx.tables import listed
+from keras_initx.experiments._reset import Drawn, check_reset
 
 __all__ = ["Checked", "check"]
 
-_SHIFT = 0.7071  # weights are moved by this distance; no initializer draws a weight exactly there
 _VARIES = (
     "`train` has other batches each time it is read, so the trials of a seed do not see the same batches. "
     "Pass a function that makes the data; it is called for each trial, with the generators at its seed."
@@ -33,11 +31,13 @@ class Checked(NamedTuple):
         model: A model that `build` returned.
         batches: Number of batches of the data that are an iterator, by name.
         notes: Notes on all trials of an initializer, by label.
+        drawn: How much of the model an initializer draws, by label.
     """
 
     model: Model
     batches: dict[str, int]
     notes: dict[str, tuple[str, ...]]
+    drawn: dict[str, Drawn]
 
 
 def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
@@ -49,7 +49,8 @@ def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
 
     Raises:
         ValueError: If the model is not compiled, its learning rate cannot be set, the data do not fit it or
-            cannot be read again, it has no such metric, or an initializer does not fit it.
+            cannot be read again, it has no such metric, or an initializer does not fit it or leaves trained
+            kernels.
     """
     model = build_model(problem, 0)
     _check_model(model, rates)
@@ -64,12 +65,12 @@ def check(problem: Problem, rates: Sequence[float | None]) -> Checked:
         _try(problem, model, data, name)
         if name == "train" and not is_arrays(data):
             varied = varies(lambda: problem.open("train", 0))
-    kept = _kept(problem, model)
+    reset = check_reset(problem, model)
     notes = {
-        label: (*([_VARIES] if varied else []), *([_tell(kept[label])] if kept[label] else []))
+        label: (*([_VARIES] if varied else []), *filter(None, [reset.notes.get(label)]))
         for label in problem.initializers
     }
-    return Checked(model, batches, notes)
+    return Checked(model, batches, notes, reset.drawn)
 
 
 def _check_model(model: object, rates: Sequence[float | None]) -> None:
@@ -140,64 +141,3 @@ def _try_sizes(problem: Problem, model: Model, data: tuple[Arrays, ...], name: s
                 f"of {given} raised {type(error).__name__}. Pass batch_size={size}, and the first "
                 f"{rows - rows % (size or 1)} rows."
             ) from error
-
-
-def _kept(problem: Problem, model: Model) -> dict[str, list[str]]:
-    """Returns the paths of weights that may have been trained and that trials do not draw anew, by label.
-
-    Such weights would make the figures those of the training before. They are found in two steps:
-
-        1. All weights are moved by a fixed distance, and then drawn. A weight that still has its moved value
-           was left as it is.
-        2. The model is built a second time. A weight that was left, that has the same values in both builds,
-           and that is not one number throughout, may have been trained.
-    """
-    weights = [v for v in model.trainable_variables if keras.backend.is_float_dtype(v.dtype)]
-    built = [ops.convert_to_numpy(ops.copy(weight.value)) for weight in weights]
-    left: dict[str, list[int]] = {}
-    for label, initializer in problem.initializers.items():
-        for weight, value in zip(weights, built, strict=True):
-            weight.assign(_moved(value))
-        try:
-            draw(model, initializer, 0)
-        except ValueError as error:
-            raise ValueError(f"`initializers`: {label!r} does not fit the model. {error}") from error
-        left[label] = [
-            number
-            for number, (weight, value) in enumerate(zip(weights, built, strict=True))
-            if np.array_equal(ops.convert_to_numpy(weight.value), _moved(value))
-        ]
-    fixed = _same_when_built_again(problem, built) if any(left.values()) else set()
-    return {
-        label: [weights[number].path for number in numbers if number in fixed]
-        for label, numbers in left.items()
-    }
-
-
-def _moved(value: np.ndarray) -> np.ndarray:
-    return value + np.asarray(_SHIFT, value.dtype)
-
-
-def _same_when_built_again(problem: Problem, built: Sequence[np.ndarray]) -> set[int]:
-    other = build_model(problem, 1)
-    again = [v for v in other.trainable_variables if keras.backend.is_float_dtype(v.dtype)]
-    return {
-        number
-        for number, (value, weight) in enumerate(zip(built, again, strict=False))
-        if not _is_plain(value) and np.array_equal(value, ops.convert_to_numpy(weight.value))
-    }
-
-
-def _is_plain(value: np.ndarray) -> bool:
-    """Whether a value looks untrained: one number throughout, and 0 or 1 if it is a scalar."""
-    if value.size < 2:
-        return all(number in (0, 1) for number in value.flat)
-    return bool((value == value.flat[0]).all())
-
-
-def _tell(paths: Sequence[str]) -> str:
-    return (
-        f"{listed(paths)}: not drawn anew, because nothing tells the initial values. Every "
-        "trial starts from the values that the model is built with. If they were trained, the figures say "
-        "nothing about the initializer: pass a model that was not trained."
-    )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from keras_initx.experiments._metrics import Logged, check_mode, fact_of, is_les
 from keras_initx.experiments._problem import AnyInitializer, FileModel, Problem, label_initializers
 from keras_initx.experiments._ray import Ray
 from keras_initx.experiments._reading import Source, as_source
+from keras_initx.experiments._reset import sentences_of_drawn
 from keras_initx.experiments._sequential import Runner, Sequential
 from keras_initx.experiments._store import Store
 from keras_initx.experiments._summarize import summarize
@@ -58,7 +60,8 @@ def compare(
     that needs data, the trial calibrates the weights on training data. Then it diagnoses the signal and
     trains. All trials of a seed see the same batches in the same order, on every backend and with every
     runner. A trial that diverges or raises an exception is counted, and not averaged. Exceptions from these
-    rules, such as weights that start trained, are notes in the results.
+    rules are notes in the results. Before the first trial, stderr says how many kernels each initializer
+    draws. A model whose trials would start from trained kernels is refused.
 
     The learning rate of each initializer has the best mean on the validation data, over the seeds that ended
     well at all rates. A rate at which half of the seeds diverge is chosen only if there is no other. The
@@ -115,7 +118,8 @@ def compare(
     Raises:
         ImportError: If `runner="ray"` and Ray is not installed (the extra `ray`).
         ValueError: If an argument is not understood, the direction of the metric is unknown, the model is not
-            compiled, the data do not fit the model or can be read only once; or if the store holds another
+            compiled or has trained kernels that an initializer would leave as they are, the data do not fit
+            the model or can be read only once; or if the store holds another
             comparison or a file that no comparison wrote, or an initializer has no stable identity. Nothing
             was trained then. Also later, if the store has no more room.
 
@@ -142,7 +146,7 @@ def compare(
         list(problem.initializers), _check_seeds(seeds), rates, check_count("epochs", epochs)
     )
     # Every argument is tried before the first trial: an error after hours of training would be expensive.
-    model, batches, notes = check(problem, rates)
+    model, batches, notes, drawn = check(problem, rates)
     logged = logged_by(model, problem.metric)
     facts = {name: fact_of(found) for name, found in logged.items()}
     minimize = is_less_better(problem.metric, mode, facts)  # not before: `check` has made the metrics
@@ -151,9 +155,12 @@ def compare(
     chance = _chance(problem, model, logged, reported)
     kept = None if store is None else _open_store(store, problem, model)
     del model  # the trials may need its memory
+    if getattr(runner, "progress", False):
+        sys.stderr.write("\n".join([*sentences_of_drawn(drawn), ""]))
     results = _make(runner, problem, trials, notes, kept)
     bounds = {name: (fact.lower, fact.upper) for name, fact in facts.items()}
-    return summarize(results, problem.metric, minimize, reported, bounds, chance)
+    found = summarize(results, problem.metric, minimize, reported, bounds, chance)
+    return dataclasses.replace(found, drawn=drawn)
 
 
 def _make(
@@ -202,7 +209,7 @@ def _as_build(build_fn: Callable[[], Model] | str | os.PathLike[str]) -> Callabl
                 "`build_fn` must be a function, or the path of a .keras file. Received: "
                 f"{str(build_fn)!r}, which {'does not exist' if path.suffix == '.keras' else 'is neither'}."
             )
-        return FileModel(path.read_bytes())
+        return FileModel.read(path)
     if isinstance(build_fn, keras.Model) or not callable(build_fn):
         raise ValueError(
             "`build_fn` must be a function that returns a fresh compiled model. Received: "

@@ -10,6 +10,7 @@ from keras_initx.experiments._dashboard import write_runs
 from keras_initx.experiments._format import columns_of, direction, to_latex, to_markdown
 from keras_initx.experiments._frame import cells_of
 from keras_initx.experiments._notes import sentences_of
+from keras_initx.experiments._reset import Drawn, sentences_of_drawn
 from keras_initx.experiments._rows import ComparisonRow, Difference
 from keras_initx.experiments._statistics import Bounds
 from keras_initx.experiments._trial import TrialResult
@@ -44,6 +45,7 @@ class Comparison(Report):
         bounds: By name of a log, the least and the greatest value that the log can have, where known.
         chance: The metric of the best prediction that is the same for all rows of the reported data; None
             if it is not known.
+        drawn: By label of an initializer, how many kernels it draws, and which share of their parameters.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -57,6 +59,7 @@ class Comparison(Report):
     results: tuple[TrialResult, ...]
     bounds: Mapping[str, Bounds] = dataclasses.field(default_factory=dict)
     chance: float | None = None
+    drawn: Mapping[str, Drawn] = dataclasses.field(default_factory=dict)
 
     def curves(self, name: str | None = None) -> dict[str, Curve]:
         """Returns a log of `fit` by epoch: a curve for each row, by label, in the order of the rows.
@@ -111,7 +114,8 @@ class Comparison(Report):
         write_runs(self.results, self.metric, log_dir)
 
     def _table(self) -> Table:
-        return Table(self._columns().columns, ("", *self._notes()))
+        some = {label: drawn for label, drawn in self.drawn.items() if drawn.others}
+        return Table(self._columns().columns, ("", *self._notes()), tuple(sentences_of_drawn(some)))
 
     def _columns(self, all_rates: bool = False) -> Table:
         """The table of the best learning rates, or of all learning rates."""

@@ -12,13 +12,13 @@ from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import AnyInitializer, Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
 from keras_initx.initializers import is_bias_initializer
-from keras_initx.strategies import Plan, Strategy, initialize
+from keras_initx.strategies import InitReport, Plan, Strategy, initialize
 from keras_initx.tables import listed
 
 if TYPE_CHECKING:
     from keras_initx.walk import KernelSite
 
-__all__ = ["Findings", "Prepared", "draw", "prepare"]
+__all__ = ["Draws", "Findings", "Prepared", "draw", "prepare"]
 
 _SAMPLES = 256  # rows of training data for the laws and for `diagnose`
 
@@ -43,7 +43,7 @@ def prepare(problem: Problem, trial: Trial) -> Prepared:
     model = build_model(problem, trial.seed)
     if trial.learning_rate is not None:
         model.optimizer.learning_rate = trial.learning_rate
-    drew = draw(model, problem.initializers[trial.initializer], trial.seed)
+    _, drew = draw(model, problem.initializers[trial.initializer], trial.seed)
     train = problem.data("train", trial.seed)
     sample, targets = take_pair(model, train, rows_to_try(model, _SAMPLES))
     reports = calibrate_drawn(model, sample, drew, targets=targets, seed=trial.seed)
@@ -52,29 +52,33 @@ def prepare(problem: Problem, trial: Trial) -> Prepared:
     return Prepared(model, arrays, Findings(signal, (*_unapplied(reports), *notes)))
 
 
-def draw(
-    model: Model, initializer: AnyInitializer, seed: int
-) -> Initializer | Mapping[str, Initializer] | None:
+class Draws(NamedTuple):
+    """What drew a model.
+
+    Attributes:
+        report: The report of `initialize`.
+        drew: The initializers that drew the kernels, as `calibrate_drawn` takes them: one initializer, a dict
+            of path and initializer, or None for each layer's own initializer.
+    """
+
+    report: InitReport
+    drew: Initializer | Mapping[str, Initializer] | None
+
+
+def draw(model: Model, initializer: AnyInitializer, seed: int) -> Draws:
     """Draws the weights of a model.
 
     Args:
         model: A built model.
         initializer: An initializer or a strategy, as an object; None for each layer's own initializer.
         seed: Seed of the weights.
-
-    Returns:
-        The initializers that drew the kernels, as `calibrate_drawn` takes them: one initializer, a dict of
-        path and initializer, or None for each layer's own initializer.
     """
     if is_bias_initializer(initializer):  # made for the biases of heads: the layers draw their own kernels
-        initialize(model, None, seed=seed)
-        return initializer
+        return Draws(initialize(model, None, seed=seed), initializer)
     if not hasattr(initializer, "plan"):
-        initialize(model, initializer, seed=seed)
-        return initializer
+        return Draws(initialize(model, initializer, seed=seed), initializer)
     recorded = _Recorded(initializer)  # type: ignore[arg-type]  # it has a plan
-    initialize(model, recorded, seed=seed)
-    return recorded.drew
+    return Draws(initialize(model, recorded, seed=seed), recorded.drew)
 
 
 class _Recorded:

@@ -1,13 +1,16 @@
 """The problem of a comparison: the model, the data, the initializers and the metric of all trials."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import random
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -126,9 +129,28 @@ class FileModel:
     """Builds a model from the bytes of a `.keras` file. Unlike a path, bytes can go to other machines.
 
     The slots of the file's optimizer are left behind: every trial starts anew.
+
+    Attributes:
+        content: The bytes of the file.
+        classes: The classes and functions that the file needs and the user registered with Keras, by name. A
+            file holds the names alone, and the process of a trial may not have imported their modules.
     """
 
     content: bytes
+    classes: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "FileModel":
+        """Returns the builder of a file, with the classes that are registered in this process.
+
+        Args:
+            path: A `.keras` file.
+        """
+        content, config = path.read_bytes(), ""
+        with contextlib.suppress(zipfile.BadZipFile, KeyError):  # `load_model` says what is wrong with a file
+            config = zipfile.ZipFile(io.BytesIO(content)).read("config.json").decode()
+        registered = keras.saving.get_custom_objects()
+        return cls(content, {name: one for name, one in registered.items() if f'"{name}"' in config})
 
     def __call__(self) -> Model:
         """Returns the model, with random seeds of its own and a fresh optimizer."""
@@ -137,7 +159,7 @@ class FileModel:
             warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
             path = pathlib.Path(folder) / "model.keras"
             path.write_bytes(self.content)
-            model = keras.models.load_model(path)
+            model = keras.models.load_model(path, custom_objects=dict(self.classes))
         if model.compiled:
             model.compile_from_config(model.get_compile_config())
         for variable in model.non_trainable_variables:  # else dropout would be the same for all seeds

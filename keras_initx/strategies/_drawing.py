@@ -52,9 +52,9 @@ class Drawing:
         """Draws a weight or leaves it as it is, and returns its row of the report."""
         draw, note = self._choose(weight)
         shape = tuple(weight.kernel.shape)
-        fans = weight.fans if isinstance(weight, KernelSite) else None
+        fans, kernel = (weight.fans, weight.is_matrix) if isinstance(weight, KernelSite) else (None, False)
         if draw is None:
-            return InitRow(weight.path, weight.role, shape, fans=fans, note=note)
+            return InitRow(weight.path, weight.role, shape, fans=fans, note=note, is_kernel=kernel)
         try:
             remark = self._draw(weight, draw)
         except (TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ class Drawing:
         std = sample_std(weight.kernel) if fans else None  # kernels only: it costs more than a bias's draw
         note = "; ".join(filter(None, (note, remark, constraint_note(weight.kernel))))
         label = describe(draw.initializer)
-        return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note)
+        return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note, kernel)
 
     def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
         """Returns the draw of a weight and a note, or None and the reason to leave the weight.

@@ -8,6 +8,8 @@ variables' initializers recorded and no values made:
 
 If a build needs values, the copy of a layer that holds no other layers is built for real, and the values of
 its variables are the draw. A layer with layers inside is not built for real: it might be the whole model.
+
+If a layer cannot be copied, its variables tell what they were made with: `keras_initx._given` records that.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initx._given import given_to
 from keras_initx._keras_internals import (
     NAME_COUNTS,
     UNINITIALIZED,
@@ -52,7 +55,8 @@ class Origins:
     Keras' own layers name most of their initializers in attributes. Any other layer is asked by a copy of
     itself: made from its config, or from its constructor's arguments if it has no config, and built for the
     same shapes. The copy's variables have no values, so that the copy takes no memory. If a layer needs
-    values to be built, it is built for real, provided that it holds no other layers.
+    values to be built, it is built for real, provided that it holds no other layers. Where no copy can be
+    made, the initializer counts that the variable itself was made with.
 
     Args:
         seed: Seed of the draws of copies that are built for real.
@@ -60,8 +64,8 @@ class Origins:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        # For each layer, by id, the initializers of its variables, by id.
-        self._copies: dict[int, dict[int, Initializer]] = {}
+        # By the ids of layers and of their variables: the initializers; None for values that a copy carries.
+        self._copies: dict[int, dict[int, Initializer | None]] = {}
 
     def of(self, weight: KernelSite | Weight) -> Initializer | None:
         """Returns the initializer that a weight was drawn with, or None if nothing tells."""
@@ -73,11 +77,27 @@ class Origins:
         if id(layer) not in self._copies:
             stream = stream_seed(self.seed, weight.path.rpartition("/")[0])
             self._copies[id(layer)] = _initial(layer, stream)
-        return self._copies[id(layer)].get(id(weight.kernel), told)
+        copies, own = self._copies[id(layer)], id(weight.kernel)
+        found = copies[own] if own in copies else _given(weight.kernel)
+        return told if found is None else found
 
 
-def _initial(layer: Layer, seed: int) -> dict[int, Initializer]:
-    """Returns the initializers of a layer's own variables, by their ids, as a copy of the layer has them."""
+def _given(variable: Variable) -> Initializer | None:
+    """Returns what a variable was made with, as an initializer."""
+    found = given_to(variable)
+
+    def array(shape: Sequence[int], dtype: str | None = None) -> Tensor:  # noqa: ARG001
+        return keras.ops.convert_to_tensor(found, dtype)
+
+    return array if isinstance(found, np.ndarray) else found
+
+
+def _initial(layer: Layer, seed: int) -> dict[int, Initializer | None]:
+    """Returns the initializers of a layer's own variables, by their ids, as a copy of the layer has them.
+
+    None stands for a variable whose trained values the copy may have. A variable without an entry is one that
+    no copy tells of.
+    """
     own = _variables(layer)
     # A layer with layers inside is not built for real: a model would take its memory twice.
     alone = not flatten_layers(layer, include_self=False)
@@ -87,7 +107,8 @@ def _initial(layer: Layer, seed: int) -> dict[int, Initializer]:
             if [tuple(v.shape) for v in copies] == [tuple(v.shape) for v in own]:
                 initial = [pending_initializer(v) if valueless else FreshValue(v.value) for v in copies]
                 pairs = zip(own, initial, strict=True)
-                return {id(v): start for v, start in pairs if not _is_carried(v, start)}
+                told = [(v, start) for v, start in pairs if start is not None]
+                return {id(v): None if _is_carried(v, start) else start for v, start in told}
     return {}
 
 
@@ -119,11 +140,11 @@ def _arguments(layer: Layer) -> dict[str, Any]:
     return found | ({"name": layer.name, "dtype": layer.dtype_policy} if more else {})
 
 
-def _is_carried(variable: Variable, start: Initializer | None) -> bool:
+def _is_carried(variable: Variable, start: Initializer) -> bool:
     """Whether a copy's value may be the trained value itself: a layer's config may hold its weights."""
     # Equal values that are all alike (zeros, ones) are an initialization; equal random values are not.
     if not isinstance(start, FreshValue) or not variable.trainable:
-        return start is None
+        return False
     own, theirs = (keras.ops.convert_to_numpy(value) for value in (variable.value, start.value))
     return bool(np.array_equal(own, theirs) and np.ptp(own))
 

@@ -1,7 +1,6 @@
 """`initialize`: draws the weights of a whole model in place."""
 
 import functools
-import math
 import random
 import time
 import warnings
@@ -17,6 +16,7 @@ from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
 from keras_initx.strategies._report import OWN, InitReport
+from keras_initx.tables import listed
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
 
 __all__ = ["initialize"]
@@ -38,8 +38,9 @@ def initialize(
     """Draws all weights of a built model anew, in place, with the true fans of each layer.
 
     The initializer draws the kernels. All other weights (biases, scales, moving statistics) are drawn by the
-    initializers that their layers were built with, so that a trained model starts over. If nothing tells the
-    initial value of a weight, the weight stays, a warning names it, and its path is in `report.kept`.
+    initializers that their layers were built with, so that a trained model starts over. The layer names the
+    initializer, or a copy of the layer has it, or the weight was made with it. If nothing tells the initial
+    value of a weight, the weight stays, a warning names it, and its path is in `report.kept`.
 
     Each variable has its own stream of random numbers, made from the seed and its path: kernels of equal
     shape differ, and a new layer does not change the draw of any other layer. Functions that draw from the
@@ -109,10 +110,8 @@ def initialize(
         told = initializer if isinstance(initializer, str) else describe(chosen)
         name = "each layer's own" if chosen is None else told
         report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
-    if report.kept:
-        warnings.warn(_told(report.kept), stacklevel=2)
-    if plan:
-        _warn_of_unknown([site for site in sites if site.is_matrix], report)
+    for told in filter(None, (_left(report), _unknown(report) if plan else "")):
+        warnings.warn(told, stacklevel=2)
     return report
 
 
@@ -150,29 +149,43 @@ def resolve(initializer: Initializer | Strategy | type[Strategy] | None) -> Any:
         ) from error
 
 
-def _told(kept: tuple[str, ...]) -> str:
-    paths = ", ".join(f"`{path}`" for path in kept[:6]) + (", ..." if len(kept) > 6 else "")
+def _left(report: InitReport) -> str:
+    """Returns a warning of weights that nothing tells the initial values of; empty if there are none."""
+    if not report.kept:
+        return ""
+    left = sum(row.size for row in report.rows if row.path in report.kept)
+    share = left / max(1, sum(row.size for row in report.rows))
     return (
-        f"`initialize` left {len(kept)} weights as they are, trained or not, since nothing tells their "
-        f"initial values: {paths}. Pass initializers for them in `overrides`, or give their layer a "
-        "`get_config` that returns all arguments of its `__init__`."
+        f"`initialize` left {len(report.kept)} of {len(report.rows)} weights, {_percent(share)} of their "
+        "parameters, as they are, trained or not, since nothing tells their initial values: "
+        f"{_paths(report.kept)}. Pass initializers for them in `overrides`, or give their layer a "
+        "`get_config` that returns all arguments of its `__init__`. Import keras_initx before the model is "
+        "built: then the weights that `add_weight` makes keep their initializers."
     )
 
 
-def _warn_of_unknown(kernels: Sequence[KernelSite], report: InitReport) -> None:
-    """Warns of kernels that the initializer did not draw, since nothing tells their fans."""
-    drawn = {row.path: row.note for row in report.rows}
-    unknown = [site for site in kernels if drawn.get(site.path, "").endswith(OWN)]
+def _unknown(report: InitReport) -> str:
+    """Returns a warning of kernels that the layers drew, since nothing tells their fans; empty if none."""
+    unknown = [row.path for row in report.rows if row.is_kernel and OWN in row.note]
     if not unknown:
-        return
-    part, whole = (sum(math.prod(site.kernel.shape) for site in sites) for sites in (unknown, kernels))
-    paths = ", ".join(f"`{site.path}`" for site in unknown[:6]) + (", ..." if len(unknown) > 6 else "")
-    warnings.warn(
+        return ""
+    kernels = {row.path: row.size for row in report.rows if row.is_kernel}
+    share = sum(kernels[path] for path in unknown) / sum(kernels.values())
+    return (
         f"`initialize` does not know what {len(unknown)} of {len(kernels)} kernels are for, "
-        f"{part / whole:.0%} of their parameters, and drew them by their layers' own initializers: {paths}. "
-        "The rows of the report say why; `keras_initx.walk.register` teaches their layers.",
-        stacklevel=3,
+        f"{_percent(share)} of their parameters, and drew them by their layers' own initializers: "
+        f"{_paths(unknown)}. The rows of the report say why; `keras_initx.walk.register` teaches their "
+        "layers."
     )
+
+
+def _paths(paths: Sequence[str]) -> str:
+    return listed([f"`{path}`" for path in paths], 6)
+
+
+def _percent(share: float) -> str:
+    """Returns a share that is not 0 as a percentage that is not 0."""
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def _check_kernels(initializer: Strategy | Initializer | None) -> None:

@@ -1,11 +1,12 @@
 """The report of `initialize`: a row for each weight, as data and as a table."""
 
 import dataclasses
+import math
 from typing import Any
 
 from keras_initx.fans import Fans
 from keras_initx.reports import Report, records_of
-from keras_initx.tables import Table, numbers, words
+from keras_initx.tables import Table, listed, numbers, words
 
 __all__ = ["FROZEN", "OWN", "UNKNOWN", "InitReport", "InitRow"]
 
@@ -29,6 +30,7 @@ class InitRow:
             None for the other weights, and for a kernel that was left as it is.
         learning_rate: The factor by which the strategy asks you to multiply the learning rate of the weight.
         note: Why the weight was left as it is, or a fact to know about the weight; empty when all is well.
+        is_kernel: Whether the weight mixes inputs into outputs. Biases, statistics and scales do not.
     """
 
     path: str
@@ -39,6 +41,12 @@ class InitRow:
     std: float | None = None
     learning_rate: float = 1.0
     note: str = ""
+    is_kernel: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of the weight's parameters."""
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +77,22 @@ class InitReport(Report):
         """Paths of the weights that were left as they were because nothing tells their initial values."""
         return tuple(row.path for row in self.rows if row.note.endswith(UNKNOWN))
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Paths of the kernels that the initializer could not draw: nothing tells what they are for."""
+        return tuple(row.path for row in self.rows if _is_unseen(row))
+
+    @property
+    def seen(self) -> float:
+        """Share of the parameters of the kernels in scope without the unseen kernels, from 0 to 1."""
+        unseen, whole = (
+            sum(row.size for row in self.rows if row.is_kernel and counts(row))
+            for counts in (_is_unseen, lambda _: True)
+        )
+        return 1 - unseen / whole if whole else 1.0
+
     def _more(self) -> dict[str, Any]:
-        return {"kept": self.kept}
+        return {"kept": self.kept, "unseen": self.unseen, "seen": self.seen}
 
     def _records(self) -> list[dict[str, object]]:
         """Rows of the data frame, with a column for each of the two fans."""
@@ -104,4 +126,17 @@ class InitReport(Report):
             f"{self.seconds:.2f} s; {rest} biases, scales and statistics, by their layers' own initializers, "
             "are not shown"
         )
-        return Table(columns, (total,))
+        return Table(columns, (total,), self._first())
+
+    def _first(self) -> tuple[str, ...]:
+        """How many kernels the initializer drew, if it could not draw them all."""
+        if not self.unseen:
+            return ()
+        kernels = sum(row.is_kernel for row in self.rows)
+        share = math.floor(100 * self.seen)
+        seen = f"saw {kernels - len(self.unseen)} of {kernels} kernels, {share} % of their parameters"
+        return (f"{seen}; not {listed(self.unseen)}",)
+
+
+def _is_unseen(row: InitRow) -> bool:
+    return row.is_kernel and (OWN in row.note or UNKNOWN in row.note)

@@ -26,7 +26,8 @@ class KernelSite(Position):
         layer: The layer that owns the kernel.
         kernel: The kernel's variable.
         bias: The variable of the bias, or None.
-        initializer: The initializer that the layer's config names for the kernel, or None.
+        initializer: The initializer that the layer names for the kernel, or that the kernel was made with.
+            None if neither is known.
         axes: `input_axes` and `output_axes` of an einsum kernel; None for other kernels.
         layout: The meaning of the axes; None if the shape or `axes` tells it.
         unit_axes: The axes of the kernel and of the layer's output that index the units; None if unknown.

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import layers
 
+from keras_initx._given import given_to
 from keras_initx._keras_internals import (
     flatten_layers,
     is_layer_of_keras,
@@ -271,4 +272,5 @@ def initializer_of(layer: Layer, variable: Variable, attribute: str | None = Non
     # A layer of one weight may name the attribute `initializer`, as keras_hub's position embedding does.
     only = ("initializer",) if len(own_trainable_variables(layer)) == 1 else ()
     candidates = (getattr(layer, n, None) for n in (*names, *depthwise, *only) if n)
-    return next((found for found in candidates if found), None)
+    given = given_to(variable)
+    return next((found for found in candidates if found), given if callable(given) else None)

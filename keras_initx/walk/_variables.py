@@ -94,11 +94,12 @@ def own_initializer(site: KernelSite) -> Any:
         An initializer, or None if the layer does not tell.
     """
     own = site.initializer
-    if site.axes is None or not isinstance(own, keras.initializers.VarianceScaling):
+    equation = getattr(site.layer, "equation", None)
+    if site.axes is None or equation is None or not isinstance(own, keras.initializers.VarianceScaling):
         return own
     if own.input_axes is not None and own.output_axes is not None:
         return own
-    summed, _ = einsum_axes(site.layer.equation)
+    summed, _ = einsum_axes(equation)
     rest = [axis for axis in range(len(site.kernel.shape)) if axis not in summed]
     return own.from_config(own.get_config() | {"input_axes": list(summed), "output_axes": rest})
 

@@ -105,3 +105,20 @@ def test_data_without_a_variance_is_told_of_by_every_law(law, size, note, pair):
 def test_data_whose_variance_overflows_is_to_be_scaled(pair):
     with pytest.raises(ValueError, match="`data` must keep every pre-activation finite.*Scale `data`"):
         initx.calibrate(mlp(), 1e30 * pair[0])
+
+
+def test_the_report_says_first_what_it_could_not_calibrate(pair):
+    model = mlp()
+    model.layers[0].trainable = False  # on purpose, so it does not count
+    whole = initx.calibrate(model, pair)
+    assert (whole.unseen, whole.seen) == ((), 1.0)
+    assert not str(whole).startswith("saw")
+    model.layers[1].kernel.assign(np.zeros((6, 6)))
+    with pytest.warns(UserWarning, match="kernels were left"):
+        report = initx.calibrate(model, pair)
+    # All that comes after a constant is constant.
+    assert report.unseen == ("hidden_1", "hidden_2", "hidden_3", "head")
+    assert report.seen == pytest.approx(48 / (48 + 3 * 36 + 18))
+    told = "saw 1 of 5 kernels, 27 % of their parameters; not hidden_1, hidden_2, hidden_3 and 1 more\n"
+    assert str(report).startswith(told)
+    assert report.to_dict()["unseen"] == list(report.unseen)

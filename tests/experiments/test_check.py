@@ -24,39 +24,39 @@ class Untrained:
 
 
 class Secretive(keras.layers.Layer):
-    """Nothing tells how its weights begin: its argument is in no config and no attribute of its name."""
+    """Nothing tells how its weights begin: they are made from tensors, and it has no config.
 
-    def __init__(self, begin, **options):
+    Args:
+        begin: Returns a tensor of a shape.
+    """
+
+    def __init__(self, begin, shape, **options):
         super().__init__(**options)
-        self.hidden = begin
-
-    def build(self, shape):
-        self.mixing = self.add_weight(shape=(4,), initializer=self.hidden, name="mixing")
-        self.zero = self.add_weight(shape=(4,), initializer="zeros", name="zero")
+        self.mixing = keras.Variable(begin(shape), name="mixing")
+        self.zero = keras.Variable(keras.ops.zeros((4,)), name="zero")
 
     def call(self, x):
-        return x * self.mixing + self.zero
+        return (x * self.mixing if len(self.mixing.shape) == 1 else x @ self.mixing) + self.zero
 
     def get_config(self):
         raise NotImplementedError
 
 
-def built_from(begin):
+def built_from(begin, shape=(4,)):
     def build():
-        model = keras.Sequential(
-            [keras.layers.Input((4,)), Secretive(begin, name="own"), keras.layers.Dense(1)]
-        )
+        own = Secretive(begin, shape, name="own")
+        model = keras.Sequential([keras.layers.Input((4,)), own, keras.layers.Dense(1, name="head")])
         model.compile("sgd", "mse")
         return model
 
     return build
 
 
-def trained(shape, dtype=None):
-    return keras.ops.convert_to_tensor([0.3, -1.2, 0.7, 0.1], dtype)
+def trained(shape):
+    return keras.random.normal(shape, seed=1)
 
 
-def test_weights_that_start_trained_are_told_before_the_first_trial_and_in_the_table():
+def test_a_scale_that_starts_trained_is_told_before_the_first_trial_and_in_the_table():
     with pytest.warns(UserWarning, match=r"own/mixing: not drawn anew"):
         found = compare(built_from(trained), ["zeros", "by_role"], DATA, DATA, seeds=1, runner=Untrained())
     assert [len(result.notes) for result in found.results] == [1, 1]
@@ -69,24 +69,99 @@ def test_weights_that_start_trained_are_told_before_the_first_trial_and_in_the_t
 
 @pytest.mark.filterwarnings("error:.*not drawn anew")
 def test_what_a_build_draws_or_sets_to_one_number_is_no_trained_weight():
-    for begin in (
-        "glorot_uniform",
-        "ones",
-        keras.initializers.Constant(0.3),
-    ):  # the cure, and two plain starts
+    for begin in (keras.random.normal, keras.ops.ones, lambda shape: keras.ops.full(shape, 0.3)):
         found = compare(built_from(begin), ["zeros"], DATA, DATA, seeds=1, runner=Untrained())
         assert not found.results[0].notes
 
 
-@pytest.mark.filterwarnings("error:.*not drawn anew")
-def test_frozen_weights_are_meant_to_stay():
+def test_kernels_that_start_trained_are_refused_with_the_cure():
+    message = (
+        r"`build_fn` must return a model whose kernels can be drawn anew, or are frozen. Received: "
+        r"own/mixing \(80% of the parameters of all kernels\), which as built would leave with values.*"
+        r"`add_weight\(initializer=...\)`, or freeze the layer"
+    )
+    with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match="left 2 of 4 weights"):
+        compare(built_from(trained, (4, 4)), ["by_role", None], DATA, DATA, runner=Never())
+    # `by_role` knows the fans of a product by hand, and draws it. So does a build that draws.
+    with pytest.warns(UserWarning, match="left 1 of 4 weights"):
+        compare(built_from(trained, (4, 4)), ["by_role"], DATA, DATA, seeds=1, runner=Untrained())
+    with pytest.warns(UserWarning, match="left 2 of 4 weights"):
+        compare(built_from(keras.random.normal, (4, 4)), [None], DATA, DATA, seeds=1, runner=Untrained())
+
+
+@keras.saving.register_keras_serializable("tests")
+class Remembering(keras.layers.Layer):
+    """Its config holds what it has learned, so that its file does, too."""
+
+    def __init__(self, values, **options):
+        super().__init__(**options)
+        self.mixing = keras.Variable(np.asarray(values, "float32"), name="mixing")
+
+    def call(self, x):
+        return x @ self.mixing
+
+    def get_config(self):
+        return super().get_config() | {"values": keras.ops.convert_to_numpy(self.mixing.value).tolist()}
+
+
+def test_a_file_is_refused_if_its_config_holds_trained_kernels(tmp_path):
+    own = Remembering(np.eye(4), name="own")
+    model = keras.Sequential([keras.layers.Input((4,)), own, keras.layers.Dense(1, name="head")])
+    model.compile("sgd", "mse")
+    model.fit(*DATA, verbose=0)
+    path = tmp_path / "trained.keras"
+    model.save(path)
+    # After `by_role` the config differs from the weight: the second initializer must not take it for a draw.
+    with (
+        pytest.warns(UserWarning, match="left 1 of 3"),
+        pytest.raises(ValueError, match=r"own/mixing \(80%"),
+    ):
+        compare(path, ["by_role", None], DATA, DATA, runner=Never())
+    own.trainable = False  # a frozen backbone is meant to stay
+    model.compile("sgd", "mse")
+    model.save(path)
+    found = compare(path, ["by_role", None], DATA, DATA, seeds=1, runner=Untrained())
+    assert not found.results[0].notes
+    first, *_ = str(found).splitlines()
+    assert first == "drawn by by_role, as built: 1 of 2 kernels, 20 % of their parameters; not own/mixing"
+    assert found.drawn["by_role"].share == pytest.approx(0.2)
+
+
+@keras.saving.register_keras_serializable("tests")
+class ByHand(keras.layers.Layer):
+    def build(self, shape):
+        self.mixing = self.add_weight(shape=(shape[-1], shape[-1]), name="mixing")
+
+    def call(self, x):
+        return x @ self.mixing
+
+
+def test_trials_of_a_trained_file_start_where_trials_of_a_fresh_model_start(tmp_path):
     def build():
-        model = built_from(trained)()
-        model.get_layer("own").trainable = False
-        model.compile("sgd", "mse")
+        own = ByHand(name="own")
+        model = keras.Sequential([keras.layers.Input((4,)), own, keras.layers.Dense(1, name="head")])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
         return model
 
-    assert not compare(build, ["zeros"], DATA, DATA, seeds=1, runner=Untrained()).results[0].notes
+    path = tmp_path / "trained.keras"
+    model = build()
+    model.fit(*DATA, epochs=30, verbose=0)
+    model.save(path)
+    given = {"seeds": 2, "runner": QUIET}
+    fresh, loaded = (compare(one, ["by_role", None], DATA, DATA, **given) for one in (build, path))
+    for one, other in zip(fresh.results, loaded.results, strict=True):
+        assert one.final == pytest.approx(other.final, rel=1e-5)
+
+
+@pytest.mark.tensorflow  # its code is the same on each backend
+def test_it_says_first_how_much_each_initializer_draws(capsys):
+    compare(classes, ["zeros", "by_role"], LABELLED, LABELLED, seeds=1, metric="macro")
+    told = capsys.readouterr().err.split("\n")
+    assert told[0] == "drawn by zeros, by_role: 1 of 1 kernels, 100 % of their parameters"
+    assert "trials" in told[1]
+    found = compare(classes, ["zeros"], LABELLED, LABELLED, seeds=1, metric="macro", runner=QUIET)
+    assert capsys.readouterr().err == ""
+    assert not str(found).startswith("drawn")
 
 
 def stateful():

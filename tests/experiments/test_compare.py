@@ -372,6 +372,37 @@ def test_the_optimizer_of_a_trained_file_starts_anew(tmp_path):
     assert [one.curves for one in fresh] == [other.curves for other in trained]
 
 
+REGISTERED = """
+import keras
+
+@keras.saving.register_keras_serializable("mine_alone")
+class Thrice(keras.layers.Layer):
+    def call(self, x):
+        return 3 * x
+"""
+
+
+@pytest.mark.tensorflow  # its code is the same on each backend
+def test_a_file_of_a_users_classes_is_built_in_a_process_that_has_not_imported_them(tmp_path):
+    (tmp_path / "their_thrice.py").write_text(REGISTERED)
+    made = (
+        "import sys, pathlib, pickle, keras; sys.path.append('.')\n"
+        "from their_thrice import Thrice\n"
+        "from keras_initx.experiments._problem import FileModel\n"
+        "keras.Sequential([keras.layers.Input((4,)), Thrice(), keras.layers.Dense(1)]).save('m.keras')\n"
+        "found = FileModel.read(pathlib.Path('m.keras'))\n"
+        "assert list(found.classes) == ['mine_alone>Thrice']\n"
+        "pickle.dump(found, open('problem', 'wb'))\n"
+    )
+    read = (
+        "import sys, pickle; sys.path.append('.')\n"
+        "print(type(pickle.load(open('problem', 'rb'))().layers[0]).__name__)\n"
+    )
+    for code in (made, read):
+        found = forked.run(["-c", code], cwd=tmp_path, check=True)
+    assert found.stdout.splitlines()[-1] == "Thrice"
+
+
 def test_reports_can_be_read_by_programs(comparison):
     assert json.loads(comparison.to_json())["rows"][0]["initializer"] == comparison.rows[0].initializer
     result = comparison.results[0]
