@@ -97,6 +97,10 @@ class _Recorder(Tracker):
         found = self._made.get(id(tensor))
         return found[1] if found else None
 
+    def follows(self, tensor: Tensor) -> bool:
+        """Whether a compiled function that takes a tensor is to be opened: each signal is followed here."""
+        return super().follows(tensor) or self.index_of(tensor) is not None
+
     def see(self, operation: Operation) -> list[Tensor] | None:
         before = len(self.uses)
         replaced = super().see(operation)
