@@ -87,7 +87,8 @@ def trace(model: Model) -> Graph:
     Returns:
         The graph. Layers made of other layers are seen through. A layer that is called twice is two nodes.
     """
-    found = trace_model(model, _is_leaf)
+    # The operations of a backend have no operands that a map could read.
+    found = trace_model(model, _is_leaf, backend=False)
     nodes: list[Node] = []
     for step in found.steps:
         nodes.append(_node(step, nodes))

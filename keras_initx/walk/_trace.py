@@ -1,11 +1,12 @@
 """Runs a model of any form on KerasTensors, and records which layer or operation feeds which.
 
 Keras calls `symbolic_call` on every layer and operation that gets a KerasTensor. For the time of the run this
-method is replaced by the recorder's `visit`, which handles a layer or operation in one of three ways:
+method is replaced by the recorder's `visit`, which handles a layer or operation in one of these ways:
 
     leaf                       a step: its output shape is computed, and its `call` does not run
     made of other layers       seen through: its `call` runs, and the layers and operations in it are steps
-    `call` fails on symbols    one opaque step, with the steps inside dropped
+    `call` fails on symbols    the operations of the backend are steps, if it runs on the backend's tensors
+                               without values; else it is one opaque step
 
 Each output is a new KerasTensor with the number of its step in `_initx_step`; the inputs of a later step tell
 its parents by this mark. The patch is global, since Keras has no other entry, but a context variable names
@@ -78,9 +79,9 @@ class Trace:
 
 
 class _Recorder:
-    def __init__(self, is_leaf: Callable[[Layer], bool]) -> None:
+    def __init__(self, is_leaf: Callable[[Layer], bool], backend: bool) -> None:
         self.steps: list[Step] = []
-        self.is_leaf = is_leaf
+        self.is_leaf, self.backend = is_leaf, backend
 
     def add(
         self, operation: keras.Operation | None, inputs: Sequence[Any], outputs: object, opaque: bool = False
@@ -124,7 +125,7 @@ class _Recorder:
             # truth.
             del self.steps[before:]
             opaque = bool(flatten_layers(operation, include_self=False)) or bool(operation.weights)
-            if opaque and (outputs := self._backend_steps(operation, tuple(args), kwargs)):
+            if opaque and self.backend and (outputs := self._backend_steps(operation, tuple(args), kwargs)):
                 return outputs[0]
         weights = () if isinstance(operation, layers.Layer) else weights_in((args, kwargs))
         if isinstance(operation, layers.Layer):
@@ -190,7 +191,9 @@ def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras
     return keras.KerasTensor(whole, output.dtype)
 
 
-def trace_model(model: Model, is_leaf: Callable[[Any], bool], weights: Sequence[Variable] = ()) -> Trace:
+def trace_model(
+    model: Model, is_leaf: Callable[[Any], bool], weights: Sequence[Variable] = (), backend: bool = True
+) -> Trace:
     """Runs a built model on KerasTensors, and returns its steps.
 
     Weights, nodes, losses and seed generators of the model do not change.
@@ -199,6 +202,7 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool], weights: Sequence[
         model: A built Keras model or layer.
         is_leaf: Tells whether a layer is one step, and not seen through.
         weights: Weights to follow to the operations that take them, where no layer of their own is a step.
+        backend: Whether a layer that only the backend can run is its operations; if not, it is opaque.
 
     Returns:
         The best trace over a few lengths of the axes that the model leaves open: in it, the opaque layers
@@ -209,7 +213,7 @@ def trace_model(model: Model, is_leaf: Callable[[Any], bool], weights: Sequence[
     best, least = Trace(failure="its input shapes are not known: build or call it first"), float("inf")
     for inputs in candidate_inputs(model):
         try:
-            trace = _run(model, inputs, is_leaf, weights)
+            trace = _run(model, inputs, _Recorder(is_leaf, backend), weights)
         except Exception as error:  # a user's layer may raise anything on symbolic input
             if not best.steps:
                 best = Trace(failure=f"it does not run on symbolic input ({first_line(error, kind=True)})")
@@ -229,10 +233,9 @@ def _makes_weights(layer: Layer) -> bool:
 def _run(
     model: Model,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
-    is_leaf: Callable[[Any], bool],
+    recorder: _Recorder,
     weights: Sequence[Variable],
 ) -> Trace:
-    recorder = _Recorder(is_leaf)
     # Inputs are numbered in the order of `flatten`: `map_structure` visits a dict in an order that depends on
     # the backend.
     recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]

@@ -34,7 +34,7 @@ def test_the_signal_of_layers_by_hand_is_that_of_a_probe_from_outside():
 
 @pytest.mark.parametrize("name", ["attention", "fused", "swiglu", "backend", "low rank", "convolutions"])
 def test_the_gradient_at_each_kernel_is_that_of_an_offset_from_outside(name):
-    model, batch = model_of(name), batch_of(name)
+    model, batch = model_of(ZOO[name]), batch_of(ZOO[name])
     own = model.layers[-1]
     initx.initialize(model, "by_role", seed=1)
     own.notes = {}

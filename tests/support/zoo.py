@@ -276,7 +276,8 @@ TEXT = (6, 32)
 MAP = (8, 8, 4)
 ZOO = {
     "attention": (Attention, TEXT, {
-        **dict.fromkeys(("query", "key", "value"), ("einsum", 32, 32, "")), "out": ("einsum", 32, 32, ""),
+        **{name: (name, 32, 32, "") for name in ("query", "key", "value")},
+        "out": ("attention_output", 32, 32, ""),
     }),
     "fused": (FusedAttention, TEXT, {"fused": ("dense", 32, 96, ""), "out": ("dense", 32, 32, "")}),
     "swiglu": (SwiGLU, TEXT, {

@@ -79,7 +79,6 @@ ONLY_A_MAP = {
     "RMSNorm": "an operation: `is_normalization` is asked of layers",
     "ResidualScale": "a row of the table of kernels",
     "Sum": "not followed: it changes the size",
-    "TrueDivide": "not followed: both of its signals count",
 }
 
 
