@@ -19,7 +19,7 @@ from keras_initx.uses._operations import (
     Shrink,
     Tile,
 )
-from keras_initx.uses._use import Roles, Taken, Use, makes_kernel, of_product
+from keras_initx.uses._use import Roles, Taken, Use, makes_kernel, of_mixed, of_product
 from keras_initx.uses._views import (
     Dims,
     Piece,
@@ -185,6 +185,8 @@ class Outputs:
             use, dims, effect, place, len(output.shape)
         ):
             use.generates = True
+            if isinstance(effect, Contract) and len(use.variable.shape) > 2:
+                use.roles = of_mixed(use, dims, effect, place, len(output.shape))
         if id(product) in self._taken:  # also taken whole
             use.cuts = 0 if id(product) in self._cuts else use.cuts
             return None

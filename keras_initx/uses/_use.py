@@ -15,6 +15,7 @@ __all__ = [
     "Use",
     "makes_kernel",
     "of_convolution",
+    "of_mixed",
     "of_own_field",
     "of_product",
     "of_table",
@@ -210,6 +211,24 @@ def makes_kernel(use: Use, dims: Dims, effect: Contract | Convolve, place: int, 
         return False
     units = set(use.roles.axes("outputs"))
     return bool(units & set(told[0].axes("inputs")) and units & set(told[0].axes("outputs")))
+
+
+def of_mixed(use: Use, dims: Dims, effect: Contract, place: int, rank: int) -> Roles | None:
+    """Returns the roles of a stack of kernels that a product has mixed into one, such as experts by shares.
+
+    Each of them is a kernel of the next product, and the axis along which they were mixed numbers them.
+
+    Args:
+        use: The use of the stack in the product that mixes.
+        dims: Factors of the stack on the axes of the mixed kernel.
+        effect: The product that takes the mixed kernel.
+        place: Place of the mixed kernel among the inputs of this product.
+        rank: Number of axes of the output of this product.
+    """
+    told = of_product(Piece(use.variable, dims), effect, place == effect.operands[1], (-1,) * rank)
+    if told is None or use.roles is None:
+        return use.roles
+    return dataclasses.replace(told[0], batch=(*use.roles.inputs, *told[0].batch))
 
 
 def of_convolution(piece: Piece, effect: Convolve, sizes: tuple[int, ...]) -> tuple[Roles, Dims] | None:

@@ -153,7 +153,7 @@ MORE = {
     # The outputs of both parts count: whether one signal feeds both is not known.
     "cut convolution": (CutConvolution, MAP, {"cut": ("conv", 18, 108, "")}),
     "soft experts": (SoftExperts, TEXT, {
-        "router": ("dense", 32, 4, ""), "experts": ("einsum", 4, 256, "the kernel of another product"),
+        "router": ("dense", 32, 4, ""), "experts": ("einsum", 32, 8, "the kernel of another product"),
     }),
     "moved": (Moved, TEXT, {
         "negated": ("dense", 32, 12, ""), "halved": ("dense", 12, 10, ""), "padded": ("dense", 8, 6, ""),

@@ -94,14 +94,22 @@ def test_on_jax_a_compiled_function_is_opened_only_for_a_weight_or_a_product():
         def follows(self, tensor):
             return any(tensor is one for one in self.followed)
 
+        def pieces(self, tensor):
+            return ()
+
         def see(self, operation):
             self.names.append(operation.name)
 
     weight, signal = jax.numpy.ones((3, 3)), jax.numpy.ones((2, 3))
     inner = jax.jit(lambda x: x @ weight)
+
+    def cube(x):
+        return x**3
+
     calls = {
-        "a signal": ([], lambda: jax.jit(jax.numpy.tanh)(signal)),
-        "a product": ([signal], lambda: jax.jit(jax.numpy.tanh)(signal)),
+        "a signal": ([], lambda: jax.jit(cube)(signal)),
+        "a product": ([signal], lambda: jax.jit(cube)(signal)),
+        "a product in an activation": ([signal], lambda: jax.jit(jax.numpy.tanh)(signal)),
         "a weight from outside": ([weight], lambda: jax.jit(lambda x: inner(x))(signal)),
     }
     seen = {}
@@ -110,4 +118,9 @@ def test_on_jax_a_compiled_function_is_opened_only_for_a_weight_or_a_product():
         with _jax.shown(recorder):
             call()
         seen[case] = recorder.names
-    assert seen == {"a signal": ["jit"], "a product": ["tanh"], "a weight from outside": ["dot_general"]}
+    assert seen == {
+        "a signal": ["cube"],
+        "a product": ["integer_pow"],
+        "a product in an activation": ["tanh"],
+        "a weight from outside": ["dot_general"],
+    }
