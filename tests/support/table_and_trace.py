@@ -62,18 +62,22 @@ def assert_alike(site, found):
         assert (found.layout.kind, found.layout.groups) == (site.layout.kind, site.layout.groups), site.path
 
 
-def assert_all_alike(model, unseen=(), loose=()):
+def assert_all_alike(model, unseen=(), loose=(), encoded=()):
     """Checks that table and trace agree about all kernels of a model, and that no kernel is unknown.
 
     Args:
         model: The model.
         unseen: Ends of the paths of those kernels that no product, convolution or lookup need take.
         loose: Ends of the paths of those weights whose fans are not known.
+        encoded: Ends of the paths of those kernels that take no input.
     """
     sites, told = table_and_trace(model)
     for site in sites:
         found = told.get(id(site.kernel))
         if found is None and site.path.endswith(tuple(unseen)):
+            continue
+        if encoded and site.path.endswith(tuple(encoded)):
+            assert "before it is used" in found.obstacle
             continue
         if not site.uses and (site.fans or site.is_scale):
             assert_alike(site, found)
