@@ -40,17 +40,44 @@ class Kernel:
         role: Role of the kernel: a word of your own, or one of the roles of `KernelSite`.
         layout: Meaning of the kernel's axes: a `keras_initx.fans.Layout`, its kind (`"dense"`, `"conv"`), a
             dict of its options, or a function from the layer to one of these. None to take the axes from the
-            shape: inputs second to last, outputs last.
+            operation that takes the kernel, and if that is not known from the shape: inputs second to last,
+            outputs last.
         initializer: Attribute of the layer that holds the kernel's initializer. None for
             `<name>_initializer`.
         bias: Name of the variable that is added to the kernel's product; None for none. If several kernels
             name the same bias, it belongs to the last of them.
+        input_axes: Axes that an output sums over, in place of a layout.
+        output_axes: Axes that number the outputs; given with `input_axes`.
+        batch_axes: All other axes, such as heads or experts; None if they need no check.
+
+    Raises:
+        ValueError: If one of `input_axes` and `output_axes` is given without the other, or with a layout, or
+            an axis is named twice.
     """
 
     role: str
     layout: KernelLayout | None = None
     initializer: str | None = None
     bias: str | None = "bias"
+    input_axes: tuple[int, ...] | None = None
+    output_axes: tuple[int, ...] | None = None
+    batch_axes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        given = {
+            "input_axes": self.input_axes,
+            "output_axes": self.output_axes,
+            "batch_axes": self.batch_axes,
+        }
+        named = [axis for axes in given.values() for axis in axes or ()]
+        alone = (self.input_axes is None) != (self.output_axes is None)
+        unasked = self.input_axes is None and self.batch_axes is not None
+        if alone or unasked or (named and self.layout is not None) or len(named) != len(set(named)):
+            raise ValueError(
+                "`input_axes` and `output_axes` must be given together, without `layout`, and name each axis "
+                f"once with `batch_axes`. Received: {given}, layout={self.layout!r}. For a kernel of shape "
+                "(inputs, heads, size) pass input_axes=(0,), output_axes=(1, 2)."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,11 +18,12 @@ from keras_initx.fans import Layout, compute_fans
 from keras_initx.walk._attention import attention_roles
 from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
-from keras_initx.walk._kernels import bias_of, einsum_axes, known_class, rule_of
+from keras_initx.walk._kernels import bias_of, known_class, rule_of
 from keras_initx.walk._layers import ATTENTION, LOOPS, NOT_KERNELS, ONE_STEP, SCALES, Kernel
 from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._site import KernelSite
+from keras_initx.walk._taught import axes_of, completed, names_axes
 from keras_initx.walk._trace import trace_model
 from keras_initx.walk._units import unit_axes
 
@@ -87,7 +88,9 @@ def _seen(model: Model, sites: list[KernelSite]) -> list[KernelSite]:
             seen.append(site)
             continue
         found = told.get(id(site.kernel), failure or _UNUSED)
-        if isinstance(found, Found):
+        if site.taught and not (isinstance(found, Found) and found.uses):
+            seen.append(site)
+        elif isinstance(found, Found):
             seen.append(_completed(site, found))
         elif found is not None:  # None: an operation takes it that makes no kernel of it
             seen.append(dataclasses.replace(site, obstacle=found))
@@ -98,7 +101,9 @@ def _is_asked_for(site: KernelSite) -> bool:
     """Whether only operations tell what a kernel is: its layer is in no table, or has a `call` of its own."""
     base, rule = rule_of(site.layer)
     theirs: Any = base
-    own_call = base is not None and not rule.taught and type(site.layer).call is not theirs.call
+    if rule.taught:  # a user who names no axes, or no way to the pre-activation, leaves it to the operations
+        return not site.skip and not site.is_scale and not (rule.linear and names_axes(site))
+    own_call = base is not None and type(site.layer).call is not theirs.call
     return not site.skip and not site.is_scale and (site.fans is None or (own_call and not site.tied))
 
 
@@ -112,6 +117,8 @@ def _with_role(site: KernelSite, roles: dict[int, tuple[str, int]]) -> KernelSit
 
 def _completed(site: KernelSite, found: Found) -> KernelSite:
     known = site.fans is not None  # a Keras layer with a `call` of the user's: its table still names the role
+    if site.taught:
+        return completed(site, found)
     return dataclasses.replace(
         site,
         role=site.role if known or site.role != "other" else found.role,
@@ -217,7 +224,7 @@ def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) ->
     base, rule = rule_of(layer)
     known: Kernel | None = rule.kernels.get(kernel.name)
     plain = known is not None and known.role in SCALES
-    axes = einsum_axes(layer.equation) if known and base is layers.EinsumDense else None
+    axes = axes_of(layer, base, known, kernel)
     layout = _layout(layer, known)
     skip = skip_of(layer)
     fans = None

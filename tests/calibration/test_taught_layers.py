@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx import probe
+from keras_initx.fans import Fans
 from keras_initx.walk import Kernel, iter_kernels, register
 
 
@@ -211,10 +212,67 @@ def wrong(layer, show, inputs, training=False):
     return 2 * gated(layer, show, inputs, training)
 
 
-def test_a_layer_that_is_taught_without_its_pre_activation_says_what_is_missing(inputs):
+@pytest.mark.parametrize("kernel", ["mixing", Kernel("mixing", layout="dense")])
+def test_a_layer_that_is_taught_without_its_pre_activation_shows_it_by_its_operation(inputs, kernel):
     class Other(Mixer):
         pass
 
-    register(Other, {"mixing": "mixing"})
-    with pytest.warns(UserWarning, match="pre-activation of Other is not known: teach it with `linear` or"):
-        initx.calibrate(model_of(Other()), inputs)
+    register(Other, {"mixing": kernel})
+    model = model_of(Other(name="mixer"))
+    report = initx.calibrate(model, inputs)
+    row = report.rows[0]
+    assert (row.path, row.role, row.note) == ("mixer/mixing", "mixing", "")
+    assert row.std_after == pytest.approx(1, rel=1e-3)
+    assert probe.preactivation_std(model, inputs)["mixer/mixing"] == pytest.approx(1, rel=1e-3)
+
+
+class Heads(layers.Layer):
+    """Products with head axes: query and key by hand."""
+
+    def build(self, shape):
+        self.query = self.add_weight(shape=(4, shape[-1], 3), name="query")
+
+    def call(self, x):
+        return ops.einsum("bd,hdk->bhk", x, self.query)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "query",
+        Kernel("query"),
+        Kernel("query", input_axes=(1,), output_axes=(0, 2)),
+        Kernel("query", input_axes=(-2,), output_axes=(0, -1), batch_axes=()),
+    ],
+)
+def test_a_kernel_with_head_axes_is_taught_a_role_or_its_axes(inputs, kernel):
+    class Other(Heads):
+        pass
+
+    register(Other, {"query": kernel})
+    model = keras.Sequential([layers.Input(inputs.shape[1:]), Other(name="own")])
+    [site] = iter_kernels(model)
+    size = inputs.shape[-1]
+    assert (site.role, site.fans) == ("query", Fans(size, 12))
+    report = initx.calibrate(model, inputs)
+    assert report.rows[0].std_after == pytest.approx(1, rel=1e-3)
+
+
+def test_axes_of_a_kernel_that_do_not_fit_are_refused():
+    for wrong in (
+        {"input_axes": (0,)},
+        {"output_axes": (0,)},
+        {"batch_axes": (0,)},
+        {"input_axes": (0,), "output_axes": (0,)},
+        {"input_axes": (0,), "output_axes": (1,), "layout": "dense"},
+    ):
+        with pytest.raises(ValueError, match="must be given together, without `layout`"):
+            Kernel("query", **wrong)
+
+    class Other(Heads):
+        pass
+
+    register(Other, {"query": Kernel("query", input_axes=(1,), output_axes=(2,), batch_axes=())})
+    model = keras.Sequential([layers.Input((5,)), Other(name="own")])
+    with pytest.raises(ValueError, match="`batch_axes` of `.*own/query` must be all axes beside"):
+        list(iter_kernels(model))
