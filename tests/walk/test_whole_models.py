@@ -41,6 +41,7 @@ NOT_TRACED = {
     "torch": {
         "DFine": READING,
         "Flux": READING,
+        "NASNetMobile": "Keras does not build it on torch",
         "SAM3PromptableConcept": "it needs torchvision",
         "StableDiffusion3": READING,
     },
