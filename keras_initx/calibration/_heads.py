@@ -27,11 +27,12 @@ these biases as they are (`held_priors`).
 """
 
 from collections.abc import Sequence
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from keras import ops
 
+from keras_initx._given import given_to
 from keras_initx._types import Arrays, Initializer, Model, Variable
 from keras_initx.calibration._aim import LEAVE, Aim, aim_towards
 from keras_initx.data import split_weights
@@ -181,7 +182,7 @@ def _kept(
     follows: str,
 ) -> Aim:
     """Returns the aim of a head whose prior stays."""
-    initializer = site.layer.bias_initializer
+    initializer = _initializer_of(site)
     if is_prior_law(initializer) and targets is not None:
         return _of_labels(initializer, site, aim, _labels(model, site, targets, heads), follows)
     # No means: the measured ones stay. Any other bias holds the prior less the part of the kernel.
@@ -197,17 +198,22 @@ def _kept(
 def _holder(site: KernelSite) -> str:
     """Returns the source of a bias' values, for the report."""
     if _is_prior(site) or _holds_initial(site):
-        return type(site.layer.bias_initializer).__name__
+        return type(_initializer_of(site)).__name__
     return "values that were given to it"
 
 
 def _is_prior(site: KernelSite) -> bool:
-    return is_bias_initializer(site.layer.bias_initializer)
+    return is_bias_initializer(_initializer_of(site))
+
+
+def _initializer_of(site: KernelSite) -> Any:
+    """The initializer of a bias: the layer names it, or the bias was made with it."""
+    return getattr(site.layer, "bias_initializer", None) or given_to(site.bias)
 
 
 def _holds_constants(site: KernelSite) -> bool:
     """Whether a bias is not zero and not random."""
-    initializer = getattr(site.layer, "bias_initializer", None)
+    initializer = _initializer_of(site)
     # Initializers of random numbers have a seed. Random biases do not hold a prior: they are scaled with
     # the kernel.
     if initializer is None or hasattr(initializer, "seed"):
@@ -218,7 +224,8 @@ def _holds_constants(site: KernelSite) -> bool:
 def _holds_initial(site: KernelSite) -> bool:
     """Whether a bias still has the values that its initializer gives."""
     bias = site.bias
-    initial = site.layer.bias_initializer(bias.shape, bias.dtype)
+    initializer = _initializer_of(site)
+    initial = initializer(bias.shape, bias.dtype) if callable(initializer) else initializer
     return np.array_equal(_numpy(bias), ops.convert_to_numpy(ops.cast(initial, "float32")))
 
 

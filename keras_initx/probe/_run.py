@@ -18,7 +18,7 @@ from keras_initx.probe._moments import mean_and_variance
 from keras_initx.probe._readers import watched
 from keras_initx.probe._scopes import no_gradients, unchanged
 from keras_initx.probe._unsupported import refused_layout
-from keras_initx.uses import Taken
+from keras_initx.uses import Taken, kept_buffers
 from keras_initx.walk import KernelSite, iter_kernels
 
 __all__ = ["preactivation_std", "run"]
@@ -77,6 +77,7 @@ def run(
     with contextlib.ExitStack() as hooks:
         if not gradients:
             hooks.enter_context(no_gradients())
+        hooks.enter_context(kept_buffers(model))
         hooks.enter_context(unchanged([*_states(model, sites, training), *held]))
         # The hooks of one layer nest: `before` runs innermost, right around `call`, and `after` outermost, so
         # that it sees the output with the replaced pre-activation.

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_initx._types import Batch, Model, Tensor, Variable
 from keras_initx.probe._scopes import no_gradients
+from keras_initx.uses import kept_buffers
 
 __all__ = ["rewritten_by_training"]
 
@@ -35,7 +36,7 @@ def rewritten_by_training(model: Model, inputs: Batch, variables: Sequence[Varia
         return {}
     for rows in (first, inputs):
         try:
-            with no_gradients(), keras.StatelessScope() as scope:
+            with no_gradients(), kept_buffers(model), keras.StatelessScope() as scope:
                 model(rows, training=True)
         except Exception:  # a user's layer may raise anything, for example on a batch of one row
             continue

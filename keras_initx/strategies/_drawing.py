@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_initx._keras_internals import own_trainable_variables
 from keras_initx._types import Initializer, Tensor
 from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
@@ -78,6 +79,8 @@ class Drawing:
             return None, FROZEN
         if weight.skip:
             return None, f"{weight.skip}: left as it is"
+        if _is_frozen_alone(weight) and not self.frozen:
+            return None, FROZEN
         # The last pattern that matches counts, so that a dict can go from the general to the particular.
         override = [pattern for pattern in self.replaced if matches(weight, pattern)]
         if override and self.replaced[override[-1]] is not None:
@@ -118,6 +121,12 @@ class Drawing:
             )
         fill(weight.kernel, lambda shape, dtype: drawn(stream, shape, dtype), self.update, traced=False)
         return self._remarks[id(draw.initializer)]
+
+
+def _is_frozen_alone(weight: KernelSite | Weight) -> bool:
+    """Whether a weight that its layer made as a trainable one is not trainable now."""
+    made = any(variable is weight.kernel for variable in own_trainable_variables(weight.layer))
+    return made and not weight.kernel.trainable
 
 
 def _is_trusted(initializer: Initializer) -> bool:

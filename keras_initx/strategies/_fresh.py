@@ -198,7 +198,8 @@ class FreshValue(keras.initializers.Initializer):
     """Returns the value that a freshly built copy has."""
 
     def __init__(self, value: Tensor) -> None:
-        self.value = keras.ops.convert_to_tensor(value)
+        # A copy: torch reads a module from a config into memory that goes with the copy of the layer.
+        self.value = keras.ops.copy(keras.ops.convert_to_tensor(value))
 
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         return keras.ops.cast(self.value, dtype or keras.config.floatx())

@@ -23,6 +23,7 @@ from keras_initx.walk import KernelSite, matches
 
 __all__ = ["Stack", "find_stack"]
 
+_ATTENTION = ("query", "key", "value", "attention_output")
 _KEPT = ("embedding", "recurrent")
 
 
@@ -76,9 +77,15 @@ def find_stack(
     queries = sorted((s for s in kernels if s.role == "query"), key=lambda site: site.position or 0)
     if not queries:
         raise ValueError(
-            f"`{strategy}` is for models with attention layers of Keras (MultiHeadAttention, "
-            f"GroupQueryAttention). Received: a model with {len(kernels)} kernels, none of a query. Take "
-            "'GPT2Residual', which needs residual branches only, or 'by_role'."
+            f"`{strategy}` is for models with attention whose query, key and value are kernels of their own: "
+            "keras.layers.MultiHeadAttention or GroupQueryAttention, or the same written out with a softmax. "
+            f"Received: a model with {len(kernels)} kernels, none of a query. Take 'GPT2Residual', which "
+            "needs residual branches only, or 'by_role'."
+        )
+    if fused := [s.path for s in kernels if s.attention and s.role not in _ATTENTION]:
+        raise ValueError(
+            f"`{strategy}` scales query, key and value by different factors, so each must be a kernel of its "
+            f"own. Received: `{fused[0]}`, which holds several of them. Split it, or take 'GPT2Residual'."
         )
     found = find_branches(strategy, sites, branches)
     theirs = set(_named(kernels, decoder) if decoder else _decoder(kernels, queries))

@@ -1,5 +1,6 @@
 """Finds what happens to each weight of a model: the products, convolutions, lookups and sums that take it."""
 
+from keras_initx.uses._backend import kept_buffers
 from keras_initx.uses._find import find_uses
 from keras_initx.uses._operations import Convolve
 from keras_initx.uses._record import Ran, record
@@ -14,6 +15,7 @@ __all__ = [
     "Use",
     "find_uses",
     "gradient_at_operand",
+    "kept_buffers",
     "record",
     "show_uses",
 ]

@@ -8,10 +8,10 @@ from types import ModuleType
 
 import keras
 
-from keras_initx._keras_internals import unseeded_torch
-from keras_initx._types import Tensor, Variable
+from keras_initx._keras_internals import flatten_layers, unseeded_torch
+from keras_initx._types import Model, Tensor, Variable
 
-__all__ = ["reader", "run_without_values"]
+__all__ = ["kept_buffers", "reader", "run_without_values"]
 
 # A shape and a dtype.
 Spec = tuple[tuple[int, ...], str]
@@ -67,6 +67,19 @@ def _on_torch(function: Callable[..., None], kinds: list[Spec], specs: list[Spec
     # A seed is a tensor, which has no value here.
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), unseeded_torch(), _quiet_torch():
         function(*([keras.ops.zeros(*kind) for kind in side] for side in (kinds, specs)))
+
+
+@contextlib.contextmanager
+def kept_buffers(model: Model) -> Iterator[None]:
+    """Puts back the buffers of torch modules in a model: a run changes them, and Keras does not know them."""
+    layers = flatten_layers(model) if keras.backend.backend() == "torch" else []
+    buffers = {id(buffer): buffer for layer in layers for buffer in layer.buffers()}
+    before = [(buffer, buffer.clone()) for buffer in buffers.values()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.data.copy_(value)  # `data`, so that torch may still take gradients of the run
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import keras
 from keras import tree
 
 from keras_initx._types import Model, Tensor, Variable
-from keras_initx.uses._backend import reader, run_without_values
+from keras_initx.uses._backend import kept_buffers, reader, run_without_values
 from keras_initx.uses._tracker import Tracker
 from keras_initx.uses._use import Use
 
@@ -63,5 +63,6 @@ def run_and_see(
         with keras.StatelessScope(pairs), tell.shown(tracker):
             found.append(model(*own_args, **own_kwargs))
 
-    run_without_values(run, variables, [(tuple(t.shape), t.dtype) for t in symbols])
+    with kept_buffers(model):
+        run_without_values(run, variables, [(tuple(t.shape), t.dtype) for t in symbols])
     return found[0]

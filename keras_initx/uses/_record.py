@@ -48,12 +48,14 @@ class Ran:
             has index n.
         shape: Shape of its first output.
         kernels: The weights that are kernels in it.
+        several: Whether it has several outputs.
     """
 
     name: str
     parents: tuple[int, ...]
     shape: tuple[int, ...]
     kernels: tuple[Variable, ...] = ()
+    several: bool = False
 
 
 def record(
@@ -118,7 +120,7 @@ class _Recorder(Tracker):
         self, name: str, parents: tuple[int, ...], kernels: tuple[Variable, ...], made: Sequence[Tensor]
     ) -> None:
         self._made.update({id(tensor): (tensor, len(self.ran)) for tensor in made})
-        self.ran.append(Ran(name, parents, shape_of(made[0]) if made else (), kernels))
+        self.ran.append(Ran(name, parents, shape_of(made[0]) if made else (), kernels, len(made) > 1))
 
     def _name(self, operation: Operation) -> str:
         if title := reader().title(operation):

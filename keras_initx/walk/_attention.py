@@ -5,8 +5,8 @@
     key ────┘                                           product ──> attention_output
     value ──────────────────────────────────────────────┘
 
-Each projection must be one kernel of its own. Fused ones, of which query, key and value are parts, have no
-role of these.
+Each projection must be one kernel of its own. A fused one, of which query, key and value are parts, belongs
+to the attention and has no role in it.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from keras_initx.walk._trace import Step
 __all__ = ["attention_roles"]
 
 # From scores to softmax, which may be written out, and on to the product with the values.
-_BETWEEN = PASSING | PRODUCTS | SUMS | {"Exp"}
+_BETWEEN = PASSING | PRODUCTS | SUMS | {"Exp", "Tanh"}  # a tanh caps scores
 
 
 class Followed(Protocol):
@@ -40,18 +40,32 @@ def attention_roles(flow: Followed) -> dict[int, tuple[str, int]]:
     """
     found: dict[int, tuple[str, int]] = {}
     for index in range(len(flow.steps)):
-        if not is_softmax(flow.steps, index):
+        sides, mixed = _sides(flow, index)
+        if len(sides) != 3 or mixed is None:
             continue
-        scores, mixed = _nearest(flow, index, back=True), _nearest(flow, index, back=False)
-        if scores is None or mixed is None or len(flow.steps[scores].parents) != 2:
+        kernels = [_kernel(flow, side) for side in sides]
+        if None not in kernels and len(set(kernels)) < 3:
+            found |= {kernel: ("", index) for kernel in kernels if kernel}
             continue
-        values = [p for p in flow.steps[mixed].parents if index not in _ways_back(flow, p)]
-        sides = [_kernel(flow, parent) for parent in (*flow.steps[scores].parents, *values)]
-        sides.append(_next_kernel(flow, mixed))
-        if len(sides) == 4 and None not in sides and len(set(sides)) == 4:
+        kernels.append(_next_kernel(flow, mixed))
+        if None not in kernels and len(set(kernels)) == 4:
             roles = ("query", "key", "value", "attention_output")
-            found |= {kernel: (role, index) for kernel, role in zip(sides, roles, strict=True) if kernel}
+            found |= {kernel: (role, index) for kernel, role in zip(kernels, roles, strict=True) if kernel}
     return found
+
+
+def _sides(flow: Followed, index: int) -> tuple[list[int], int | None]:
+    """The steps of query, key and value of an attention at a step, and the step that mixes the values."""
+    if class_name(flow.steps[index]) == "DotProductAttention":
+        return list(flow.steps[index].parents[:3]), index
+    if not is_softmax(flow.steps, index):
+        return [], None
+    scores, mixed = _nearest(flow, index, back=True), _nearest(flow, index, back=False)
+    if scores is None or mixed is None or len(flow.steps[scores].parents) > 2:
+        return [], None
+    pair = flow.steps[scores].parents
+    values = [p for p in flow.steps[mixed].parents if index not in _ways_back(flow, p)]
+    return [pair[0], pair[-1], *values], mixed
 
 
 def _nearest(flow: Followed, index: int, back: bool) -> int | None:
@@ -85,7 +99,8 @@ def _ways_back(flow: Followed, index: int) -> set[int]:
 
 def _kernel(flow: Followed, index: int) -> int | None:
     """The id of the one kernel that made a signal; None if there are others, or it is a layer's."""
-    steps = set(flow.last_kernels(index, stop_at_sums=True))
+    # Rotary positions and biases are sums on the way, of parts of the one kernel's output.
+    steps = set(flow.last_kernels(index, stop_at_sums=False))
     return _own(flow, steps.pop()) if len(steps) == 1 else None
 
 

@@ -10,10 +10,13 @@ from keras import layers
 from keras_initx._types import Layer
 from keras_initx.walk._layers import PLAIN_WRAPPERS, Rule
 
-__all__ = ["is_of_users", "obstacle_of", "overridden", "skip_of"]
+__all__ = ["TIED", "is_of_users", "obstacle_of", "overridden", "skip_of"]
 
 # Packages with layers that do not assign to the weights of other layers, except in wrappers.
 _KNOWN = ("keras", "keras_hub", "keras_initx")
+
+
+TIED = "its kernel also makes the logits"
 
 
 def overridden(layer: Layer, base: type[Layer]) -> str:
@@ -97,7 +100,7 @@ def obstacle_of(
     """
     name = type(layer).__name__
     if tied:
-        return "its kernel also makes the logits"
+        return TIED
     if looped:
         return f"{name} runs inside a recurrent loop, and is not a cell that is known"
     if not base:

@@ -19,10 +19,11 @@ from keras_initx.walk._layers import (
 from keras_initx.walk._trace import Step
 
 __all__ = [
-    "MIXTURES", "PASSING", "PRODUCTS", "SUMS", "activation_of", "class_name", "is_gate", "is_normalization",
-    "is_softmax", "label_of", "named",
+    "MIXTURES", "MOVES", "PASSING", "PRODUCTS", "SUMS", "activation_of", "class_name", "is_gate",
+    "is_normalization", "is_softmax", "label_of", "named",
 ]  # fmt: skip
 
+MOVES = with_effect("moves")
 SUMS, PRODUCTS, MIXTURES = with_effect("sums"), with_effect("multiplies"), with_effect("mixes")
 # Layers and operations through which a signal passes with its distribution about unchanged.
 PASSING = with_effect("moves", "passes")

@@ -1,5 +1,6 @@
 """Tells which activation a product of two signals makes."""
 
+import math
 from typing import Any, Protocol
 
 from keras_initx.walk._operations import PRODUCTS, class_name, is_gate, label_of
@@ -44,10 +45,19 @@ def product_of(flow: Sourced, step: Step) -> Any:
     gate, signal = sources if is_gate(sources[0]) or sources[1] is None else sources[::-1]
     # Squeeze and excitation: a gate for each channel scales an activated signal, which keeps its shape.
     if signal is not None:
-        return signal if is_gate(gate) and not is_gate(signal) else UNKNOWN
+        scales = (
+            is_gate(gate) and not is_gate(signal) and _is_one_for_channels(flow, step, sources.index(gate))
+        )
+        return signal if scales else UNKNOWN
     if gate == "sigmoid" and _gates_itself(flow, step):
         return "silu"
     return _GATES.get(label_of(gate)) or _written_out(flow, step, label_of(gate))
+
+
+def _is_one_for_channels(flow: Sourced, step: Step, gate: int) -> bool:
+    """Whether a gate is broadcast: a gated unit has one of its own for each entry of the signal."""
+    one, other = (flow.steps[parent].shape for parent in (step.parents[gate], step.parents[1 - gate]))
+    return math.prod(one) < math.prod(other)
 
 
 def _gates_itself(flow: Sourced, step: Step) -> bool:
@@ -57,7 +67,7 @@ def _gates_itself(flow: Sourced, step: Step) -> bool:
         while parents != (signal,) and len(parents) == 1 and class_name(flow.steps[parents[0]]) in PRODUCTS:
             parents = flow.steps[parents[0]].parents
         if parents == (signal,):
-            return True
+            return not flow.steps[signal].several  # two outputs of a split are two signals
     return False
 
 

@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
-from keras import layers
+import keras
+from keras import layers, tree
 
 from keras_initx._types import Activation, Layer
-from keras_initx.walk._operations import PASSING, SUMS, activation_of, class_name, is_normalization
+from keras_initx.walk._operations import MOVES, PASSING, SUMS, activation_of, class_name, is_normalization
 from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["is_normalized_after", "next_activation"]
@@ -47,11 +48,32 @@ def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Laye
         activation = activation_of(step.operation)
         if activation:
             layer = step.operation if isinstance(step.operation, layers.Layer) else None
-            return activation, layer, normalized
+            # Of a bare operation no output is read: its activation is that of the kernel's own output, unless
+            # something changes it on the way, or takes it beside.
+            direct = layer is not None or normalized or _leads_straight(flow, index, child)
+            return (activation, layer, normalized) if direct else (None, None, False)
         name = class_name(step)
         if normalizes or name in PASSING or name in SUMS:
             queue.extend((after, normalized or normalizes) for after in flow.children[child])
     return None, None, False
+
+
+def _leads_straight(flow: Followed, index: int, end: int) -> bool:
+    """Whether the output of a kernel comes to a step as it is, with no more than its bias added."""
+    here, shifted = index, False
+    while here != end:
+        if len(flow.children[here]) != 1:
+            return False
+        (here,) = flow.children[here]
+        step = flow.steps[here]
+        # The operations of a backend have no arguments here; what they add is taken for a bias.
+        added = tree.flatten(step.arguments)
+        is_bias = not added or any(isinstance(leaf, keras.Variable) for leaf in added)
+        shifts = class_name(step) == "Add" and not shifted and is_bias
+        if len(step.parents) != 1 or not (here == end or shifts or class_name(step) in MOVES):
+            return False
+        shifted = shifted or shifts
+    return True
 
 
 def is_normalized_after(flow: Followed, index: int) -> bool:

@@ -20,7 +20,7 @@ from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
 from keras_initx.walk._kernels import bias_of, known_class, rule_of
 from keras_initx.walk._layers import ATTENTION, LOOPS, NOT_KERNELS, ONE_STEP, SCALES, Kernel
-from keras_initx.walk._obstacles import obstacle_of, overridden, skip_of
+from keras_initx.walk._obstacles import TIED, obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._site import KernelSite
 from keras_initx.walk._taught import axes_of, completed, names_axes
@@ -60,7 +60,9 @@ def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
         yield from sites
         return
     found = [site.kernel for site in sites if site.uses]
-    traced = trace_model(model, _is_leaf, found)
+    # A table whose transpose makes the logits is followed, too.
+    tables = [site.kernel for site in sites if site.role == "embedding" and not site.uses]
+    traced = trace_model(model, _is_leaf, [*found, *tables])
     # The kernel of a layer that is no step, since the backend alone could run what is around it, is found by
     # the operation that takes it.
     steps = in_steps(traced)
@@ -112,7 +114,8 @@ def _with_role(site: KernelSite, roles: dict[int, tuple[str, int]]) -> KernelSit
     if not site.uses or site.taught or id(site.kernel) not in roles:
         return site
     role, number = roles[id(site.kernel)]
-    return dataclasses.replace(site, role=role, attention=f"{site.path.rpartition('/')[0]}:{number}")
+    attention = f"{site.path.rpartition('/')[0]}:{number}"
+    return dataclasses.replace(site, role=role or site.role, attention=attention)
 
 
 def _completed(site: KernelSite, found: Found) -> KernelSite:
@@ -263,6 +266,8 @@ def _layout(layer: Layer, known: Kernel | None) -> Layout | None:
 
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
     site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel, site.role)))
+    if site.role == "embedding" and id(site.kernel) in flow.multiplied:
+        site = dataclasses.replace(site, tied=True, obstacle=TIED)
     if site.fans is None and not site.skip and not site.is_scale:
         name = type(site.layer).__name__
         why = f": {site.obstacle}" if site.obstacle else ""

@@ -30,7 +30,7 @@ from keras_initx._keras_internals import (
 )
 from keras_initx._types import Layer, Model, Tensor, Variable
 from keras_initx.checks import first_line
-from keras_initx.uses import record
+from keras_initx.uses import kept_buffers, record
 from keras_initx.walk._backend import of_backend
 from keras_initx.walk._inputs import candidate_inputs, tensors_in
 from keras_initx.walk._symbolic import made_of, plain, symbolic, weights_in
@@ -53,6 +53,7 @@ class Step:
         arguments: Positional arguments, KerasTensors among them.
         weights: The weights among its operands, as they are or transposed, cast or cut, that the run was
             asked to follow.
+        several: Whether it has several outputs.
     """
 
     operation: Any
@@ -61,6 +62,7 @@ class Step:
     opaque: bool = False
     arguments: tuple[Any, ...] = ()
     weights: tuple[Variable, ...] = ()
+    several: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -90,7 +92,10 @@ class _Recorder:
         index, tensors = len(self.steps), tensors_in(outputs)
         arguments = tuple(inputs[0]) if operation is not None and inputs else ()
         shape = tuple(tensors[0].shape) if tensors else ()
-        self.steps.append(Step(operation, self.parents(inputs), shape, opaque, arguments, weights_in(inputs)))
+        several = len(tensors) > 1
+        self.steps.append(
+            Step(operation, self.parents(inputs), shape, opaque, arguments, weights_in(inputs), several)
+        )
 
         def mark(tensor: object) -> Any:
             if not isinstance(tensor, keras.KerasTensor):
@@ -159,7 +164,9 @@ class _Recorder:
         for one in ran[len(inputs) :]:
             numbers.append(len(self.steps))
             parents = tuple(dict.fromkeys(n for p in one.parents if (n := numbers[p]) is not None))
-            self.steps.append(Step(of_backend(one.name), parents, one.shape, weights=one.kernels))
+            self.steps.append(
+                Step(of_backend(one.name), parents, one.shape, weights=one.kernels, several=one.several)
+            )
         for leaf, index in zip(leaves, made, strict=True):
             leaf._initx_step = numbers[index]  # type: ignore[index]
         return (outputs,)
@@ -241,7 +248,13 @@ def _run(
     recorded = [recorder.add(None, (), spec) for spec in tree.flatten(inputs)]
     args, kwargs = tree.pack_sequence_as(inputs, recorded)
     # In the scope no variable changes: neither a seed generator's state nor a counter of a user's layer.
-    with _recording(recorder), _left_as_it_is(model), keras.StatelessScope(), symbolic(weights):
+    with (
+        _recording(recorder),
+        _left_as_it_is(model),
+        kept_buffers(model),
+        keras.StatelessScope(),
+        symbolic(weights),
+    ):
         outputs = model(*args, **kwargs)
     return Trace(recorder.steps, recorder.parents(outputs))
 

@@ -66,8 +66,9 @@ def test_attention_that_is_written_out_has_the_roles_of_attention():
     }
     assert len({site.attention for site in sites.values()} - {""}) == 3
     assert not any(site.cross for site in sites.values())
-    # Query, key and value from one product have no role of one of them.
-    assert not any(site.attention for site in iter_kernels(with_attention(FusedAttention)))
+    # Query, key and value from one product belong to the attention, and have no role of one of them.
+    fused = [site for site in iter_kernels(with_attention(FusedAttention)) if site.attention]
+    assert [(site.kernel.name, site.role) for site in fused] == [("fused", "dense")] * 3
 
 
 def test_keys_from_elsewhere_make_it_a_cross_attention():
