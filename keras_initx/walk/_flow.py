@@ -153,7 +153,8 @@ class Flow(Branches):
             if name == "Where":
                 # The condition is unknown, and no matter unless it is of the signal itself, as in x > 0.
                 condition, *rest = step.parents
-                if any(self.free[condition] & self.free[parent] for parent in rest):
+                shared = [self.free[condition] & self.free[parent] for parent in rest]
+                if any(bits >> at & 1 for bits in shared for at, own in enumerate(self.weights) if own):
                     return UNKNOWN
                 sources = [source for source in sources if source is not UNKNOWN] or sources
             return sources[0] if all(source == sources[0] for source in sources) else UNKNOWN

@@ -1,6 +1,5 @@
 """Tells which activation a product of two signals makes."""
 
-import math
 from typing import Any, Protocol
 
 from keras_initx.walk._operations import PRODUCTS, class_name, is_gate, label_of
@@ -17,6 +16,7 @@ class Sourced(Protocol):
     """The parts of a `Flow` that are read here: `_flow` imports this file, which so cannot import `Flow`."""
 
     steps: list[Step]
+    ancestors: list[int]
     free: list[int]
 
     def source(self, index: int) -> Any:
@@ -43,21 +43,14 @@ def product_of(flow: Sourced, step: Step) -> Any:
     if len(sources) != 2 or any(source is UNKNOWN for source in sources):
         return UNKNOWN
     gate, signal = sources if is_gate(sources[0]) or sources[1] is None else sources[::-1]
-    # Squeeze and excitation: a gate for each channel scales an activated signal, which keeps its shape.
+    # Squeeze and excitation: a gate that is made of an activated signal scales it, which keeps its shape.
     if signal is not None:
-        scales = (
-            is_gate(gate) and not is_gate(signal) and _is_one_for_channels(flow, step, sources.index(gate))
-        )
-        return signal if scales else UNKNOWN
+        at = sources.index(gate)
+        made_of_it = flow.ancestors[step.parents[at]] >> step.parents[1 - at] & 1
+        return signal if is_gate(gate) and not is_gate(signal) and made_of_it else UNKNOWN
     if gate == "sigmoid" and _gates_itself(flow, step):
         return "silu"
     return _GATES.get(label_of(gate)) or _written_out(flow, step, label_of(gate))
-
-
-def _is_one_for_channels(flow: Sourced, step: Step, gate: int) -> bool:
-    """Whether a gate is broadcast: a gated unit has one of its own for each entry of the signal."""
-    one, other = (flow.steps[parent].shape for parent in (step.parents[gate], step.parents[1 - gate]))
-    return math.prod(one) < math.prod(other)
 
 
 def _gates_itself(flow: Sourced, step: Step) -> bool:

@@ -60,8 +60,8 @@ def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
         yield from sites
         return
     found = [site.kernel for site in sites if site.uses]
-    # A table whose transpose makes the logits is followed, too.
-    tables = [site.kernel for site in sites if site.role == "embedding" and not site.uses]
+    # A table is followed, too: its transpose may make the logits.
+    tables = [site.kernel for site in sites if type(site.layer) is layers.Embedding]
     traced = trace_model(model, _is_leaf, [*found, *tables])
     # The kernel of a layer that is no step, since the backend alone could run what is around it, is found by
     # the operation that takes it.

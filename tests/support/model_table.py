@@ -77,7 +77,7 @@ BACKBONES = {
     ),
 }
 # What the trace cannot tell of them: tokens of a class, and tables in layers that make them from no input.
-NOTED = {"ViT": {"embeddings"}, "T5": {"embeddings"}}
+NOTED = {"T5": {"embeddings"}}
 
 
 def application(name):
