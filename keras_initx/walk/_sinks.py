@@ -67,8 +67,8 @@ def _leads_straight(flow: Followed, index: int, end: int) -> bool:
         (here,) = flow.children[here]
         step = flow.steps[here]
         # The operations of a backend have no arguments here; what they add is taken for a bias.
-        added = tree.flatten(step.arguments)
-        is_bias = not added or any(isinstance(leaf, keras.Variable) for leaf in added)
+        added = [leaf for leaf in tree.flatten(step.arguments) if type(leaf) is not keras.KerasTensor]
+        is_bias = not step.arguments or any(len(getattr(leaf, "shape", ())) for leaf in added)
         shifts = class_name(step) == "Add" and not shifted and is_bias
         if len(step.parents) != 1 or not (here == end or shifts or class_name(step) in MOVES):
             return False
