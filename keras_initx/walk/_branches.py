@@ -67,18 +67,18 @@ class Branches:
 
     def find_branches(self) -> None:
         """Fills `branches` and `ends`."""
-        found = []
+        found: list[tuple[int, int, int]] = []
         for index, step in enumerate(self.steps):
             # Attention scores plus a bias that layers share look like a skip and a branch: a Softmax follows.
             scores = any(is_softmax(self.steps, child) for child in self.children[index])
             if class_name(step) == "Add" and len(step.parents) > 1 and not scores:
-                found += [(index, *branch) for branch in self._branches_into(step)]
-        number = -1
-        for _, operand, members, length in found:
+                found += self._branches_into(step)
+        number = 0
+        for operand, members, length in found:
             ends = {end for end in self.last_kernels(operand, stop_at_sums=False) if members >> end & 1}
             if any(map(self._loops, ends)):
                 continue
-            branch = Branch(number := number + 1, length)
+            branch, number = Branch(number, length), number + 1
             self.ends |= ends | set(self._scales_after(operand, members))
             for member in (index for index in range(len(self.steps)) if members >> index & 1):
                 # Branches are found in order: an inner branch comes before the branches around it.

@@ -56,7 +56,7 @@ class KernelSite(Position):
         is_output: Whether the kernel's output is the model's output, with no other kernel in between.
         position: Number of the first step in which the layer runs; None if not known.
         attention: Path of the attention layer of a query, key, value or attention output; empty for other
-            roles.
+            roles. Of an attention that layers write out, the path of the first with the number of its step.
         cross: Whether this attention layer takes its keys and values from elsewhere than its queries.
         tied: Whether an embedding's kernel also makes the logits.
         uses: The operations that take the kernel, where these tell what it is; empty where the layer's class

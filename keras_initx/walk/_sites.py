@@ -69,7 +69,8 @@ def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
     lost = [site.kernel for site in sites if id(site.layer) not in steps]
     flow = Flow(traced, _chain, [*found, *lost])
     roles = attention_roles(flow)
-    placed = [_place(_with_role(site, roles), flow) for site in sites]
+    names: dict[int, str] = {}  # of the attentions that layers write out, by their numbers
+    placed = [_place(_with_role(site, roles, names), flow) for site in sites]
     crossing = _crossing(placed, flow)
     placed = [dataclasses.replace(site, cross=site.attention in crossing) for site in placed]
     yield from sorted(placed, key=lambda site: (site.position is None, site.position or 0, site.depth or 0))
@@ -109,12 +110,13 @@ def _is_asked_for(site: KernelSite) -> bool:
     return not site.skip and not site.is_scale and (site.fans is None or (own_call and not site.tied))
 
 
-def _with_role(site: KernelSite, roles: dict[int, tuple[str, int]]) -> KernelSite:
+def _with_role(site: KernelSite, roles: dict[int, tuple[str, int]], names: dict[int, str]) -> KernelSite:
     """The site with its role in an attention that its layer writes out."""
     if not site.uses or site.taught or id(site.kernel) not in roles:
         return site
     role, number = roles[id(site.kernel)]
-    attention = f"{site.path.rpartition('/')[0]}:{number}"
+    # One name for all projections, which may be kernels of several layers.
+    attention = names.setdefault(number, f"{site.path.rpartition('/')[0]}:{number}")
     return dataclasses.replace(site, role=role or site.role, attention=attention)
 
 
