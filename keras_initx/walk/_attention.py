@@ -9,11 +9,8 @@ Each projection must be one kernel of its own. A fused one, of which query, key 
 to the attention and has no role in it.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
-
+from keras_initx.walk._branches import Branches
 from keras_initx.walk._operations import MIXTURES, PASSING, PRODUCTS, SUMS, class_name, is_softmax
-from keras_initx.walk._trace import Step
 
 __all__ = ["attention_roles"]
 
@@ -21,18 +18,7 @@ __all__ = ["attention_roles"]
 _BETWEEN = PASSING | PRODUCTS | SUMS | {"Exp", "Tanh"}  # a tanh caps scores
 
 
-class Followed(Protocol):
-    """The parts of a `Flow` that are read here."""
-
-    steps: list[Step]
-    weights: list[int]
-    children: list[list[int]]
-
-    def last_kernels(self, index: int, stop_at_sums: bool) -> Iterator[int]:
-        """Yields the steps of the last kernels before a step."""
-
-
-def attention_roles(flow: Followed) -> dict[int, tuple[str, int]]:
+def attention_roles(flow: Branches) -> dict[int, tuple[str, int]]:
     """Returns for the ids of kernels their role in an attention, and the number of the attention.
 
     Args:
@@ -54,7 +40,7 @@ def attention_roles(flow: Followed) -> dict[int, tuple[str, int]]:
     return found
 
 
-def _sides(flow: Followed, index: int) -> tuple[list[int], int | None]:
+def _sides(flow: Branches, index: int) -> tuple[list[int], int | None]:
     """The steps of query, key and value of an attention at a step, and the step that mixes the values."""
     if class_name(flow.steps[index]) == "DotProductAttention":
         return list(flow.steps[index].parents[:3]), index
@@ -68,7 +54,7 @@ def _sides(flow: Followed, index: int) -> tuple[list[int], int | None]:
     return [pair[0], pair[-1], *values], mixed
 
 
-def _nearest(flow: Followed, index: int, back: bool) -> int | None:
+def _nearest(flow: Branches, index: int, back: bool) -> int | None:
     """The nearest product of two signals before or after a step, with no kernel in between."""
     queue, seen = [index], {index}
     while queue:
@@ -85,7 +71,7 @@ def _nearest(flow: Followed, index: int, back: bool) -> int | None:
     return None
 
 
-def _ways_back(flow: Followed, index: int) -> set[int]:
+def _ways_back(flow: Branches, index: int) -> set[int]:
     """A step and the steps before it, up to the last products and kernels."""
     queue, seen = [index], {index}
     while queue:
@@ -97,14 +83,14 @@ def _ways_back(flow: Followed, index: int) -> set[int]:
     return seen
 
 
-def _kernel(flow: Followed, index: int) -> int | None:
+def _kernel(flow: Branches, index: int) -> int | None:
     """The id of the one kernel that made a signal; None if there are others, or it is a layer's."""
     # Rotary positions and biases are sums on the way, of parts of the one kernel's output.
     steps = set(flow.last_kernels(index, stop_at_sums=False))
     return _own(flow, steps.pop()) if len(steps) == 1 else None
 
 
-def _next_kernel(flow: Followed, index: int) -> int | None:
+def _next_kernel(flow: Branches, index: int) -> int | None:
     """The id of the one kernel that takes a signal next."""
     queue, found, seen = [index], set(), {index}
     while queue:
@@ -117,6 +103,6 @@ def _next_kernel(flow: Followed, index: int) -> int | None:
     return _own(flow, found.pop()) if len(found) == 1 else None
 
 
-def _own(flow: Followed, index: int) -> int | None:
+def _own(flow: Branches, index: int) -> int | None:
     weights = flow.steps[index].weights
     return id(weights[0]) if len(weights) == 1 else None

@@ -33,15 +33,16 @@ from typing import Any
 from keras_initx.walk._kernels import known_class
 from keras_initx.walk._operations import MIXTURES, PRODUCTS, SUMS, class_name, is_gate, is_softmax
 from keras_initx.walk._position import Branch
-from keras_initx.walk._trace import Step
+from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["Branches"]
 
 
 class Branches:
-    """The part of a `Flow` that finds its residual branches.
+    """The part of a `Flow` that finds its residual branches, and that files imported by `_flow` read.
 
     Attributes:
+        trace: The trace.
         steps: The steps of the trace.
         weights: For each step, the number of its kernels in a row.
         takers: For each weight that is a kernel of operations, by its id, the steps that take it.
@@ -52,6 +53,7 @@ class Branches:
         ends: The steps that end a branch.
     """
 
+    trace: Trace
     steps: list[Step]
     weights: list[int]
     takers: dict[int, list[int]]

@@ -1,7 +1,8 @@
 """Tells which activation a product of two signals makes."""
 
-from typing import Any, Protocol
+from typing import Any
 
+from keras_initx.walk._branches import Branches
 from keras_initx.walk._operations import PRODUCTS, class_name, is_gate, label_of
 from keras_initx.walk._trace import Step
 
@@ -12,18 +13,7 @@ _GATES = {"sigmoid": "glu", "hard_sigmoid": "glu", "relu": "reglu", "gelu": "geg
 UNKNOWN = object()  # an activation that is not known
 
 
-class Sourced(Protocol):
-    """The parts of a `Flow` that are read here: `_flow` imports this file, which so cannot import `Flow`."""
-
-    steps: list[Step]
-    ancestors: list[int]
-    free: list[int]
-
-    def source(self, index: int) -> Any:
-        """Returns the activation that made the output of a step; None if linear, UNKNOWN if not known."""
-
-
-def product_of(flow: Sourced, step: Step) -> Any:
+def product_of(flow: Branches, step: Step) -> Any:
     """Returns the activation that a product makes: of a gated linear unit, or of a signal times numbers.
 
     A product with Rsqrt or Reciprocal is a normalization that is written out, which counts as linear.
@@ -53,7 +43,7 @@ def product_of(flow: Sourced, step: Step) -> Any:
     return _GATES.get(label_of(gate)) or _written_out(flow, step, label_of(gate))
 
 
-def _gates_itself(flow: Sourced, step: Step) -> bool:
+def _gates_itself(flow: Branches, step: Step) -> bool:
     """Whether a product is x * f(c x), where f is one operation and c a number."""
     for gate, signal in (step.parents, step.parents[::-1]):
         parents = flow.steps[gate].parents
@@ -64,13 +54,13 @@ def _gates_itself(flow: Sourced, step: Step) -> bool:
     return False
 
 
-def _share(flow: Sourced, step: Step) -> bool:
+def _share(flow: Branches, step: Step) -> bool:
     """Whether both operands are functions of one signal, with no kernel in between."""
     one, other = step.parents
     return bool(flow.free[one] & flow.free[other])
 
 
-def _written_out(flow: Sourced, step: Step, gate: str) -> Any:
+def _written_out(flow: Branches, step: Step, gate: str) -> Any:
     """The activation x * f(x) where f is several operations: GELU by its erf or tanh, or Mish."""
     one, other = step.parents
     if gate not in ("erf", "tanh") or not _share(flow, step):

@@ -1,27 +1,16 @@
 """Follows the output of a kernel through the flow, up to the next kernels."""
 
-from typing import Protocol
-
 import keras
 from keras import layers, tree
 
 from keras_initx._types import Activation, Layer
+from keras_initx.walk._branches import Branches
 from keras_initx.walk._operations import MOVES, PASSING, SUMS, activation_of, class_name, is_normalization
-from keras_initx.walk._trace import Step, Trace
 
 __all__ = ["is_normalized_after", "next_activation"]
 
 
-class Followed(Protocol):
-    """The parts of a `Flow` that are read here: `_flow` imports this file, which so cannot import `Flow`."""
-
-    trace: Trace
-    steps: list[Step]
-    weights: list[int]
-    children: list[list[int]]
-
-
-def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Layer | None, bool]:
+def next_activation(flow: Branches, index: int) -> tuple[Activation | None, Layer | None, bool]:
     """Returns the first activation that the output of a step goes through.
 
     Args:
@@ -58,7 +47,7 @@ def next_activation(flow: Followed, index: int) -> tuple[Activation | None, Laye
     return None, None, False
 
 
-def _leads_straight(flow: Followed, index: int, end: int) -> bool:
+def _leads_straight(flow: Branches, index: int, end: int) -> bool:
     """Whether the output of a kernel comes to a step as it is, with no more than its bias added."""
     here, shifted = index, False
     while here != end:
@@ -76,7 +65,7 @@ def _leads_straight(flow: Followed, index: int, end: int) -> bool:
     return True
 
 
-def is_normalized_after(flow: Followed, index: int) -> bool:
+def is_normalized_after(flow: Branches, index: int) -> bool:
     """Tells whether a normalization lies on every way from a step to the next kernels and to the outputs."""
     queue, seen = [index], set()
     while queue:

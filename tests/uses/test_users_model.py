@@ -92,6 +92,24 @@ def test_keys_from_elsewhere_make_it_a_cross_attention():
     }  # fmt: skip
 
 
+def test_the_projections_of_an_attention_may_be_layers_of_their_own():
+    class Linear(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 16), name="w")
+
+        def call(self, x):
+            return x @ self.w
+
+    inputs = layers.Input((5, 16))
+    q, k, v = (Linear(name=name)(inputs) for name in "qkv")
+    scores = ops.softmax(q @ ops.transpose(k, (0, 2, 1)) / 4)
+    model = keras.Model(inputs, inputs + Linear(name="o")(scores @ v))
+    sites = {site.layer.name: site for site in iter_kernels(model)}
+    roles = {"q": "query", "k": "key", "v": "value", "o": "attention_output"}
+    assert {name: site.role for name, site in sites.items()} == roles
+    assert len({site.attention for site in sites.values()}) == 1
+
+
 def test_deep_norm_scales_values_outputs_and_gated_kernels_by_depth():
     model = with_attention(Attention)
     initx.initialize(model, "DeepNorm", seed=1)
