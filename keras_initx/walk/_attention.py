@@ -12,7 +12,9 @@ to the attention and has no role in it.
 from keras_initx.walk._branches import Branches
 from keras_initx.walk._operations import MIXTURES, PASSING, PRODUCTS, SUMS, class_name, is_softmax
 
-__all__ = ["attention_roles"]
+__all__ = ["ROLES", "attention_roles"]
+
+ROLES = ("query", "key", "value", "attention_output")
 
 # From scores to softmax, which may be written out, and on to the product with the values.
 _BETWEEN = PASSING | PRODUCTS | SUMS | {"Exp", "Tanh"}  # a tanh caps scores
@@ -35,8 +37,7 @@ def attention_roles(flow: Branches) -> dict[int, tuple[str, int]]:
             continue
         kernels.append(_next_kernel(flow, mixed))
         if None not in kernels and len(set(kernels)) == 4:
-            roles = ("query", "key", "value", "attention_output")
-            found |= {kernel: (role, index) for kernel, role in zip(kernels, roles, strict=True) if kernel}
+            found |= {kernel: (role, index) for kernel, role in zip(kernels, ROLES, strict=True) if kernel}
     return found
 
 

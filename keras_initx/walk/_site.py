@@ -44,7 +44,8 @@ class KernelSite(Position):
         activation: The activation that feeds the kernel, as `compute_gain` takes it. None if the model's
             input, a linear layer, a normalization or a sum feeds it, and if `note` says that the activation
             is not known.
-        feeds: The next activation that the kernel's output goes through; None if another kernel comes first.
+        feeds: The next activation that the kernel's output goes through; None if another kernel comes first,
+            or if a bare operation applies it to more than this output and its bias.
         feeds_layer: The layer that applies `feeds`: an activation layer, or this kernel's own layer. None if
             a bare operation does.
         feeds_normalized: Whether a normalization comes between the kernel and `feeds`.

@@ -15,7 +15,7 @@ from keras_initx._keras_internals import (
 )
 from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Layout, compute_fans
-from keras_initx.walk._attention import attention_roles
+from keras_initx.walk._attention import ROLES, attention_roles
 from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
 from keras_initx.walk._kernels import bias_of, known_class, rule_of
@@ -30,7 +30,6 @@ from keras_initx.walk._units import unit_axes
 __all__ = ["initializer_of", "iter_kernels"]
 
 _UNUSED = "no operation takes it when the model is called"
-_ATTENTION_ROLES = ("query", "key", "value", "attention_output")
 
 
 def iter_kernels(model: Model, *, trace: bool = True) -> Iterator[KernelSite]:
@@ -181,7 +180,7 @@ def _untraced(model: Model) -> Iterator[KernelSite]:
         for parent in found
         if _is_attention(parent)
         for layer in flatten_layers(parent, include_self=False, recursive=False)
-        if layer.name in _ATTENTION_ROLES
+        if layer.name in ROLES
     }
     # Inside a loop no hook sees values, so that these kernels get an obstacle.
     looped = {id(layer) for parent in found if isinstance(parent, LOOPS) for layer in flatten_layers(parent)}
@@ -207,7 +206,7 @@ def _once(sites: Iterator[KernelSite]) -> Iterator[KernelSite]:
 def _is_attention(layer: Layer) -> bool:
     """Whether a layer is Keras' attention, or a user's with Keras' names for the four projections."""
     names = {sub.name for sub in flatten_layers(layer, include_self=False, recursive=False)}
-    return isinstance(layer, ATTENTION) or names >= set(_ATTENTION_ROLES)
+    return isinstance(layer, ATTENTION) or names >= set(ROLES)
 
 
 def _kernels(layer: Layer) -> list[Any]:
