@@ -85,7 +85,9 @@ def find_stack(
     if fused := [s.path for s in kernels if s.attention and s.role not in _ATTENTION]:
         raise ValueError(
             f"`{strategy}` scales query, key and value by different factors, so each must be a kernel of its "
-            f"own. Received: `{fused[0]}`, which holds several of them. Split it, or take 'GPT2Residual'."
+            f"own that the trace can tell from the others. Received: `{fused[0]}`, which holds several of "
+            "them, or belongs to an attention without an activation of its scores. Split it, or take "
+            "'GPT2Residual'."
         )
     found = find_branches(strategy, sites, branches)
     theirs = set(_named(kernels, decoder) if decoder else _decoder(kernels, queries))

@@ -3,7 +3,7 @@
 from keras_initx.uses._backend import kept_buffers
 from keras_initx.uses._find import find_uses
 from keras_initx.uses._operations import Convolve
-from keras_initx.uses._record import Ran, record
+from keras_initx.uses._record import Ran, affine, record
 from keras_initx.uses._show import gradient_at_operand, show_uses
 from keras_initx.uses._use import Roles, Taken, Use
 
@@ -13,6 +13,7 @@ __all__ = [
     "Roles",
     "Taken",
     "Use",
+    "affine",
     "find_uses",
     "gradient_at_operand",
     "kept_buffers",

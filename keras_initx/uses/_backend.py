@@ -5,6 +5,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
 import keras
 
@@ -71,15 +72,36 @@ def _on_torch(function: Callable[..., None], kinds: list[Spec], specs: list[Spec
 
 @contextlib.contextmanager
 def kept_buffers(model: Model) -> Iterator[None]:
-    """Puts back the buffers of torch modules in a model: a run changes them, and Keras does not know them."""
-    layers = flatten_layers(model) if keras.backend.backend() == "torch" else []
-    buffers = {id(buffer): buffer for layer in layers for buffer in layer.buffers()}
-    before = [(buffer, buffer.clone()) for buffer in buffers.values()]
+    """Puts back state that a run changes and Keras does not know.
+
+    On torch these are the buffers of modules, on TensorFlow attributes of layers that are a `tf.Variable`.
+    """
+    before = [(buffer, _copy(buffer)) for buffer in _buffers(model)]
     try:
         yield
     finally:
         for buffer, value in before:
-            buffer.data.copy_(value)  # `data`, so that torch may still take gradients of the run
+            if keras.backend.backend() == "torch":
+                buffer.data.copy_(value)  # `data`, so that torch may still take gradients of the run
+            else:
+                buffer.assign(value)
+
+
+def _buffers(model: Model) -> list[Any]:
+    layers = flatten_layers(model)
+    if keras.backend.backend() == "torch":
+        found = (buffer for layer in layers for buffer in layer.buffers())
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        found = (own for layer in layers for own in vars(layer).values() if isinstance(own, tf.Variable))
+    else:
+        return []
+    return list({id(buffer): buffer for buffer in found}.values())
+
+
+def _copy(buffer: Any) -> Any:
+    return buffer.clone() if keras.backend.backend() == "torch" else buffer.read_value()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
     Combine,
@@ -28,7 +30,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
+__all__ = ["effect", "gradient_at", "number", "shown", "title", "value_of"]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
@@ -126,8 +128,8 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
             jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
             with core.set_current_trace(trace):
                 return core.eval_jaxpr(jaxpr, consts, *args)
-    if primitive.name == "scan" and not tracker.replaces and any(map(tracker.pieces, args)):
-        _open_scan(trace, tracker, args, params)
+    if primitive.name in _OPENED and not tracker.replaces and any(map(tracker.pieces, args)):
+        _OPENED[primitive.name](trace, tracker, args, params)
     with core.set_current_trace(trace.before):
         found = primitive.bind(*args, **params)
         outputs = list(found) if primitive.multiple_results else [found]
@@ -162,6 +164,23 @@ def _open_scan(trace: Any, tracker: Tracker, args: Sequence[Any], params: dict[s
         tracker.looped = False
 
 
+def _open_cond(trace: Any, tracker: Tracker, args: Sequence[Any], params: dict[str, Any]) -> None:
+    """Runs each branch of a choice once."""
+    from jax._src import core
+
+    tracker.looped = True
+    try:
+        with core.set_current_trace(trace):
+            for branch in params["branches"]:
+                core.eval_jaxpr(branch.jaxpr, branch.consts, *args[1:])
+    finally:
+        tracker.looped = False
+
+
+# Operations that hold others. What a weight meets inside is a use of a loop, also in a choice.
+_OPENED = {"cond": _open_cond, "scan": _open_scan}
+
+
 def value_of(variable: Variable) -> Tensor:
     """The value of a weight as a tensor."""
     return variable.value
@@ -184,14 +203,15 @@ def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
 
 def title(operation: Operation) -> str:
     """The class of Keras' operation that does the same to a signal; empty if `effect` tells it."""
-    if operation.name == "max" and any(_is_zero(tensor) for tensor in operation.inputs):
-        return "Relu"
     return _TITLES.get(operation.name, "")
 
 
-def _is_zero(tensor: Any) -> bool:
+def number(tensor: Any) -> float | None:
+    """The number that an array of no axes holds; None if it is not known, or no number."""
     # A tracer has no value, not even that of a constant; a number or an array does.
-    return "Tracer" not in type(tensor).__name__ and tensor.ndim == 0 and bool(tensor == 0)
+    if "Tracer" in type(tensor).__name__ or tensor.ndim or tensor.dtype.kind not in "fiu":
+        return None
+    return float(np.asarray(tensor))  # not an operation of JAX, which the trace would see
 
 
 def effect(operation: Operation) -> Effect:
@@ -213,8 +233,8 @@ def effect(operation: Operation) -> Effect:
     if name == "tile":
         return Tile()
     if name in _COPIES:
-        return Move(tuple(range(len(operation.inputs[0].shape))))
-    if name == "scan":
+        return Move(tuple(range(len(operation.outputs[0].shape))))  # the input may be a Python number
+    if name in _OPENED:
         return Inner()
     if name in ("slice", "dynamic_slice", "split"):
         return Shrink()

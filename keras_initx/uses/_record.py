@@ -24,7 +24,7 @@ from keras_initx.uses._operations import (
 from keras_initx.uses._tracker import Tracker
 from keras_initx.uses._views import shape_of
 
-__all__ = ["Ran", "record"]
+__all__ = ["Ran", "affine", "record"]
 
 _BY_EFFECT: dict[type[Effect], str] = {
     Concatenate: "Concatenate",
@@ -36,6 +36,8 @@ _BY_EFFECT: dict[type[Effect], str] = {
     Shrink: "Slice",
 }
 _COMBINED = {"adds": "Add", "scales": "Multiply", "divides": "Divide"}
+_DIFFERENCES = ("sub", "rsub")
+_LARGEST = ("max", "maximum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Ran:
         shape: Shape of its first output.
         kernels: The weights that are kernels in it.
         several: Whether it has several outputs.
+        affine: The numbers a and b, if it makes a x + b of its one operand x; else None.
     """
 
     name: str
@@ -56,6 +59,33 @@ class Ran:
     shape: tuple[int, ...]
     kernels: tuple[Variable, ...] = ()
     several: bool = False
+    affine: tuple[float, float] | None = None
+
+
+def affine(name: str, first: float | None, second: float | None) -> tuple[float, float] | None:
+    """Returns the numbers a and b of an operation that makes a x + b of its signal x.
+
+    >>> affine("Subtract", 1.0, None), affine("Maximum", None, 0.0)
+    ((-1.0, 1.0), None)
+
+    Args:
+        name: Name of the class of Keras' operation.
+        first: Its first operand, a number; None if this is the signal.
+        second: Its second operand in the same way.
+
+    Returns:
+        The two numbers; None for another operation, and where no operand or both are numbers.
+    """
+    number = second if first is None else first
+    if number is None or (first is not None and second is not None):
+        return None
+    if name in ("Divide", "TrueDivide"):
+        return (1 / number, 0.0) if first is None and number else None
+    return {
+        "Add": (1.0, number),
+        "Subtract": (1.0, -number) if first is None else (-1.0, number),
+        "Multiply": (number, 0.0),
+    }.get(name)
 
 
 def record(
@@ -87,12 +117,13 @@ class _Recorder(Tracker):
         self._made: dict[int, tuple[Tensor, int]] = {}  # for each signal the operation that made it
         # Tensors that are made of kernels and no input, such as rows for the positions 0 to n.
         self._rows: dict[int, tuple[Tensor, tuple[Variable, ...]]] = {}
+        self._numbers: dict[int, tuple[Tensor, float]] = {}  # tensors that hold one number
 
     def begin(self, inputs: Iterable[Tensor]) -> None:
         """Takes the inputs of the layer."""
         for tensor in inputs:
             super().begin([tensor])
-            self._keep("input", (), (), [tensor])
+            self._keep(Ran("input", (), shape_of(tensor)), [tensor])
 
     def index_of(self, tensor: Tensor) -> int | None:
         """The index of the operation that made a tensor; None for one that no input leads to."""
@@ -111,16 +142,48 @@ class _Recorder(Tracker):
         rows = [kernel for t in operation.inputs if id(t) in self._rows for kernel in self._rows[id(t)][1]]
         kernels = (*rows, *(use.variable for use in self.uses[before:] if use.is_kernel))
         if parents:
-            self._keep(self._name(operation), parents, kernels, operation.outputs)
+            self._keep(self._told(operation, parents, kernels), operation.outputs)
         elif kernels:
             self._rows.update({id(tensor): (tensor, kernels) for tensor in operation.outputs})
+        else:
+            self._follow_number(operation)
         return replaced
 
-    def _keep(
-        self, name: str, parents: tuple[int, ...], kernels: tuple[Variable, ...], made: Sequence[Tensor]
-    ) -> None:
+    def _keep(self, ran: Ran, made: Sequence[Tensor]) -> None:
         self._made.update({id(tensor): (tensor, len(self.ran)) for tensor in made})
-        self.ran.append(Ran(name, parents, shape_of(made[0]) if made else (), kernels, len(made) > 1))
+        self.ran.append(ran)
+
+    def _follow_number(self, operation: Operation) -> None:
+        """Keeps the number that a tensor without a value holds, where a number was cast or broadcast."""
+        number = self._number_of(operation.inputs[0]) if operation.inputs else None
+        if number is not None and isinstance(self._effect_of(operation), Move | Reshape):
+            self._numbers.update({id(tensor): (tensor, number) for tensor in operation.outputs})
+
+    def _number_of(self, tensor: Any) -> float | None:
+        if id(tensor) in self._numbers:
+            return self._numbers[id(tensor)][1]
+        if isinstance(tensor, bool | int | float):
+            return float(tensor)
+        return reader().number(tensor) if hasattr(tensor, "shape") else None
+
+    def _told(self, operation: Operation, parents: tuple[int, ...], kernels: tuple[Variable, ...]) -> Ran:
+        made = operation.outputs
+        shape = shape_of(made[0]) if made else ()
+        name, numbers = self._name(operation), None
+        effect = self._effect_of(operation)
+        if len(parents) == 1 and not kernels and isinstance(effect, Combine):
+            operands = [operation.inputs[place] for place in effect.operands]
+            signals = [self.index_of(operand) is not None for operand in operands]
+            known = [None if own else self._number_of(t) for own, t in zip(signals, operands, strict=True)]
+            if operation.name.lower() in _LARGEST and 0.0 in known:
+                name = "Relu"
+            elif all(signals) and effect.how == "scales":
+                name = "Square"
+            elif not all(signals):
+                title = "Subtract" if operation.name.lower() in _DIFFERENCES else name
+                known = known[::-1] if operation.name == "rsub" else known  # torch's 1 - x
+                numbers = affine(title, *known)
+        return Ran(name, parents, shape, kernels, len(made) > 1, numbers)
 
     def _name(self, operation: Operation) -> str:
         if title := reader().title(operation):

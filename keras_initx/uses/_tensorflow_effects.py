@@ -48,14 +48,13 @@ _FIELDS = {"Conv2D": 2, "Conv3D": 3, "Conv2DBackpropInput": 2, "Conv3DBackpropIn
 
 def title(operation: Operation) -> str:
     """The class of Keras' operation that does the same to a signal; empty if `effect` tells it."""
-    if operation.name == "Maximum" and any(_is_zero(tensor) for tensor in operation.inputs):
-        return "Relu"
     return _TITLES.get(operation.name, "")
 
 
-def _is_zero(tensor: Any) -> bool:
+def number(tensor: Any) -> float | None:
+    """The number that a tensor of no axes holds; None if it is not known, or no number."""
     found = _value(tensor)
-    return found is not None and found.ndim == 0 and found == 0
+    return float(found) if found is not None and found.ndim == 0 and found.dtype.kind in "fiu" else None
 
 
 def effect(operation: Operation) -> Effect:

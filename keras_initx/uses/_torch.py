@@ -121,6 +121,10 @@ def title(operation: Operation) -> str:
     return _TITLES.get(name, "")
 
 
+def number(_: Any) -> None:
+    """None: numbers come as Python's own, and a tensor without values has none."""
+
+
 def effect(operation: Operation) -> Effect:
     """What an operation does to the axes of its operands."""
     name, (_, args) = operation.name, operation.raw

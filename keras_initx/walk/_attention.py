@@ -1,23 +1,26 @@
-"""Finds the projections of attention that is written out: a softmax between two products of signals.
+"""Finds the projections of attention that is written out: two products of signals, one behind the other.
 
     query ──┐
             product ──> scale, bias, mask ──> softmax ──┐
     key ────┘                                           product ──> attention_output
     value ──────────────────────────────────────────────┘
 
-Each projection must be one kernel of its own. A fused one, of which query, key and value are parts, belongs
-to the attention and has no role in it.
+In place of the softmax there may be another activation: attention with ReLU or sigmoid. With none, as in
+linear attention, the first product may join query and key or key and value. The projections then belong to
+the attention, and have no role in it. Each projection must be one kernel of its own: a fused one, of which
+query, key and value are parts, has no role either.
 """
 
 from keras_initx.walk._branches import Branches
-from keras_initx.walk._operations import MIXTURES, PASSING, PRODUCTS, SUMS, class_name, is_softmax
+from keras_initx.walk._operations import MIXTURES, PASSING, PRODUCTS, SUMS, activation_at, class_name
 
 __all__ = ["ROLES", "attention_roles"]
 
 ROLES = ("query", "key", "value", "attention_output")
 
-# From scores to softmax, which may be written out, and on to the product with the values.
-_BETWEEN = PASSING | PRODUCTS | SUMS | {"Exp", "Tanh"}  # a tanh caps scores
+# Operations on the scores. Those of a softmax that is written out, as on JAX, are among them.
+_LINEAR = PASSING | PRODUCTS | SUMS
+_NONLINEAR = frozenset({"Exp", "Square"})
 
 
 def attention_roles(flow: Branches) -> dict[int, tuple[str, int]]:
@@ -28,12 +31,13 @@ def attention_roles(flow: Branches) -> dict[int, tuple[str, int]]:
     """
     found: dict[int, tuple[str, int]] = {}
     for index in range(len(flow.steps)):
-        sides, mixed = _sides(flow, index)
-        if len(sides) != 3 or mixed is None:
+        sides, mixed, nonlinear = _sides(flow, index)
+        if len(sides) != 3:
             continue
         kernels = [_kernel(flow, side) for side in sides]
-        if None not in kernels and len(set(kernels)) < 3:
-            found |= {kernel: ("", index) for kernel in kernels if kernel}
+        fused = None not in kernels and len(set(kernels)) < 3
+        if fused or not nonlinear:
+            found |= {kernel: ("", index) for kernel in kernels if kernel} if None not in kernels else {}
             continue
         kernels.append(_next_kernel(flow, mixed))
         if None not in kernels and len(set(kernels)) == 4:
@@ -41,35 +45,44 @@ def attention_roles(flow: Branches) -> dict[int, tuple[str, int]]:
     return found
 
 
-def _sides(flow: Branches, index: int) -> tuple[list[int], int | None]:
-    """The steps of query, key and value of an attention at a step, and the step that mixes the values."""
-    if class_name(flow.steps[index]) == "DotProductAttention":
-        return list(flow.steps[index].parents[:3]), index
-    if not is_softmax(flow.steps, index):
-        return [], None
-    scores, mixed = _nearest(flow, index, back=True), _nearest(flow, index, back=False)
-    if scores is None or mixed is None or len(flow.steps[scores].parents) > 2:
-        return [], None
-    pair = flow.steps[scores].parents
+def _sides(flow: Branches, index: int) -> tuple[list[int], int, bool]:
+    """The steps of query, key and value, if a step is the first product of an attention.
+
+    Returns:
+        The steps, none if it is no such product; the step that mixes the values; and whether the scores go
+        through an activation before.
+    """
+    step = flow.steps[index]
+    if class_name(step) == "DotProductAttention":
+        return list(step.parents[:3]), index, True
+    if class_name(step) not in MIXTURES or flow.weights[index] or not step.parents:
+        return [], index, False
+    mixed, nonlinear = _next_product(flow, index)
+    if mixed is None:
+        return [], index, False
     values = [p for p in flow.steps[mixed].parents if index not in _ways_back(flow, p)]
-    return [pair[0], pair[-1], *values], mixed
+    return [step.parents[0], step.parents[-1], *values], mixed, nonlinear
 
 
-def _nearest(flow: Branches, index: int, back: bool) -> int | None:
-    """The nearest product of two signals before or after a step, with no kernel in between."""
+def _next_product(flow: Branches, index: int) -> tuple[int | None, bool]:
+    """The next product of two signals with no kernel in between, and whether an activation lies before it."""
     queue, seen = [index], {index}
+    activated: set[int] = set()
     while queue:
-        here = queue.pop(0)
-        for other in flow.steps[here].parents if back else flow.children[here]:
-            if other in seen or flow.weights[other]:
+        for child in flow.children[queue.pop(0)]:
+            step = flow.steps[child]
+            if child in seen or flow.weights[child]:
                 continue
-            seen.add(other)
-            name = class_name(flow.steps[other])
+            seen.add(child)
+            name = class_name(step)
             if name in MIXTURES:
-                return other
-            if name in _BETWEEN:
-                queue.append(other)
-    return None
+                return child, any(flow.ancestors[child] >> one & 1 for one in activated)
+            if name in _NONLINEAR or activation_at(step):
+                activated.add(child)
+                queue.append(child)
+            elif name in _LINEAR:
+                queue.append(child)
+    return None, False
 
 
 def _ways_back(flow: Branches, index: int) -> set[int]:

@@ -7,6 +7,8 @@ from keras import layers
 
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Layer, Variable
+from keras_initx.uses import affine
+from keras_initx.walk._affine import with_numbers
 from keras_initx.walk._branches import Branches
 from keras_initx.walk._kernels import rule_of
 from keras_initx.walk._layers import SCALES
@@ -15,10 +17,11 @@ from keras_initx.walk._operations import (
     PASSING,
     PRODUCTS,
     SUMS,
-    activation_of,
+    activation_at,
     class_name,
     is_normalization,
     named,
+    numbers_of,
 )
 from keras_initx.walk._position import Branch, Position
 from keras_initx.walk._products import UNKNOWN, product_of
@@ -137,13 +140,15 @@ class Flow(Branches):
             return None
         if step.opaque:
             return UNKNOWN
-        activation = activation_of(operation)
+        activation = activation_at(step)
         if activation is not None:
             return activation or None
         if self.weights[index]:
             if isinstance(operation, layers.SimpleRNN):
                 return named(operation.activation)
             return UNKNOWN if isinstance(operation, layers.RNN | layers.Bidirectional) else None
+        if numbers := _numbers(step):
+            return with_numbers(self.source(step.parents[0]), *numbers)
         if name in SUMS or name in MIXTURES:
             return self.source(step.parents[0]) if len(step.parents) == 1 and name in SUMS else None
         if name in PRODUCTS:
@@ -171,6 +176,14 @@ class Flow(Branches):
 def in_steps(trace: Trace) -> set[int]:
     """Returns the ids of the layers that run within the steps of a trace."""
     return {id(layer) for step in trace.steps for layer, _ in _owners(step)}
+
+
+def _numbers(step: Step) -> tuple[float, float] | None:
+    """The numbers a and b of a step that makes a x + b of its one operand x; None for another step."""
+    if step.affine or len(step.parents) != 1 or step.weights:
+        return step.affine
+    numbers = numbers_of(step)
+    return affine(class_name(step), *numbers) if len(numbers) == 2 else None
 
 
 def _owners(step: Step) -> Iterator[tuple[Layer, int]]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, tree
 
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Activation, Layer
@@ -19,8 +20,8 @@ from keras_initx.walk._layers import (
 from keras_initx.walk._trace import Step
 
 __all__ = [
-    "MIXTURES", "MOVES", "PASSING", "PRODUCTS", "SUMS", "activation_of", "class_name", "is_gate",
-    "is_normalization", "is_softmax", "label_of", "named",
+    "MIXTURES", "MOVES", "PASSING", "PRODUCTS", "SUMS", "activation_at", "activation_of", "class_name",
+    "is_gate", "is_normalization", "is_softmax", "label_of", "named", "numbers_of",
 ]  # fmt: skip
 
 MOVES = with_effect("moves")
@@ -68,6 +69,25 @@ def is_gate(activation: Activation) -> bool:
 def label_of(activation: Activation) -> str:
     """Returns the name of an activation that is given as a name or as an operation."""
     return activation if isinstance(activation, str) else type(activation).__name__.lower()
+
+
+def activation_at(step: Step) -> Any:
+    """Returns the activation of a step as `activation_of` does; "relu" for the larger of a signal and 0."""
+    if class_name(step) == "Maximum" and 0 in numbers_of(step):
+        return "relu"
+    return activation_of(step.operation)
+
+
+def numbers_of(step: Step) -> list[float | None]:
+    """Returns the operands of an operation of Keras that are numbers, and None for every other one."""
+    return [
+        float(one) if isinstance(one, bool | int | float) or _is_number(one) else None
+        for one in tree.flatten(step.arguments)
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind in "fiu"
 
 
 def activation_of(operation: keras.Operation | None) -> Any:

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import keras
+from keras import tree
+
+from keras_initx.walk._affine import bare
 from keras_initx.walk._branches import Branches
 from keras_initx.walk._operations import PRODUCTS, class_name, is_gate, label_of
 from keras_initx.walk._trace import Step
@@ -23,7 +27,8 @@ def product_of(flow: Branches, step: Step) -> Any:
         step: A step that multiplies its operands.
     """
     if len(step.parents) == 1:
-        return flow.source(step.parents[0])
+        signals = [one for one in tree.flatten(step.arguments) if isinstance(one, keras.KerasTensor)]
+        return UNKNOWN if len(signals) > 1 else flow.source(step.parents[0])  # a signal times itself
     names = [class_name(flow.steps[parent]) for parent in step.parents]
     if "Rsqrt" in names or "Reciprocal" in names:
         return None
@@ -32,12 +37,12 @@ def product_of(flow: Branches, step: Step) -> Any:
     sources = [flow.source(parent) for parent in step.parents]
     if len(sources) != 2 or any(source is UNKNOWN for source in sources):
         return UNKNOWN
-    gate, signal = sources if is_gate(sources[0]) or sources[1] is None else sources[::-1]
+    gate, signal = sources if is_gate(bare(sources[0])) or sources[1] is None else sources[::-1]
     # Squeeze and excitation: a gate that is made of an activated signal scales it, which keeps its shape.
+    at, gate = sources.index(gate), bare(gate)
     if signal is not None:
-        at = sources.index(gate)
         made_of_it = flow.ancestors[step.parents[at]] >> step.parents[1 - at] & 1
-        return signal if is_gate(gate) and not is_gate(signal) and made_of_it else UNKNOWN
+        return signal if is_gate(gate) and not is_gate(bare(signal)) and made_of_it else UNKNOWN
     if gate == "sigmoid" and _gates_itself(flow, step):
         return "silu"
     return _GATES.get(label_of(gate)) or _written_out(flow, step, label_of(gate))
@@ -67,7 +72,7 @@ def _written_out(flow: Branches, step: Step, gate: str) -> Any:
         return UNKNOWN
     if gate == "erf":
         return "gelu"
-    inner = one if flow.source(one) == "tanh" else other
+    inner = one if bare(flow.source(one)) == "tanh" else other
     while class_name(flow.steps[inner]) != "Tanh":  # back over a shift and a factor
         if len(flow.steps[inner].parents) != 1:
             return UNKNOWN

@@ -5,7 +5,15 @@ from keras import layers, tree
 
 from keras_initx._types import Activation, Layer
 from keras_initx.walk._branches import Branches
-from keras_initx.walk._operations import MOVES, PASSING, SUMS, activation_of, class_name, is_normalization
+from keras_initx.walk._operations import (
+    MOVES,
+    PASSING,
+    SUMS,
+    activation_at,
+    activation_of,
+    class_name,
+    is_normalization,
+)
 
 __all__ = ["is_normalized_after", "next_activation"]
 
@@ -34,7 +42,7 @@ def next_activation(flow: Branches, index: int) -> tuple[Activation | None, Laye
         if child in seen or flow.weights[child] or (step.opaque and not normalizes):
             continue
         seen.add(child)
-        activation = activation_of(step.operation)
+        activation = activation_at(step)
         if activation:
             layer = step.operation if isinstance(step.operation, layers.Layer) else None
             # Of a bare operation no output is read: its activation is that of the kernel's own output, unless

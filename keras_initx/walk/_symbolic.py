@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+from keras import layers
 
 from keras_initx._types import Variable
 from keras_initx.walk._inputs import tensors_in
 
-__all__ = ["made_of", "plain", "symbolic", "weights_in"]
+__all__ = ["made_of", "plain", "sized", "symbolic", "weights_in"]
 
 _NOT_OPERATORS = ("__class__", "__init__", "__new__", "__repr__", "__hash__", "__array__")
 _SYMBOLIC: contextvars.ContextVar[tuple[Variable, ...]] = contextvars.ContextVar("symbolic", default=())
@@ -79,3 +80,17 @@ def _symbolic_class(own: Any) -> type:
     }
     extra = {"value": property(lambda self: self), "sparse": False, "ragged": False, "record_history": True}
     return type(own.__name__, (own, keras.KerasTensor), operators | extra)
+
+
+def sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras.KerasTensor) -> Any:
+    """The output of an EinsumDense with the sizes that its own spec leaves open; later layers need them."""
+    left, letters = layer.equation.split("->")
+    taken = left.split(",")[0]
+    if "..." in letters and not letters.startswith("..."):
+        return output
+    sizes = dict(zip(taken, shape, strict=False)) if "..." not in letters else {}
+    whole = [
+        (sizes.get(letters[axis]) if sizes else shape[axis]) if size is None else size
+        for axis, size in enumerate(output.shape)
+    ]
+    return keras.KerasTensor(whole, output.dtype)

@@ -33,7 +33,7 @@ from keras_initx.checks import first_line
 from keras_initx.uses import kept_buffers, record
 from keras_initx.walk._backend import of_backend
 from keras_initx.walk._inputs import candidate_inputs, tensors_in
-from keras_initx.walk._symbolic import made_of, plain, symbolic, weights_in
+from keras_initx.walk._symbolic import made_of, plain, sized, symbolic, weights_in
 
 __all__ = ["Step", "Trace", "trace_model"]
 
@@ -54,6 +54,7 @@ class Step:
         weights: The weights among its operands, as they are or transposed, cast or cut, that the run was
             asked to follow.
         several: Whether it has several outputs.
+        affine: The numbers a and b of an operation of the backend that makes a x + b of its one operand x.
     """
 
     operation: Any
@@ -63,6 +64,7 @@ class Step:
     arguments: tuple[Any, ...] = ()
     weights: tuple[Variable, ...] = ()
     several: bool = False
+    affine: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -142,7 +144,7 @@ class _Recorder:
         if weights and not self.parents((args, kwargs)):
             return tree.map_structure(lambda tensor: made_of(tensor, weights), outputs)
         if isinstance(operation, layers.EinsumDense):
-            outputs = _sized(operation, args[0].shape, outputs)
+            outputs = sized(operation, args[0].shape, outputs)
         return self.add(operation, (args, kwargs), outputs, opaque)
 
     def _backend_steps(self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -165,7 +167,9 @@ class _Recorder:
             numbers.append(len(self.steps))
             parents = tuple(dict.fromkeys(n for p in one.parents if (n := numbers[p]) is not None))
             self.steps.append(
-                Step(of_backend(one.name), parents, one.shape, weights=one.kernels, several=one.several)
+                Step(
+                    of_backend(one.name), parents, one.shape, False, (), one.kernels, one.several, one.affine
+                )
             )
         for leaf, index in zip(leaves, made, strict=True):
             leaf._initx_step = numbers[index]  # type: ignore[index]
@@ -182,20 +186,6 @@ class _Recorder:
             ),
             outputs,
         )
-
-
-def _sized(layer: layers.EinsumDense, shape: Sequence[int | None], output: keras.KerasTensor) -> Any:
-    """The output of an EinsumDense with the sizes that its own spec leaves open; later layers need them."""
-    left, letters = layer.equation.split("->")
-    taken = left.split(",")[0]
-    if "..." in letters and not letters.startswith("..."):
-        return output
-    sizes = dict(zip(taken, shape, strict=False)) if "..." not in letters else {}
-    whole = [
-        (sizes.get(letters[axis]) if sizes else shape[axis]) if size is None else size
-        for axis, size in enumerate(output.shape)
-    ]
-    return keras.KerasTensor(whole, output.dtype)
 
 
 def trace_model(

@@ -199,6 +199,34 @@ def test_the_roles_of_attention_as_people_write_it(kind):
     assert roles == {"q": "query", "k": "key", "v": "value", "o": "attention_output"}
 
 
+def between(scores):
+    """Attention whose scores go through a function other than a softmax."""
+    return lambda s, q, k, v: ops.matmul(scores(ops.matmul(q, ops.transpose(k, (0, 2, 1)))), v)
+
+
+@pytest.mark.parametrize(
+    "scores", [ops.relu, lambda x: ops.square(ops.relu(x)), lambda x: ops.sigmoid(x - 1)]
+)
+def test_attention_with_another_activation_has_roles(scores):
+    attend = between(scores)
+    layer = own(square(*"qkvo"), lambda s, x: x + attend(s, x @ s.q, x @ s.k, x @ s.v) @ s.o)
+    roles = {s.kernel.name: s.role for s in iter_kernels(model_of(layer, (5, 16))) if s.attention}
+    assert roles == {"q": "query", "k": "key", "v": "value", "o": "attention_output"}
+
+
+def keys_and_values_first(s, q, k, v):
+    return ops.matmul(q, ops.matmul(ops.transpose(k, (0, 2, 1)), v))
+
+
+@pytest.mark.parametrize("attend", [between(lambda x: x / 4), keys_and_values_first])
+def test_linear_attention_has_no_roles_and_deep_norm_refuses_it(attend):
+    inputs = layers.Input((5, 16))
+    x = layers.Add()([inputs, layers.MultiHeadAttention(2, 8)(inputs, inputs)])
+    x = own(square(*"qkvo"), lambda s, x: x + attend(s, x @ s.q, x @ s.k, x @ s.v) @ s.o, "linear")(x)
+    with pytest.raises(ValueError, match="each must be a kernel of its own .* Received: `linear/[qk]`"):
+        initx.initialize(keras.Model(inputs, x), "DeepNorm", seed=1)
+
+
 def test_deep_norm_refuses_query_key_and_value_in_one_kernel():
     def fused(s, x):
         q, k, v = ops.split(x @ s.both, 3, axis=-1)
@@ -207,7 +235,7 @@ def test_deep_norm_refuses_query_key_and_value_in_one_kernel():
     inputs = layers.Input((5, 16))
     x = own(square(*"qkvo"), lambda s, x: x + mixed(s, x @ s.q, x @ s.k, x @ s.v) @ s.o, "one")(inputs)
     x = own(lambda size: {"both": (size, 3 * size), "o": (size, size)}, fused, "two")(x)
-    with pytest.raises(ValueError, match="each must be a kernel of its own. Received: `two/both`"):
+    with pytest.raises(ValueError, match="each must be a kernel of its own .* Received: `two/both`"):
         initx.initialize(keras.Model(inputs, x), "DeepNorm", seed=1)
 
 
@@ -238,3 +266,25 @@ def test_torch_modules_keep_their_buffers_and_start_over():
         initx.initialize(model, "by_role", seed=seed)
         assert torch.equal(module.weight, torch.ones(16))
         assert torch.equal(module.bias, torch.zeros(16))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own variables")
+@pytest.mark.parametrize("verb", ["initialize", "calibrate", "diagnose"])
+def test_plain_variables_of_tensorflow_keep_their_values(verb):
+    import tensorflow as tf
+
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 4), name="w")
+            self.count = tf.Variable(0)
+
+        def call(self, x):
+            self.count.assign_add(1)
+            return x @ self.w
+
+    layer = Counting(name="own")
+    model = model_of(layer)
+    batch = np.random.default_rng(0).standard_normal((8, 16)).astype("float32")
+    data = () if verb == "initialize" else (batch,)
+    getattr(initx, verb)(model, *data)
+    assert int(layer.count) == 0

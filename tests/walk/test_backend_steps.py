@@ -6,6 +6,7 @@ from keras import layers, ops
 
 import keras_initx as initx
 from keras_initx.walk import iter_kernels
+from keras_initx.walk._affine import with_numbers
 from keras_initx.walk._operations import label_of
 
 BACKEND = keras.backend.backend()
@@ -29,6 +30,10 @@ if BACKEND == "tensorflow":
         "gelu by tanh": lambda x: tf.nn.gelu(x, approximate=True),
         "mish": lambda x: x * tf.tanh(tf.nn.softplus(x)),
         "leaky": tf.nn.leaky_relu,
+        "2 relu": lambda x: 2 * tf.nn.relu(x),
+        "relu / 2": lambda x: tf.nn.relu(x) / 2,
+        "1 - sigmoid": lambda x: 1 - tf.sigmoid(x),
+        "softplus - 0.5": lambda x: tf.nn.softplus(x) - 0.5,
     }
 elif BACKEND == "jax":
     import jax
@@ -49,6 +54,11 @@ elif BACKEND == "jax":
         "gelu by tanh": jax.nn.gelu,
         "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
         "leaky": jax.nn.leaky_relu,
+        "max(x, 0)": lambda x: jnp.maximum(x, 0.0),
+        "2 relu": lambda x: 2 * jax.nn.relu(x),
+        "relu / 2": lambda x: jax.nn.relu(x) / 2,
+        "1 - sigmoid": lambda x: 1 - jax.nn.sigmoid(x),
+        "softplus - 0.5": lambda x: jax.nn.softplus(x) - 0.5,
     }
 else:
     import torch
@@ -71,7 +81,17 @@ else:
         "gelu by tanh": lambda x: functional.gelu(x, approximate="tanh"),
         "mish": lambda x: x * torch.tanh(functional.softplus(x)),
         "leaky": functional.leaky_relu,
+        "2 relu": lambda x: 2 * functional.relu(x),
+        "relu / 2": lambda x: functional.relu(x) / 2,
+        "1 - sigmoid": lambda x: 1 - torch.sigmoid(x),
+        "softplus - 0.5": lambda x: functional.softplus(x) - 0.5,
     }
+NUMBERS = {
+    "2 relu": ("relu", 2, 0),
+    "relu / 2": ("relu", 0.5, 0),
+    "1 - sigmoid": ("sigmoid", -1, 1),
+    "softplus - 0.5": ("softplus", 1, -0.5),
+}
 NOT_ACTIVATIONS = ("matmul", "scores", "normalize", "turn")
 KERAS = {
     "matmul": ops.matmul,
@@ -137,20 +157,22 @@ def test_a_gated_unit_by_the_backend_is_swiglu_or_unknown():
 
 
 class Activated(layers.Layer):
-    def __init__(self, function, **options):
+    def __init__(self, function, by_keras=False, **options):
         super().__init__(**options)
-        self.function = function
+        self.function, self.by_keras = function, by_keras
 
     def build(self, shape):
         self.first = self.add_weight(shape=(shape[-1], 24), name="first")
         self.second = self.add_weight(shape=(24, 8), name="second")
 
     def call(self, x):
+        if self.by_keras:
+            return self.function(x @ self.first) @ self.second
         first, second = map(ops.convert_to_tensor, (self.first, self.second))
         return OWN["matmul"](self.function(OWN["matmul"](x, first)), second)
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name not in NOT_ACTIVATIONS])
+@pytest.mark.parametrize("name", [name for name in OWN if name not in (*NOT_ACTIVATIONS, *NUMBERS)])
 def test_the_backends_own_activation_feeds_the_kernel_behind_it(name):
     model = keras.Sequential([layers.Input((16,)), Activated(OWN[name], name="own")])
     _, second = iter_kernels(model)
@@ -160,6 +182,33 @@ def test_the_backends_own_activation_feeds_the_kernel_behind_it(name):
     # Where the slope below zero is not known, the row says so.
     assert second.note == ("the activation that feeds it is not known" if name == "leaky" else "")
     assert second.depth == 1
+
+
+def second_of(function, by_keras=False):
+    model = keras.Sequential([layers.Input((16,)), Activated(function, by_keras, name="own")])
+    return list(iter_kernels(model))[1]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_scale_and_shift_an_activation_count(name):
+    activation = second_of(OWN[name]).activation
+    label, scale, shift = NUMBERS[name]
+    assert activation == with_numbers(label, scale, shift)
+    # The gain is that of the whole function, as a user would compute it.
+    own = keras.activations.get(label)
+    assert initx.gains.compute_gain(activation) == initx.gains.compute_gain(lambda x: scale * own(x) + shift)
+
+
+def test_numbers_count_in_the_operations_of_keras_too():
+    assert second_of(lambda x: 3 * (2 * ops.relu(x) + 1), True).activation == with_numbers("relu", 6, 3)
+    assert second_of(lambda x: ops.maximum(0, x), True).activation == "relu"
+    assert second_of(lambda x: 2 * x + 1, True).activation is None
+
+
+@pytest.mark.parametrize("by_keras", [True, False])
+def test_a_signal_times_itself_is_not_linear(by_keras):
+    site = second_of(lambda x: x * x, by_keras)
+    assert (site.activation, site.note) == (None, "the activation that feeds it is not known")
 
 
 def test_layers_of_keras_inside_keep_their_table_and_get_their_place():

@@ -22,6 +22,10 @@ UNSEEN = {
         "neck/fusion_stage_0/residual_layer1/convolution2",
     ),
     "SAM": ("no_mask_embed/embeddings",),  # added without a lookup
+    # They join the sequence without a lookup.
+    "SAM3PromptableConcept": tuple(
+        f"{name}/embeddings" for name in ("cls_embed", "presence_token", "query_embed")
+    ),
 }
 # Weights without fans, by the end of their path.
 LOOSE = {
@@ -33,10 +37,18 @@ LOOSE = {
 }
 # Kernels that take no input but numbers of the model's own: the trace takes their product for another form of
 # the weight.
-ENCODED = {"XLNet": ("rel_attn/encoding",)}
+ENCODED = {
+    "SAM3PromptableConcept": ("reference_points/embeddings",),
+    "XLNet": ("rel_attn/encoding",),
+}
 READING = "it reads a value while it runs, which a run without values does not have"
 LENGTHS = "it runs on no length of text that the trace tries"
 NOT_TRACED = {
+    "jax": {
+        "DFine": "with 64-bit numbers on, JAX refuses its indices",
+        "SAM": "JAX cannot trace it: the branches of its `cond` differ",
+        "StableDiffusion3": LENGTHS,
+    },
     "tensorflow": {"SAM3PromptableConcept": LENGTHS, "StableDiffusion3": READING},
     "torch": {
         "DFine": READING,
