@@ -13,6 +13,8 @@ import dataclasses
 import math
 from collections.abc import Hashable, Sequence
 
+from keras import layers
+
 import keras_initx.strategies._moments as maps
 from keras_initx._types import Activation, Model
 from keras_initx.checks import check_choice, check_finite
@@ -25,6 +27,9 @@ from keras_initx.walk import EMBEDDINGS, LINEAR, Graph, KernelSite, Node, trace
 
 __all__ = ["AutoInit"]
 
+# Operations of Keras that take a kernel.
+_PRODUCTS = ("Conv", "ConvTranspose", "DepthwiseConv", "Dot", "Einsum", "Matmul", "Tensordot")
+_LOOKUPS = ("GetItem", "Take")
 _DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 
 
@@ -98,7 +103,7 @@ class AutoInit:
         """
         if model is None:
             raise ValueError("`model` must be the model that holds `sites`. Received: model=None.")
-        graph = trace(model)
+        graph = trace(model, [site.kernel for site in sites if site.uses])
         if graph.failure:
             raise ValueError(
                 f"`model` must be traceable for AutoInit, but {graph.failure}. Received: "
@@ -190,6 +195,8 @@ class _Propagation:
         x: Moments | _Unknown = inputs[0] if inputs else _Unknown("no signal")
         if node.kind in EMBEDDINGS:
             return self._embed(node, sites, x)
+        if not isinstance(node.operation, layers.Layer):
+            return self._through_operation(node, sites)
         if node.kind not in LINEAR:
             return self._through_unknown(node, sites, x)
         for site in sites:
@@ -209,13 +216,33 @@ class _Propagation:
         """
         if len(node.operands[0].shape) < len(node.shape):
             (site,) = [site for site in sites if site.role == "embedding"]
-            mode = "fan_out" if site.tied else "fan_in"
-            draw = Draw(RandomScaled(mode=mode, distribution=self.settings.distribution))
-            self.draws.setdefault(site, draw)
-            return Moments(0.0, 1 / (node.shape[-1] or 1) if site.tied else 1.0)
+            return self._rows(site)
         untied = [site for site in sites if site.role != "embedding"]
         gain = self._draw(untied[0], x) if untied else 1.0
         return maps.weighted(x, gain) if isinstance(x, Moments) else x
+
+    def _rows(self, site: KernelSite) -> Moments:
+        """The moments of the rows of a table; plans the table."""
+        mode = "fan_out" if site.tied else "fan_in"
+        self.draws.setdefault(site, Draw(RandomScaled(mode=mode, distribution=self.settings.distribution)))
+        return Moments(0.0, 1 / site.kernel.shape[-1] if site.tied else 1.0)
+
+    def _through_operation(self, node: Node, sites: list[KernelSite]) -> Moments | _Unknown:
+        """The moments after an operation that takes kernels itself, in a layer that a user wrote."""
+        signals = [self.signals[operand.node] for operand in node.operands if operand.node is not None]
+        x: Moments | _Unknown = signals[0] if signals else _Unknown("no signal")
+        (site, *others) = sites
+        if others or len(signals) != 1 or not (site.layer.trainable and site.kernel.trainable):
+            return self._through_unknown(node, sites, x)
+        if site.role == "embedding":
+            rows = self._rows(site)
+            if node.kind == "Add":  # a table of positions
+                return maps.added([x, rows]) if isinstance(x, Moments) else x
+            return rows if node.kind in _LOOKUPS else _Unknown(_label(node))
+        if node.kind not in _PRODUCTS:
+            return self._through_unknown(node, sites, x)
+        gain = self._draw(site, x)
+        return maps.weighted(x if isinstance(x, Moments) else Moments(), gain)
 
     def _through_unknown(self, node: Node, sites: list[KernelSite], x: Moments | _Unknown) -> _Unknown:
         """Plans the kernels of a loop, a wrapper or a registered layer, for which no map is known.

@@ -1,13 +1,14 @@
 """`trace`: a model as a graph of the layers and operations that run, each with operands and shape."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import layers, tree
 
 from keras_initx._keras_internals import flatten_layers
-from keras_initx._types import Model
+from keras_initx._types import Model, Variable
 from keras_initx.layers import ResidualScale
 from keras_initx.walk._kernels import known_class
 from keras_initx.walk._operations import activation_of
@@ -44,7 +45,8 @@ class Node:
         operands: The operands, in order.
         shape: Shape of the first output, with batch axis. An axis is None if the trace does not tell it.
         activation: The activation that the node is, or ends with, as `compute_gain` takes it; None for none.
-        kernels: Variables of the kernels that run in the node, in the order of their layers.
+        kernels: Variables of the kernels that run in the node, in the order of their layers. Of an operation,
+            those of the weights to follow that it takes.
         opaque: Whether the node holds layers that the trace did not see.
     """
 
@@ -72,7 +74,7 @@ class Graph:
     failure: str = ""
 
 
-def trace(model: Model) -> Graph:
+def trace(model: Model, weights: Sequence[Variable] = ()) -> Graph:
     """Returns the layers and operations that run in a built model, as a graph.
 
     The model runs once on symbolic input, which computes nothing and does not change the model.
@@ -83,12 +85,14 @@ def trace(model: Model) -> Graph:
 
     Args:
         model: A built Keras model or layer.
+        weights: Weights to follow to the operations of Keras that take them, where no layer of their own is a
+            node.
 
     Returns:
         The graph. Layers made of other layers are seen through. A layer that is called twice is two nodes.
     """
     # The operations of a backend have no operands that a map could read.
-    found = trace_model(model, _is_leaf, backend=False)
+    found = trace_model(model, _is_leaf, weights, backend=False)
     nodes: list[Node] = []
     for step in found.steps:
         nodes.append(_node(step, nodes))
@@ -134,7 +138,7 @@ def _node(step: Step, before: list[Node]) -> Node:
         operands=operands,
         shape=_filled(step.shape, shapes[0] if shapes else ()),
         activation=None if operation is None else activation_of(operation) or None,
-        kernels=_kernels_in(operation),
+        kernels=_kernels_in(operation) or step.weights,
         opaque=step.opaque,
     )
 

@@ -273,6 +273,39 @@ def test_bad_settings(settings, message):
         AutoInit(**settings)
 
 
+class Written(layers.Layer):
+    """A lookup of tokens, a gated unit and a convolution, with weights of its own."""
+
+    def build(self, _):
+        shapes = {"table": (50, 32), "gate": (32, 48), "up": (32, 48), "down": (48, 32), "taps": (3, 32, 32)}
+        for name, shape in shapes.items():
+            setattr(self, name, self.add_weight(shape=shape, name=name))
+
+    def call(self, ids):
+        x = keras.ops.take(self.table, ids, axis=0)
+        x = x + (keras.ops.silu(x @ self.gate) * (x @ self.up)) @ self.down
+        return keras.ops.relu(keras.ops.conv(x, self.taps, padding="same"))
+
+
+def by_layers():
+    ids = layers.Input((6,), dtype="int32")
+    x = layers.Embedding(50, 32, name="table")(ids)
+    gated = layers.Dense(48, "silu", name="gate")(x) * layers.Dense(48, name="up")(x)
+    x = x + layers.Dense(32, name="down")(gated)
+    x = layers.Conv1D(32, 3, padding="same", activation="relu", name="taps")(x)
+    return keras.Model(ids, layers.Dense(3, name="head")(x))
+
+
+def test_a_layer_that_takes_its_own_weights_has_the_gains_of_keras_layers():
+    by_hand = keras.Sequential(
+        [layers.Input((6,), dtype="int32"), Written(name="own"), layers.Dense(3, name="head")]
+    )
+    found = gains(by_hand)
+    assert found == pytest.approx(gains(by_layers()))
+    assert min(found) < 1 < max(found)  # the maps count
+    assert not any(draw.note for draw in plan_of(by_hand).values())
+
+
 class Untraceable(keras.Model):
     def __init__(self):
         super().__init__()
