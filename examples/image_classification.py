@@ -199,7 +199,7 @@ def main(arguments: argparse.Namespace) -> None:
         lambda initializer: build_model(data, arguments.model, initializer, arguments.jit_compile),
         augment if arguments.augment else None,
     )
-    best = outcome.show(records, len(data.labels), arguments.dataset, folder)
+    best = outcome.show(records, 1 / len(data.labels), arguments.dataset, folder)
     target = arguments.saved_models / dataset.removeprefix("initx_")
     print(f"Saving the model from {best}: {target}.keras")
     save(models[best], data, target)

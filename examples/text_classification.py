@@ -223,7 +223,10 @@ def main(arguments: argparse.Namespace) -> None:
     policy = training.set_up_device(arguments)
     data = load_data(arguments.dataset, arguments.length)
     dataset = arguments.dataset.replace("/", "-")
-    size = f"-{arguments.width}x{arguments.depth}" if arguments.model == "decoder" else ""
+    size, chance = "", 1 / len(data.labels)
+    if arguments.model == "decoder":
+        size = f"-{arguments.width}x{arguments.depth}"
+        chance = np.bincount(data.test[1].ravel()).max() / data.test[1].size  # always the space
     folder = arguments.runs / f"{dataset}-{arguments.model}{size}-{policy}-seed{arguments.seed}"
     models, records = training.compare(
         arguments,
@@ -233,7 +236,7 @@ def main(arguments: argparse.Namespace) -> None:
             data, arguments.model, initializer, arguments.jit_compile, arguments.width, arguments.depth
         ),
     )
-    best = outcome.show(records, len(data.labels), arguments.dataset, folder)
+    best = outcome.show(records, chance, arguments.dataset, folder)
     target = arguments.saved_models / dataset.removeprefix("initx_")
     print(f"Saving the model from {best}: {target}.keras")
     save(models[best], data, target)
