@@ -1,4 +1,4 @@
-"""Exports a text classifier that was trained on any backend, as a SavedModel that takes strings.
+"""Exports a text model that was trained on any backend, as a SavedModel that takes strings.
 
     KERAS_BACKEND=tensorflow python examples/export_text.py saved_models/pydoc-code
 
@@ -41,7 +41,9 @@ def export(target: pathlib.Path) -> initx.saved_model.ExportedModel:
     whole = keras.Model(text, {"probabilities": model(ids)}, name=model.name)
     # Warm-up requests are messages of TensorFlow Serving, which the extra `serve` installs.
     rows = np.array(tokens["examples"]) if importlib.util.find_spec("tensorflow_serving") else None
-    return initx.export(whole, target, labels=tokens["labels"], warmup=rows)
+    # A decoder has probabilities at each place of a text, and labels name the columns of one row.
+    labels = tokens["labels"] if len(model.output_shape) == 2 else None
+    return initx.export(whole, target, labels=labels, warmup=rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ same weights as without the interruption.
 
     python examples/image_classification.py
     python examples/image_classification.py --model separable --augment
+    python examples/image_classification.py --dataset fashion_mnist --epochs 3
     python examples/image_classification.py --dataset mnist --initializer he_normal OrthogonalScaled
 """
 
@@ -64,9 +65,11 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
 
 def load_data(name: str) -> Data:
-    if name == "initx_digits":  # from scikit-learn, so this needs no TensorFlow
-        digits = keras_initx.datasets.read_digits()
-        return Data(digits.train, digits.test, digits.labels)
+    datasets = keras_initx.datasets
+    read = {"initx_digits": datasets.read_digits, "fashion_mnist": datasets.read_fashion_mnist}
+    if name in read:  # from their files, so these need no TensorFlow
+        images = read[name]()
+        return Data(images.train, images.test, images.labels)
     train, test, labels = training.read_tfds(name, "Image")
     shapes = {image.shape for image, _ in train + test}
     if len(shapes) > 1:
@@ -196,7 +199,7 @@ def main(arguments: argparse.Namespace) -> None:
         lambda initializer: build_model(data, arguments.model, initializer, arguments.jit_compile),
         augment if arguments.augment else None,
     )
-    best = outcome.show(records, len(data.labels), arguments.dataset, folder)
+    best = outcome.show(records, 1 / len(data.labels), arguments.dataset, folder)
     target = arguments.saved_models / dataset.removeprefix("initx_")
     print(f"Saving the model from {best}: {target}.keras")
     save(models[best], data, target)

@@ -5,17 +5,20 @@ import pathlib
 import matplotlib
 
 
-def show(records: dict[str, dict], classes: int, dataset: str, folder: pathlib.Path) -> str:
-    """Prints the table, draws the picture in the folder of the runs, and returns the best initializer."""
+def show(records: dict[str, dict], chance: float, dataset: str, folder: pathlib.Path) -> str:
+    """Prints the table, draws the picture in the folder of the runs, and returns the best initializer.
+
+    `chance` is the accuracy of a model that has learned nothing from the inputs.
+    """
     show_table(records)
     picture = folder / "initializations.png"
-    draw(records, classes, dataset, picture)
+    draw(records, chance, dataset, picture)
     print(f"\nPicture: {picture}")
     print(f"TensorBoard: tensorboard --logdir {folder}")
     return max(records, key=lambda name: list(records[name]["epochs"].values())[-1]["val_accuracy"])
 
 
-def draw(records: dict[str, dict], classes: int, dataset: str, path: pathlib.Path) -> None:
+def draw(records: dict[str, dict], chance: float, dataset: str, path: pathlib.Path) -> None:
     """Draws pre-activation std by depth before training, and held-out accuracy by epoch."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -33,7 +36,7 @@ def draw(records: dict[str, dict], classes: int, dataset: str, path: pathlib.Pat
     left.set(title="Signal before training", xlabel="layer", ylabel="pre-activation std", yscale="log")
     left.set_xticks(range(1, len(stds) + 1) if len(stds) < 10 else [1, *range(5, len(stds) + 1, 5)])
     right.set(title=f"Training on {dataset}", xlabel="epoch", ylabel="held-out accuracy (%)", ylim=(0, 102))
-    right.axhline(100 / classes, color="gray", linestyle="--", label="chance")
+    right.axhline(100 * chance, color="gray", linestyle="--", label="chance")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.legend(loc="center right")

@@ -1,5 +1,7 @@
 """Trains a text classifier from several initializations and exports the best one, which takes strings.
 
+The model `decoder` predicts the next character of Python's own source; all others classify texts.
+
 Plain Python turns text into token numbers, so the script runs on any backend. With KERAS_BACKEND=jax or torch
 it needs no TensorFlow. After a kill, give the same command again: the run continues after its last finished
 epoch, and ends with the same weights as without the interruption.
@@ -7,6 +9,7 @@ epoch, and ends with the same weights as without the interruption.
     python examples/text_classification.py
     python examples/text_classification.py --dataset initx_pydoc/families --model gru
     python examples/text_classification.py --dataset imdb_reviews --length 200 --model transformer
+    python examples/text_classification.py --dataset initx_pysource --model decoder --width 128 --depth 4
 """
 
 import argparse
@@ -25,11 +28,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+import decoder
 import keras_initx.datasets
 import outcome
 import training
 
 WIDTH = 64  # of embeddings, recurrent states and attention
+SOURCE = "initx_pysource"  # the data set of the decoder
+SOURCE_ROWS = 25_600, 2_560  # of it, in an epoch and held out: 400 steps
 VOCABULARY = 8000  # the largest number of tokens
 LEARNING_RATE = 1e-3
 PUNCTUATION = string.punctuation.encode()
@@ -38,7 +44,8 @@ PUNCTUATION = string.punctuation.encode()
 class Data(NamedTuple):
     """A data set as token numbers, and the rules that turned its text into them."""
 
-    train: tuple[np.ndarray, np.ndarray]  # token numbers, (rows, length), and labels
+    # Token numbers, (rows, length), and labels: one for a row, or for a decoder the next token at each place.
+    train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     labels: Sequence[str]
     split: str  # "character" or "whitespace"
@@ -50,17 +57,23 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--dataset", default="initx_pydoc/code", help="any text classification data set of tfds"
-    )
+    help_ = f"any text classification data set of tfds; for the decoder {SOURCE}"
+    parser.add_argument("--dataset", default="initx_pydoc/code", help=help_)
     parser.add_argument(
         "--length", type=int, default=64, help="the number of tokens that are read of each text"
     )
+    parser.add_argument("--width", type=int, default=WIDTH, help="the width of the decoder")
+    parser.add_argument("--depth", type=int, default=2, help="the number of blocks of the decoder")
     default = ["initx>GlorotScaled", "initx>OrthogonalScaled", "initx>LSUV"]
-    models = ["relu_rnn", "gru", "lstm", "transformer"]
+    models = ["relu_rnn", "gru", "lstm", "transformer", "decoder"]
     arguments = training.parse(parser, dict.fromkeys(models, default), epochs=4)
     if arguments.length < 1:
         parser.error(f"--length must be at least 1. Received: {arguments.length}.")
+    if (arguments.model == "decoder") != (arguments.dataset == SOURCE):
+        parser.error(
+            f"--model decoder predicts the next character: it needs --dataset {SOURCE}, which fits no other "
+            f"model. Received: --model {arguments.model} --dataset {arguments.dataset}."
+        )
     return parser, arguments
 
 
@@ -102,6 +115,8 @@ def encode(texts: Sequence[str], split: str, vocabulary: Sequence[str], length: 
 
 
 def load_data(name: str, length: int) -> Data:
+    if name == SOURCE:
+        return load_source(length)
     train, test, labels = read_texts(name)
     split = "character" if name in ("initx_pydoc", "initx_pydoc/code") else "whitespace"
     vocabulary = learn_vocabulary([text for text, _ in train], split)
@@ -113,28 +128,47 @@ def load_data(name: str, length: int) -> Data:
     return Data(arrays(train), arrays(test), labels, split, vocabulary, [text for text, _ in test[:8]])
 
 
-def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str = "auto") -> keras.Model:
+def load_source(length: int) -> Data:
+    """Returns rows of characters, taken evenly from the whole text, and the character that follows each."""
+    text = keras_initx.datasets.read_pysource()
+
+    def some(ids: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        inputs, following = keras_initx.datasets.windows(ids, length)
+        rows = np.linspace(0, len(inputs), min(most, len(inputs)), endpoint=False).astype(int)
+        return inputs[rows], following[rows]
+
+    train, test = some(text.train, SOURCE_ROWS[0]), some(text.test, SOURCE_ROWS[1])
+    examples = ["".join(text.vocabulary[number] for number in row) for row in test[0][:8]]
+    # Padding and unknown characters have the numbers that `encode` gives them.
+    return Data(train, test, text.vocabulary, "character", list(text.vocabulary[2:]), examples)
+
+
+def build_model(
+    data: Data,
+    kind: str,
+    initializer: str,
+    jit_compile: bool | str = "auto",
+    width: int = WIDTH,
+    depth: int = 2,
+) -> keras.Model:
     """Returns a compiled model from token numbers to probabilities.
 
-    All kernels except the embeddings have the initializer.
+    All kernels except the embeddings have the initializer. The width and the depth are the decoder's.
     """
     length, tokens = data.train[0].shape[1], len(data.vocabulary) + 2
-    inputs = keras.Input((length,), dtype="int32", name="ids")
-    x = keras.layers.Embedding(tokens, WIDTH, mask_zero=True, name="embedding")(inputs)
-    if kind == "transformer":
-        x = encode_by_attention(inputs, x, initializer)
+    if kind == "decoder":
+        body = decoder.build(width, depth, length=length, tokens=tokens, initializer=initializer)
+        inputs = body.input
+        outputs = keras.layers.Softmax(dtype="float32", name="probabilities")(body.output)
     else:
-        layer = {"relu_rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[kind]
-        options = {"activation": "relu"} if kind == "relu_rnn" else {}
-        x = layer(
-            WIDTH, kernel_initializer=initializer, recurrent_initializer=initializer, name=kind, **options
-        )(x)
-    head = keras.layers.Dense(
-        len(data.labels), "softmax", kernel_initializer=initializer, dtype="float32", name="probabilities"
-    )
+        inputs = keras.Input((length,), dtype="int32", name="ids")
+        head = keras.layers.Dense(
+            len(data.labels), "softmax", kernel_initializer=initializer, dtype="float32", name="probabilities"
+        )
+        outputs = head(encode_text(inputs, kind, tokens, initializer))
     # The name holds a checksum of the vocabulary: with another vocabulary the checkpoint is refused.
     model = keras.Model(
-        inputs, head(x), name=f"{kind}_{zlib.crc32(json.dumps(data.vocabulary).encode()):08x}"
+        inputs, outputs, name=f"{kind}_{zlib.crc32(json.dumps(data.vocabulary).encode()):08x}"
     )
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE, clipnorm=1.0),
@@ -145,21 +179,25 @@ def build_model(data: Data, kind: str, initializer: str, jit_compile: bool | str
     return model
 
 
+def encode_text(inputs: keras.KerasTensor, kind: str, tokens: int, initializer: str) -> keras.KerasTensor:
+    """Turns token numbers into one vector for each text, by a recurrent layer or by attention."""
+    x = keras.layers.Embedding(tokens, WIDTH, mask_zero=True, name="embedding")(inputs)
+    if kind == "transformer":
+        return encode_by_attention(inputs, x, initializer)
+    layer = {"relu_rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[kind]
+    options = {"activation": "relu"} if kind == "relu_rnn" else {}
+    return layer(
+        WIDTH, kernel_initializer=initializer, recurrent_initializer=initializer, name=kind, **options
+    )(x)
+
+
 def encode_by_attention(
     inputs: keras.KerasTensor, x: keras.KerasTensor, initializer: str
 ) -> keras.KerasTensor:
     """Applies two Transformer blocks with normalization before each branch, and takes the mean."""
-    positions = keras.ops.cumsum(keras.ops.ones_like(inputs), axis=1) - 1
-    x = x + keras.layers.Embedding(inputs.shape[1], WIDTH, name="positions")(positions)
-    for block in ("block1", "block2"):
-        y = keras.layers.LayerNormalization(name=f"{block}_norm1")(x)
-        attention = keras.layers.MultiHeadAttention(
-            num_heads=4, key_dim=WIDTH // 4, kernel_initializer=initializer, name=f"{block}_attention"
-        )
-        x = x + attention(y, y)
-        y = keras.layers.LayerNormalization(name=f"{block}_norm2")(x)
-        y = keras.layers.Dense(2 * WIDTH, "relu", kernel_initializer=initializer, name=f"{block}_wide")(y)
-        x = x + keras.layers.Dense(WIDTH, kernel_initializer=initializer, name=f"{block}_narrow")(y)
+    x = x + decoder.embed_positions(inputs, WIDTH)
+    for name in ("block1", "block2"):
+        x = decoder.block(x, name, 4, 2 * WIDTH, "relu", initializer)
     x = keras.layers.LayerNormalization(name="norm")(x)
     return keras.layers.GlobalAveragePooling1D(name="mean")(x)
 
@@ -185,14 +223,20 @@ def main(arguments: argparse.Namespace) -> None:
     policy = training.set_up_device(arguments)
     data = load_data(arguments.dataset, arguments.length)
     dataset = arguments.dataset.replace("/", "-")
-    folder = arguments.runs / f"{dataset}-{arguments.model}-{policy}-seed{arguments.seed}"
+    size, chance = "", 1 / len(data.labels)
+    if arguments.model == "decoder":
+        size = f"-{arguments.width}x{arguments.depth}"
+        chance = np.bincount(data.test[1].ravel()).max() / data.test[1].size  # always the space
+    folder = arguments.runs / f"{dataset}-{arguments.model}{size}-{policy}-seed{arguments.seed}"
     models, records = training.compare(
         arguments,
         folder,
         data,
-        lambda initializer: build_model(data, arguments.model, initializer, arguments.jit_compile),
+        lambda initializer: build_model(
+            data, arguments.model, initializer, arguments.jit_compile, arguments.width, arguments.depth
+        ),
     )
-    best = outcome.show(records, len(data.labels), arguments.dataset, folder)
+    best = outcome.show(records, chance, arguments.dataset, folder)
     target = arguments.saved_models / dataset.removeprefix("initx_")
     print(f"Saving the model from {best}: {target}.keras")
     save(models[best], data, target)

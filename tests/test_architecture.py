@@ -94,6 +94,7 @@ NOT_KERAS = {
     "_node_ip_address": "Ray's argument of `init`",
     "_parent_trackable": "TensorFlow's: the table that a resource belongs to",
     "_replace": "NamedTuple's",
+    "_split_generators": "tensorflow-datasets': what a builder calls for its rows",
 }
 
 

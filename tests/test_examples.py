@@ -216,6 +216,12 @@ OWN = {
         (["--length", "0"], "--length must be at least 1. Received: 0."),
         (["--dataset", "initx_pydoc/words"], "must be one of ['code', 'families']"),
         (["--dataset", "initx_digits"], "--dataset must hold labelled texts. Received: initx_digits, Image"),
+        (["--dataset", "initx_pysource"], "needs --dataset initx_pysource, which fits no other model. Rec"),
+        (["--model", "decoder"], "Received: --model decoder --dataset initx_pydoc/code."),
+        (
+            ["--model", "decoder", "--dataset", "initx_pysource", "--width", "50"],
+            "`width` must be a multiple of the width of a head, 16. Received: width=50.",
+        ),
     ],
 }
 

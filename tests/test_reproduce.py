@@ -133,6 +133,18 @@ def test_the_page_takes_no_quick_run_and_no_fewer_than_three_seeds(reproduce, pa
     assert (page.read_text() != TABLE) == writes
 
 
+@pytest.mark.parametrize(
+    ("arguments", "draws"), [([], True), (["--quick"], False), (["--seeds", "2"], False)]
+)
+def test_a_figure_is_drawn_with_the_row_that_links_to_it(claim, page, monkeypatch, arguments, draws):
+    monkeypatch.setattr(sys, "argv", ["somewhere/b.py", "--page", str(page), *arguments])
+    told = claim.Claim("Author 2000", "https://example.org", "It is so.", "7 %", checked=True)
+    sizes = {"quick": Size(1), "default": Size(3), "full": Size(5)}
+    claim.reproduce(told, lambda size: ("Found.", []), **sizes, draw=lambda path: path.write_text("drawn"))
+    assert ("Found. [Figure](images/b.png)." in page.read_text()) == draws
+    assert (page.parent / "images" / "b.png").exists() == draws
+
+
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--seeds", "-1"], ["--quick", "--full"]])
 def test_what_cannot_be_measured_is_refused(reproduce, page, arguments):
     with pytest.raises(SystemExit) as refusal:

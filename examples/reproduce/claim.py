@@ -84,10 +84,11 @@ def reproduce(
     quick: Any,
     default: Any,
     full: Any,
+    draw: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
     """Measures at the size that the command line names, prints the verdict and writes the row of the page.
 
-    A quick run, or a run of fewer than 3 seeds, writes nothing.
+    A quick run, or a run of fewer than 3 seeds, writes nothing, and draws nothing.
 
     Args:
         claim: The claim.
@@ -95,6 +96,7 @@ def reproduce(
         quick: A size that only shows that the script runs. Sizes are named tuples with a field `seeds`.
         default: The size of the page.
         full: The paper's own size, or the nearest that is possible.
+        draw: Draws what was measured to a file, to which the row then links. None for no figure.
     """
     script = pathlib.Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(description=f"{claim.paper}: {claim.statement} {claim.link}")
@@ -130,6 +132,11 @@ def reproduce(
         f"{name} size, {size.seeds} seeds, {took}, {keras.backend.backend()}, "
         f"keras {keras.__version__}, {datetime.date.today():%d %B %Y}"
     )
+    if draw:
+        figure = arguments.page.parent / "images" / f"{script.removesuffix('.py')}.png"
+        figure.parent.mkdir(exist_ok=True)
+        draw(figure)
+        found += f" [Figure](images/{figure.name})."
     write(arguments.page, script, row(claim, script, found, criteria, how))
 
 

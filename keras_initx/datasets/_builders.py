@@ -1,4 +1,4 @@
-"""Builders of tensorflow-datasets for `initx_digits` and `initx_pydoc`.
+"""Builders of tensorflow-datasets for `initx_digits`, `initx_pydoc` and `initx_pysource`.
 
 To define a builder registers its name. They read files that every machine with the extra `examples` has.
 """
@@ -11,9 +11,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_initx.datasets._digit_images import read_digits
+from keras_initx.datasets._labelled_images import examples
 from keras_initx.datasets._pydoc_text import CONFIGS, PydocText, read_pydoc
+from keras_initx.datasets._source_text import read_pysource, windows
 
-__all__ = ["InitxDigits", "InitxPydoc"]
+__all__ = ["InitxDigits", "InitxPydoc", "InitxPysource"]
+
+# tensorflow-datasets finds prepared data by name and version, and wants three numbers.
+_PYTHON = f"1.{sys.version_info.major}{sys.version_info.minor:02}.{sys.version_info.micro}"
 
 
 class InitxDigits(tfds.core.GeneratorBasedBuilder):
@@ -50,8 +55,7 @@ class InitxDigits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, split: tuple[np.ndarray, np.ndarray]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for row, (image, label) in enumerate(zip(*split, strict=True)):
-            yield row, {"image": image, "label": int(label)}
+        yield from examples(split)
 
 
 class InitxPydoc(tfds.core.GeneratorBasedBuilder):
@@ -69,10 +73,7 @@ class InitxPydoc(tfds.core.GeneratorBasedBuilder):
         The Python Standard Library (https://docs.python.org/3/library/).
     """
 
-    # tensorflow-datasets finds prepared data by name and version, and wants three numbers.
-    VERSION = tfds.core.Version(
-        f"1.{sys.version_info.major}{sys.version_info.minor:02}.{sys.version_info.micro}"
-    )
+    VERSION = tfds.core.Version(_PYTHON)
     BUILDER_CONFIGS: list[Any] = [  # noqa: RUF012  tensorflow-datasets reads a list
         tfds.core.BuilderConfig(name=name, description=description) for name, description in CONFIGS.items()
     ]
@@ -97,3 +98,36 @@ class InitxPydoc(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, rows: Iterable[tuple[str, int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, (text, label) in enumerate(rows):
             yield number, {"text": text, "label": label}
+
+
+class InitxPysource(tfds.core.GeneratorBasedBuilder):
+    """The builder of `initx_pysource`: characters of Python's own source and documentation.
+
+    After `import keras_initx.datasets`, `tfds.load("initx_pysource")` loads it. It needs no network. In an
+    example, `ids` are the numbers of 128 characters, and `next` the numbers of the characters that follow
+    each of them. `read_pysource` describes the text, the splits and the numbers. As for `initx_pydoc`, the
+    version names the release of Python.
+
+    Reference:
+        The Python Standard Library (https://docs.python.org/3/library/).
+    """
+
+    VERSION = tfds.core.Version(_PYTHON)
+    LENGTH = 128
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        ids = tfds.features.Tensor(shape=(self.LENGTH,), dtype=np.int32)
+        return self.dataset_info_from_configs(
+            description="Characters of the source files of Python's standard library, as numbers.",
+            features=tfds.features.FeaturesDict({"ids": ids, "next": ids}),
+            supervised_keys=("ids", "next"),
+            homepage="https://docs.python.org/3/library/",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        text = read_pysource()
+        return {"train": self._generate_examples(text.train), "test": self._generate_examples(text.test)}
+
+    def _generate_examples(self, ids: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, (row, following) in enumerate(zip(*windows(ids, self.LENGTH), strict=True)):
+            yield number, {"ids": row, "next": following}

@@ -1,33 +1,16 @@
 """`read_digits`: the handwritten digits that scikit-learn ships."""
 
-import dataclasses
-
 import numpy as np
 
+from keras_initx.datasets._labelled_images import LabelledImages
 from keras_initx.extras import require
 
-__all__ = ["DigitImages", "read_digits"]
+__all__ = ["read_digits"]
 
 TRAIN_ROWS = 1437
 
 
-@dataclasses.dataclass(frozen=True)
-class DigitImages:
-    """Labelled images in two splits.
-
-    Attributes:
-        labels: The name of each label: `labels[3]` is the name of label 3.
-        train: The images to train on and their labels: uint8 of shape (1437, 8, 8, 1) with values from 0 to
-            16, and int32 of shape (1437,).
-        test: The held-out images and their labels, in the same form: 360 images.
-    """
-
-    labels: tuple[str, ...]
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-
-
-def read_digits() -> DigitImages:
+def read_digits() -> LabelledImages:
     """Returns scikit-learn's handwritten digits, 8x8 pixels, in a split to train on and a held-out split.
 
     The rows are the rows of the data set `initx_digits` of tensorflow-datasets. This function needs neither
@@ -38,7 +21,7 @@ def read_digits() -> DigitImages:
     ((1437, 8, 8, 1), (360, 8, 8, 1), ('0', '1', '2'))
 
     Returns:
-        The names of the labels and the two splits, always in the same order.
+        The names of the labels and the two splits, always in the same order. Pixels have values from 0 to 16.
 
     Raises:
         ImportError: If scikit-learn is not installed.
@@ -54,6 +37,6 @@ def read_digits() -> DigitImages:
     images, numbers = digits.images.astype(np.uint8)[..., None], digits.target.astype(np.int32)
     # The rows in the file are not shuffled. A fixed permutation gives both splits the same mixture.
     train, test = np.split(np.random.default_rng(0).permutation(len(images)), [TRAIN_ROWS])
-    return DigitImages(
+    return LabelledImages(
         tuple(map(str, digits.target_names)), (images[train], numbers[train]), (images[test], numbers[test])
     )
