@@ -1,0 +1,137 @@
+"""Pairs the weights of a model with those of a base model, and reads off how much each has grown."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_initx._keras_internals import own_trainable_variables
+from keras_initx._types import Model
+from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights
+
+__all__ = ["Pair", "kernel_pairs", "weight_pairs"]
+
+_FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """A weight of a model, and the weight of the base in the same place.
+
+    Attributes:
+        own: The weight of the model.
+        base: The weight of the base.
+        inputs: How many times as many inputs per unit it has as in the base.
+        outputs: How many times as many outputs, or entries of a vector.
+    """
+
+    own: Any  # a KernelSite, or a Weight
+    base: Any
+    inputs: float = 1.0
+    outputs: float = 1.0
+
+    @property
+    def is_output(self) -> bool:
+        """Whether its inputs grow, and its outputs do not."""
+        return self.inputs > 1 and self.outputs == 1
+
+
+def kernel_pairs(sites: Sequence[KernelSite], base: object) -> list[Pair]:
+    """Returns each kernel and scale of a model with its kernel in the base, by order: names may differ.
+
+    Args:
+        sites: The model's kernels and scales.
+        base: The `base` that a user gave.
+
+    Raises:
+        ValueError: If the base is no built model, has another structure, or is wider than the model.
+    """
+    if not isinstance(base, keras.layers.Layer) or not base.built or not base.weights:
+        raise ValueError(
+            "`base` must be a built Keras model of the same structure and smaller width. Received: "
+            f"base={base!r}. Pass MuP(base=build(width=64)) for a model of build(width=1024)."
+        )
+    own, others = (
+        [s for s in found if not s.skip and (s.fans or s.is_scale)]
+        for found in (sites, list(iter_kernels(base)))
+    )
+    return [Pair(site, other, *_growth(site, other)) for site, other in _paired(own, others)]
+
+
+def weight_pairs(model: Model, base: Model) -> list[Pair]:
+    """Returns each bias, shift and other vector of a model that its layer trains, with the one of the base.
+
+    Raises:
+        ValueError: If the base has another structure.
+    """
+    own, others = (_vectors(found) for found in (model, base))
+    return [Pair(weight, other, 1.0, _length(weight, other)) for weight, other in _paired(own, others)]
+
+
+def _vectors(model: Model) -> list[Weight]:
+    found = iter_weights(model, list(iter_kernels(model, trace=False)))
+    return [w for w in found if not w.skip and w.role != "statistic" and _is_trained(w)]
+
+
+def _is_trained(weight: Weight) -> bool:
+    return any(variable is weight.kernel for variable in own_trainable_variables(weight.layer))
+
+
+def _paired(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+    for weight, base in zip(own, others, strict=False):
+        if _structure(weight) != _structure(base):
+            raise ValueError(
+                "`base` must have the structure of the model. Received: a base with "
+                f"{_told(base)} where the model has {_told(weight)}."
+            )
+    if len(own) != len(others):
+        more, fewer = (own, others) if len(own) > len(others) else (others, own)
+        names = {weight.path for weight in fewer}
+        extra = next((weight for weight in more if weight.path not in names), more[-1])
+        kind = "kernels" if isinstance(extra, KernelSite) else "biases and other vectors"
+        raise ValueError(
+            f"`base` must have the structure of the model. Received: a base of {len(others)} {kind} for "
+            f"a model of {len(own)}; only one of them has {_told(extra)}."
+        )
+    return list(zip(own, others, strict=True))
+
+
+def _structure(weight: KernelSite | Weight) -> tuple[Any, ...]:
+    """The properties that a weight shares with its weight of another width."""
+    shape, layout = tuple(weight.kernel.shape), weight.layout
+    field = shape[:-2] if layout is not None and layout.kind in _FIELDS and weight.role != "bias" else ()
+    return weight.role, type(weight.layer).__name__, len(shape), field
+
+
+def _told(weight: KernelSite | Weight) -> str:
+    return f"`{weight.path}` ({weight.role}, shape {tuple(weight.kernel.shape)})"
+
+
+def _growth(site: KernelSite, base: KernelSite) -> tuple[float, float]:
+    """How many times as many inputs per unit, and outputs in all, a kernel has as its kernel in the base."""
+    if site.fans is None or base.fans is None:
+        return 1.0, _length(site, base)
+    inputs, outputs = site.fans.fan_in / base.fans.fan_in, site.fans.fan_out / base.fans.fan_out
+    if site.layout is not None and site.layout.kind in ("conv", "depthwise"):
+        # Fans count one group or channel; more groups mean more outputs at equal fans.
+        outputs *= _groups(site) / _groups(base)
+    if min(inputs, outputs) < 1:
+        raise ValueError(
+            f"`base` must be no wider than the model. Received: `{base.path}` with {base.fans} where the "
+            f"model has {site.fans}."
+        )
+    return inputs, outputs
+
+
+def _groups(site: KernelSite) -> int:
+    assert site.layout is not None
+    return site.kernel.shape[-2] if site.layout.kind == "depthwise" else site.layout.groups
+
+
+def _length(weight: KernelSite | Weight, base: KernelSite | Weight) -> float:
+    """How many times as many entries a vector has. Of a matrix that nothing explains, nothing is known."""
+    if len(weight.kernel.shape) > 1 and weight.role == "other":
+        return 1.0
+    return math.prod(weight.kernel.shape) / max(math.prod(base.kernel.shape), 1)

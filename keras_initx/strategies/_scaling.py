@@ -1,0 +1,34 @@
+"""The factors of learning rate and epsilon by growth, and how the optimizer steps."""
+
+import math
+
+from keras_initx.optimizers import Law, Multiplier
+from keras_initx.strategies._pairs import Pair
+
+__all__ = ["multiplier"]
+
+
+def multiplier(law: Law, pair: Pair, size: float = 1.0) -> Multiplier:
+    """Returns the factors of a weight for which steps change the layer's outputs as they do in the base.
+
+    An input of n entries, once features are learned, adds up in a unit instead of averaging out. A step must
+    therefore change the outputs of a hidden layer by entries of the size 1 / n. The gradient of an entry is
+    proportional to 1 / (growth of the outputs), so epsilon is, too.
+
+    Args:
+        law: How the optimizer steps.
+        pair: The weight, and the one of the base.
+        size: How many times as large the entries of the weight are at first, in the root mean square.
+    """
+    if law.kind == "sgd":
+        return Multiplier(learning_rate=pair.outputs / pair.inputs)
+    if law.is_muon(pair.own.kernel):
+        # All singular values of the step are equal: their size must grow as the root of outputs / inputs.
+        own = math.sqrt(_side(pair.own) / _side(pair.base)) if law.by_shape else 1.0
+        return Multiplier(learning_rate=math.sqrt(pair.outputs / pair.inputs) / own)
+    relative = size if law.kind == "adafactor" else 1.0
+    return Multiplier(learning_rate=1 / (pair.inputs * relative), epsilon=1 / pair.outputs)
+
+
+def _side(weight: object) -> int:
+    return max(weight.kernel.shape)  # type: ignore[attr-defined]  # a KernelSite or a Weight
