@@ -79,19 +79,20 @@ def optimizer_hooks(
 
     Args:
         base: The class.
-        decay: Function `decay(optimizer, variables, own)`: `own(variables)` decays as the class does.
+        decay: Function `decay(optimizer, variables, own)`: `own(optimizer, variables)` decays as the class
+            does.
         step: Function `step(optimizer, gradients, variables, learning_rate, own)`, called where the class
-            steps many variables together: `own(gradients, variables, learning_rate)` does so.
+            steps many variables together: `own(optimizer, gradients, variables, learning_rate)` does so.
     """
 
     def _apply_weight_decay(self: Any, variables: list[Variable]) -> None:
         used = [variable for variable in variables if self._use_weight_decay(variable)]
-        decay(self, used, lambda some: base._apply_weight_decay(self, some))
+        decay(self, used, base._apply_weight_decay)
 
     def _parallel_update_step(
         self: Any, grads: list[Tensor], variables: list[Variable], rate: Tensor
     ) -> None:
-        step(self, grads, variables, rate, lambda *some: base._parallel_update_step(self, *some))
+        step(self, grads, variables, rate, base._parallel_update_step)
 
     hooks: dict[str, Callable[..., None]] = {"_apply_weight_decay": _apply_weight_decay}
     if hasattr(base, "_parallel_update_step"):

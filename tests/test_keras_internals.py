@@ -323,11 +323,11 @@ def test_optimizer_hooks_and_stepping_class(name):
 
     def decay(optimizer, variables, own):
         seen.append(("decay", len(variables)))
-        own(variables)
+        own(optimizer, variables)
 
     def step(optimizer, gradients, variables, learning_rate, own):
         seen.append(("step", len(variables)))
-        own(gradients, variables, learning_rate)
+        own(optimizer, gradients, variables, learning_rate)
 
     plain = getattr(keras.optimizers, name)(0.1, weight_decay=0.1)
     base = optimizers.stepping_class(type(plain))

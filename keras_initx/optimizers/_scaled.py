@@ -6,9 +6,8 @@ multiplies the learning rate there changes nothing else. The subclass is made fo
 `isinstance` holds and slots stay where they are.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -77,8 +76,8 @@ class ScaledRates:
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         """Takes the class's own step, with the learning rate and the epsilon of this variable."""
         rate, epsilon, _ = self.scaled_steps.factors[variable_index(self, variable)]
-        with _multiplied(self, ("epsilon",), epsilon):
-            super().update_step(gradient, variable, _times(learning_rate, rate))  # type: ignore[misc]
+        own: Any = super(ScaledRates, _with(self, ("epsilon",), epsilon))
+        own.update_step(gradient, variable, _times(learning_rate, rate))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config of the plain optimizer, and the multipliers by path."""
@@ -205,11 +204,10 @@ def _scaled_class(cls: type[Optimizer]) -> Any:
     return made
 
 
-def _decay(optimizer: Any, variables: Sequence[Variable], decay: Callable[[list[Variable]], None]) -> None:
+def _decay(optimizer: Any, variables: Sequence[Variable], own: Callable[[Any, list[Variable]], None]) -> None:
     """Decays the weights, those of equal factors together."""
     for (factor,), members in _groups(optimizer, variables, slice(2, 3)).items():
-        with _multiplied(optimizer, _DECAYS, factor):
-            decay([variables[n] for n in members])
+        own(_with(optimizer, _DECAYS, factor), [variables[n] for n in members])
 
 
 def _step_together(
@@ -217,13 +215,12 @@ def _step_together(
     gradients: Sequence[Tensor],
     variables: Sequence[Variable],
     learning_rate: Tensor,
-    step: Callable[[list[Tensor], list[Variable], Tensor], None],
+    own: Callable[[Any, list[Tensor], list[Variable], Tensor], None],
 ) -> None:
     """Steps the variables of equal factors together, as Keras steps all variables on PyTorch, for speed."""
     for (rate, epsilon), members in _groups(optimizer, variables, slice(0, 2)).items():
-        with _multiplied(optimizer, ("epsilon",), epsilon):
-            some = [gradients[n] for n in members], [variables[n] for n in members]
-            step(*some, _times(learning_rate, rate))
+        some = [gradients[n] for n in members], [variables[n] for n in members]
+        own(_with(optimizer, ("epsilon",), epsilon), *some, _times(learning_rate, rate))
 
 
 def _groups(
@@ -242,15 +239,16 @@ def _times(learning_rate: Tensor, factor: float) -> Tensor:
     return learning_rate if factor == 1 else learning_rate * factor
 
 
-@contextlib.contextmanager
-def _multiplied(optimizer: Any, names: Sequence[str], factor: float) -> Iterator[None]:
-    """Multiplies attributes of an optimizer while the block runs; those that are None or missing stay so."""
+def _with(optimizer: Any, names: Sequence[str], factor: float) -> Any:
+    """Returns the optimizer with some of its numbers multiplied; those that are None or missing stay so.
+
+    It is a twin that shares all else. Setting the numbers and putting them back would not do: the replicas of
+    TensorFlow's distribution take turns within a step.
+    """
     held: dict[str, Any] = {} if factor == 1 else {name: getattr(optimizer, name, None) for name in names}
-    found = {name: value for name, value in held.items() if value is not None}
-    for name, value in found.items():
-        setattr(optimizer, name, value * factor)
-    try:
-        yield
-    finally:
-        for name, value in found.items():
-            setattr(optimizer, name, value)
+    found = {name: value * factor for name, value in held.items() if value is not None}
+    if not found:
+        return optimizer
+    twin = object.__new__(type(optimizer))
+    vars(twin).update(vars(optimizer) | found)
+    return twin
