@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ from keras_initx._keras_internals import own_trainable_variables
 from keras_initx._types import Model
 from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights
 
-__all__ = ["Pair", "kernel_pairs", "weight_pairs"]
+__all__ = ["Pair", "check_base", "kernel_pairs", "vector_pairs"]
 
 _FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
 
@@ -38,36 +38,52 @@ class Pair:
         return self.inputs > 1 and self.outputs == 1
 
 
-def kernel_pairs(sites: Sequence[KernelSite], base: object) -> list[Pair]:
-    """Returns each kernel and scale of a model with its kernel in the base, by order: names may differ.
-
-    Args:
-        sites: The model's kernels and scales.
-        base: The `base` that a user gave.
-
-    Raises:
-        ValueError: If the base is no built model, has another structure, or is wider than the model.
-    """
+def check_base(base: object) -> None:
+    """Raises ValueError unless `base` is a built model."""
     if not isinstance(base, keras.layers.Layer) or not base.built or not base.weights:
         raise ValueError(
             "`base` must be a built Keras model of the same structure and smaller width. Received: "
             f"base={base!r}. Pass MuP(base=build(width=64)) for a model of build(width=1024)."
         )
-    own, others = (
-        [s for s in found if not s.skip and (s.fans or s.is_scale)]
-        for found in (sites, list(iter_kernels(base)))
-    )
-    return [Pair(site, other, *_growth(site, other)) for site, other in _paired(own, others)]
 
 
-def weight_pairs(model: Model, base: Model) -> list[Pair]:
+def kernel_pairs(
+    sites: Sequence[KernelSite], base: Sequence[KernelSite], *, deeper: bool = False
+) -> list[Pair]:
+    """Returns each kernel and scale of a model with its kernel in the base, by order: names may differ.
+
+    Args:
+        sites: The kernels and scales of the model.
+        base: Those of the base.
+        deeper: Whether the model may repeat its blocks more often than the base.
+
+    Raises:
+        ValueError: If the base has another structure, or is wider than the model.
+    """
+    own, others = ([s for s in found if not s.skip and (s.fans or s.is_scale)] for found in (sites, base))
+    return [Pair(site, other, *_growth(site, other)) for site, other in _paired(own, others, deeper)]
+
+
+def vector_pairs(model: Model, base: Model, kernels: Sequence[Pair], *, deeper: bool = False) -> list[Pair]:
     """Returns each bias, shift and other vector of a model that its layer trains, with the one of the base.
+
+    Args:
+        model: The model.
+        base: The base.
+        kernels: The pairs of kernels, whose layers' vectors belong together. Other vectors go by order.
+        deeper: Whether the model may repeat its blocks more often than the base.
 
     Raises:
         ValueError: If the base has another structure.
     """
-    own, others = (_vectors(found) for found in (model, base))
-    return [Pair(weight, other, 1.0, _length(weight, other)) for weight, other in _paired(own, others)]
+    own, others = _vectors(model), _vectors(base)
+    layers = {id(pair.own.layer): pair.base.layer for pair in kernels}
+    known = {(id(weight.layer), weight.kernel.name): weight for weight in others}
+    found = {w: known.get((id(layers.get(id(w.layer))), w.kernel.name)) for w in own}
+    with_kernels = {id(site.layer) for site in iter_kernels(base, trace=False)}
+    missing, rest = [w for w in own if not found[w]], [w for w in others if id(w.layer) not in with_kernels]
+    pairs = [(w, other) for w, other in found.items() if other] + _paired(missing, rest, deeper)
+    return [Pair(w, other, 1.0, _length(w, other)) for w, other in pairs]
 
 
 def _vectors(model: Model) -> list[Weight]:
@@ -79,7 +95,9 @@ def _is_trained(weight: Weight) -> bool:
     return any(variable is weight.kernel for variable in own_trainable_variables(weight.layer))
 
 
-def _paired(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _paired(own: Sequence[Any], others: Sequence[Any], deeper: bool) -> list[tuple[Any, Any]]:
+    if deeper and own and others and len(own) != len(others):
+        return _by_block(own, others)
     for weight, base in zip(own, others, strict=False):
         if _structure(weight) != _structure(base):
             raise ValueError(
@@ -96,6 +114,58 @@ def _paired(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
             f"a model of {len(own)}; only one of them has {_told(extra)}."
         )
     return list(zip(own, others, strict=True))
+
+
+def _by_block(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Pairs a model with a base that repeats its blocks more or less often: each repetition counts once."""
+    places, theirs = _places([*map(_block_key, own)]), _places([*map(_block_key, others)])
+    first = dict(reversed(list(zip(theirs, others, strict=True))))
+    if max(places) != max(theirs):
+        raise ValueError(
+            "`base` must be the model with fewer blocks. Received: a base that repeats other kernels: of "
+            f"{max(theirs) + 1} different kernels for a model of {max(places) + 1}. Where the stages of a "
+            "model differ in depth, each stage of the base needs the same kinds of blocks."
+        )
+    # In the order of the places, so that an error names the first that differs.
+    return [pair for n, w in zip(places, own, strict=True) for pair in _paired([w], [first[n]], False)]
+
+
+def _block_key(weight: KernelSite | Weight) -> Hashable:
+    """What is equal for the same weight of two blocks, and differs for the input and the output."""
+    ends = (weight.depth == 0, weight.is_output) if isinstance(weight, KernelSite) else ()
+    return (*_structure(weight), weight.kernel.name, tuple(weight.kernel.shape), *ends)
+
+
+def _places(keys: Sequence[Hashable]) -> list[int]:
+    """Numbers the keys of a sequence so that repetitions of a part have the numbers of the first.
+
+    >>> _places("in a b a b a b out".split())
+    [0, 1, 2, 1, 2, 1, 2, 3]
+    """
+    places: list[int] = []
+    at, used = 0, 0
+    while at < len(keys):
+        length, times = _repetition(keys[at:])
+        # Within the part, too: two equal kernels in a row may be one place in a base of one block.
+        part = _places(keys[at : at + length]) if times > 1 else [0]
+        places += [used + place for place in part] * times
+        used, at = used + max(part) + 1, at + length * times
+    return places
+
+
+def _repetition(keys: Sequence[Hashable]) -> tuple[int, int]:
+    """The length of the part that a sequence begins with and repeats at once, and how often it comes.
+
+    Of several, the repetition that covers most; a part of one key that comes once if there is none.
+    """
+    best = (1, 1)
+    for length in range(1, len(keys) // 2 + 1):
+        times = 1
+        while keys[times * length : (times + 1) * length] == keys[:length]:
+            times += 1
+        if times > 1 and length * times > best[0] * best[1]:
+            best = (length, times)
+    return best
 
 
 def _structure(weight: KernelSite | Weight) -> tuple[Any, ...]:

@@ -4,15 +4,17 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from keras_initx._types import Model, Optimizer
+from keras_initx._types import Model, Optimizer, Patterns
+from keras_initx.checks import check_count, check_positive
 from keras_initx.optimizers import Multipliers, law_of
 from keras_initx.strategies._by_role import ByRole
+from keras_initx.strategies._depth import Depth
 from keras_initx.strategies._model_scales import head_note, tied_note
-from keras_initx.strategies._pairs import Pair, kernel_pairs, weight_pairs
+from keras_initx.strategies._pairs import Pair, check_base, kernel_pairs, vector_pairs
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._residual import output_kernels, scaled, zero
 from keras_initx.strategies._scaling import multiplier
-from keras_initx.walk import KernelSite, matches
+from keras_initx.walk import KernelSite, iter_kernels, matches
 
 __all__ = ["MuP", "ZeroHead"]
 
@@ -82,6 +84,10 @@ class MuP:
     equals `ByRole`. Choose it to tune a small model and to train a large one with the same learning rate:
     `report.optimizer` returns your optimizer with the multipliers, which `report.learning_rates` shows.
 
+    With `base_depth`, rates follow the depth, too, and the base may have fewer blocks. The last factor of
+    each residual branch is divided by m^alpha: a `ResidualScale`, a normalization's scale, or else the last
+    kernel, with rates that make it the same as a division in the model. It is for pre-norm nets.
+
     Two things are the model's. muP divides the logits of attention by the width of a head, where Keras
     divides by its root: let the number of heads grow, not their width. And a tied embedding keeps the base's
     variance, so that its logits must be divided by n. The notes of the report say where the model does not.
@@ -101,10 +107,15 @@ class MuP:
         base: The built model of base width.
         optimizer: The optimizer that trains the model: a Keras name such as `"adamw"`, a class, or an object,
             whose settings count for Muon.
+        base_depth: Number of the base's residual blocks, to scale by depth, too (CompleteP). None for a base
+            of the model's depth.
+        alpha: Exponent of the depth, in blocks x + m^-alpha f(x) with m = depth / base_depth.
+        branches: Patterns of the layers that compute f. None to take the branches that the trace finds.
 
     Raises:
-        ValueError: If the optimizer is unknown. When planning, if there is no base, its weights do not match
-            the model's, or one of them is larger than the model's.
+        ValueError: If the optimizer is unknown, or `alpha` is not in (0, 1]. When planning, if there is no
+            base, its weights do not match the model's, or one of them is larger than the model's; with
+            `base_depth`, if one of them has no residual branch.
 
     Reference:
         Yang et al., 2022, "Tensor Programs V" (https://arxiv.org/abs/2203.03466), table 3, in the form that
@@ -112,26 +123,47 @@ class MuP:
         were compared with `mup.optim` of the authors' package (https://github.com/microsoft/mup). Epsilon:
         Dey et al., 2025 (https://arxiv.org/abs/2505.01618), as in their code. Muon: Yang, Simon and
         Bernstein, 2023 (https://arxiv.org/abs/2310.17813), condition 1. Adafactor's column was derived here.
+        Depth: Dey et al., table 1, of which the authors' code was read and not the table
+        (https://github.com/EleutherAI/nanoGPT-mup, branch completep; epsilon as on master, which mends it for
+        embeddings). SGD's rates by depth were derived here.
     """
 
     base: Model | None = None
     optimizer: str | Optimizer | type[Optimizer] = "adam"
+    base_depth: int | None = None
+    alpha: float = 1.0
+    branches: Patterns | None = None
 
     def __post_init__(self) -> None:
         law_of(self.optimizer)
+        if self.base_depth is not None:
+            check_count("base_depth", self.base_depth)
+        if check_positive("alpha", self.alpha) > 1:
+            raise ValueError(f"`alpha` must be at most 1. Received: alpha={self.alpha!r}.")
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns the draw of each kernel."""
-        pairs = kernel_pairs(sites, self.base)
+        pairs, depth = self._compared(sites, model)
         plan = ByRole().plan(sites)
-        return plan | {pair.own: self._draw(pair, plan[pair.own], model) for pair in pairs if pair.own.fans}
+        plan |= {pair.own: self._draw(pair, plan[pair.own], model) for pair in pairs if pair.own.fans}
+        return plan | depth.plan(plan)
 
     def multipliers(self, sites: Sequence[KernelSite], model: Model) -> Multipliers:
-        """Returns the factors of learning rate and epsilon of all weights."""
-        law = law_of(self.optimizer)
-        pairs = [*kernel_pairs(sites, self.base), *weight_pairs(model, self.base)]
-        factors = {id(pair.own.kernel): multiplier(law, pair, _size(pair)) for pair in pairs}
+        """Returns the factors of learning rate, epsilon and weight decay of all weights."""
+        law, (kernels, depth) = law_of(self.optimizer), self._compared(sites, model)
+        pairs = [*kernels, *vector_pairs(model, self.base, kernels, deeper=self.base_depth is not None)]
+        factors = {id(pair.own.kernel): multiplier(law, pair, _size(pair), depth) for pair in pairs}
         return Multipliers.of(model.weights, factors, law)
+
+    def _compared(self, sites: Sequence[KernelSite], model: Model | None) -> tuple[list[Pair], Depth]:
+        """Each kernel with its kernel in the base, and the depth relative to the base."""
+        check_base(self.base)
+        base = list(iter_kernels(self.base))
+        pairs = kernel_pairs(sites, base, deeper=self.base_depth is not None)
+        if self.base_depth is None:
+            return pairs, Depth()
+        models = (model, self.base)
+        return pairs, Depth.of(sites, base, self.base_depth, self.alpha, self.branches, models)
 
     def _draw(self, pair: Pair, draw: Draw, model: Model | None) -> Draw:
         if pair.own.tied:
