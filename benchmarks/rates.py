@@ -87,6 +87,6 @@ if __name__ == "__main__":
         ["model", "plain step", "ours over plain, CPU time", "wall time", f"limit {LIMIT}"],
         [measure(name) for name in sys.argv[1:] or MODELS],
         f"Medians of the ratios within {PAIRS} interleaved pairs of {STEPS} steps, and their quartiles. On "
-        "TensorFlow and JAX with jit_compile=True, on PyTorch as Keras trains by default. The two models of a "
+        "TensorFlow and JAX with jit_compile=True, on PyTorch as Keras trains by default. Both models of a "
         "pair are built alike. CPU time, since other programs shared the machine.",
     )

@@ -77,9 +77,9 @@ def vector_pairs(model: Model, base: Model, kernels: Sequence[Pair], *, deeper: 
         ValueError: If the base has another structure.
     """
     own, others = _vectors(model), _vectors(base)
-    layers = {id(pair.own.layer): pair.base.layer for pair in kernels}
+    partner = {id(pair.own.layer): pair.base.layer for pair in kernels}
     known = {(id(weight.layer), weight.kernel.name): weight for weight in others}
-    found = {w: known.get((id(layers.get(id(w.layer))), w.kernel.name)) for w in own}
+    found = {w: known.get((id(partner.get(id(w.layer))), w.kernel.name)) for w in own}
     with_kernels = {id(site.layer) for site in iter_kernels(base, trace=False)}
     missing, rest = [w for w in own if not found[w]], [w for w in others if id(w.layer) not in with_kernels]
     pairs = [(w, other) for w, other in found.items() if other] + _paired(missing, rest, deeper)
