@@ -73,6 +73,7 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/calibrate_lsuv.py
 	$(BIN)/python benchmarks/initializers.py
 	$(BIN)/python benchmarks/initialize.py
+	$(BIN)/python benchmarks/rates.py
 	$(BIN)/python benchmarks/signal_by_depth.py
 	$(BIN)/python benchmarks/signal_diagnose.py
 	$(BIN)/python benchmarks/signal_histograms.py

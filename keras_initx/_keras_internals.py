@@ -1,9 +1,9 @@
-"""Everything that the package knows of Keras beyond its documented interface.
+"""Everything that the package knows of Keras beyond its documented interface, but for optimizers.
 
 Keras gives no promise for these names: a release may rename or remove each of them. No other module uses one,
-which `tests/test_architecture.py` checks. `tests/test_keras_internals.py` runs each function on the installed
-Keras and says what breaks without it. Nothing here runs at import, so that a missing name fails only the
-function that needs it.
+but for `_keras_optimizers`, which `tests/test_architecture.py` checks. `tests/test_keras_internals.py` runs
+each function on the installed Keras and says what breaks without it. Nothing here runs at import, so that a
+missing name fails only the function that needs it.
 """
 
 import contextlib
@@ -33,11 +33,9 @@ __all__ = [
     "is_layer_of_keras",
     "is_of_keras",
     "is_rnn_code_of_keras",
-    "learning_rate_of",
     "loss_weights",
     "mask_of",
     "metric_direction",
-    "optimized_variables",
     "own_trainable_variables",
     "own_variables",
     "pending_initializer",
@@ -206,7 +204,7 @@ def without_nodes(applies: Callable[[], bool]) -> Iterator[None]:
         module.Node = node
 
 
-# Training: losses, metrics, optimizers.
+# Training: losses and metrics.
 
 
 def compiled_loss(model: Model) -> Any:
@@ -230,19 +228,6 @@ def wrapped_function(metric: keras.Metric) -> Callable[..., Tensor] | None:
 def metric_direction(metric: keras.Metric) -> Literal["max", "min"] | None:
     """Returns whether more or less of a metric is better, where Keras says so."""
     return {"up": "max", "down": "min"}.get(getattr(metric, "_direction", ""))  # type: ignore[return-value]
-
-
-def learning_rate_of(optimizer: keras.optimizers.Optimizer | None) -> Any:
-    """Returns the learning rate as the optimizer holds it: a variable, a schedule or a function.
-
-    `optimizer.learning_rate` gives the value of a schedule in place of the schedule.
-    """
-    return getattr(optimizer, "_learning_rate", None)
-
-
-def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[Variable]:
-    """Returns the variables that a built optimizer has slots for, in the order of the slots."""
-    return list(optimizer._trainable_variables)
 
 
 # State of the thread.

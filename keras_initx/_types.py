@@ -19,6 +19,7 @@ __all__ = [
     "Layer",
     "Loss",
     "Model",
+    "Optimizer",
     "Patterns",
     "Receive",
     "Scope",
@@ -29,6 +30,7 @@ __all__ = [
 
 Model: TypeAlias = keras.Model
 Layer: TypeAlias = keras.layers.Layer
+Optimizer: TypeAlias = keras.optimizers.Optimizer
 Variable: TypeAlias = keras.Variable
 
 # A tensor of the backend: tf.Tensor, jax.Array or torch.Tensor. They share no base class.

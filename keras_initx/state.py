@@ -12,9 +12,9 @@ from keras import ops
 from keras_initx._keras_internals import (
     GLOBAL_SEED,
     global_attribute,
-    optimized_variables,
     set_global_attribute,
 )
+from keras_initx._keras_optimizers import optimized_variables
 from keras_initx._types import Tensor, Variable
 
 __all__ = [

@@ -1,7 +1,7 @@
 """A canary: each undocumented name of Keras that the package uses, run on the installed Keras.
 
-After an update of Keras run this file on each backend. A failed test names the function of
-`keras_initx/_keras_internals.py` to mend, and the table says what does not work until then.
+After an update of Keras run this file on each backend. A failed test names the function to mend of
+`keras_initx/_keras_internals.py` or `_keras_optimizers.py`, and the table says what does not work until then.
 """
 
 import inspect
@@ -12,6 +12,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initx._keras_internals as internals
+import keras_initx._keras_optimizers as optimizers
 
 BREAKS_WITHOUT = {
     "GLOBAL_SEED": "Verbs with a seed move the user's random numbers, or draw other ones each time.",
@@ -24,6 +25,7 @@ BREAKS_WITHOUT = {
     "collected_losses": "A trace leaves symbolic losses in the model, and `fit` fails.",
     "compiled_loss": "`compare` takes the losses of single outputs for metrics of unknown direction.",
     "conv_lstm_cell": "ConvLSTM's kernels are unknown: drawn with wrong fans, and not calibrated.",
+    "copy_decay_exclusions": "An optimizer with rates by variable decays weights that are excluded.",
     "export_signature": "`export` does not know the shapes and dtypes of a model's arguments.",
     "flatten_layers": "Nothing works: layers within layers and subclassed models are not found.",
     "functional_part": "A Sequential model's signature names its inputs by no layer.",
@@ -33,10 +35,12 @@ BREAKS_WITHOUT = {
     "is_of_keras": "No recurrent cell is known, so gates are not calibrated.",
     "is_rnn_code_of_keras": "No recurrent layer is known, so gates are not calibrated.",
     "learning_rate_of": "`compare` overwrites a schedule with one of its learning rates.",
+    "leaves_to_adamw": "`MuP` gives kernels that Muon steps the learning rates of AdamW.",
     "loss_weights": "`compare` takes a loss with a negative weight for one that 0 bounds.",
     "mask_of": "`compare` shows a chance level that ignores masks.",
     "metric_direction": "`compare` asks for the direction of a metric that Keras knows.",
     "optimized_variables": "The diagnosis steps the wrong variables where some are frozen.",
+    "optimizer_hooks": "Factors of weight decay, and on PyTorch of learning rates, have no effect.",
     "own_trainable_variables": "A wrapper's kernels are taken for its own, and reported twice.",
     "own_variables": "Biases and statistics are attributed to each layer that holds them.",
     "pending_initializer": "Weights of users' layers cannot be drawn anew as the layer draws them.",
@@ -44,7 +48,10 @@ BREAKS_WITHOUT = {
     "quantized_weight": "The kernel of a quantized layer is missing from the report.",
     "set_global_attribute": "See GLOBAL_SEED, NAME_COUNTS and UNINITIALIZED.",
     "set_path": "The diagnosis decays weights that the optimizer leaves out.",
+    "stepping_class": "On PyTorch Nadam counts one step as several where learning rates differ.",
+    "unpickled": "An optimizer with rates by variable cannot be pickled or copied.",
     "unseeded_torch": "On PyTorch a layer with noise makes the kernels of all layers by hand unknown.",
+    "variable_index": "No optimizer with rates by variable can step.",
     "without_nodes": "Layers with an output of None make the trace fail.",
     "wrapped_function": "`compare` asks for the direction of each metric of a plain function.",
 }  # fmt: skip
@@ -72,11 +79,12 @@ class Doubled(keras.Model):
 
 
 def test_the_table_names_every_function_and_constant():
-    assert set(BREAKS_WITHOUT) == set(internals.__all__)
-    functions = [found for _, found in inspect.getmembers(internals, inspect.isfunction)]
-    own = [found for found in functions if found.__module__ == internals.__name__]
-    assert {found.__name__ for found in own} == {name for name in internals.__all__ if name.islower()}
-    assert all(found.__doc__ and found.__annotations__ for found in own)
+    assert set(BREAKS_WITHOUT) == {*internals.__all__, *optimizers.__all__}
+    for module in (internals, optimizers):
+        functions = [found for _, found in inspect.getmembers(module, inspect.isfunction)]
+        own = [found for found in functions if found.__module__ == module.__name__]
+        assert {found.__name__ for found in own} == {name for name in module.__all__ if name.islower()}
+        assert all(found.__doc__ and found.__annotations__ for found in own)
     assert {name for name in vars(internals) if name.isupper()} <= set(BREAKS_WITHOUT)
 
 
@@ -261,9 +269,9 @@ def test_metric_direction():
 
 def test_learning_rate_of():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-    assert internals.learning_rate_of(keras.optimizers.SGD(schedule)) is schedule
-    assert isinstance(internals.learning_rate_of(keras.optimizers.SGD(0.1)), keras.Variable)
-    assert internals.learning_rate_of(None) is None
+    assert optimizers.learning_rate_of(keras.optimizers.SGD(schedule)) is schedule
+    assert isinstance(optimizers.learning_rate_of(keras.optimizers.SGD(0.1)), keras.Variable)
+    assert optimizers.learning_rate_of(None) is None
 
 
 def test_optimized_variables():
@@ -271,8 +279,72 @@ def test_optimized_variables():
     optimizer = keras.optimizers.Adam()
     optimizer.build(variables)
     variables[0].trainable = False
-    found = internals.optimized_variables(optimizer)
+    found = optimizers.optimized_variables(optimizer)
     assert [one is other for one, other in zip(found, variables, strict=True)] == [True, True]
+
+
+def test_variable_index():
+    variables = [keras.Variable(np.ones(2)), keras.Variable(np.ones(3))]
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(variables)
+    assert [optimizers.variable_index(optimizer, variable) for variable in variables[::-1]] == [1, 0]
+
+
+def test_leaves_to_adamw():
+    dense, embedding = layers.Dense(2, name="dense"), layers.Embedding(3, 2, name="embedding")
+    for layer in (dense, embedding):
+        layer.build((None, 4))
+    found = [
+        (v, o, e)
+        for v in (dense.kernel, dense.bias, embedding.embeddings)
+        for o in ((), ("den",))
+        for e in (0, 1)
+    ]
+    told = [optimizers.leaves_to_adamw(*one) for one in found]
+    assert told == [False, False, True, True] + [True] * 4 + [False, True, False, True]
+    muon = keras.optimizers.Muon(exclude_layers=["den"])
+    muon.build([dense.kernel, dense.bias, embedding.embeddings])
+    names = [v.name for v in muon.variables if v.name.endswith("velocity")]
+    assert len(names) == 3  # AdamW's slots
+
+
+def test_copy_decay_exclusions():
+    source, target = keras.optimizers.AdamW(weight_decay=1.0), keras.optimizers.AdamW(1.0, weight_decay=0.5)
+    source.exclude_from_weight_decay(var_names=["out"])
+    optimizers.copy_decay_exclusions(source, target)
+    variables = [keras.Variable(np.ones(1), name="out"), keras.Variable(np.ones(1), name="in")]
+    target.apply([ops.zeros((1,))] * 2, variables)
+    assert [ops.convert_to_numpy(v).tolist() for v in variables] == [[1.0], [0.5]]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Nadam", "SGD"])
+def test_optimizer_hooks_and_stepping_class(name):
+    seen = []
+
+    def decay(optimizer, variables, own):
+        seen.append(("decay", len(variables)))
+        own(optimizer, variables)
+
+    def step(optimizer, gradients, variables, learning_rate, own):
+        seen.append(("step", len(variables)))
+        own(optimizer, gradients, variables, learning_rate)
+
+    plain = getattr(keras.optimizers, name)(0.1, weight_decay=0.1)
+    base = optimizers.stepping_class(type(plain))
+    made = type("Made", (base,), optimizers.optimizer_hooks(base, decay, step))(0.1, weight_decay=0.1)
+    pairs = [[keras.Variable(np.ones(2)), keras.Variable(np.ones(3))] for _ in range(2)]
+    for optimizer, variables in zip((plain, made), pairs, strict=True):
+        optimizer.apply([ops.ones((2,)), ops.ones((3,))], variables)
+    np.testing.assert_allclose(*(ops.convert_to_numpy(v[0]) for v in pairs), rtol=1e-5)
+    together = keras.backend.backend() == "torch" and name != "Nadam"
+    assert seen == [("decay", 2), *([("step", 2)] if together else [])]
+    assert issubclass(base, getattr(keras.optimizers, name))
+
+
+def test_unpickled():
+    optimizer = keras.optimizers.SGD(0.25)
+    _, (saved,) = optimizer.__reduce__()
+    assert float(ops.convert_to_numpy(optimizers.unpickled(saved).learning_rate)) == 0.25
 
 
 def test_global_attribute_of_names():

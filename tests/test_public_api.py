@@ -36,6 +36,7 @@ ROOT = {
     "initializers": None,
     "inspect": "path",
     "layers": None,
+    "optimizers": None,
     "plots": None,
     "serve": "root config batching host rest_port grpc_port workers token_file insecure tls_cert tls_key "
     "cors access_log poll_seconds timeout_seconds keep_alive_seconds max_body_bytes max_queue",

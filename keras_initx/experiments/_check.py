@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_initx._keras_internals import learning_rate_of
+from keras_initx._keras_optimizers import learning_rate_of
 from keras_initx._types import Arrays, Data, Model
 from keras_initx.checks import first_line
 from keras_initx.data import split_weights, take_pair

@@ -8,6 +8,7 @@ from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
 from keras_initx.strategies._report import InitReport, InitRow
 from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
+from keras_initx.strategies._spectral import Spectral
 from keras_initx.strategies._transformer import DeepNorm, GPT2Residual, TFixup
 from keras_initx.strategies._width import MuP, ZeroHead
 
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "ReZero",
     "SkipInit",
+    "Spectral",
     "Strategy",
     "TFixup",
     "ZeroHead",

@@ -36,6 +36,7 @@ class Drawing:
         seed: The seed of all streams.
         width: Function from a kernel to the width of the model at that kernel.
         update: Function `update(variable, function)`, which assigns `function(value)` to the variable.
+        rates: The factor of the learning rate of each weight, by the `id` of its variable.
     """
 
     plan: Plan
@@ -44,6 +45,7 @@ class Drawing:
     seed: int
     width: Callable[[KernelSite], int | None]
     update: Callable[..., None]
+    rates: Mapping[int, float]
 
     def __post_init__(self) -> None:
         self._origins = Origins(self.seed)
@@ -54,8 +56,11 @@ class Drawing:
         draw, note = self._choose(weight)
         shape = tuple(weight.kernel.shape)
         fans, kernel = (weight.fans, weight.is_matrix) if isinstance(weight, KernelSite) else (None, False)
+        rate = self.rates.get(
+            id(weight.kernel), 1.0
+        )  # also of a weight that is left: it may be trained later
         if draw is None:
-            return InitRow(weight.path, weight.role, shape, fans=fans, note=note, is_kernel=kernel)
+            return InitRow(weight.path, weight.role, shape, "", fans, None, rate, note, kernel)
         try:
             remark = self._draw(weight, draw)
         except (TypeError, ValueError) as error:
@@ -67,7 +72,7 @@ class Drawing:
         std = sample_std(weight.kernel) if fans else None  # kernels only: it costs more than a bias's draw
         note = "; ".join(filter(None, (note, remark, constraint_note(weight.kernel))))
         label = describe(draw.initializer)
-        return InitRow(weight.path, weight.role, shape, label, fans, std, draw.learning_rate, note, kernel)
+        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel)
 
     def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
         """Returns the draw of a weight and a note, or None and the reason to leave the weight.

@@ -10,6 +10,7 @@ from typing import Any
 from keras_initx._types import Initializer, Model, Tensor, Variable
 from keras_initx.checks import check_seed
 from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, nearest
+from keras_initx.optimizers import Multiplier, Multipliers
 from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
@@ -96,20 +97,19 @@ def initialize(
         replaced = {pattern: None if is_none(i) else get(i) for pattern, i in (overrides or {}).items()}
         for pattern in replaced:
             matching(weights, pattern, "overrides")
-        plan = _plan(
-            chosen,
-            model,
-            [s for s in sites if not s.skip and (s.fans or s.is_scale)],
-        )
+        known = tuple(s for s in sites if not s.skip and (s.fans or s.is_scale))
+        plan = _plan(chosen, model, known)
+        multipliers = _multipliers(chosen, plan, model, known)
         reset = False
         with transaction() if transactional else _without_undo() as update:
-            drawing = Drawing(plan, replaced, frozen, seed, model_width(sites), update)
+            rates = {id(v): row.learning_rate for v, row in zip(model.weights, multipliers.rows, strict=True)}
+            drawing = Drawing(plan, replaced, frozen, seed, model_width(sites), update, rates)
             rows = tuple(drawing.row(weight) for weight in scope)
             if any(row.initializer for row in rows):
                 reset = _reset_optimizer(model, update)
         told = initializer if isinstance(initializer, str) else describe(chosen)
         name = "each layer's own" if chosen is None else told
-        report = InitReport(rows, name, seed, reset, time.perf_counter() - started)
+        report = InitReport(rows, name, seed, reset, time.perf_counter() - started, multipliers)
     for told in filter(None, (_left(report), _unknown(report) if plan else "")):
         warnings.warn(told, stacklevel=2)
     return report
@@ -202,13 +202,23 @@ def _check_kernels(initializer: Strategy | Initializer | None) -> None:
         )
 
 
-def _plan(initializer: Strategy | Initializer | None, model: Model, sites: list[KernelSite]) -> Plan:
+def _plan(initializer: Strategy | Initializer | None, model: Model, sites: Sequence[KernelSite]) -> Plan:
     """The draw of each kernel. An empty plan leaves all kernels to their layers' own initializers."""
     if initializer is None:
         return {}
     if hasattr(initializer, "plan"):
-        return initializer.plan(tuple(sites), model)
+        return initializer.plan(sites, model)
     return {site: Draw(initializer) for site in sites if site.fans}
+
+
+def _multipliers(
+    initializer: Strategy | Initializer | None, plan: Plan, model: Model, sites: Sequence[KernelSite]
+) -> Multipliers:
+    """The factors by which an optimizer multiplies its settings, for each weight of the whole model."""
+    if (multipliers := getattr(initializer, "multipliers", None)) is not None:
+        return multipliers(sites, model)
+    rates = {id(site.kernel): Multiplier(learning_rate=draw.learning_rate) for site, draw in plan.items()}
+    return Multipliers.of(model.weights, rates)
 
 
 def _reset_optimizer(model: Model, update: Update) -> bool:

@@ -5,6 +5,7 @@ from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._plan import Strategy
 from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
+from keras_initx.strategies._spectral import Spectral
 from keras_initx.strategies._transformer import DeepNorm, GPT2Residual, TFixup
 from keras_initx.strategies._width import MuP, ZeroHead
 
@@ -20,6 +21,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "MuP": MuP,
     "ReZero": ReZero,
     "SkipInit": SkipInit,
+    "Spectral": Spectral,
     "TFixup": TFixup,
     "ZeroHead": ZeroHead,
     "ZeroResidual": ZeroResidual,

@@ -4,7 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_initx._types import Optimizer
 from keras_initx.fans import Fans
+from keras_initx.optimizers import Multipliers, scale_rates
 from keras_initx.reports import Report, records_of
 from keras_initx.tables import Table, listed, numbers, words
 
@@ -28,7 +30,7 @@ class InitRow:
         fans: The true fans of a kernel; None for the other weights.
         std: Standard deviation of the new values of a kernel, over the first values if the kernel is large.
             None for the other weights, and for a kernel that was left as it is.
-        learning_rate: The factor by which the strategy asks you to multiply the learning rate of the weight.
+        learning_rate: The factor by which `report.optimizer` multiplies the learning rate of the weight.
         note: Why the weight was left as it is, or a fact to know about the weight; empty when all is well.
         is_kernel: Whether the weight mixes inputs into outputs. Biases, statistics and scales do not.
     """
@@ -59,6 +61,8 @@ class InitReport(Report):
         seed: The seed of all weights. The same seed gives the same weights again.
         optimizer_reset: Whether the slots of the model's optimizer were set back.
         seconds: Seconds that the call took.
+        multipliers: The factors by which `optimizer` multiplies learning rates, for each weight of the whole
+            model, drawn or not.
     """
 
     rows: tuple[InitRow, ...]
@@ -66,11 +70,34 @@ class InitReport(Report):
     seed: int
     optimizer_reset: bool
     seconds: float
+    multipliers: Multipliers = dataclasses.field(default_factory=Multipliers)
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """The factors of learning rates that are not 1, by path of the weight."""
-        return {row.path: row.learning_rate for row in self.rows if row.learning_rate != 1}
+        """The factors of learning rates that are not 1, by the path of the variable (`variable.path`)."""
+        return self.multipliers.learning_rates
+
+    def optimizer(self, optimizer: Optimizer, *, scale_decay: bool = False) -> Optimizer:
+        """Returns a copy of an optimizer that multiplies the learning rates of the weights by their factors.
+
+        The copy is of a subclass of the optimizer's class, has one `learning_rate`, and is saved and loaded
+        with the model. Schedules, callbacks, clipping, averages, accumulation of gradients, loss scales and
+        `jit_compile` work as they do without the factors.
+
+        Args:
+            optimizer: A new Keras optimizer, which steps as the one that the strategy was given.
+            scale_decay: Whether the factor of a weight multiplies its weight decay, too. If not, the decay
+                per step is the optimizer's `learning_rate` times its `weight_decay`, as in the authors'
+                `MuAdamW`.
+
+        Returns:
+            The copy, to be passed to `compile`.
+
+        Raises:
+            ValueError: If the optimizer has been built, does not step variable by variable, or is not the one
+                that the factors are for. At the first step, if the model is another one.
+        """
+        return scale_rates(optimizer, self.multipliers, scale_decay=scale_decay)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -92,7 +119,8 @@ class InitReport(Report):
         return 1 - unseen / whole if whole else 1.0
 
     def _more(self) -> dict[str, Any]:
-        return {"kept": self.kept, "unseen": self.unseen, "seen": self.seen}
+        rows = [dataclasses.asdict(row) for row in self.multipliers.rows if not row.is_one]
+        return {"kept": self.kept, "unseen": self.unseen, "seen": self.seen, "multipliers": rows}
 
     def _records(self) -> list[dict[str, object]]:
         """Rows of the data frame, with a column for each of the two fans."""

@@ -15,6 +15,7 @@ class ResidualBranch:
     """The kernels and scales of one residual branch.
 
     Attributes:
+        sites: All kernels and scales of the branch.
         kernels: The kernels of the branch.
         ends: The kernels with an output that is added to the skip.
         scales: Scales of normalizations and residual scales between the last kernel and the sum.
@@ -22,6 +23,7 @@ class ResidualBranch:
     """
 
     def __init__(self, sites: Sequence[KernelSite], layers: int, ends: Sequence[KernelSite]) -> None:
+        self.sites = tuple(sites)
         self.kernels = tuple(site for site in sites if not site.is_scale)
         self.ends = tuple(site for site in ends if not site.is_scale)
         self.scales = tuple(site for site in ends if site.is_scale)

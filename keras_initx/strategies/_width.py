@@ -3,21 +3,20 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import keras
-
-from keras_initx._types import Model
-from keras_initx.checks import check_choice
+from keras_initx._types import Model, Optimizer, Patterns
+from keras_initx.checks import check_count, check_positive
+from keras_initx.optimizers import Multipliers, law_of
 from keras_initx.strategies._by_role import ByRole
+from keras_initx.strategies._depth import Depth
+from keras_initx.strategies._model_scales import head_note, tied_note
+from keras_initx.strategies._pairs import Pair, check_base, kernel_pairs, vector_pairs
 from keras_initx.strategies._plan import Draw, Plan
 from keras_initx.strategies._residual import output_kernels, scaled, zero
+from keras_initx.strategies._scaling import multiplier
 from keras_initx.walk import KernelSite, iter_kernels, matches
 
 __all__ = ["MuP", "ZeroHead"]
-
-_OPTIMIZERS = ("adam", "sgd")
-_FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,133 +66,123 @@ class MuP:
     """Draws kernels and scales learning rates by the growth in width (maximal update parametrization).
 
     Law: the model is compared with a base model of the same structure and smaller width. For each kernel,
-    n = fan_in / fan_in of the base.
+    n = fan_in / fan_in of the base, and m is the growth of its outputs.
 
-        kernel                               Var W            learning rate, Adam    SGD
-        hidden: inputs and outputs grow      g^2 / fan_in     1 / n                  growth of outputs / n
-        output: only inputs grow             g^2 / (n fan_in) 1 / n                  1 / n
-        input, embedding: inputs stay        as in the base   1                      growth of outputs
+        weight                              Var W             rate, Adam  SGD    Adafactor   Muon
+        hidden: inputs and outputs grow     g^2 / fan_in      1 / n       m / n  1 / sqrt n  sqrt(m / n) / s
+        output: only inputs grow            g^2 / (n fan_in)  1 / n       1 / n  1           sqrt(1 / n) / s
+        input, embedding: inputs stay       as in the base    1           m      1           sqrt(m) / s
+        bias, scale: its length grows       its layer's own   1           m      1           1
 
-    Logits then fall as 1 / sqrt(n), where another initializer keeps their size. Under SGD, scales of
-    normalizations have the multiplier of their growth. At base width the strategy equals `ByRole`. Choose it
-    to tune a small model and to train a large one with the same learning rate. The multipliers are in
-    `report.learning_rates`; you apply them in your optimizer.
+    Adam stands for all optimizers that divide each gradient by its size: AdamW, Adamax, Nadam, RMSprop,
+    Adagrad, ScheduleFreeAdamW, and Lion. Their epsilon has the factor 1 / m. Adafactor's steps are relative
+    to the weights. Muon's have equal singular values, which Keras multiplies by the root of the larger side
+    of the kernel: s is the growth of this root. The weights that Keras' Muon leaves to AdamW have Adam's
+    factors: vectors, embeddings and kernels of other than two axes.
 
-    Three things are left to you. First, muP divides the logits of attention by the width of a head, where
-    Keras divides by its root: let the number of heads grow, not their width. Second, a tied embedding keeps
-    the base's variance: divide its logits by n. Third, under SGD multiply the learning rates of the biases of
-    growing layers by the growth of the layer.
+    Logits then fall as 1 / sqrt(n), where another initializer keeps their size. At base width the strategy
+    equals `ByRole`. Choose it to tune a small model and to train a large one with the same learning rate:
+    `report.optimizer` returns your optimizer with the multipliers, which `report.learning_rates` shows.
+
+    With `base_depth`, rates follow the depth, too, and the base may have fewer blocks. The last factor of
+    each residual branch is divided by m^alpha: a `ResidualScale`, a normalization's scale, or else the last
+    kernel, with rates that make it the same as a division in the model. It is for pre-norm nets.
+
+    Two things are the model's. muP divides the logits of attention by the width of a head, where Keras
+    divides by its root: let the number of heads grow, not their width. And a tied embedding keeps the base's
+    variance, so that its logits must be divided by n. The notes of the report say where the model does not.
 
     >>> import keras
     >>> def build(width):
     ...     return keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(width, name="in"),
-    ...         keras.layers.Dense(width, name="hidden"), keras.layers.Dense(3, name="out")])
+    ...         keras.layers.Dense(width, name="hidden"), keras.layers.Dense(3, name="out")], name="net")
     >>> from keras_initx.strategies import initialize
-    >>> initialize(build(64), MuP(base=build(16)), seed=1).learning_rates
-    {'hidden': 0.25, 'out': 0.25}
+    >>> report = initialize(build(64), MuP(base=build(16)), seed=1)
+    >>> report.learning_rates
+    {'net/hidden/kernel': 0.25, 'net/out/kernel': 0.25}
+    >>> isinstance(report.optimizer(keras.optimizers.AdamW(3e-3)), keras.optimizers.AdamW)
+    True
 
     Args:
         base: The built model of base width.
-        optimizer: `"adam"`, for Adam and similar optimizers, or `"sgd"`.
+        optimizer: The optimizer that trains the model: a Keras name such as `"adamw"`, a class, or an object,
+            whose settings count for Muon.
+        base_depth: Number of the base's residual blocks, to scale by depth, too (CompleteP). None for a base
+            of the model's depth.
+        alpha: Exponent of the depth, in blocks x + m^-alpha f(x) with m = depth / base_depth.
+        branches: Patterns of the layers that compute f. None to take the branches that the trace finds.
 
     Raises:
-        ValueError: If the optimizer is unknown. When planning, if there is no base, its kernels do not match
-            the model's, or one of them is larger than the model's.
+        ValueError: If the optimizer is unknown, or `alpha` is not in (0, 1]. When planning, if there is no
+            base, its weights do not match the model's, or one of them is larger than the model's; with
+            `base_depth`, if one of them has no residual branch.
 
     Reference:
         Yang et al., 2022, "Tensor Programs V" (https://arxiv.org/abs/2203.03466), table 3, in the form that
         scales learning rates and not the forward pass. The table was quoted from memory; the learning rates
-        were compared with `mup.optim` of the authors' package (https://github.com/microsoft/mup).
+        were compared with `mup.optim` of the authors' package (https://github.com/microsoft/mup). Epsilon:
+        Dey et al., 2025 (https://arxiv.org/abs/2505.01618), as in their code. Muon: Yang, Simon and
+        Bernstein, 2023 (https://arxiv.org/abs/2310.17813), condition 1. Adafactor's column was derived here.
+        Depth: Dey et al., table 1, of which the authors' code was read and not the table
+        (https://github.com/EleutherAI/nanoGPT-mup, branch completep; epsilon as on master, which mends it for
+        embeddings). SGD's rates by depth were derived here.
     """
 
     base: Model | None = None
-    optimizer: str = "adam"
+    optimizer: str | Optimizer | type[Optimizer] = "adam"
+    base_depth: int | None = None
+    alpha: float = 1.0
+    branches: Patterns | None = None
 
     def __post_init__(self) -> None:
-        check_choice("optimizer", self.optimizer, _OPTIMIZERS)
+        law_of(self.optimizer)
+        if self.base_depth is not None:
+            check_count("base_depth", self.base_depth)
+        if check_positive("alpha", self.alpha) > 1:
+            raise ValueError(f"`alpha` must be at most 1. Received: alpha={self.alpha!r}.")
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
-        """Returns the draw of each kernel, with the multiplier of its learning rate."""
-        pairs = self._pairs(sites)
+        """Returns the draw of each kernel."""
+        pairs, depth = self._compared(sites, model)
         plan = ByRole().plan(sites)
-        for site, base in pairs:
-            if site.fans:
-                plan[site] = self._draw(site, plan[site], *_growth(site, base))
-            elif self.optimizer == "sgd":
-                plan[site] = _scale(site, base)
-        return plan
+        plan |= {pair.own: self._draw(pair, plan[pair.own], model) for pair in pairs if pair.own.fans}
+        return plan | depth.plan(plan)
 
-    def _pairs(self, sites: Sequence[KernelSite]) -> list[tuple[KernelSite, KernelSite]]:
-        """Each kernel of the model with its kernel in the base, paired by order: names may differ."""
-        if not isinstance(self.base, keras.layers.Layer) or not self.base.built or not self.base.weights:
-            raise ValueError(
-                "`base` must be a built Keras model of the same structure and smaller width. Received: "
-                f"base={self.base!r}. Pass MuP(base=build(width=64)) for a model of build(width=1024)."
-            )
-        own, others = (
-            [s for s in found if not s.skip and (s.fans or s.is_scale)]
-            for found in (sites, list(iter_kernels(self.base)))
-        )
-        for site, base in zip(own, others, strict=False):
-            if _structure(site) != _structure(base):
-                raise ValueError(
-                    "`base` must have the structure of the model. Received: a base with "
-                    f"{_told(base)} where the model has {_told(site)}."
-                )
-        if len(own) != len(others):
-            more, fewer = (own, others) if len(own) > len(others) else (others, own)
-            names = {site.path for site in fewer}
-            extra = next((site for site in more if site.path not in names), more[-1])
-            raise ValueError(
-                f"`base` must have the structure of the model. Received: a base of {len(others)} kernels for "
-                f"a model of {len(own)}; only one of them has {_told(extra)}."
-            )
-        return list(zip(own, others, strict=True))
+    def multipliers(self, sites: Sequence[KernelSite], model: Model) -> Multipliers:
+        """Returns the factors of learning rate, epsilon and weight decay of all weights."""
+        law, (kernels, depth) = law_of(self.optimizer), self._compared(sites, model)
+        pairs = [*kernels, *vector_pairs(model, self.base, kernels, deeper=self.base_depth is not None)]
+        factors = {id(pair.own.kernel): multiplier(law, pair, _size(pair), depth) for pair in pairs}
+        return Multipliers.of(model.weights, factors, law)
 
-    def _draw(self, site: KernelSite, draw: Draw, inputs: float, outputs: float) -> Draw:
-        if site.tied:
+    def _compared(self, sites: Sequence[KernelSite], model: Model | None) -> tuple[list[Pair], Depth]:
+        """Each kernel with its kernel in the base, and the depth relative to the base."""
+        check_base(self.base)
+        base = list(iter_kernels(self.base))
+        pairs = kernel_pairs(sites, base, deeper=self.base_depth is not None)
+        if self.base_depth is None:
+            return pairs, Depth()
+        models = (model, self.base)
+        return pairs, Depth.of(sites, base, self.base_depth, self.alpha, self.branches, models)
+
+    def _draw(self, pair: Pair, draw: Draw, model: Model | None) -> Draw:
+        if pair.own.tied:
             # `ByRole` draws a tied embedding with Var W = 1 / width, so that states would shrink as the width
             # grows. The factor takes this back, and the variance is the base's.
-            draw = scaled(draw, math.sqrt(outputs), "divide the logits by the growth of the width")
-        elif inputs > 1 and outputs == 1:
-            draw = scaled(draw, 1 / math.sqrt(inputs), "output of muP")
-        return dataclasses.replace(draw, learning_rate=(outputs if self.optimizer == "sgd" else 1) / inputs)
-
-
-def _structure(site: KernelSite) -> tuple[Any, ...]:
-    """The properties that a kernel shares with its kernel of another width."""
-    shape, layout = tuple(site.kernel.shape), site.layout
-    field = shape[:-2] if layout is not None and layout.kind in _FIELDS else ()
-    return site.role, type(site.layer).__name__, len(shape), field
-
-
-def _told(site: KernelSite) -> str:
-    return f"`{site.path}` ({site.role}, shape {tuple(site.kernel.shape)})"
-
-
-def _growth(site: KernelSite, base: KernelSite) -> tuple[float, float]:
-    """How many times as many inputs per unit, and outputs in all, a kernel has as its kernel in the base."""
-    if site.fans is None or base.fans is None:
-        return 1.0, 1.0
-    inputs, outputs = site.fans.fan_in / base.fans.fan_in, site.fans.fan_out / base.fans.fan_out
-    if site.layout is not None and site.layout.kind in ("conv", "depthwise"):
-        # Fans count one group or channel; more groups mean more outputs at equal fans.
-        outputs *= _groups(site) / _groups(base)
-    if min(inputs, outputs) < 1:
-        raise ValueError(
-            f"`base` must be no wider than the model. Received: `{base.path}` with {base.fans} where the "
-            f"model has {site.fans}."
+            return scaled(draw, math.sqrt(pair.outputs), tied_note(pair, model, self.base))
+        notes = ["output of muP"] if pair.is_output else []
+        notes += [head_note(pair), self._muon_note(pair)]
+        return scaled(
+            draw, 1 / math.sqrt(pair.inputs) if pair.is_output else 1.0, "; ".join(filter(None, notes))
         )
-    return inputs, outputs
+
+    def _muon_note(self, pair: Pair) -> str:
+        law, axes = law_of(self.optimizer), len(pair.own.kernel.shape)
+        if law.kind != "muon" or axes < 3:
+            return ""
+        return f"Keras' Muon leaves kernels of {axes} axes to AdamW"
 
 
-def _groups(site: KernelSite) -> int:
-    assert site.layout is not None
-    return site.kernel.shape[-2] if site.layout.kind == "depthwise" else site.layout.groups
-
-
-def _scale(site: KernelSite, base: KernelSite) -> Draw:
-    """The draw of a scale by its layer's own initializer, with the growth of its length as a multiplier."""
-    growth = math.prod(site.kernel.shape) / max(math.prod(base.kernel.shape), 1)
-    own = site.initializer or keras.initializers.Ones()
-    return Draw(own, as_is=True, learning_rate=growth)
+def _size(pair: Pair) -> float:
+    """How many times as large the entries of a weight are drawn as in the base, in the root mean square."""
+    return 1 / pair.inputs if pair.is_output else 1 / math.sqrt(pair.inputs)

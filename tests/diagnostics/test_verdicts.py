@@ -378,6 +378,7 @@ MADE_FOR = {
     "MuP": (lambda: transformer(width=64),),
     "ReZero": (lambda: residual(scales=True),),
     "SkipInit": (lambda: residual(scales=True),),
+    "Spectral": (net, transformer),
     "TFixup": (lambda: transformer(norm=False), lambda: transformer(norm=False, cross=True)),
     "ZeroHead": (net, transformer),
     "ZeroResidual": (residual, transformer),

@@ -1,0 +1,207 @@
+"""Pairs the weights of a model with those of a base model, and reads off how much each has grown."""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import keras
+
+from keras_initx._keras_internals import own_trainable_variables
+from keras_initx._types import Model
+from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights
+
+__all__ = ["Pair", "check_base", "kernel_pairs", "vector_pairs"]
+
+_FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """A weight of a model, and the weight of the base in the same place.
+
+    Attributes:
+        own: The weight of the model.
+        base: The weight of the base.
+        inputs: How many times as many inputs per unit it has as in the base.
+        outputs: How many times as many outputs, or entries of a vector.
+    """
+
+    own: Any  # a KernelSite, or a Weight
+    base: Any
+    inputs: float = 1.0
+    outputs: float = 1.0
+
+    @property
+    def is_output(self) -> bool:
+        """Whether its inputs grow, and its outputs do not."""
+        return self.inputs > 1 and self.outputs == 1
+
+
+def check_base(base: object) -> None:
+    """Raises ValueError unless `base` is a built model."""
+    if not isinstance(base, keras.layers.Layer) or not base.built or not base.weights:
+        raise ValueError(
+            "`base` must be a built Keras model of the same structure and smaller width. Received: "
+            f"base={base!r}. Pass MuP(base=build(width=64)) for a model of build(width=1024)."
+        )
+
+
+def kernel_pairs(
+    sites: Sequence[KernelSite], base: Sequence[KernelSite], *, deeper: bool = False
+) -> list[Pair]:
+    """Returns each kernel and scale of a model with its kernel in the base, by order: names may differ.
+
+    Args:
+        sites: The kernels and scales of the model.
+        base: Those of the base.
+        deeper: Whether the model may repeat its blocks more often than the base.
+
+    Raises:
+        ValueError: If the base has another structure, or is wider than the model.
+    """
+    own, others = ([s for s in found if not s.skip and (s.fans or s.is_scale)] for found in (sites, base))
+    return [Pair(site, other, *_growth(site, other)) for site, other in _paired(own, others, deeper)]
+
+
+def vector_pairs(model: Model, base: Model, kernels: Sequence[Pair], *, deeper: bool = False) -> list[Pair]:
+    """Returns each bias, shift and other vector of a model that its layer trains, with the one of the base.
+
+    Args:
+        model: The model.
+        base: The base.
+        kernels: The pairs of kernels, whose layers' vectors belong together. Other vectors go by order.
+        deeper: Whether the model may repeat its blocks more often than the base.
+
+    Raises:
+        ValueError: If the base has another structure.
+    """
+    own, others = _vectors(model), _vectors(base)
+    partner = {id(pair.own.layer): pair.base.layer for pair in kernels}
+    known = {(id(weight.layer), weight.kernel.name): weight for weight in others}
+    found = {w: known.get((id(partner.get(id(w.layer))), w.kernel.name)) for w in own}
+    with_kernels = {id(site.layer) for site in iter_kernels(base, trace=False)}
+    missing, rest = [w for w in own if not found[w]], [w for w in others if id(w.layer) not in with_kernels]
+    pairs = [(w, other) for w, other in found.items() if other] + _paired(missing, rest, deeper)
+    return [Pair(w, other, 1.0, _length(w, other)) for w, other in pairs]
+
+
+def _vectors(model: Model) -> list[Weight]:
+    found = iter_weights(model, list(iter_kernels(model, trace=False)))
+    return [w for w in found if not w.skip and w.role != "statistic" and _is_trained(w)]
+
+
+def _is_trained(weight: Weight) -> bool:
+    return any(variable is weight.kernel for variable in own_trainable_variables(weight.layer))
+
+
+def _paired(own: Sequence[Any], others: Sequence[Any], deeper: bool) -> list[tuple[Any, Any]]:
+    if deeper and own and others and len(own) != len(others):
+        return _by_block(own, others)
+    for weight, base in zip(own, others, strict=False):
+        if _structure(weight) != _structure(base):
+            raise ValueError(
+                "`base` must have the structure of the model. Received: a base with "
+                f"{_told(base)} where the model has {_told(weight)}."
+            )
+    if len(own) != len(others):
+        more, fewer = (own, others) if len(own) > len(others) else (others, own)
+        names = {weight.path for weight in fewer}
+        extra = next((weight for weight in more if weight.path not in names), more[-1])
+        kind = "kernels" if isinstance(extra, KernelSite) else "biases and other vectors"
+        raise ValueError(
+            f"`base` must have the structure of the model. Received: a base of {len(others)} {kind} for "
+            f"a model of {len(own)}; only one of them has {_told(extra)}."
+        )
+    return list(zip(own, others, strict=True))
+
+
+def _by_block(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Pairs a model with a base that repeats its blocks more or less often: each repetition counts once."""
+    places, theirs = _places([*map(_block_key, own)]), _places([*map(_block_key, others)])
+    first = dict(reversed(list(zip(theirs, others, strict=True))))
+    if max(places) != max(theirs):
+        raise ValueError(
+            "`base` must be the model with fewer blocks. Received: a base that repeats other kernels: of "
+            f"{max(theirs) + 1} different kernels for a model of {max(places) + 1}. Where the stages of a "
+            "model differ in depth, each stage of the base needs the same kinds of blocks."
+        )
+    # In the order of the places, so that an error names the first that differs.
+    return [pair for n, w in zip(places, own, strict=True) for pair in _paired([w], [first[n]], False)]
+
+
+def _block_key(weight: KernelSite | Weight) -> Hashable:
+    """What is equal for the same weight of two blocks, and differs for the input and the output."""
+    ends = (weight.depth == 0, weight.is_output) if isinstance(weight, KernelSite) else ()
+    return (*_structure(weight), weight.kernel.name, tuple(weight.kernel.shape), *ends)
+
+
+def _places(keys: Sequence[Hashable]) -> list[int]:
+    """Numbers the keys of a sequence so that repetitions of a part have the numbers of the first.
+
+    >>> _places("in a b a b a b out".split())
+    [0, 1, 2, 1, 2, 1, 2, 3]
+    """
+    places: list[int] = []
+    at, used = 0, 0
+    while at < len(keys):
+        length, times = _repetition(keys[at:])
+        # Within the part, too: two equal kernels in a row may be one place in a base of one block.
+        part = _places(keys[at : at + length]) if times > 1 else [0]
+        places += [used + place for place in part] * times
+        used, at = used + max(part) + 1, at + length * times
+    return places
+
+
+def _repetition(keys: Sequence[Hashable]) -> tuple[int, int]:
+    """The length of the part that a sequence begins with and repeats at once, and how often it comes.
+
+    Of several, the repetition that covers most; a part of one key that comes once if there is none.
+    """
+    best = (1, 1)
+    for length in range(1, len(keys) // 2 + 1):
+        times = 1
+        while keys[times * length : (times + 1) * length] == keys[:length]:
+            times += 1
+        if times > 1 and length * times > best[0] * best[1]:
+            best = (length, times)
+    return best
+
+
+def _structure(weight: KernelSite | Weight) -> tuple[Any, ...]:
+    """The properties that a weight shares with its weight of another width."""
+    shape, layout = tuple(weight.kernel.shape), weight.layout
+    field = shape[:-2] if layout is not None and layout.kind in _FIELDS and weight.role != "bias" else ()
+    return weight.role, type(weight.layer).__name__, len(shape), field
+
+
+def _told(weight: KernelSite | Weight) -> str:
+    return f"`{weight.path}` ({weight.role}, shape {tuple(weight.kernel.shape)})"
+
+
+def _growth(site: KernelSite, base: KernelSite) -> tuple[float, float]:
+    """How many times as many inputs per unit, and outputs in all, a kernel has as its kernel in the base."""
+    if site.fans is None or base.fans is None:
+        return 1.0, _length(site, base)
+    inputs, outputs = site.fans.fan_in / base.fans.fan_in, site.fans.fan_out / base.fans.fan_out
+    if site.layout is not None and site.layout.kind in ("conv", "depthwise"):
+        # Fans count one group or channel; more groups mean more outputs at equal fans.
+        outputs *= _groups(site) / _groups(base)
+    if min(inputs, outputs) < 1:
+        raise ValueError(
+            f"`base` must be no wider than the model. Received: `{base.path}` with {base.fans} where the "
+            f"model has {site.fans}."
+        )
+    return inputs, outputs
+
+
+def _groups(site: KernelSite) -> int:
+    assert site.layout is not None
+    return site.kernel.shape[-2] if site.layout.kind == "depthwise" else site.layout.groups
+
+
+def _length(weight: KernelSite | Weight, base: KernelSite | Weight) -> float:
+    """How many times as many entries a vector has. Of a matrix that nothing explains, nothing is known."""
+    if len(weight.kernel.shape) > 1 and weight.role == "other":
+        return 1.0
+    return math.prod(weight.kernel.shape) / max(math.prod(base.kernel.shape), 1)
