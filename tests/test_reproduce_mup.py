@@ -68,7 +68,7 @@ def test_the_base_is_trained_once(script, monkeypatch):
         return 1.0
 
     monkeypatch.setattr(script, "read", lambda: ())
-    monkeypatch.setattr(script, "prepared", lambda width, start: width)
+    monkeypatch.setattr(script, "prepared", lambda model, start: model)
     monkeypatch.setattr(script, "train", train)
     losses = {}
     script.measure_losses(script.Size(2, (8, 16), (0.1, 0.2)), losses)
@@ -78,6 +78,6 @@ def test_the_base_is_trained_once(script, monkeypatch):
 
 def test_a_run_that_diverges_counts_as_chance(script):
     data = np.zeros((64 * 8, 784), "float32"), np.zeros(64 * 8, "int32")
-    model = script.prepared(4, "by_role")
+    model = script.prepared(script.net(4), "by_role")
     model.compile("adam", lambda labels, logits: keras.ops.mean(logits, axis=-1) * float("nan"))
     assert script.train(model, "by_role", 1e-3, 0, 8, data) == pytest.approx(np.log(10))

@@ -55,9 +55,8 @@ def read() -> tuple[np.ndarray, np.ndarray]:
     return (images - images.mean()) / images.std(), labels
 
 
-def prepared(width: int, start: Any) -> keras.Model:
-    """Returns a net that is compiled once for all seeds and learning rates: `initialize` resets it."""
-    model = net(width)
+def prepared(model: keras.Model, start: Any) -> keras.Model:
+    """Compiles a model once for all seeds and learning rates: `initialize` resets it."""
     adam = keras.optimizers.Adam()
     # The learning rates of muP follow from the widths alone, so those of one seed serve all.
     optimizer = initx.initialize(model, start, seed=0).optimizer(adam) if start != "by_role" else adam
@@ -72,16 +71,23 @@ def prepared(width: int, start: Any) -> keras.Model:
 
 
 def train(
-    model: keras.Model, start: Any, rate: float, seed: int, steps: int, data: tuple[np.ndarray, np.ndarray]
+    model: keras.Model,
+    start: Any,
+    rate: float,
+    seed: int,
+    steps: int,
+    data: tuple[np.ndarray, np.ndarray],
+    batch: int = BATCH,
+    chance: float = CHANCE,
 ) -> float:
     """Returns the mean loss of the last quarter of the steps, or the loss of chance if it is not finite."""
     initx.initialize(model, start, seed=seed)
     model.optimizer.learning_rate = rate
-    order = np.random.default_rng(seed).permutation(len(data[1]))[: steps * BATCH]
-    for part in np.split(order, [(steps - steps // 4) * BATCH]):
+    order = np.random.default_rng(seed).permutation(len(data[1]))[: steps * batch]
+    for part in np.split(order, [(steps - steps // 4) * batch]):
         x, y = (array[part] for array in data)
-        (loss,) = model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0).history["loss"]
-    return loss if np.isfinite(loss) else CHANCE
+        (loss,) = model.fit(x, y, batch_size=batch, shuffle=False, verbose=0).history["loss"]
+    return loss if np.isfinite(loss) else chance
 
 
 def measure_losses(size: Size, losses: Losses) -> None:
@@ -92,7 +98,7 @@ def measure_losses(size: Size, losses: Losses) -> None:
             losses |= {(MUP, width, rate): losses[PLAIN, width, rate] for rate in size.rates}
             continue
         strategy = initx.strategies.MuP(base=net(size.widths[0])) if start == MUP else "by_role"
-        model = prepared(width, strategy)
+        model = prepared(net(width), strategy)
         for rate in size.rates:
             found = [train(model, strategy, rate, seed, size.steps, data) for seed in range(size.seeds)]
             losses[start, width, rate] = found
@@ -103,9 +109,9 @@ def told(rate: float) -> str:
     return f"2^{np.log2(rate):g}"
 
 
-def optimum(losses: Losses, start: str, width: int) -> float:
+def optimum(losses: Losses, start: str, size: int) -> float:
     """Returns the learning rate with the lowest mean loss."""
-    means = {rate: np.mean(found) for (s, w, rate), found in losses.items() if (s, w) == (start, width)}
+    means = {rate: np.mean(found) for (s, n, rate), found in losses.items() if (s, n) == (start, size)}
     return min(means, key=lambda rate: means[rate])
 
 
