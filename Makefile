@@ -34,12 +34,14 @@ test-backends: $(VENV)/.dev $(VENV)/.backends
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow and not tensorflow and not integration" --cpu-durations=$(DURATIONS)/torch.txt tests
 
 # TensorFlow has two sets of CPU kernels, oneDNN's and its own, and the processor decides which is the default. `check`
-# runs all tests on the first, and on the second these, which run convolutions, matrix products and statistics.
+# runs all tests on the first, and on the second these, which run convolutions, matrix products and statistics. Those of
+# dear.txt stay out: they are whole models, steps of optimizers, and parameters of tests that run here with others.
 NUMERIC := tests/calibration/test_calibrate.py tests/calibration/test_every_layer.py tests/calibration/test_laws.py \
 	tests/calibration/test_range.py tests/diagnostics/test_diagnose.py tests/initializers/test_convolutional.py \
 	tests/initializers/test_layers.py tests/strategies/test_true_fans.py tests/test_probe.py tests/test_recurrence.py
 test-other-kernels: $(VENV)/.dev
-	TF_ENABLE_ONEDNN_OPTS=0 INITX_TEST_THREADS=all $(PYTEST) --cpu-durations=$(DURATIONS)/other-kernels.txt $(NUMERIC)
+	TF_ENABLE_ONEDNN_OPTS=0 INITX_TEST_THREADS=all $(PYTEST) -m "not slow and not integration" \
+		--cpu-durations=$(DURATIONS)/other-kernels.txt $(NUMERIC)
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
