@@ -22,8 +22,8 @@ test-all: $(VENV)/.dev
 	$(PYTEST) --cpu-durations=$(DURATIONS)/tensorflow.txt
 
 # The parts that know no framework, on the other two backends. JAX spends its time compiling thousands of small
-# programs that run once: unoptimized, they take 0.6 of it; by XLA's own emitters, without MLIR's, and on one thread, 0.6
-# of that. What one worker compiled the others take from the cache, and more than half the next time.
+# programs that run once: unoptimized, they take 0.6 of it; by XLA's older emitters, without MLIR's, two thirds of that.
+# What one worker compiled the others take from the cache, and more than half the next time.
 JAX_FAST := JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
 	XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
