@@ -22,22 +22,26 @@ test-all: $(VENV)/.dev
 	$(PYTEST) --cpu-durations=$(DURATIONS)/tensorflow.txt
 
 # The parts that know no framework, on the other two backends. JAX spends its time compiling thousands of small
-# programs that run once: unoptimized, they take 0.6 of it. What one model or worker compiled the others take from the
-# cache, which saves a fifth of it, and more than half the next time.
+# programs that run once: unoptimized, they take 0.6 of it; by XLA's older emitters, without MLIR's, two thirds of that.
+# What one worker compiled the others take from the cache, and more than half the next time.
+JAX_FAST := JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+	XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 test-backends: $(VENV)/.dev $(VENV)/.backends
-	KERAS_BACKEND=jax JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(JAX_CACHE) \
+	KERAS_BACKEND=jax $(JAX_FAST) $(JAX_CACHE) \
 		$(PYTEST) -m "not slow and not tensorflow and not integration" --cpu-durations=$(DURATIONS)/jax.txt tests
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow and not tensorflow and not integration" --cpu-durations=$(DURATIONS)/torch.txt tests
 
 # TensorFlow has two sets of CPU kernels, oneDNN's and its own, and the processor decides which is the default. `check`
-# runs all tests on the first, and on the second these, which run convolutions, matrix products and statistics.
+# runs all tests on the first, and on the second these, which run convolutions, matrix products and statistics. Those of
+# dear.txt stay out: they are whole models, steps of optimizers, and parameters of tests that run here with others.
 NUMERIC := tests/calibration/test_calibrate.py tests/calibration/test_every_layer.py tests/calibration/test_laws.py \
 	tests/calibration/test_range.py tests/diagnostics/test_diagnose.py tests/initializers/test_convolutional.py \
 	tests/initializers/test_layers.py tests/strategies/test_true_fans.py tests/test_probe.py tests/test_recurrence.py
 test-other-kernels: $(VENV)/.dev
-	TF_ENABLE_ONEDNN_OPTS=0 INITX_TEST_THREADS=all $(PYTEST) --cpu-durations=$(DURATIONS)/other-kernels.txt $(NUMERIC)
+	TF_ENABLE_ONEDNN_OPTS=0 INITX_TEST_THREADS=all $(PYTEST) -m "not slow and not integration" \
+		--cpu-durations=$(DURATIONS)/other-kernels.txt $(NUMERIC)
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow

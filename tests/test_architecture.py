@@ -1,6 +1,7 @@
 """The import rule of the house: who may import whom, as a table."""
 
 import ast
+import functools
 import pathlib
 import re
 import sys
@@ -119,13 +120,18 @@ def modules_beside():
     return sorted(path for package in BESIDE for path in (ROOT / package).rglob("*.py"))
 
 
+@functools.cache
+def _tree(path):
+    return ast.parse(path.read_text())
+
+
 def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(path):
     """Dotted names that a module imports when it is itself imported."""
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     nested = {
         node
         for later in ast.walk(tree)
@@ -188,7 +194,7 @@ def test_only_probe_and_recurrence_hook_layers_and_only_walk_names_layer_classes
     `testing` makes layers for its checks to run in; it asks no layer for its class.
     """
     for path in modules():
-        tree = ast.parse(path.read_text())
+        tree = _tree(path)
         attributes = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
         named = {name for name in attributes if name.removeprefix("keras.").startswith("layers.")}
         if room_of(path) not in ("probe", "recurrence"):
@@ -222,7 +228,7 @@ def test_two_modules_alone_use_names_that_keras_does_not_document(path):
     """A Keras release may take any of them away; tests/test_keras_internals.py tells which."""
     if room_of(path) in INTERNALS:
         return
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     private = {name for name in _private_names(tree) if name.startswith("_") and not name.startswith("__")}
     assert private <= set(NOT_KERAS)
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
@@ -256,7 +262,7 @@ def test_the_packages_beside_import_the_standard_library_alone(path):
 def test_files_and_function_bodies_stay_short():
     for path in [*modules(), *modules_beside()]:
         assert len(path.read_text().splitlines()) <= 300, path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.FunctionDef):
                 start = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0].lineno
                 assert node.end_lineno - start < 40, f"{path}: {node.name}"
@@ -271,7 +277,7 @@ def _dotted(path):
 
 def _needed_by(path, known):
     """Modules of the package that a file names at its top level, those for types alone included."""
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
     nested = {inner for function in functions for inner in ast.walk(function)}
     for node in ast.walk(tree):
@@ -319,12 +325,13 @@ def test_no_imports_go_in_a_circle_even_for_types_alone():
     assert not circle, " -> ".join(circle)
 
 
+@functools.cache
 def _law_classes():
     """Names of `Law` and of all classes that derive from it, as `initializers` writes them."""
     bases = {
         node.name: {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
         for path in (PACKAGE / "initializers").glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.ClassDef)
     }
     found = {"Law"}
@@ -358,7 +365,7 @@ def test_no_room_but_initializers_asks_for_the_class_of_a_law():
     for path in [*modules(), *modules_beside()]:
         if path.is_relative_to(PACKAGE) and room_of(path) == "initializers":
             continue
-        assert not laws & set(_asked_for(ast.parse(path.read_text()))), path
+        assert not laws & set(_asked_for(_tree(path))), path
 
 
 def test_the_walk_the_experiments_and_the_command_import_no_law():
@@ -368,7 +375,7 @@ def test_the_walk_the_experiments_and_the_command_import_no_law():
     assert beside
     assert rooms
     for path in [*rooms, *beside]:
-        tree = ast.parse(path.read_text())
+        tree = _tree(path)
         taken = {
             alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
         }

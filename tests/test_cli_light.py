@@ -14,6 +14,7 @@ import keras_initx as initx
 from _initx_command._main import make_parser
 from _initx_command._signatures import defaults_of
 from keras_initx.serving import serve_on_ray
+from support import forked
 
 pytestmark = pytest.mark.tensorflow  # it starts processes, or has no backend: in one suite of the three
 VERBS = ("list", "show", "initialize", "calibrate", "diagnose", "compare", "export", "inspect", "serve")
@@ -251,7 +252,8 @@ def test_other_shells_get_a_script_with_all_verbs(shell):
 
 
 def test_python_m_runs_the_same_command():
-    for module in ("_initx_command", "keras_initx"):
-        ended = run("-m", module, "show", "ConstantFill")
+    """`test_cli.py` starts `python -m keras_initx` as users type it; here a fork has imported Keras."""
+    arguments = ("show", "ConstantFill")
+    for ended in (run("-m", "_initx_command", *arguments), forked.run(["-m", "keras_initx", *arguments])):
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.startswith("ConstantFill, variance: ")

@@ -56,15 +56,25 @@ KINDS = {"Case", "check_initializer", "checks"}
 CHECKS = {name: getattr(testing, name) for name in testing.__all__ if name not in KINDS}
 
 
+# On other backends `test_contract.py` holds these classes to the same rules, and no check needs them.
+ONCE = {"ConvOrthogonal", "ICNR", "OrthogonalScaled", "PriorBias", "WithinLayer"}
+
+
 @pytest.mark.parametrize(
-    ("name", "check"), [(name, check) for name, case in OURS.items() for check in testing.checks(case)]
+    ("name", "check"),
+    [
+        pytest.param(name, check, marks=pytest.mark.tensorflow if name in ONCE else ())
+        for name, case in OURS.items()
+        for check in testing.checks(case)
+    ],
 )
 def test_our_classes_pass(name, check):
     check(OURS[name])
 
 
 def test_the_handful_needs_every_check():
-    assert {check for case in OURS.values() for check in testing.checks(case)} == set(CHECKS.values())
+    kept = [case for name, case in OURS.items() if name not in ONCE]
+    assert {check for case in kept for check in testing.checks(case)} == set(CHECKS.values())
 
 
 registered = keras.saving.register_keras_serializable(package="broken")

@@ -54,8 +54,14 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("redraw", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+# The draw knows no backend: elsewhere than on TensorFlow each is calibrated as it is, and one is redrawn.
+@pytest.mark.parametrize(
+    ("name", "redraw"),
+    [
+        *((name, False) for name in MODELS),
+        *(pytest.param(n, True, marks=() if n == "rnn" else pytest.mark.tensorflow) for n in MODELS),
+    ],
+)
 def test_each_gate_is_within_the_tolerance_and_all_else_is_exact(name, redraw, rng):
     model = model_of(*MODELS[name])
     x = rng.normal(1, 2, size=(24, *model.input_shape[1:])).astype("float32")

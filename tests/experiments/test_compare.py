@@ -21,18 +21,33 @@ from support import forked
 QUIET = Sequential(progress=False)
 
 
-def build(rate=0.05):
+# TensorFlow traces and compiles for seconds what runs for some steps.
+EAGERLY = keras.backend.backend() == "tensorflow"
+
+
+def build(rate=0.1, eagerly=EAGERLY, depth=2):
     model = keras.Sequential(
         [
             keras.layers.Input((8,)),
-            *(keras.layers.Dense(16, "relu") for _ in range(6)),
+            *(keras.layers.Dense(16, "relu") for _ in range(depth)),
             keras.layers.Dense(2, "softmax"),
         ]
     )
     model.compile(
-        keras.optimizers.SGD(rate, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        keras.optimizers.SGD(rate, momentum=0.9),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        run_eagerly=eagerly,
     )
     return model
+
+
+def as_users_have_it():
+    return build(eagerly=False)
+
+
+def small():
+    return build(depth=0)
 
 
 def signs(rows, seed):
@@ -41,6 +56,7 @@ def signs(rows, seed):
 
 
 TRAIN, VALIDATION = signs(256, 0), signs(100, 1)
+FEW = signs(32, 0)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +68,7 @@ def comparison():
         VALIDATION,
         seeds=3,
         epochs=3,
+        batch_size=64,
         metric="accuracy",
         target=0.8,
         runner=QUIET,
@@ -89,9 +106,8 @@ def test_a_trial_is_the_same_whenever_it_is_made(comparison):
     """Unnamed layers are numbered by process, and streams of random numbers come from names."""
     keras.layers.Dense(1)
     before = keras.layers.Dense(1).name
-    again = compare(
-        build, ["initx>HeScaled"], TRAIN, VALIDATION, seeds=[2], epochs=3, metric="accuracy", runner=QUIET
-    )
+    options = {"epochs": 3, "batch_size": 64, "metric": "accuracy", "runner": QUIET}
+    again = compare(build, ["initx>HeScaled"], TRAIN, VALIDATION, seeds=[2], **options)
     (first,) = (r for r in comparison.results if (r.trial.initializer, r.trial.seed) == ("initx>HeScaled", 2))
     for name, curve in again.results[0].curves.items():
         np.testing.assert_allclose(curve, first.curves[name], rtol=1e-5)
@@ -142,7 +158,7 @@ def test_each_epoch_of_fit_takes_its_own_order():
     Shuffled.go_to = spy
     try:
         compare(
-            build,
+            as_users_have_it,
             ["initx>HeScaled"],
             TRAIN,
             VALIDATION,
@@ -257,16 +273,16 @@ def test_a_store_repeats_nothing_and_can_be_added_to(tmp_path):
             QUIET.run(problem, trials, keep)
 
     arguments = {"metric": "accuracy", "runner": Counted(), "store": tmp_path / "store"}
-    first = compare(build, ["initx>HeScaled"], TRAIN, VALIDATION, seeds=2, **arguments)
-    again = compare(build, ["initx>HeScaled"], TRAIN, VALIDATION, seeds=2, **arguments)
+    first = compare(small, ["initx>HeScaled"], FEW, FEW, seeds=2, **arguments)
+    again = compare(small, ["initx>HeScaled"], FEW, FEW, seeds=2, **arguments)
     assert len(made) == 2
     assert again == first
-    compare(build, ["initx>HeScaled", "zeros"], TRAIN, VALIDATION, seeds=3, **arguments)
+    compare(small, ["initx>HeScaled", "zeros"], FEW, FEW, seeds=3, **arguments)
     assert len(made) == 6
     with pytest.raises(ValueError, match="`store` must be empty, or hold results of the same comparison"):
-        compare(build, ["initx>HeScaled"], VALIDATION, VALIDATION, seeds=2, **arguments)
+        compare(small, ["initx>HeScaled"], VALIDATION, FEW, seeds=2, **arguments)
     with pytest.raises(ValueError, match="another initializer of the label 'initx>HeScaled'"):
-        compare(build, {"initx>HeScaled": "zeros"}, TRAIN, VALIDATION, seeds=2, **arguments)
+        compare(small, {"initx>HeScaled": "zeros"}, FEW, FEW, seeds=2, **arguments)
     for factor in (
         0.5,
         2.0,
@@ -277,12 +293,12 @@ def test_a_store_repeats_nothing_and_can_be_added_to(tmp_path):
 
         other = arguments | {"store": tmp_path / "scheduled", "callbacks": scheduled}
         if factor == 0.5:
-            compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, **other)
-            compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, **other)
+            compare(small, ["zeros"], FEW, FEW, seeds=1, **other)
+            compare(small, ["zeros"], FEW, FEW, seeds=1, **other)
             assert len(made) == 7
     for callbacks in (scheduled, None, lambda trial: []):
         with pytest.raises(ValueError, match="or hold results of the same comparison"):
-            compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, **other | {"callbacks": callbacks})
+            compare(small, ["zeros"], FEW, FEW, seeds=1, **other | {"callbacks": callbacks})
     assert len(made) == 7
 
 
@@ -299,7 +315,7 @@ def test_a_store_knows_callbacks_by_their_code_and_by_the_numbers_that_they_hold
 
     def run(callbacks):
         options = {"metric": "accuracy", "runner": QUIET, "store": tmp_path / "store"}
-        compare(build, ["zeros"], TRAIN, VALIDATION, seeds=1, callbacks=callbacks, **options)
+        compare(small, ["zeros"], FEW, FEW, seeds=1, callbacks=callbacks, **options)
 
     run(scheduled(0.5))
     run(scheduled(0.5))
@@ -320,7 +336,7 @@ def log(trial):
     with open({str(tmp_path / "made")!r}, "a") as file:
         file.write(trial.key + "\\n")
     return []
-print(compare(build, ["initx>HeScaled", "zeros"], TRAIN, VALIDATION, seeds=4, metric="accuracy",
+print(compare(small, ["initx>HeScaled", "zeros"], FEW, FEW, seeds=4, metric="accuracy",
     runner=QUIET, callbacks=log, store={str(tmp_path / "store")!r}).to_json())
 """
     process = forked.Forked(["-c", code], stdout=subprocess.DEVNULL)
@@ -341,13 +357,13 @@ print(compare(build, ["initx>HeScaled", "zeros"], TRAIN, VALIDATION, seeds=4, me
 
 
 def test_a_keras_file_is_a_model_and_data_may_be_functions(tmp_path):
-    build().save(tmp_path / "model.keras")
+    small().save(tmp_path / "model.keras")
     found = compare(
         tmp_path / "model.keras",
         {"mine": initx.initializers.HeScaled(gain=0.5), "built": None},
-        lambda: TRAIN,
-        lambda: VALIDATION,
-        test=VALIDATION,
+        lambda: FEW,
+        lambda: FEW,
+        test=FEW,
         seeds=2,
         learning_rates=[0.01],
         runner=QUIET,
@@ -359,12 +375,13 @@ def test_a_keras_file_is_a_model_and_data_may_be_functions(tmp_path):
 
 
 def test_the_optimizer_of_a_trained_file_starts_anew(tmp_path):
-    model = build()
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model = small()
+    adam = keras.optimizers.Adam(0.01)
+    model.compile(adam, "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=EAGERLY)
     model.save(tmp_path / "fresh.keras")
-    model.fit(*TRAIN, verbose=0)
+    model.fit(*FEW, verbose=0)
     model.save(tmp_path / "trained.keras")
-    arguments = (["he_normal"], TRAIN, VALIDATION)
+    arguments = (["he_normal"], FEW, FEW)
     fresh, trained = (
         compare(tmp_path / f"{name}.keras", *arguments, seeds=2, runner=QUIET).results
         for name in ("fresh", "trained")
@@ -491,7 +508,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path):
 
 @pytest.mark.tensorflow  # its code is the same on each backend
 def test_progress_is_a_line_on_stderr(capsys):
-    compare(build, ["zeros"], TRAIN, VALIDATION, seeds=2)
+    compare(small, ["zeros"], FEW, FEW, seeds=2)
     out, err = capsys.readouterr()
     assert out == ""
     assert "2 of 2 trials, 0 s left" in err

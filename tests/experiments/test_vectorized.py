@@ -37,7 +37,7 @@ def rows(count, seed):
     return x, x[:, :3].argmax(axis=1).astype("int32"), np.linspace(0.5, 1.5, count)
 
 
-DATA = {"train": rows(90, 0), "validation": rows(50, 1), "test": rows(40, 2)}  # neither is whole batches
+DATA = {"train": rows(90, 0), "validation": rows(50, 1), "test": rows(50, 2)}  # neither is whole batches
 
 
 @on_jax

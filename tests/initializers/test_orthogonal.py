@@ -45,7 +45,15 @@ def test_axes_name_inputs_outputs_and_batches_in_any_order(order, data):
         assert_semi_orthogonal(block)
 
 
-@pytest.mark.parametrize("shape", [(600, 300), (300, 600), (700, 515), (2, 520, 514)])
+# JAX compiles each for seconds. A tall matrix and a wide one, of odd sizes and in batches, are enough there.
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(pytest.param(s, marks=pytest.mark.tensorflow) for s in [(600, 300), (700, 515)]),
+        (300, 600),
+        (2, 520, 514),
+    ],
+)
 def test_large_kernels_by_reflections_are_orthogonal(shape):
     axes = {"input_axes": (1,), "output_axes": (2,)} if len(shape) == 3 else {}
     kernel = matrix(OrthogonalScaled(seed=3, **axes), shape)

@@ -4,8 +4,6 @@ import copy
 import gc
 import inspect
 import pickle
-import subprocess
-import sys
 import warnings
 import weakref
 
@@ -17,6 +15,7 @@ from keras import layers, ops
 import keras_initx as initx
 from keras_initx._given import given_to, record
 from keras_initx.walk import iter_kernels
+from support import forked
 
 WIDTH = 32
 TABLE = np.arange(WIDTH, dtype="float32")
@@ -160,10 +159,8 @@ def test_a_model_that_is_older_than_the_package_keeps_what_nothing_tells(tmp_pat
         "warnings.simplefilter('ignore')\n"
         "print(initx.initialize(old, None).kept, initx.initialize(model(), None).kept)\n"
     )
-    # A process of its own: a fork of this one would have the package from the start.
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    # Forked from one that has imported Keras alone: this one has the package from the start.
+    found = forked.run(["-c", code], cwd=tmp_path, preload="keras", check=True)
     assert found.stdout.splitlines()[-1] == "('own/one',) ()"
 
 

@@ -35,9 +35,10 @@ import types
 AT_IMPORT = ("KERAS_", "JAX_", "TF_", "PYTHONHASHSEED")
 ENDED = struct.Struct("=id")  # exit status, CPU seconds
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-# JAX compiles for longer than it computes.
+# JAX compiles for longer than it computes: see the Makefile.
 JAX = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[2] / "build" / "jax-cache"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -125,8 +126,13 @@ def run(arguments, *, input=None, timeout=None, check=False, **options):  # noqa
 
 
 def backend(name, **environ):
-    """The environment of a process with another backend: where it is the same, it has the same forker."""
-    return os.environ | {"KERAS_BACKEND": name} | (JAX if name == "jax" else {}) | environ
+    """The environment of a process with another backend: where it is the same, it has the same forker.
+
+    Flags of XLA are added to those that save JAX time.
+    """
+    own = JAX if name == "jax" else {}
+    flags = " ".join(filter(None, (one.get("XLA_FLAGS") for one in (own, environ))))
+    return os.environ | {"KERAS_BACKEND": name} | own | environ | ({"XLA_FLAGS": flags} if flags else {})
 
 
 def _forker_of(environ, preload):

@@ -7,8 +7,10 @@ import is imported once. In the folder `killed` one is killed and another goes o
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import traceback
+import types
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 TESTS = pathlib.Path(__file__).parents[1]
@@ -79,8 +81,11 @@ if __name__ == "__main__":
 
     import image_classification
     import text_classification
-    from support import small_data
+    from keras_initx.saved_model import _process
+    from support import forked, small_data
 
+    # Else each process that exports starts another, which imports TensorFlow.
+    _process.subprocess = types.SimpleNamespace(**vars(subprocess) | {"Popen": forked.ForExports})
     small_data.use()
     for example, killed in (
         (image_classification, killed_within_the_second_epoch),
