@@ -16,12 +16,12 @@ import report
 
 from keras_initx.optimizers import Multiplier, Multipliers, scale_rates
 
-STEPS, PAIRS, LIMIT = 4, 15, 1.03
+STEPS, PAIRS, LIMIT = 2, 11, 1.03
 
 
 def resnet() -> tuple[Any, Any]:
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
-    return model, np.random.default_rng(0).normal(size=(8, 64, 64, 3)).astype("float32")
+    return model, np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype("float32")
 
 
 def gpt2() -> tuple[Any, Any]:

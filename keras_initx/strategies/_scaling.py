@@ -36,11 +36,11 @@ def _by_width(law: Law, pair: Pair) -> Multiplier:
     if law.kind == "sgd":
         return Multiplier(learning_rate=pair.outputs / pair.inputs)
     if law.is_muon(pair.own.kernel):
+        side = math.sqrt(max(pair.own.kernel.shape) / max(pair.base.kernel.shape))
+        if not getattr(pair.own, "fans", None):
+            # The biases of heads have two axes. The entries of a step are 1 over the root of the larger side.
+            return Multiplier(learning_rate=1.0 if law.by_shape else side)
         # All singular values of the step are equal: their size must grow as the root of outputs / inputs.
-        own = math.sqrt(_side(pair.own) / _side(pair.base)) if law.by_shape else 1.0
+        own = side if law.by_shape else 1.0
         return Multiplier(learning_rate=math.sqrt(pair.outputs / pair.inputs) / own)
     return Multiplier(learning_rate=1 / pair.inputs, epsilon=1 / pair.outputs)
-
-
-def _side(weight: object) -> int:
-    return max(weight.kernel.shape)  # type: ignore[attr-defined]  # a KernelSite or a Weight

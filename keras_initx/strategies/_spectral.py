@@ -105,8 +105,10 @@ def _by_size(law: Law, weight: KernelSite | Weight) -> tuple[float, float]:
     if law.kind == "sgd":
         return outputs / inputs, 1.0
     if law.is_muon(weight.kernel):
-        own = math.sqrt(max(weight.kernel.shape)) if law.by_shape else 1.0
-        return math.sqrt(outputs / inputs) / own, 1.0
+        side = math.sqrt(max(weight.kernel.shape))
+        if not getattr(weight, "fans", None):  # biases of heads, whose entries Muon moves by 1 / side
+            return (1.0 if law.by_shape else side), 1.0
+        return math.sqrt(outputs / inputs) / (side if law.by_shape else 1.0), 1.0
     size = _shrinkage(inputs, outputs) / math.sqrt(inputs) if law.kind == "adafactor" else 1.0
     return 1 / (inputs * size), 1 / outputs
 

@@ -284,3 +284,43 @@ def test_kernels_that_muon_leaves_to_adamw_are_told():
         row.path: row.learning_rate for row in report.rows if "leaves kernels of 3 axes to AdamW" in row.note
     }
     assert told == {f"attention/{part}": 1 / 2 for part in ("query", "key", "value", "attention_output")}
+
+
+@pytest.mark.parametrize("rms_rate", [0.2, None])
+def test_muon_moves_the_biases_of_heads_by_entries_of_one_size(rms_rate):
+    """They have two axes, so that Keras' Muon takes them for matrices."""
+    sizes = []
+    for heads in (4, 16):
+        optimizer = keras.optimizers.Muon(0.01, rms_rate=rms_rate, weight_decay=None)
+        model = attention(heads, 4)
+        report = initx.initialize(model, MuP(base=attention(4, 4), optimizer=optimizer), seed=3)
+        bias = next(v for v in model.trainable_variables if v.path.endswith("query/bias"))
+        before = np.array(ops.convert_to_numpy(bias))
+        slopes = [ops.eye(*v.shape) if v is bias else ops.zeros(v.shape) for v in model.trainable_variables]
+        report.optimizer(optimizer).apply(slopes, model.trainable_variables)
+        change = ops.convert_to_numpy(bias) - before
+        sizes.append(np.linalg.norm(change) / np.sqrt(change.size))
+    assert sizes[1] / sizes[0] == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.tensorflow
+def test_models_of_keras_hub_are_told_the_same():
+    import keras_hub
+
+    def build(width, heads):
+        sizes = {"vocabulary_size": 50, "num_layers": 2, "max_sequence_length": 8}
+        backbone = keras_hub.models.GPT2Backbone(
+            num_heads=heads, hidden_dim=width, intermediate_dim=2 * width, **sizes
+        )
+        return keras_hub.models.GPT2CausalLM(backbone)
+
+    def notes(model):
+        report = initx.initialize(model, MuP(base=build(16, 2)), seed=3)
+        return [row.note for row in report.rows if row.note]
+
+    tied, *heads = notes(build(64, 2))
+    assert len(heads) == 2
+    assert all("num_heads=8, key_dim=8" in note for note in heads)
+    model = build(64, 8)
+    assert notes(model) == [tied]
+    assert notes(eval(re.search(r"keras.Model.*", tied)[0], {"keras": keras, "model": model})) == []
