@@ -176,7 +176,7 @@ def draw(losses: Mapping[tuple[str, int, float], list[float]], path: pathlib.Pat
         axes.set_xscale("log", base=2)
         axes.set(title=start, xlabel="learning rate")
         axes.grid(alpha=0.3)
-    panels[0].set(ylabel="training loss, last quarter of the steps", yscale="log")
+    panels[0].set(ylabel="training loss, last quarter of the steps")
     panels[0].legend(title="star: optimum")
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
