@@ -1,9 +1,8 @@
 """`initx diagnose`: a report on a model's signal, a picture of the signal, and limits for a CI."""
 
 import argparse
-import importlib.util
-import pathlib
 
+from _initx_command._limits import check_plot, parse_limits
 from _initx_command._loading import load
 from _initx_command._models import add_model, check_model, load_model
 from _initx_command._sources import DATA_HELP, as_data, parse_shape, read_source
@@ -44,7 +43,7 @@ def _add_diagnose(options: Options) -> None:
 
 
 def _diagnose(options: argparse.Namespace) -> Answer:
-    limits = None if options.check is None else _limits(options.check)
+    limits = None if options.check is None else parse_limits(options.check, _LIMITS)
     if options.allow and limits is None:
         raise ValueError(
             f"`--allow` must stand beside `--check`. Received: {', '.join(options.allow)} without --check."
@@ -52,7 +51,7 @@ def _diagnose(options: argparse.Namespace) -> Answer:
     shape = parse_shape(options.input_shape, "--input-shape")
     check_model(options.model, shape)
     if options.plot:
-        _check_plot(options.plot)
+        check_plot(options.plot)
     names = ("loss", "include", "exclude", "samples", "seed", "jacobian", "try_cures")
     given = {name: getattr(options, name) for name in names}
     given["targets"] = read_source(options.targets, "--targets")
@@ -76,23 +75,6 @@ def _diagnose(options: argparse.Namespace) -> Answer:
     return Answer(report, failure)
 
 
-def _limits(texts: list[str]) -> dict[str, float | None]:
-    """Reads max_gain=2,max_dead=none from each use of `--check`."""
-    found: dict[str, float | None] = {}
-    for text in filter(None, ",".join(texts).split(",")):
-        name, _, number = (part.strip() for part in text.partition("="))
-        try:
-            found[name] = None if number.lower() == "none" else float(number)
-            if name not in _LIMITS:
-                raise ValueError
-        except ValueError:
-            raise ValueError(
-                f"`--check` must be limits and numbers, of {', '.join(_LIMITS)}. Received: {text!r}. "
-                "Write max_gain=2,max_dead=0.5."
-            ) from None
-    return found
-
-
 def _check_allowed(kinds: list[str] | tuple[()]) -> None:
     """Raises ValueError for a kind of verdict that does not exist, before a long run."""
     from keras_initx.diagnostics import KINDS
@@ -101,20 +83,6 @@ def _check_allowed(kinds: list[str] | tuple[()]) -> None:
         raise ValueError(
             f"`--allow` must be a kind of verdict, of {', '.join(sorted(KINDS))}. "
             f"Received: {', '.join(kinds)}."
-        )
-
-
-def _check_plot(path: str) -> None:
-    """Raises ValueError for a picture that cannot be written, before a long run."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("`--plot` needs matplotlib: pip install 'keras-initx[plots]'")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
-    file = pathlib.Path(path)
-    if file.suffix[1:].lower() not in kinds or not file.parent.is_dir():
-        raise ValueError(
-            f"`--plot` must be a file in a folder that exists, of {', '.join(kinds)}. Received: {path!r}."
         )
 
 

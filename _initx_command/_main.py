@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from _initx_command._compare import COMPARE
 from _initx_command._completion import SHELLS, make_script
+from _initx_command._coordinates import COORDINATES
 from _initx_command._diagnose import DIAGNOSE
 from _initx_command._export import EXPORT
 from _initx_command._inspect import INSPECT
@@ -21,7 +22,7 @@ from _initx_command._verb import Answer, Options
 
 __all__ = ["main", "make_parser"]
 
-_VERBS = (LIST, SHOW, INITIALIZE, CALIBRATE, DIAGNOSE, COMPARE, EXPORT, INSPECT, SERVE)
+_VERBS = (LIST, SHOW, INITIALIZE, CALIBRATE, DIAGNOSE, COMPARE, COORDINATES, EXPORT, INSPECT, SERVE)
 _INTERRUPTED = 130  # the status that shells give to a command after Ctrl-C
 
 

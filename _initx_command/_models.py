@@ -4,7 +4,7 @@ import importlib
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from _initx_command._verb import Options
 if TYPE_CHECKING:
     from keras_initx._types import Model
 
-__all__ = ["add_model", "check_model", "is_named", "load_model"]
+__all__ = ["add_model", "add_modules", "check_model", "find_build", "is_named", "load_model"]
 
 _RULE = "a .keras file, or module:function that builds a model, such as keras.applications:ResNet50"
 # How Keras names a class or function that it does not know.
@@ -29,6 +29,11 @@ def add_model(options: Options, more: str = "") -> None:
         more: A further condition on the model, for the help text.
     """
     options.add("model", metavar="MODEL", help=_RULE + more)
+    add_modules(options)
+
+
+def add_modules(options: Options) -> None:
+    """Adds `--import` to a verb."""
     options.add(
         "--import",
         dest="modules",
@@ -94,6 +99,33 @@ def load_model(
             f"{type(model).__name__}."
         )
     return model
+
+
+def find_build(source: str, modules: Sequence[str] | None = None) -> Callable[[int], "Model"]:
+    """Returns a function of a width that builds models, by its name.
+
+    Args:
+        source: `module:function`.
+        modules: Modules to import before, or None.
+
+    Raises:
+        ValueError: If a module or the function cannot be found.
+    """
+    rule = "`build` must be module:function, a function of a width that returns a model"
+    module, colon, name = source.rpartition(":")
+    if not (colon and module and name):
+        raise ValueError(f"{rule}. Received: {source!r}. Write my_model:build for def build(width).")
+    for needed in modules or ():
+        _import(needed)
+    try:
+        found = getattr(_find(module), name)
+    except (Exception, SystemExit) as error:  # any error of the user's module; a script may exit
+        raise ValueError(
+            f"{rule}. Received: {source!r}, which cannot be imported: {one_line(error)}"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"{rule}. Received: {source!r}, which is {type(found).__name__}.")
+    return found  # type: ignore[no-any-return]  # whatever it returns is checked at each width
 
 
 def _import(module: str) -> None:

@@ -15,6 +15,7 @@ from keras_initx import (
     layers,
     optimizers,
     plots,
+    scaling,
     serving,
     strategies,
     walk,
@@ -23,6 +24,7 @@ from keras_initx.calibration import calibrate
 from keras_initx.diagnostics import diagnose
 from keras_initx.experiments import compare
 from keras_initx.saved_model import export, inspect
+from keras_initx.scaling import coordinates
 from keras_initx.serving import serve
 from keras_initx.strategies import initialize
 
@@ -32,6 +34,7 @@ __all__ = [
     "calibrate",
     "callbacks",
     "compare",
+    "coordinates",
     "diagnose",
     "diagnostics",
     "experiments",
@@ -44,6 +47,7 @@ __all__ = [
     "layers",
     "optimizers",
     "plots",
+    "scaling",
     "serve",
     "serving",
     "strategies",

@@ -20,6 +20,7 @@ __all__ = [
     "SEED_STATE",
     "STATELESS_SCOPE",
     "UNINITIALIZED",
+    "attention_scale",
     "build_shapes",
     "causal_padding",
     "collected_losses",
@@ -106,6 +107,13 @@ def pending_initializer(variable: Variable) -> Callable[..., Tensor] | None:
 def set_path(variable: Variable, path: str) -> None:
     """Gives a variable that no layer has made the path by which optimizers choose variables."""
     variable._path = path
+
+
+def attention_scale(layer: Layer) -> float | None:
+    """Returns the factor of queries times keys, if a layer has Keras' own code turn these into scores."""
+    if not is_of_keras(getattr(type(layer), "_compute_attention", abs)):
+        return None
+    return getattr(layer, "_inverse_sqrt_key_dim", getattr(layer, "_inverse_sqrt_head_dim", None))
 
 
 def causal_padding(layer: Layer) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Variables of a model: checks that they exist, a seed for each, global random seeds, and undoing changes."""
 
+import collections
 import contextlib
 import hashlib
 import random
@@ -11,6 +12,7 @@ from keras import ops
 
 from keras_initx._keras_internals import (
     GLOBAL_SEED,
+    NAME_COUNTS,
     global_attribute,
     set_global_attribute,
 )
@@ -21,6 +23,7 @@ __all__ = [
     "check_built",
     "constraint_note",
     "constraint_of",
+    "fresh_names",
     "repeated_masks",
     "seeded",
     "slotted",
@@ -136,6 +139,26 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(saved[0])
         np.random.set_state(saved[1])  # noqa: NPY002
         set_global_attribute(GLOBAL_SEED, saved[2])
+
+
+@contextlib.contextmanager
+def fresh_names() -> Iterator[None]:
+    """Names layers as a new process names them, and goes on with the old counts after.
+
+    Names matter: `initialize` makes the random numbers of a weight from the seed and the path of the weight.
+
+    >>> with fresh_names():
+    ...     first = keras.layers.Dense(1).name
+    >>> with fresh_names():
+    ...     first, keras.layers.Dense(1).name
+    ('dense', 'dense')
+    """
+    before = global_attribute(NAME_COUNTS)
+    set_global_attribute(NAME_COUNTS, collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        set_global_attribute(NAME_COUNTS, before)
 
 
 @contextlib.contextmanager

@@ -59,8 +59,11 @@ ALLOWED = {
     "callbacks": {
         *("calibration", "data", "diagnostics", "gradients", "losses", "probe", "summaries", "walk"),
     },
-    "experiments": {"calibration", "data", "diagnostics", "initializers", "strategies", "summaries", "walk"},
+    "experiments": {
+        *("calibration", "data", "diagnostics", "initializers", "state", "strategies", "summaries", "walk"),
+    },
     "saved_model": {"data", "gains", "initializers", "walk"},
+    "scaling": {"data", "losses", "probe", "state", "strategies", "walk"},
     "serving": set(),
     "testing": {"calibration", "initializers", "walk"},
     "cli": set(),
@@ -75,7 +78,7 @@ ALLOWED = {
             "initializers",
             "layers",
         ),
-        *("experiments", "optimizers", "plots", "saved_model", "serving", "strategies", "walk"),
+        *("experiments", "optimizers", "plots", "saved_model", "scaling", "serving", "strategies", "walk"),
     },
 }
 # What no room may import at module level, but for those named: they are slow, or extras.

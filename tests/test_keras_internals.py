@@ -20,6 +20,7 @@ BREAKS_WITHOUT = {
     "SEED_STATE": "Dropout has the same masks for all seeds, and `export` reports seeds as changed state.",
     "STATELESS_SCOPE": "The rows of layers by hand lose the gradients of their other weights.",
     "UNINITIALIZED": "A layer built aside is given values when the user's own scope ends.",
+    "attention_scale": "The coordinate check does not see the logits of attention.",
     "build_shapes": "Subclassed models cannot be traced, so nothing knows the order of their layers.",
     "causal_padding": "Filters cannot be taken from data for a Conv1D with causal padding.",
     "collected_losses": "A trace leaves symbolic losses in the model, and `fit` fails.",
@@ -130,6 +131,17 @@ def test_set_path():
     variable = keras.Variable(np.ones(2), name="alone")
     internals.set_path(variable, "block/alone")
     assert variable.path == "block/alone"
+
+
+def test_attention_scale():
+    class Own(layers.MultiHeadAttention):
+        def _compute_attention(self, query, key, value, *args, **options):
+            return value, None
+
+    for layer in (layers.MultiHeadAttention(2, 16), layers.GroupedQueryAttention(16, 4, 2)):
+        assert internals.attention_scale(layer) == 0.25
+    assert internals.attention_scale(Own(2, 16)) is None
+    assert internals.attention_scale(layers.Dense(2)) is None
 
 
 def test_causal_padding():

@@ -26,6 +26,7 @@ ROOT = {
     "callbacks": None,
     "compare": "build_fn initializers train validation seeds learning_rates epochs metric mode target test "
     "batch_size runner store callbacks",
+    "coordinates": "build widths initializer data optimizer loss steps seeds samples",
     "diagnose": "model data targets loss include exclude samples training jacobian try_cures seed",
     "diagnostics": None,
     "experiments": None,
@@ -38,6 +39,7 @@ ROOT = {
     "layers": None,
     "optimizers": None,
     "plots": None,
+    "scaling": None,
     "serve": "root config batching host rest_port grpc_port workers token_file insecure tls_cert tls_key "
     "cors access_log poll_seconds timeout_seconds keep_alive_seconds max_body_bytes max_queue",
     "serving": None,
@@ -77,6 +79,7 @@ def test_the_readme_has_a_row_for_each_name_of_the_root():
         "probe",
         "recurrence",
         "saved_model",
+        "scaling",
         "serving",
         "state",
         "summaries",

@@ -1,6 +1,5 @@
 """The problem of a comparison: the model, the data, the initializers and the metric of all trials."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -17,12 +16,13 @@ from typing import Any, TypeAlias
 import keras
 from keras import tree
 
-from keras_initx._keras_internals import NAME_COUNTS, SEED_STATE, global_attribute, set_global_attribute
+from keras_initx._keras_internals import SEED_STATE
 from keras_initx._types import Initializer, Model
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._identity import code_of, identity_of
 from keras_initx.experiments._reading import Counted, Source, is_read_once, seed_all
 from keras_initx.experiments._trial import Trial
+from keras_initx.state import fresh_names
 from keras_initx.strategies import Strategy, describe, resolve
 
 __all__ = [
@@ -169,22 +169,15 @@ class FileModel:
 
 
 def build_model(problem: Problem, seed: int) -> Model:
-    """Builds a model as a new process with this seed would build it.
-
-    Unnamed layers then have the same names each time. Names matter: `initialize` makes the random numbers of
-    a weight from the seed and the path of the weight.
+    """Builds a model as a new process with this seed would build it: with the same names of unnamed layers.
 
     Args:
         problem: The problem.
         seed: Seed of all random generators.
     """
-    before = global_attribute(NAME_COUNTS)
-    set_global_attribute(NAME_COUNTS, collections.defaultdict(int))
-    try:
+    with fresh_names():
         keras.utils.set_random_seed(seed)
         return problem.build()
-    finally:
-        set_global_attribute(NAME_COUNTS, before)
 
 
 def fixed_rows(model: Model) -> int | None:

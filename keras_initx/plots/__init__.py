@@ -1,9 +1,10 @@
-"""Pictures of the reports of `diagnose` and `compare`, and of weights, as matplotlib figures.
+"""Pictures of the reports of `diagnose`, `compare` and `coordinates`, and of weights, as matplotlib figures.
 
 Any backend can save the figures: `figure.savefig("signal.png")`. They are made without pyplot, so that the
 state of pyplot does not change.
 """
 
+from keras_initx.plots._coordinates import plot_coordinates
 from keras_initx.plots._curves import plot_curves
 from keras_initx.plots._finals import plot_finals
 from keras_initx.plots._histograms import plot_histograms
@@ -12,6 +13,7 @@ from keras_initx.plots._rates import plot_rates
 from keras_initx.plots._signal import plot_jacobian, plot_signal
 
 __all__ = [
+    "plot_coordinates",
     "plot_curves",
     "plot_finals",
     "plot_histograms",
