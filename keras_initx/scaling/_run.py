@@ -169,22 +169,7 @@ def rated(report: InitReport | None, optimizer: keras.optimizers.Optimizer) -> k
     """
     if report is None or not report.learning_rates:
         return optimizer
-    return _stand_in(report.learning_rates, optimizer)
-
-
-def _stand_in(rates: Mapping[str, float], optimizer: Any) -> Any:
-    class Rated(type(optimizer)):  # type: ignore[misc]
-        def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
-            keys = [key for key in rates if variable.path.removesuffix("/kernel").endswith(key)]
-            super().update_step(gradient, variable, learning_rate * (rates[keys[0]] if keys else 1.0))
-
-        def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
-            if keras.backend.backend() != "torch":
-                return super()._backend_update_step(grads, variables, learning_rate)
-            for g, v in zip(grads, variables, strict=True):
-                self.update_step(g, v, learning_rate)
-
-    return Rated.from_config(optimizer.get_config())
+    return report.optimizer(optimizer)
 
 
 def _values(variables: Sequence[Variable]) -> list[np.ndarray]:
