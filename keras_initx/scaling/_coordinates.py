@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_initx._types import Arrays, Batch, Data, Loss, Model
+from keras_initx._types import Arrays, Data, Loss, Model
 from keras_initx.checks import check_count, is_whole
 from keras_initx.data import check_looked_up, take_pair
 from keras_initx.losses import check_loss
@@ -112,7 +112,11 @@ def coordinates(
     first = build_model(build, widths[0], batch)
     check_looked_up(first, batch, lambda: input_specs(first))
     _check_task(first, targets, loss)
-    run = Run(_based(initializer, build, widths[0], batch), batch, targets, chosen, loss, steps)
+    own = first.optimizer if getattr(first, "compiled", False) else None
+    used = chosen or own or keras.optimizers.Adam(1e-3)
+    # The base is not the first model itself, which gets an optimizer and other weights.
+    based = _based(initializer, build_model(build, widths[0], batch), used)
+    run = Run(based, batch, targets, chosen, loss, steps)
     smallest = sized(widths[0], first)
     shapes: dict[tuple[tuple[int, ...], ...], int] = {}
     fans: dict[int, Fans] = {}
@@ -124,8 +128,7 @@ def coordinates(
         fans[width], trained[width] = fans_of(model), _train(run, model, chosen_seeds)
         del model  # a model holds itself in cycles, and the next one may need its memory
         gc.collect()
-    name = _told(run, first)
-    return _report(run, name, smallest, fans, trained, time.perf_counter() - started)
+    return _report(run, _told(used), smallest, fans, trained, time.perf_counter() - started)
 
 
 def _train(run: Run, model: Sized, seeds: Sequence[int]) -> dict[int, Trained]:
@@ -175,20 +178,23 @@ def _report(
     )
 
 
-def _told(run: Run, model: Model) -> str:
-    """The optimizer that took the steps, in words."""
-    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-    return f"{(run.optimizer or model.optimizer).name} with the learning rate {rate:g}"
+def _told(optimizer: keras.optimizers.Optimizer) -> str:
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    return f"{type(optimizer).__name__} with the learning rate {rate:g}"
 
 
-def _based(initializer: AnyInitializer, build: Callable[[int], Model], width: int, batch: Batch) -> Any:
-    """Returns the initializer; a strategy that lacks its base gets the smallest model."""
+def _based(initializer: AnyInitializer, base: Model, optimizer: keras.optimizers.Optimizer) -> Any:
+    """Returns the initializer; a strategy that lacks its base gets the smallest model.
+
+    A strategy by name is also told the optimizer. An object says itself which one it is made for.
+    """
     if takes_model(initializer):
         return initializer
-    chosen = resolve(initializer)  # type: ignore[arg-type]  # no function of a model
-    if dataclasses.is_dataclass(chosen) and getattr(chosen, "base", chosen) is None:
-        return dataclasses.replace(chosen, base=build_model(build, width, batch))
-    return chosen
+    chosen = resolve(initializer)
+    if not dataclasses.is_dataclass(chosen) or getattr(chosen, "base", chosen) is not None:
+        return chosen
+    named = isinstance(initializer, str | type) and hasattr(chosen, "optimizer")
+    return dataclasses.replace(chosen, base=base, **({"optimizer": optimizer} if named else {}))  # type: ignore[type-var]
 
 
 def _check_optimizer(optimizer: object) -> keras.optimizers.Optimizer | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 import keras
 import numpy as np
 
-from keras_initx._types import Batch, Initializer, Loss, Model, Tensor, Variable
+from keras_initx._types import Batch, Initializer, Loss, Model, Variable
 from keras_initx.checks import first_line
 from keras_initx.data import split_weights
 from keras_initx.scaling._coordinate import minus, reader, sizes

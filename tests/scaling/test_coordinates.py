@@ -120,13 +120,22 @@ def test_attention_by_the_root_of_growing_heads_is_named():
     assert all(one.cure == "mend `attention/logits` first" for one in others)
 
 
-def test_a_law_of_another_optimizer_makes_changes_vanish():
-    report = (
-        check(MuP(base=net(64)), optimizer=keras.optimizers.SGD(0.1))
-        if hasattr(initx.initialize(net(64), MuP(base=net(64))), "multipliers")
-        else check(lambda model, seed: initx.initialize(model, "by_role", seed=seed), optimizer="sgd")
-    )
-    assert report is not None
+def test_layers_that_do_not_learn_in_the_limit_vanish():
+    def build(width):  # as for Adam, whose steps do not shrink with the gradient
+        model = net(width)
+        model.compile(keras.optimizers.SGD(0.1 * 64 / width), loss())
+        return model
+
+    def draw(model, seed):
+        initx.initialize(model, MuP(base=net(64)), seed=seed)
+
+    report = check(draw, build=build, loss=None)
+    assert {one.kind for one in report.findings} == {"vanishes"}
+    assert {"in", "first", "second"} <= set(found(report))
+    assert "it does not learn" in found(report)["first"].message
+    with pytest.raises(CoordinateError, match="first.*does not learn"):
+        report.check()
+    report.check(max_fall=None)
 
 
 def test_gradients_that_an_unscaled_head_makes_larger_under_sgd_are_no_wrong_rates():
