@@ -100,7 +100,7 @@ def _report(options: argparse.Namespace, widths: list[int], data: object) -> "Co
 
 def _optimizer(options: argparse.Namespace) -> "str | keras.optimizers.Optimizer | None":
     if options.learning_rate is None:
-        return options.optimizer  # type: ignore[no-any-return]
+        return options.optimizer
     import keras
 
     if options.optimizer is None:

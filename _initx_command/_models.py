@@ -125,7 +125,7 @@ def find_build(source: str, modules: Sequence[str] | None = None) -> Callable[[i
         ) from error
     if not callable(found):
         raise ValueError(f"{rule}. Received: {source!r}, which is {type(found).__name__}.")
-    return found  # type: ignore[no-any-return]  # whatever it returns is checked at each width
+    return found
 
 
 def _import(module: str) -> None:

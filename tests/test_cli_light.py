@@ -16,7 +16,18 @@ from _initx_command._signatures import defaults_of
 from keras_initx.serving import serve_on_ray
 
 pytestmark = pytest.mark.tensorflow  # it starts processes, or has no backend: in one suite of the three
-VERBS = ("list", "show", "initialize", "calibrate", "diagnose", "compare", "export", "inspect", "serve")
+VERBS = (
+    "list",
+    "show",
+    "initialize",
+    "calibrate",
+    "diagnose",
+    "compare",
+    "coordinates",
+    "export",
+    "inspect",
+    "serve",
+)
 HEAVY = ("jax", "keras", "keras_initx", "numpy", "tensorflow", "torch")
 
 CODE = """
@@ -171,6 +182,7 @@ def options_of(verb):
 FUNCTIONS = {
     "initialize": [initx.initialize],
     "calibrate": [initx.calibrate],
+    "coordinates": [initx.coordinates],
     "diagnose": [initx.diagnose],
     "compare": [initx.compare],
     "export": [initx.export],

@@ -1,4 +1,4 @@
-"""The four reports have the same methods, whatever their rows hold."""
+"""All reports have the same methods, whatever their rows hold."""
 
 import dataclasses
 import html.parser
@@ -15,6 +15,7 @@ from keras_initx.experiments import Trial, TrialResult
 from keras_initx.experiments._summarize import summarize
 from keras_initx.fans import Fans
 from keras_initx.reports import Report
+from keras_initx.scaling import CoordinateReport, CoordinateRow, Divergence, Growth, Slope
 from keras_initx.strategies import InitReport, InitRow
 
 pytestmark = pytest.mark.tensorflow  # it has no backend: once, from one of the suites
@@ -75,6 +76,26 @@ REPORTS = {
         minimize=True,
         reported="validation",
         bounds={"loss": (0.0, None)},
+    ),
+    "coordinates": CoordinateReport(
+        (
+            CoordinateRow(8, 0, PATH, "dense", 0, 1.0, 0.0),
+            CoordinateRow(8, 0, PATH, "dense", 1, 1.0, 0.5),
+            CoordinateRow(16, 0, PATH, "dense", 0, 2.0, 0.0),
+            CoordinateRow(16, 0, PATH, "dense", 1, math.nan, math.inf),
+        ),
+        (
+            Slope(PATH, "dense", 0, 1.0, None, 2.0, None, None, None),
+            Slope(PATH, "dense", 1, None, None, None, None, None, None),
+        ),
+        (Growth(PATH, "dense", "hidden", 0.0, 0.5, 0.0),),
+        (8, 16),
+        1,
+        (0,),
+        4,
+        "Adam",
+        (Divergence(16, 0, 1),),
+        (NOTE,),
     ),
 }
 every_report = pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)

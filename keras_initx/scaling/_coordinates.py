@@ -27,6 +27,7 @@ from keras_initx.scaling._report import CoordinateReport
 from keras_initx.scaling._rows import CoordinateRow, Divergence
 from keras_initx.scaling._run import AnyInitializer, Run, Trained, Training, takes_model
 from keras_initx.scaling._slopes import slopes_of
+from keras_initx.state import repeated_masks, seeded
 from keras_initx.strategies import resolve
 from keras_initx.walk import input_specs
 
@@ -106,29 +107,44 @@ def coordinates(
     check_count("samples", samples)
     check_loss(loss)
     chosen = _check_optimizer(optimizer)
-    batch, targets = take_pair(build_model(build, widths[0]), data, samples)
+    # Whatever `build` draws comes from generators that are put back.
+    with seeded(0), repeated_masks():
+        batch, targets = _take(build_model(build, widths[0]), data, samples)
+        first = build_model(build, widths[0], batch)
+        check_looked_up(first, batch, lambda: input_specs(first))
+        _check_task(first, targets, loss)
+        own = first.optimizer if getattr(first, "compiled", False) else None
+        used = chosen or own or keras.optimizers.Adam(1e-3)
+        # The base is not the first model itself, which gets an optimizer and other weights.
+        based = _based(initializer, build_model(build, widths[0], batch), used)
+        run = Run(based, batch, targets, chosen, loss, steps)
+        smallest = sized(widths[0], first)
+        fans, trained = _train_all(run, build, widths, smallest, chosen_seeds)
+    return _report(run, _told(used), smallest, fans, trained, time.perf_counter() - started)
+
+
+def _take(model: Model, data: Data, samples: int) -> tuple[Any, Any]:
+    """Returns the batch and its targets."""
+    batch, targets = take_pair(model, data, samples)
     rows = len(tree.flatten(batch)[0])  # arrays bring the targets of all their rows
-    targets = tree.map_structure(lambda leaf: None if leaf is None else leaf[:rows], targets)
-    first = build_model(build, widths[0], batch)
-    check_looked_up(first, batch, lambda: input_specs(first))
-    _check_task(first, targets, loss)
-    own = first.optimizer if getattr(first, "compiled", False) else None
-    used = chosen or own or keras.optimizers.Adam(1e-3)
-    # The base is not the first model itself, which gets an optimizer and other weights.
-    based = _based(initializer, build_model(build, widths[0], batch), used)
-    run = Run(based, batch, targets, chosen, loss, steps)
-    smallest = sized(widths[0], first)
+    return batch, tree.map_structure(lambda leaf: None if leaf is None else leaf[:rows], targets)
+
+
+def _train_all(
+    run: Run, build: Callable[[int], Model], widths: Sequence[int], smallest: Sized, seeds: Sequence[int]
+) -> tuple[dict[int, Fans], dict[int, dict[int, Trained]]]:
+    """Trains the models of all widths, one after the other, from each seed."""
     shapes: dict[tuple[tuple[int, ...], ...], int] = {}
     fans: dict[int, Fans] = {}
     trained: dict[int, dict[int, Trained]] = {}
     for width in widths:
-        is_first = width == widths[0]
-        model = smallest if is_first else sized(width, build_model(build, width, batch), smallest)
+        is_first = width == smallest.width
+        model = smallest if is_first else sized(width, build_model(build, width, run.batch), smallest)
         check_grows(model, shapes)
-        fans[width], trained[width] = fans_of(model), _train(run, model, chosen_seeds)
+        fans[width], trained[width] = fans_of(model), _train(run, model, seeds)
         del model  # a model holds itself in cycles, and the next one may need its memory
         gc.collect()
-    return _report(run, _told(used), smallest, fans, trained, time.perf_counter() - started)
+    return fans, trained
 
 
 def _train(run: Run, model: Sized, seeds: Sequence[int]) -> dict[int, Trained]:

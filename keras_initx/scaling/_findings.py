@@ -156,25 +156,23 @@ class _Causes:
                 f"width^{growth.law:g} in muP"
             )
             cures.append(self._draw())
-        if _is_off(growth.updates, growth.law, sign):
+        if _is_off(growth.updates, growth.law, sign) and not self._has_larger_gradients(sign):
             causes.append(
                 f"the norm of its updates goes as width^{growth.updates:.2f}, and as width^{growth.law:g} in "
                 "muP, so its learning rate is not scaled"
             )
             cures += [] if cures else [self._draw()]
             cures.append(_COMPILE)
-        # Under Adam the size of a gradient does not matter. Under SGD a head that is not scaled makes all
-        # gradients below it larger, and their rates are right.
-        heads = self._unscaled_heads() if sign > 0 and not _is_off(growth.weights, growth.law, 1) else []
-        if causes and heads and self.optimizer.lower().startswith("sgd"):
-            return [f"its gradients grow, since {listed(heads)} is not scaled"], [
-                f"mend {listed(heads)} first"
-            ]
         return causes, cures
 
-    def _unscaled_heads(self) -> list[str]:
+    def _has_larger_gradients(self, sign: int) -> bool:
+        """Whether a head that is not scaled makes all gradients below it larger, at rates that are right.
+
+        Adam divides gradients by their size; SGD does not.
+        """
         heads = [g for g in self.growths.values() if g.kind == "output" and g.law is not None]
-        return [f"`{g.path}`" for g in heads if g.law is not None and _is_off(g.weights, g.law, 1)]
+        large = any(_is_off(head.weights, head.law, 1) for head in heads)
+        return sign > 0 and large and self.optimizer.lower().startswith("sgd")
 
     def is_root(self, path: str) -> bool:
         """Whether the fault of a layer lies in the layer itself."""
@@ -193,5 +191,5 @@ class _Causes:
 _COMPILE = "model.compile(report.optimizer(optimizer), loss)"
 
 
-def _is_off(power: float | None, law: float, sign: int) -> bool:
-    return power is not None and sign * (power - law) > _OFF
+def _is_off(power: float | None, law: float | None, sign: int) -> bool:
+    return power is not None and law is not None and sign * (power - law) > _OFF

@@ -36,11 +36,12 @@ def norm_of(site: KernelSite, values: np.ndarray) -> float | None:
 
 
 def _spectral(matrix: np.ndarray) -> float:
-    vector = np.random.default_rng(0).standard_normal(matrix.shape[1]).astype("float32")
+    vector = np.random.default_rng(0).standard_normal(matrix.shape[1], dtype="float32")
+    size = 0.0
     for _ in range(_ROUNDS):
         vector = matrix.T @ (matrix @ vector)
         size = float(np.linalg.norm(vector))
         if not 0 < size < np.inf:
             return size
-        vector /= size
+        vector = vector / size
     return float(np.sqrt(size))

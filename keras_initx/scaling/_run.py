@@ -113,7 +113,7 @@ class Training:
         return (
             initializer(self.model, seed)
             if takes_model(initializer)
-            else initialize(self.model, initializer, seed=seed)  # type: ignore[arg-type]  # no function of a model
+            else initialize(self.model, initializer, seed=seed)
         )
 
     def _prepare(self, report: InitReport | None) -> None:

@@ -12,6 +12,7 @@ from keras_initx.scaling import CoordinateError
 from keras_initx.strategies import ByRole, MuP
 from support.widths import LABELS, NEXT, TOKENS, X, decoder, loss, net
 
+once = pytest.mark.tensorflow  # what is tested has no backend: once, from one of the suites
 WIDTHS = [64, 128, 256, 512]
 FEW = {"loss": loss(), "steps": 2, "seeds": 1}
 
@@ -54,6 +55,7 @@ def test_under_mup_no_value_and_no_change_grows(build, data):
     assert -0.25 < slope(report, output, 1) < 0.1
 
 
+@once
 def test_a_plain_start_with_adam_fails_the_check():
     report = check(ByRole())
     assert set(found(report)) == {"first", "second", "out"}
@@ -72,6 +74,7 @@ def test_a_plain_start_with_adam_fails_the_check():
     report.check(allow="grows")
 
 
+@once
 def test_rates_that_are_not_applied_are_named():
     report = check(drawn(lambda *_: None))
     assert set(found(report)) == {"first", "second", "out"}
@@ -81,19 +84,22 @@ def test_rates_that_are_not_applied_are_named():
         assert "report.optimizer(optimizer)" in one.cure
 
 
+@once
 def test_an_output_layer_that_is_not_scaled_is_named():
     def larger(model, report, seed):
         kernel = model.get_layer("out").kernel
         kernel.assign(kernel * (kernel.shape[0] / 64) ** 0.5)
         return report
 
-    [one] = check(drawn(larger)).findings
-    assert (one.path, one.kind) == ("out", "grows")
+    report = check(drawn(larger), seeds=2)
+    assert set(found(report)) == {"out"}
+    one = found(report)["out"]
     assert "initial weights" in one.message
     assert "learning rate" not in one.message
     assert "initx.strategies.MuP(base=build(64)" in one.cure
 
 
+@once
 def test_a_layer_left_out_is_named_and_those_behind_it_point_to_it():
     def constant(model, report, seed):
         kernel = model.get_layer("first").kernel
@@ -109,6 +115,7 @@ def test_a_layer_left_out_is_named_and_those_behind_it_point_to_it():
     assert {one.cure for one in others} == {"mend `first` first"}
 
 
+@once
 def test_attention_by_the_root_of_growing_heads_is_named():
     def build(width):
         return decoder(width, heads=4)
@@ -120,6 +127,7 @@ def test_attention_by_the_root_of_growing_heads_is_named():
     assert all(one.cure == "mend `attention/logits` first" for one in others)
 
 
+@once
 def test_layers_that_do_not_learn_in_the_limit_vanish():
     def build(width):  # as for Adam, whose steps do not shrink with the gradient
         model = net(width)
@@ -138,6 +146,7 @@ def test_layers_that_do_not_learn_in_the_limit_vanish():
     report.check(max_fall=None)
 
 
+@once
 def test_gradients_that_an_unscaled_head_makes_larger_under_sgd_are_no_wrong_rates():
     def larger(model, seed):
         report = initx.initialize(model, MuP(base=net(64), optimizer="sgd"), seed=seed)
@@ -187,32 +196,28 @@ def test_the_numbers_are_those_of_a_model_trained_by_hand():
 def test_the_logits_of_attention_are_those_of_the_layer():
     def build(width):
         x = layers.Input((5, 6))
-        y, scores = layers.MultiHeadAttention(width // 4, 4, name="attention")(
-            x, x, return_attention_scores=True
-        )
-        return keras.Model(x, [layers.Dense(1, name="out")(y), scores])
+        y = layers.MultiHeadAttention(width // 4, 4, name="attention")(x, x)
+        return keras.Model(x, layers.Dense(1, name="out")(y))
 
     x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
-    shown = {}
+    expected = []
 
-    def keep(model, seed):
-        report = initx.initialize(model, ByRole(), seed=seed)
+    def draw(model, seed):
+        initx.initialize(model, ByRole(), seed=seed)
+        attention = model.get_layer("attention")
         query, key = (
-            np.asarray(keras.ops.convert_to_numpy(dense(x)))
-            for dense in (model.get_layer("attention").query_dense, model.get_layer("attention").key_dense)
+            keras.ops.convert_to_numpy(dense(x)) for dense in (attention.query_dense, attention.key_dense)
         )
         logits = np.einsum("bthd,bshd->bhts", query, key) / 2
-        exp = np.exp(logits - logits.max(-1, keepdims=True))
-        np.testing.assert_allclose(
-            exp / exp.sum(-1, keepdims=True), model.predict(x, verbose=0)[1], atol=1e-5
-        )
-        shown[logits.shape[1]] = np.abs(logits).mean()
-        return report
+        scores = keras.ops.convert_to_numpy(attention(x, x, return_attention_scores=True)[1])
+        softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        np.testing.assert_allclose(softmax, scores, rtol=1e-3, atol=1e-5)
+        expected.append(np.abs(logits).mean())
 
-    y = np.zeros((3, 5, 1), "float32")
-    report = initx.coordinates(build, [8, 16], keep, (x, [y, None]), loss=["mse", None], steps=1, seeds=1)
+    data = x, np.zeros((3, 5, 1), "float32")
+    report = initx.coordinates(build, [8, 16], draw, data, loss="mse", steps=1, seeds=1)
     rows = [row.value for row in report.rows if row.path == "attention/logits" and row.step == 0]
-    assert rows == pytest.approx([shown[2], shown[4]], rel=1e-5)
+    assert rows == pytest.approx(expected, rel=1e-4)
 
 
 def test_equal_seeds_give_equal_reports_and_leave_random_generators_alone():
@@ -223,7 +228,7 @@ def test_equal_seeds_give_equal_reports_and_leave_random_generators_alone():
 
     def rows():
         report = initx.coordinates(build, [8, 16], "MuP", (X, LABELS), loss=loss(), steps=2)
-        assert [row.path for row in report.rows[:2]] == ["dense", "dense"]
+        assert [row.path for row in report.rows[:2]] == ["dense", "dense_1"]
         return report.rows
 
     keras.utils.set_random_seed(3)
@@ -237,6 +242,7 @@ def test_equal_seeds_give_equal_reports_and_leave_random_generators_alone():
     assert of_seeds[0] != of_seeds[1]
 
 
+@once
 def test_a_second_seed_starts_from_nothing_that_the_first_has_left():
     both = check(ByRole(), [8, 16], seeds=[4, 7])
     alone = check(ByRole(), [8, 16], seeds=[7])
@@ -255,6 +261,7 @@ def test_the_users_models_and_optimizer_stay_as_they_are():
     mine.predict(X, verbose=0)
 
 
+@once
 def test_compiled_models_keep_their_loss_and_a_copy_of_their_optimizer():
     shared = keras.optimizers.SGD(0.5)
 
@@ -282,6 +289,7 @@ def test_a_subclassed_model_without_weights_is_called_on_the_data():
     assert {row.path for row in report.rows} == {"hidden", "out"}
 
 
+@once
 def test_tied_logits_are_read_at_the_outputs():
     class Tied(keras.Model):
         def __init__(self, width):
@@ -290,8 +298,8 @@ def test_tied_logits_are_read_at_the_outputs():
             self.hidden = layers.Dense(width, "relu", name="hidden")
 
         def call(self, x):
-            table = keras.ops.convert_to_tensor(self.embedding.embeddings)
-            return keras.ops.matmul(self.hidden(self.embedding(x)), keras.ops.transpose(table))
+            x = self.hidden(self.embedding(x))
+            return keras.ops.matmul(x, keras.ops.transpose(self.embedding.embeddings))
 
     report = initx.coordinates(Tied, [64, 128, 256], "MuP", (TOKENS, NEXT), **FEW)
     assert "outputs" in {row.path for row in report.rows}
@@ -300,6 +308,7 @@ def test_tied_logits_are_read_at_the_outputs():
     assert "logits * (64 / width)" in one.cure
 
 
+@once
 def test_a_loss_that_is_not_finite_is_told_with_its_place():
     report = check(ByRole(), [8, 16], optimizer=keras.optimizers.SGD(1e30), steps=3)
     assert [(d.width, d.seed) for d in report.diverged] == [(8, 0), (16, 0)]
@@ -312,6 +321,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_place():
         report.check()
 
 
+@once
 def test_the_standard_error_is_that_of_the_slopes_over_the_seeds():
     report = check(ByRole(), [8, 16, 32], seeds=4)
     slopes = []

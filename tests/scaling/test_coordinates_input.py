@@ -116,16 +116,11 @@ def test_initializer():
         check(initializer="MupP")
 
 
-@pytest.mark.parametrize(
-    "options", [{"max_slope": -1}, {"max_slope": None}, {"max_fall": "a"}, {"allow": "no_kind"}]
-)
-def test_limits(options):
-    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
-        check().check(**options)
-
-
-def test_tables():
+def test_limits_and_tables():
     report = check()
+    for options in ({"max_slope": -1}, {"max_slope": None}, {"max_fall": "a"}, {"allow": "no_kind"}):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
+            report.check(**options)
     assert len(report.to_dataframe()) == len(report.rows)
     assert len(report.to_dataframe("slopes")) == len(report.slopes)
     with pytest.raises(ValueError, match="`table` must be one of"):
