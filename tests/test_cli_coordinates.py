@@ -23,7 +23,7 @@ def fixed(width):
 
 number = 3
 """
-OPTIONS = ("--widths", "32,64,128", "--data", "train.npz", "--loss", "mse", "--steps", "1", "--seeds", "2")
+OPTIONS = ("--widths", "64,128,256", "--data", "train.npz", "--loss", "mse", "--steps", "1", "--seeds", "2")
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +58,14 @@ def test_a_plain_start_fails_the_check_and_is_drawn(capsys, tmp_path):
 
 
 def test_mup_is_the_default_and_targets_may_have_a_file(capsys):
-    split = ("--widths", "32,64,128", "--data", "x.npy", "--targets", "y.npy", "--loss", "mse", "--check")
+    split = ("--widths", "64,128,256", "--data", "x.npy", "--targets", "y.npy", "--loss", "mse", "--check")
     status, out, _ = run(capsys, "nets_by_width:build", *split)
     assert status == 0
     assert "no findings" in out
     x, y = np.load("x.npy"), np.load("y.npy")
     import nets_by_width
 
-    report = initx.coordinates(nets_by_width.build, [32, 64, 128], "MuP", (x, y), loss="mse")
+    report = initx.coordinates(nets_by_width.build, [64, 128, 256], "MuP", (x, y), loss="mse")
     assert str(report).splitlines()[:4] == out.splitlines()[:4]
 
 

@@ -138,7 +138,7 @@ def test_attention_scale():
         def _compute_attention(self, query, key, value, *args, **options):
             return value, None
 
-    for layer in (layers.MultiHeadAttention(2, 16), layers.GroupedQueryAttention(16, 4, 2)):
+    for layer in (layers.MultiHeadAttention(2, 16), layers.GroupQueryAttention(16, 4, 2)):
         assert internals.attention_scale(layer) == 0.25
     assert internals.attention_scale(Own(2, 16)) is None
     assert internals.attention_scale(layers.Dense(2)) is None

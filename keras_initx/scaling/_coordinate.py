@@ -1,7 +1,7 @@
 """The coordinates of a model on a batch: its pre-activations, the logits of its attention, its outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -10,18 +10,16 @@ from keras import ops, tree
 import keras_initx.probe as probe
 from keras_initx._keras_internals import SEED_STATE
 from keras_initx._types import Batch, Tensor
+from keras_initx.scaling._models import Sized
+from keras_initx.scaling._rows import OUTPUTS
 from keras_initx.walk import KernelSite
 
-if TYPE_CHECKING:
-    from keras_initx.scaling._models import Sized
+__all__ = ["Shown", "minus", "reader", "sizes"]
 
-__all__ = ["OUTPUTS", "Shown", "minus", "reader", "sizes"]
-
-OUTPUTS = "outputs"  # path of the model's outputs, where no kernel makes them
 Shown: TypeAlias = Mapping[str, Sequence[np.ndarray]]  # by path, an array for each call of the layer
 
 
-def reader(sized: "Sized", batch: Batch) -> Callable[[], Shown]:
+def reader(sized: Sized, batch: Batch) -> Callable[[], Shown]:
     """Returns a function that reads the coordinates of a model, which runs as in training.
 
     Dropout has the same masks in each reading: another mask is not a change of the layer.
@@ -48,7 +46,7 @@ def reader(sized: "Sized", batch: Batch) -> Callable[[], Shown]:
     return read
 
 
-def _read(sized: "Sized", inputs: Batch) -> Shown:
+def _read(sized: Sized, inputs: Batch) -> Shown:
     shown: dict[KernelSite, list[np.ndarray]] = {}
 
     def observe(site: KernelSite, output: Tensor) -> Tensor:
@@ -60,7 +58,8 @@ def _read(sized: "Sized", inputs: Batch) -> Shown:
     outputs = probe.run(sized.model, inputs, measured, observe, training=True)
     found = {names[site]: arrays for site, arrays in shown.items()}
     found |= {one.path: one.logits(shown) for one in sized.attention}
-    if not any(site.is_output for site in shown):
+    # The trace takes the states before a tied embedding for the outputs: no kernel of its own follows.
+    if any(site.tied for site in sized.sites) or not any(site.is_output for site in shown):
         found[OUTPUTS] = [_to_numpy(leaf) for leaf in tree.flatten(outputs)]
     return found
 

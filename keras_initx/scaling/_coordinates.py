@@ -69,14 +69,15 @@ def coordinates(
     ...         keras.layers.Dense(width, "relu", name="hidden"), keras.layers.Dense(1, name="out")])
     >>> x = keras.random.normal((32, 8), seed=0)
     >>> data = (x, keras.ops.sum(x, axis=1, keepdims=True))
-    >>> plain = coordinates(build, [32, 64, 128], "initx>HeScaled", data, loss="mse", steps=2)
+    >>> plain = coordinates(build, [64, 128, 256], "initx>HeScaled", data, loss="mse", steps=2)
     >>> [(found.path, found.kind) for found in plain.findings]
     [('hidden', 'grows'), ('out', 'grows')]
-    >>> coordinates(build, [32, 64, 128], "MuP", data, loss="mse", steps=2).check()
+    >>> coordinates(build, [64, 128, 256], "MuP", data, loss="mse", steps=2).check()
 
     Args:
         build: Function of a width that returns a new model. The model may be compiled.
-        widths: Two or more widths, the smallest first. Four that double each time give good slopes.
+        widths: Two or more widths, the smallest first. Four that double each time, from 64 or more, give
+            good slopes.
         initializer: Anything that `initialize` takes. A strategy with `base=None`, such as `"MuP"`, gets the
             model of the smallest width as its base. Or a function whose arguments are `model` and `seed`,
             which draws the weights itself and returns the report of `initialize`, or None for no learning

@@ -77,13 +77,13 @@ def _broken(slopes: Sequence[Slope], max_slope: float, max_fall: float | None) -
             (slope.value, slope.value_error, "its value"),
             (slope.change, slope.change_error, "its change since the start"),
         )
-        if power is not None and power > max_slope
+        if power is not None and power - (error or 0.0) > max_slope
     ]
     if rising:
         power, error, name, step = max(rising)
         return "grows", f"{name} grows as width^{_power(power, error)} at step {step}"
     falls = [(s.change, s.change_error) for s in slopes if s.change is not None]
-    if max_fall is not None and falls and all(power < -max_fall for power, _ in falls):
+    if max_fall is not None and falls and all(p + (e or 0.0) < -max_fall for p, e in falls):
         text = f"its change since the start falls as width^{_power(*falls[-1])}: in the limit of great width"
         return "vanishes", f"{text} it does not learn"
     return None
@@ -143,6 +143,9 @@ class _Causes:
                 f"{text}: it passes on the fault of another layer",
                 f"mend {listed([f'`{root}`' for root in roots])} first",
             )
+        if growth and growth.law is not None:
+            text = f"{text}, though its weights and updates are as in muP"
+            return text, "# more seeds, or larger widths, tell whether it is chance"
         return text, f"{self._draw()}; {_COMPILE}"
 
     def _own(self, growth: Growth | None, sign: int) -> tuple[list[str], list[str]]:

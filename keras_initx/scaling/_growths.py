@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from keras_initx.scaling._coordinate import OUTPUTS
 from keras_initx.scaling._models import Sized
-from keras_initx.scaling._rows import Growth
+from keras_initx.scaling._rows import OUTPUTS, Growth
 from keras_initx.scaling._run import Trained
 from keras_initx.scaling._slopes import fit
 from keras_initx.walk import KernelSite

@@ -10,7 +10,7 @@ from keras import ops, tree
 from keras_initx._types import Batch, Model
 from keras_initx.checks import first_line, is_whole
 from keras_initx.scaling._attention import Attention, find_attention, unread_attention
-from keras_initx.scaling._coordinate import OUTPUTS
+from keras_initx.scaling._rows import OUTPUTS
 from keras_initx.state import fresh_names
 from keras_initx.tables import listed
 from keras_initx.walk import KernelSite, iter_kernels

@@ -36,7 +36,7 @@ def norm_of(site: KernelSite, values: np.ndarray) -> float | None:
 
 
 def _spectral(matrix: np.ndarray) -> float:
-    vector = np.random.default_rng(0).standard_normal(matrix.shape[1], dtype="float32")
+    vector: np.ndarray = np.random.default_rng(0).standard_normal((matrix.shape[1],), "float32")
     size = 0.0
     for _ in range(_ROUNDS):
         vector = matrix.T @ (matrix @ vector)

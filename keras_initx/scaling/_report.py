@@ -79,8 +79,8 @@ class CoordinateReport(Report):
         *vanishes* if the slope of its change is below `-max_fall` at all steps: the layer does not learn in
         the limit of great width. Values may fall: the outputs of muP fall as 1 / sqrt(width) at the start.
 
-        The slopes are point estimates. Their standard errors over the seeds are in `slopes`: a slope near
-        the limit, with an error as large as its distance, asks for more seeds.
+        A slope breaks a limit if it does so by more than its standard error over the seeds. With one seed
+        the slope itself counts, so that a small layer may break a limit by chance.
 
         Args:
             max_slope: Largest slope of a value or a change.

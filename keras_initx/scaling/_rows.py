@@ -2,7 +2,9 @@
 
 import dataclasses
 
-__all__ = ["CoordinateRow", "Divergence", "Growth", "Slope"]
+__all__ = ["OUTPUTS", "CoordinateRow", "Divergence", "Growth", "Slope"]
+
+OUTPUTS = "outputs"  # path of the model's outputs, where no kernel makes them
 
 
 @dataclasses.dataclass(frozen=True)
