@@ -40,7 +40,11 @@ def drawn(change):
 
 
 @pytest.mark.parametrize(
-    ("build", "data"), [(net, (X, LABELS)), (decoder, (TOKENS, NEXT))], ids=["net", "decoder"]
+    ("build", "data"),
+    [
+        pytest.param(net, (X, LABELS), id="net"),
+        pytest.param(decoder, (TOKENS, NEXT), id="decoder", marks=once),  # a minute of compilation on JAX
+    ],
 )
 def test_under_mup_no_value_and_no_change_grows(build, data):
     report = initx.coordinates(build, WIDTHS, "MuP", data, loss=loss())
