@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Hashable, Sequence
 
-from keras import layers
+import keras
 
 import keras_initx.strategies._moments as maps
 from keras_initx._types import Activation, Model
@@ -195,7 +195,7 @@ class _Propagation:
         x: Moments | _Unknown = inputs[0] if inputs else _Unknown("no signal")
         if node.kind in EMBEDDINGS:
             return self._embed(node, sites, x)
-        if not isinstance(node.operation, layers.Layer):
+        if not isinstance(node.operation, keras.layers.Layer):
             return self._through_operation(node, sites)
         if node.kind not in LINEAR:
             return self._through_unknown(node, sites, x)
