@@ -1,4 +1,4 @@
-"""The verdict and the figure of `examples/reproduce/mup2022.py`, from losses that are planted."""
+"""The verdicts and figures of `mup2022.py` and `completep2025.py`, from losses that are planted."""
 
 import importlib
 import pathlib
@@ -81,3 +81,26 @@ def test_a_run_that_diverges_counts_as_chance(script):
     model = script.prepared(script.net(4), "by_role")
     model.compile("adam", lambda labels, logits: keras.ops.mean(logits, axis=-1) * float("nan"))
     assert script.train(model, "by_role", 1e-3, 0, 8, data) == pytest.approx(np.log(10))
+
+
+def grown(plain, mup, low=2.2):
+    """Losses of a small and a large model, the small one best at 2^-6."""
+    return {
+        (start, size, 2.0**power): [lowest + 0.02 * (power - best) ** 2 + 0.001 * seed for seed in range(3)]
+        for start, of_large in (("plain", plain), ("muP", mup))
+        for size, best, lowest in ((2, -6, 2.4), (8, of_large, low))
+        for power in range(-9, -4)
+    }
+
+
+def test_width_and_depth_have_three_criteria_each(script, tmp_path):
+    completep = importlib.import_module("completep2025")
+    measured = {"width": grown(-8, -6), "depth": grown(-7, -8, low=2.3)}
+    sentence, criteria = completep.judge(measured)
+    # By depth muP's optimum moves by 4, the plain one by 2, and the deep model is better at 2^-6 all the same.
+    assert [criterion.holds for criterion in criteria] == [True, True, True, False, False, True]
+    assert "at width 8: plain 2^-8, muP 2^-6" in sentence
+    assert "at depth 8: plain 2^-7, muP 2^-8" in sentence
+    pytest.importorskip("matplotlib")
+    completep.draw(measured, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

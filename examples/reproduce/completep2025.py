@@ -37,10 +37,10 @@ class Size(NamedTuple):
     seeds: int = 3
     width: int = 32
     depth: int = 2
-    wide: int = 256
-    deep: int = 16
-    rates: tuple[float, ...] = tuple(2.0**power for power in range(-11, -4))
-    steps: int = 150
+    wide: int = 128
+    deep: int = 8
+    rates: tuple[float, ...] = tuple(2.0**power for power in range(-9, -4))
+    steps: int = 100
 
     @property
     def models(self) -> dict[str, tuple[int, int]]:
@@ -157,7 +157,7 @@ def main() -> None:
         measure,
         quick=Size(1, 16, 1, 32, 2, rates=(2.0**-9, 2.0**-6), steps=8),
         default=Size(),
-        full=Size(5, wide=512, deep=32, steps=400),
+        full=Size(3, 32, 2, 512, 16, tuple(2.0**power for power in range(-12, -3)), 400),
         draw=lambda path: draw(measured, path),
     )
 
