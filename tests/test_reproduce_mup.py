@@ -97,7 +97,7 @@ def test_width_and_depth_have_three_criteria_each(script, tmp_path):
     completep = importlib.import_module("completep2025")
     measured = {"width": grown(-8, -6), "depth": grown(-7, -8, low=2.3)}
     sentence, criteria = completep.judge(measured)
-    # By depth muP's optimum moves by 4, the plain one by 2, and the deep model is better at 2^-6 all the same.
+    # By depth muP's optimum moves by 4 and the plain one by 2; at 2^-6 the deep model is still better.
     assert [criterion.holds for criterion in criteria] == [True, True, True, False, False, True]
     assert "at width 8: plain 2^-8, muP 2^-6" in sentence
     assert "at depth 8: plain 2^-7, muP 2^-8" in sentence
