@@ -55,11 +55,7 @@ def _add_coordinates(options: Options) -> None:
 
 
 def _coordinates(options: argparse.Namespace) -> Answer:
-    limits = None if options.check is None else parse_limits(options.check, _LIMITS)
-    if options.allow and limits is None:
-        raise ValueError(
-            f"`--allow` must stand beside `--check`. Received: {', '.join(options.allow)} without --check."
-        )
+    limits = parse_limits(options.check, options.allow, _LIMITS)
     widths = _widths(options.widths)
     if options.plot:
         check_plot(options.plot)

@@ -43,11 +43,7 @@ def _add_diagnose(options: Options) -> None:
 
 
 def _diagnose(options: argparse.Namespace) -> Answer:
-    limits = None if options.check is None else parse_limits(options.check, _LIMITS)
-    if options.allow and limits is None:
-        raise ValueError(
-            f"`--allow` must stand beside `--check`. Received: {', '.join(options.allow)} without --check."
-        )
+    limits = parse_limits(options.check, options.allow, _LIMITS)
     shape = parse_shape(options.input_shape, "--input-shape")
     check_model(options.model, shape)
     if options.plot:

@@ -7,19 +7,31 @@ from collections.abc import Iterable, Sequence
 __all__ = ["check_plot", "parse_limits"]
 
 
-def parse_limits(texts: Iterable[str], names: Sequence[str]) -> dict[str, float | None]:
+def parse_limits(
+    texts: Iterable[str] | None, allow: Sequence[str] | None, names: Sequence[str]
+) -> dict[str, float | None] | None:
     """Reads limits such as max_gain=2,max_dead=none from each use of `--check`.
 
-    >>> parse_limits(["max_gain=2,max_dead=none"], ("max_dead", "max_gain"))
+    >>> parse_limits(["max_gain=2,max_dead=none"], None, ("max_dead", "max_gain"))
     {'max_gain': 2.0, 'max_dead': None}
 
     Args:
-        texts: The texts behind `--check`, empty for an option without limits.
+        texts: The texts behind `--check`, empty for an option without limits; None without the option.
+        allow: The kinds of `--allow`, which needs `--check`; None without the option.
         names: The limits that the verb has.
 
+    Returns:
+        The limits by name; None without `--check`.
+
     Raises:
-        ValueError: If a text is anything else.
+        ValueError: If a text is anything else, or `--allow` stands alone.
     """
+    if texts is None:
+        if allow:
+            raise ValueError(
+                f"`--allow` must stand beside `--check`. Received: {', '.join(allow)} without --check."
+            )
+        return None
     found: dict[str, float | None] = {}
     for text in filter(None, ",".join(texts).split(",")):
         name, _, number = (part.strip() for part in text.partition("="))

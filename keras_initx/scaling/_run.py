@@ -167,7 +167,8 @@ def rated(report: InitReport | None, optimizer: keras.optimizers.Optimizer) -> k
         report: The report of `initialize`; None for no rates.
         optimizer: A new optimizer.
     """
-    if report is None or not report.learning_rates:
+    # Without factors the optimizer may be of any kind, also one that does not step variable by variable.
+    if report is None or all(row.is_one for row in report.multipliers.rows):
         return optimizer
     return report.optimizer(optimizer)
 

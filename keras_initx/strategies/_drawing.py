@@ -56,9 +56,8 @@ class Drawing:
         draw, note = self._choose(weight)
         shape = tuple(weight.kernel.shape)
         fans, kernel = (weight.fans, weight.is_matrix) if isinstance(weight, KernelSite) else (None, False)
-        rate = self.rates.get(
-            id(weight.kernel), 1.0
-        )  # also of a weight that is left: it may be trained later
+        # Also of a weight that is left as it is: it may be trained later.
+        rate = self.rates.get(id(weight.kernel), 1.0)
         if draw is None:
             return InitRow(weight.path, weight.role, shape, "", fans, None, rate, note, kernel)
         try:
