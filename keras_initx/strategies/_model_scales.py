@@ -1,16 +1,10 @@
 """Where the forward pass of a wider model has to change, since weights cannot: attention and tied logits."""
 
-from typing import Any
-
-import keras
-
 from keras_initx._types import Model
 from keras_initx.strategies._pairs import Pair
-from keras_initx.walk import Graph, KernelSite, trace
+from keras_initx.walk import Graph, KernelSite, Node, numbers_of_node, trace
 
 __all__ = ["head_note", "tied_note"]
-
-_DIVIDES = ("Divide", "TrueDivide")
 
 
 def head_note(pair: Pair) -> str:
@@ -60,30 +54,13 @@ def _factor(graph: Graph, site: KernelSite) -> float:
     while before and before[0].node is not None and (factor := _number(graph.nodes[before[0].node])):
         found *= factor
         before = graph.nodes[before[0].node].operands
-    for node in graph.nodes[at + 1 :]:
+    for number, node in enumerate(graph.nodes[at + 1 :], at + 1):
         if any(operand.node == at for operand in node.operands) and (factor := _number(node)):
-            found *= factor
-            at = graph.nodes.index(node)
+            found, at = found * factor, number
     return found
 
 
-def _number(node: Any) -> float:
+def _number(node: Node) -> float:
     """The number by which a node multiplies its one signal; 0 for other nodes."""
-    if node.kind == "Rescaling" and not node.operation.offset:
-        return _as_number(node.operation.scale)
-    values = [operand.value for operand in node.operands if operand.node is None]
-    if len(values) != 1 or len(node.operands) != 2 or node.kind not in ("Multiply", *_DIVIDES):
-        return 0.0
-    if node.kind in _DIVIDES:
-        factor = _as_number(values[0]) if node.operands[1].node is None else 0.0
-        return 1 / factor if factor else 0.0
-    return _as_number(values[0])
-
-
-def _as_number(value: Any) -> float:
-    if isinstance(value, keras.Variable):
-        return 0.0
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return 0.0
+    scale, shift = numbers_of_node(node) or (0.0, 0.0)
+    return 0.0 if shift else scale

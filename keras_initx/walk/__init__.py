@@ -7,7 +7,7 @@ A model is read in three stages:
     _flow       finds each kernel in the trace: depth, activations around it, residual branches
 """
 
-from keras_initx.walk._graph import Graph, Node, Operand, input_specs, trace
+from keras_initx.walk._graph import Graph, Node, Operand, input_specs, numbers_of_node, trace
 from keras_initx.walk._kernels import register
 from keras_initx.walk._layers import EMBEDDINGS, LINEAR, Kernel, cell_gates, with_effect
 from keras_initx.walk._obstacles import is_of_users
@@ -36,6 +36,7 @@ __all__ = [
     "layer_paths",
     "matches",
     "matching",
+    "numbers_of_node",
     "own_initializer",
     "prefixes",
     "register",

@@ -10,12 +10,13 @@ from keras import layers, tree
 from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Model, Variable
 from keras_initx.layers import ResidualScale
+from keras_initx.uses import affine
 from keras_initx.walk._kernels import known_class
-from keras_initx.walk._operations import activation_of
+from keras_initx.walk._operations import activation_of, number_in
 from keras_initx.walk._sites import _is_leaf, _kernels
 from keras_initx.walk._trace import Step, trace_model
 
-__all__ = ["Graph", "Node", "Operand", "input_specs", "trace"]
+__all__ = ["Graph", "Node", "Operand", "input_specs", "numbers_of_node", "trace"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +98,23 @@ def trace(model: Model, weights: Sequence[Variable] = ()) -> Graph:
     for step in found.steps:
         nodes.append(_node(step, nodes))
     return Graph(tuple(nodes), found.outputs, found.failure)
+
+
+def numbers_of_node(node: Node) -> tuple[float, float] | None:
+    """Returns the numbers a and b of a node that makes a x + b of its one signal x; None for another node.
+
+    >>> model = keras.Sequential([layers.Input((4,)), layers.Rescaling(0.5, offset=1.0)])
+    >>> numbers_of_node(trace(model).nodes[-1])
+    (0.5, 1.0)
+
+    Args:
+        node: A node of a graph. A weight among its operands is no number.
+    """
+    if node.kind == "Rescaling":
+        values = number_in(node.operation.scale), number_in(node.operation.offset)
+        return None if None in values else values  # type: ignore[return-value]  # both are numbers
+    operands = [None if operand.node is not None else number_in(operand.value) for operand in node.operands]
+    return affine(node.kind, *operands) if len(operands) == 2 else None
 
 
 def input_specs(model: Model) -> list[tuple[tuple[int | None, ...], int | None]]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers, tree
 
 from keras_initx._keras_internals import flatten_layers
@@ -21,7 +20,7 @@ from keras_initx.walk._trace import Step
 
 __all__ = [
     "MIXTURES", "MOVES", "PASSING", "PRODUCTS", "SUMS", "activation_at", "activation_of", "class_name",
-    "is_gate", "is_normalization", "is_softmax", "label_of", "named", "numbers_of",
+    "is_gate", "is_normalization", "is_softmax", "label_of", "named", "number_in", "numbers_of",
 ]  # fmt: skip
 
 MOVES = with_effect("moves")
@@ -80,14 +79,19 @@ def activation_at(step: Step) -> Any:
 
 def numbers_of(step: Step) -> list[float | None]:
     """Returns the operands of an operation of Keras that are numbers, and None for every other one."""
-    return [
-        float(one) if isinstance(one, bool | int | float) or _is_number(one) else None
-        for one in tree.flatten(step.arguments)
-    ]
+    return [number_in(one) for one in tree.flatten(step.arguments)]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind in "fiu"
+def number_in(value: object) -> float | None:
+    """Returns a number, or a constant of the backend or of NumPy without axes, as a float; else None."""
+    if isinstance(value, bool | int | float):
+        return float(value)
+    if isinstance(value, keras.Variable | keras.KerasTensor) or len(getattr(value, "shape", " ")):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]  # an array of any framework
+    except (TypeError, ValueError):
+        return None
 
 
 def activation_of(operation: keras.Operation | None) -> Any:
