@@ -109,6 +109,7 @@ class Multipliers:
         """
         known = {id(ref()): row for ref, row in zip(self.references, self.rows, strict=False)}
         if any(id(v) in known for v in variables) or all(row.is_one for row in self.rows):
+            self._check_adapters([v for v in variables if known and id(v) not in known])
             return tuple(_of(v, known.get(id(v), Multiplier())) for v in variables)
         by_path = {(row.path, row.shape): row for row in self.rows}
         keys = [(v.path, tuple(v.shape)) for v in variables]
@@ -117,6 +118,16 @@ class Multipliers:
         if [shape for _, shape in keys] == [row.shape for row in self.rows]:
             return self.rows
         raise ValueError(self._other_model(keys))
+
+    def _check_adapters(self, new: Sequence[Variable]) -> None:
+        """Refuses adapters that were made after the factors: their factors are not 1."""
+        adapters = [f"`{v.path}`" for v in new if v.name.startswith("lora_")]
+        if adapters and not all(row.is_one for row in self.rows):
+            raise ValueError(
+                "The multipliers of an optimizer must know all adapters of the model. Received: LoRA "
+                f"that was enabled after `initialize`, with {listed(adapters, 6)}. Call `initialize` again: "
+                'with `include="*/lora_*"` the other weights stay as they are.'
+            )
 
     def _are_told_apart(self) -> bool:
         """Whether variables of equal path and shape have equal factors."""

@@ -23,7 +23,7 @@ from keras_initx._keras_optimizers import (
 )
 from keras_initx._types import Optimizer, Tensor, Variable
 from keras_initx.checks import check_switch
-from keras_initx.optimizers._laws import KNOWN, epsilon_power, law_of
+from keras_initx.optimizers._laws import KNOWN, Law, epsilon_power, law_of
 from keras_initx.optimizers._multipliers import Multiplier, Multipliers
 
 __all__ = ["ScaledRates", "scale_rates"]
@@ -139,7 +139,7 @@ def scale_rates(optimizer: Optimizer, multipliers: Multipliers, *, scale_decay: 
     """
     check_switch("scale_decay", scale_decay)
     _check(optimizer)
-    if multipliers.law is not None and law_of(optimizer) != multipliers.law:
+    if multipliers.law is not None and not _steps_by(optimizer, multipliers.law):
         raise ValueError(
             "`optimizer` must step as the one that the multipliers are for. Received: "
             f"{type(optimizer).__name__}, for multipliers of {multipliers.law}. Pass the optimizer to the "
@@ -181,6 +181,14 @@ def _check(optimizer: Any) -> None:
             "`optimizer` must step each variable by its `update_step`, and leave `apply` to Keras. "
             f"{received}, which does not. Take one of {list(KNOWN)}, or override `update_step` alone."
         )
+
+
+def _steps_by(optimizer: Optimizer, law: Law) -> bool:
+    """Whether an optimizer steps by a law. Of an optimizer of a user's own the user says so."""
+    try:
+        return law_of(optimizer) == law
+    except ValueError:
+        return law.kind in ("adam", "sgd")
 
 
 def _is_public(cls: type) -> bool:

@@ -8,12 +8,13 @@ from keras_initx.tables import listed
 
 __all__ = ["KINDS", "MAX_FALL", "MAX_SLOPE", "Finding", "find"]
 
-KINDS = ("diverges", "grows", "vanishes")
+KINDS = ("diverges", "grows", "unscaled", "vanishes")
 MAX_SLOPE = 0.1  # of a value or a change
 MAX_FALL = 0.4  # of a change: below the slope -1/2 of the next law
 # How far the power of a kernel's norm may be from the law. Mistakes are a half or more. A kernel of few
 # inputs or outputs is off by up to 0.2 at widths of a few hundred.
 _OFF = 0.3
+_FAR = 0.4  # how much larger updates are told, though no layer grows yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Finding:
 
     Attributes:
         path: Path of the layer; empty for the whole model.
-        kind: `diverges`, `grows` or `vanishes`.
+        kind: `diverges`, `grows`, `unscaled` or `vanishes`.
         message: The fault and its cause, in a sentence.
         cure: The cure, as code over `initx`, `build`, `model`, `optimizer` and `loss`. A comment if there is
             nothing to change at this layer.
@@ -44,6 +45,7 @@ def find(
     diverged: Sequence[Divergence],
     widths: Sequence[int],
     optimizer: str,
+    seeds: int,
     max_slope: float,
     max_fall: float | None,
 ) -> tuple[Finding, ...]:
@@ -55,20 +57,38 @@ def find(
         diverged: Its divergences.
         widths: Its widths.
         optimizer: Its optimizer.
+        seeds: Its number of seeds.
         max_slope: Largest slope of a value or a change.
         max_fall: Largest fall of a change; None for no limit.
     """
     by_path: dict[str, list[Slope]] = {}
     for slope in slopes:
         by_path.setdefault(slope.path, []).append(slope)
-    broken = {path: _broken(of_path, max_slope, max_fall) for path, of_path in by_path.items()}
+    noise = _noise(seeds)
+    broken = {path: _broken(of_path, max_slope, max_fall, noise) for path, of_path in by_path.items()}
     told = {path: fault for path, fault in broken.items() if fault}
     cause = _Causes({growth.path: growth for growth in growths}, list(told), widths[0], optimizer)
     found = [Finding(path, kind, *cause.of(path, kind, text)) for path, (kind, text) in told.items()]
-    return (*_divergences(diverged), *sorted(found, key=lambda one: not cause.is_root(one.path)))
+    hidden = [cause.unscaled(growth) for growth in growths if growth.path not in told]
+    return (
+        *_divergences(diverged),
+        *sorted(found, key=lambda one: not cause.is_root(one.path)),
+        *filter(None, hidden),
+    )
 
 
-def _broken(slopes: Sequence[Slope], max_slope: float, max_fall: float | None) -> tuple[str, str] | None:
+def _noise(seeds: int) -> float:
+    """How many standard errors of the mean of so few seeds cover as much as one of many (Student's t)."""
+    if seeds < 2:
+        return 0.0
+    from scipy.stats import norm, t
+
+    return float(t.ppf(norm.cdf(1.0), seeds - 1))
+
+
+def _broken(
+    slopes: Sequence[Slope], max_slope: float, max_fall: float | None, noise: float
+) -> tuple[str, str] | None:
     """Returns the kind and the sentence of the fault of a layer."""
     rising = [
         (power, error, name, slope.step)
@@ -77,13 +97,13 @@ def _broken(slopes: Sequence[Slope], max_slope: float, max_fall: float | None) -
             (slope.value, slope.value_error, "its value"),
             (slope.change, slope.change_error, "its change since the start"),
         )
-        if power is not None and power - (error or 0.0) > max_slope
+        if power is not None and power - noise * (error or 0.0) > max_slope
     ]
     if rising:
         power, error, name, step = max(rising)
         return "grows", f"{name} grows as width^{_power(power, error)} at step {step}"
     falls = [(s.change, s.change_error) for s in slopes if s.change is not None]
-    if max_fall is not None and falls and all(p + (e or 0.0) < -max_fall for p, e in falls):
+    if max_fall is not None and falls and all(p + noise * (e or 0.0) < -max_fall for p, e in falls):
         text = f"its change since the start falls as width^{_power(*falls[-1])}: in the limit of great width"
         return "vanishes", f"{text} it does not learn"
     return None
@@ -144,7 +164,7 @@ class _Causes:
                 f"mend {listed([f'`{root}`' for root in roots])} first",
             )
         if growth and growth.law is not None:
-            text = f"{text}, though its weights and updates are as in muP"
+            text = f"{text}, though its weights and its learning rate are as in muP"
             return text, "# more seeds, or larger widths, tell whether it is chance"
         return text, f"{self._draw()}; {_COMPILE}"
 
@@ -159,14 +179,29 @@ class _Causes:
                 f"width^{growth.law:g} in muP"
             )
             cures.append(self._draw())
-        if _is_off(growth.updates, growth.law, sign) and not self._has_larger_gradients(sign):
-            causes.append(
-                f"the norm of its updates goes as width^{growth.updates:.2f}, and as width^{growth.law:g} in "
-                "muP, so its learning rate is not scaled"
-            )
+        if self._has_own_rate(growth, sign):
+            causes.append(f"{self._updates(growth)}, so its learning rate is not scaled")
             cures += [] if cures else [self._draw()]
             cures.append(_COMPILE)
         return causes, cures
+
+    def unscaled(self, growth: Growth) -> Finding | None:
+        """A kernel whose updates grow beyond the law, though no limit is broken at these widths."""
+        if growth.kind not in ("hidden", "output") or not self._has_own_rate(growth, 1, _FAR):
+            return None
+        text = f"{self._updates(growth)}: its learning rate is not scaled, and larger widths break a limit"
+        return Finding(growth.path, "unscaled", text, f"{self._draw()}; {_COMPILE}")
+
+    def _updates(self, growth: Growth) -> str:
+        return (
+            f"the norm of its updates goes as width^{growth.updates:.2f}, and as width^{growth.law:g} in muP"
+        )
+
+    def _has_own_rate(self, growth: Growth, sign: int, off: float = _OFF) -> bool:
+        """Whether updates are off since the learning rate has no factor that goes with the width."""
+        scaled = growth.rate is not None and abs(growth.rate) > _OFF
+        wrong = _is_off(growth.updates, growth.law, sign, off)
+        return wrong and not scaled and not self._has_larger_gradients(sign)
 
     def _has_larger_gradients(self, sign: int) -> bool:
         """Whether a head that is not scaled makes all gradients below it larger, at rates that are right.
@@ -194,5 +229,5 @@ class _Causes:
 _COMPILE = "model.compile(report.optimizer(optimizer), loss)"
 
 
-def _is_off(power: float | None, law: float | None, sign: int) -> bool:
-    return power is not None and law is not None and sign * (power - law) > _OFF
+def _is_off(power: float | None, law: float | None, sign: int, off: float = _OFF) -> bool:
+    return power is not None and law is not None and sign * (power - law) > off

@@ -50,8 +50,12 @@ def growths_of(
         found = [fit(widths, {0: [fans[w][path][end] for w in widths]}).slope or 0.0 for end in (0, 1)]
         return found[0], found[1]
 
+    def rate(path: str) -> float | None:
+        known = all(path in trained[w][seeds[0]].rates for w in widths)
+        return fit(widths, {0: [trained[w][seeds[0]].rates[path] for w in widths]}).slope if known else None
+
     kernels = [
-        _growth(site, path, grows(path), power("weights", path), power("updates", path))
+        _growth(site, path, grows(path), power("weights", path), power("updates", path), rate(path))
         for site, path in zip(smallest.sites, smallest.paths, strict=True)
         if path in fans[widths[0]]
     ]
@@ -65,11 +69,16 @@ def growths_of(
 
 
 def _growth(
-    site: KernelSite, path: str, grows: tuple[float, float], weights: float | None, updates: float | None
+    site: KernelSite,
+    path: str,
+    grows: tuple[float, float],
+    weights: float | None,
+    updates: float | None,
+    rate: float | None,
 ) -> Growth:
     inputs, outputs = grows
     kind = {(True, True): "hidden", (True, False): "output", (False, True): "input"}.get(
         (inputs > _GROWS, outputs > _GROWS), "fixed"
     )
     law = None if weights is None else (outputs - inputs) / 2
-    return Growth(path, site.role, kind, law, weights, updates)
+    return Growth(path, site.role, kind, law, weights, updates, rate)

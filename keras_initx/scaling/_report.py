@@ -79,15 +79,20 @@ class CoordinateReport(Report):
         *vanishes* if the slope of its change is below `-max_fall` at all steps: the layer does not learn in
         the limit of great width. Values may fall: the outputs of muP fall as 1 / sqrt(width) at the start.
 
-        A slope breaks a limit if it does so by more than its standard error over the seeds. With one seed
-        the slope itself counts, so that a small layer may break a limit by chance.
+        A kernel is *unscaled* if its updates grow beyond muP's law by a power of 0.4 at a learning rate that
+        does not go with the width: other layers may hide this at the widths that were measured.
+
+        A slope breaks a limit if it does so by more than its standard error over the seeds, times Student's t
+        for so few seeds. With one seed the slope itself counts, so that a small layer may break a limit by
+        chance.
 
         Args:
             max_slope: Largest slope of a value or a change.
             max_fall: Largest fall of a change. The default lies half way between the slope 0 of muP and the
                 slope -1/2 of the next law: at finite width, a change of muP falls with powers to about 0.15.
                 None for no limit.
-            allow: Kinds of findings that do not count: `"diverges"`, `"grows"`, `"vanishes"`.
+            allow: Kinds of findings that do not count: `"diverges"`, `"grows"`, `"unscaled"`,
+                `"vanishes"`.
 
         Raises:
             CoordinateError: If a limit is broken. Its `findings` say where.
@@ -123,7 +128,14 @@ class CoordinateReport(Report):
 
     def _find(self, max_slope: float, max_fall: float | None) -> tuple[Finding, ...]:
         return find(
-            self.slopes, self.growths, self.diverged, self.widths, self.optimizer, max_slope, max_fall
+            self.slopes,
+            self.growths,
+            self.diverged,
+            self.widths,
+            self.optimizer,
+            len(self.seeds),
+            max_slope,
+            max_fall,
         )
 
     def _more(self) -> dict[str, Any]:

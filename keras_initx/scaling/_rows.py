@@ -75,6 +75,7 @@ class Growth:
         law: The power that muP has; None if it is not known, as for attention.
         weights: The power of the norm at the start; None if it is not known.
         updates: The power of the norm of the change in all steps together.
+        rate: The power of the factor of its learning rate; None if no report tells.
         head_width: The width of a head in the smallest model, for `logits`.
     """
 
@@ -84,6 +85,7 @@ class Growth:
     law: float | None = None
     weights: float | None = None
     updates: float | None = None
+    rate: float | None = None
     head_width: int | None = None
 
 

@@ -51,6 +51,7 @@ class Trained(NamedTuple):
         changes: For each step, the mean absolute change of the coordinates since the start, by path.
         weights: The norms of the kernels at the start, by path; None where no norm is known.
         updates: The norms of the change of the kernels in all steps together, by path.
+        rates: The factors of the kernels' learning rates, by path; empty without a report.
         diverged: The first step after which the loss or a coordinate was not finite; None if there is none.
     """
 
@@ -58,6 +59,7 @@ class Trained(NamedTuple):
     changes: list[dict[str, float]]
     weights: dict[str, float | None]
     updates: dict[str, float | None]
+    rates: dict[str, float]
     diverged: int | None
 
 
@@ -88,7 +90,8 @@ class Training:
         # Dropout without a seed draws from a generator of torch, which `repeated_masks` starts anew.
         with seeded(seed), repeated_masks():
             _assign(self.model.variables, self._start)
-            self._prepare(self._draw(seed))
+            report = self._draw(seed)
+            self._prepare(report)
             kernels = _values([site.kernel for site in self.sized.sites])
             read = reader(self.sized, self.run.batch)
             start = read()
@@ -102,19 +105,29 @@ class Training:
                 diverged = step if diverged is None and not finite else diverged
             moved = map(np.subtract, _values([site.kernel for site in self.sized.sites]), kernels)
             weights, updates = (self._norms(arrays) for arrays in (kernels, list(moved)))
-        return Trained(values, changes, weights, updates, diverged)
+        return Trained(values, changes, weights, updates, self._factors(report), diverged)
 
     def _norms(self, arrays: Sequence[np.ndarray]) -> dict[str, float | None]:
         of_kernels = zip(self.sized.paths, self.sized.sites, arrays, strict=True)
         return {path: norm_of(site, array) for path, site, array in of_kernels}
 
+    def _factors(self, report: InitReport | None) -> dict[str, float]:
+        if report is None:
+            return {}
+        rows = report.multipliers.for_variables([site.kernel for site in self.sized.sites])
+        return {path: row.learning_rate for path, row in zip(self.sized.paths, rows, strict=True)}
+
     def _draw(self, seed: int) -> InitReport | None:
         initializer = self.run.initializer
-        return (
-            initializer(self.model, seed)
-            if takes_model(initializer)
-            else initialize(self.model, initializer, seed=seed)
-        )
+        if not takes_model(initializer):
+            return initialize(self.model, initializer, seed=seed)
+        report = initializer(self.model, seed)
+        if not isinstance(report, InitReport | None):
+            raise ValueError(
+                "`initializer` must return the report of `initialize`, or None for no learning rates. "
+                f"Received: a function that returned {type(report).__name__}. End it by `return report`."
+            )
+        return report
 
     def _prepare(self, report: InitReport | None) -> None:
         """Gives the model its loss, and an optimizer before its first step, with the rates of the report."""

@@ -66,6 +66,11 @@ class Depth:
                 "`base_depth` must be the number of the base's blocks, each of as many residual branches. "
                 f"Received: base_depth={base_depth!r}, for a base of {len(theirs)} branches."
             )
+        if len(theirs) > len(own):
+            raise ValueError(
+                "`base` must have no more blocks than the model. Received: a base of "
+                f"{len(theirs)} residual branches, for a model of {len(own)}."
+            )
         return cls(len(own) / len(theirs), alpha, tuple(own))
 
     @property

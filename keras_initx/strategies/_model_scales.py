@@ -1,5 +1,9 @@
 """Where the forward pass of a wider model has to change, since weights cannot: attention and tied logits."""
 
+from collections.abc import Sequence
+
+import keras
+
 from keras_initx._types import Model
 from keras_initx.strategies._pairs import Pair
 from keras_initx.walk import Graph, KernelSite, Node, numbers_of_node, trace
@@ -39,9 +43,11 @@ def tied_note(pair: Pair, model: Model | None, base: Model) -> str:
         own, before = (_factor(trace(m), s) for m, s in ((model, pair.own), (base, pair.base)))
         if own and before and abs(own / before * growth - 1) < 1e-3:
             return ""
-    return (
-        f"divide the logits by the growth of the width: keras.Model(model.inputs, model.output / {growth:g})"
-    )
+    told = "divide the logits by the growth of the width"
+    outputs: Sequence[keras.KerasTensor] = getattr(model, "outputs", None) or ()
+    if len(outputs) == 1 and outputs[0].shape[-1] == pair.own.kernel.shape[0]:
+        return f"{told}: keras.Model(model.inputs, model.outputs[0] / {growth:g})"
+    return f"{told}, {growth:g}, where the model makes them of this table"
 
 
 def _factor(graph: Graph, site: KernelSite) -> float:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -77,18 +77,30 @@ def vector_pairs(model: Model, base: Model, kernels: Sequence[Pair], *, deeper: 
         ValueError: If the base has another structure.
     """
     own, others = _vectors(model), _vectors(base)
+    adapted, theirs = _adapted(model), _adapted(base)
     partner = {id(pair.own.layer): pair.base.layer for pair in kernels}
+    partner |= {id(s.layer): other.layer for s, other in _paired(adapted, theirs, deeper)}
+    axes = {id(site.layer): site.axes for site in adapted}
     known = {(id(weight.layer), weight.kernel.name): weight for weight in others}
     found = {w: known.get((id(partner.get(id(w.layer))), w.kernel.name)) for w in own}
     with_kernels = {id(site.layer) for site in iter_kernels(base, trace=False)}
     missing, rest = [w for w in own if not found[w]], [w for w in others if id(w.layer) not in with_kernels]
     pairs = [(w, other) for w, other in found.items() if other] + _paired(missing, rest, deeper)
-    return [Pair(w, other, 1.0, _length(w, other)) for w, other in pairs]
+    return [Pair(w, other, *_growth_of_vector(w, other, axes)) for w, other in pairs]
 
 
-def _vectors(model: Model) -> list[Weight]:
-    found = iter_weights(model, list(iter_kernels(model, trace=False)))
-    return [w for w in found if not w.skip and w.role != "statistic" and _is_trained(w)]
+def _vectors(model: Model) -> list[KernelSite | Weight]:
+    """The weights that are trained and are no kernels: vectors, and the factors of adapters."""
+    sites = list(iter_kernels(model, trace=False))
+    adapters = [site for site in sites if site.kernel.name.startswith("lora_")]
+    return [*adapters, *(w for w in iter_weights(model, sites) if w.role != "statistic" and _is_trained(w))]
+
+
+def _adapted(model: Model) -> list[KernelSite]:
+    """The kernels that have adapters, and are not stepped themselves."""
+    sites = iter_kernels(model, trace=False)
+    adapted = [site for site in sites if getattr(site.layer, "lora_enabled", False)]
+    return [site for site in adapted if not site.kernel.name.startswith("lora_")]
 
 
 def _is_trained(weight: Weight) -> bool:
@@ -200,8 +212,35 @@ def _groups(site: KernelSite) -> int:
     return site.kernel.shape[-2] if site.layout.kind == "depthwise" else site.layout.groups
 
 
+def _growth_of_vector(
+    weight: KernelSite | Weight,
+    base: KernelSite | Weight,
+    axes: Mapping[int, tuple[Sequence[int], Sequence[int]] | None],
+) -> tuple[float, float]:
+    """How many times as many inputs per unit, and outputs in all, a vector or an adapter has.
+
+    An adapter A has the axes of its kernel, but for the last, which is the rank. B leads from the rank to the
+    last axis of the kernel. The numbers that are looked up in a table are no inputs of a sum.
+    """
+    grown = [
+        size / before for size, before in zip(weight.kernel.shape, base.kernel.shape, strict=True) if before
+    ]
+    if weight.kernel.name == "lora_kernel_a":
+        told = axes.get(id(weight.layer))
+        summed = set(told[0]) if told else set(range(len(grown) - 1))
+        inputs = math.prod(one for axis, one in enumerate(grown[:-1]) if axis in summed)
+        return inputs, math.prod(grown[:-1]) / inputs
+    if weight.kernel.name in ("lora_kernel_b", "lora_embeddings_b"):
+        return 1.0, grown[-1]
+    return 1.0, _length(weight, base)
+
+
 def _length(weight: KernelSite | Weight, base: KernelSite | Weight) -> float:
-    """How many times as many entries a vector has. Of a matrix that nothing explains, nothing is known."""
-    if len(weight.kernel.shape) > 1 and weight.role == "other":
-        return 1.0
-    return math.prod(weight.kernel.shape) / max(math.prod(base.kernel.shape), 1)
+    """How many times as many entries a vector has. Of a matrix whose two axes grow, nothing is known.
+
+    A vector may have more axes, of which one is the width: the slopes of a PReLU that a map shares, a class
+    token, a table that is added at each position.
+    """
+    pairs = zip(weight.kernel.shape, base.kernel.shape, strict=True)
+    grown = [size / before for size, before in pairs if size != before and before]
+    return math.prod(grown) if weight.role != "other" or len(grown) == 1 else 1.0

@@ -136,10 +136,16 @@ class MuP:
 
     def __post_init__(self) -> None:
         law_of(self.optimizer)
-        if self.base_depth is not None:
-            check_count("base_depth", self.base_depth)
         if check_positive("alpha", self.alpha) > 1:
             raise ValueError(f"`alpha` must be at most 1. Received: alpha={self.alpha!r}.")
+        if self.base_depth is not None:
+            check_count("base_depth", self.base_depth)
+        elif self.alpha != 1 or self.branches is not None:
+            name, value = ("alpha", self.alpha) if self.alpha != 1 else ("branches", self.branches)
+            raise ValueError(
+                f"`{name}` is for models that are deeper than the base. Received: {name}={value!r} without "
+                "`base_depth`. Pass the number of the base's blocks: base_depth=2."
+            )
 
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns the draw of each kernel."""

@@ -310,20 +310,11 @@ def test_frozen_and_new_variables_of_the_model_are_no_other_model():
     built = model()
     multipliers = factors_of(built.trainable_variables)
     built.layers[0].trainable = False
-    built.layers[1].enable_lora(2)
+    left = [*built.trainable_variables, keras.Variable([1.0], name="new")]
     optimizer = scale_rates(keras.optimizers.SGD(0.1), multipliers)
-    optimizer.build(built.trainable_variables)
-    rows = {
-        v.name: row
-        for v, row in zip(
-            built.trainable_variables,
-            optimizer.multipliers.for_variables(built.trainable_variables),
-            strict=True,
-        )
-    }
-    assert {name: row.learning_rate for name, row in rows.items()} == {
-        "bias": 0.25, "lora_kernel_a": 1.0, "lora_kernel_b": 1.0
-    }  # fmt: skip
+    optimizer.build(left)
+    rows = zip(left, optimizer.multipliers.for_variables(left), strict=True)
+    assert {v.name: row.learning_rate for v, row in rows} == {"kernel": 1.0, "bias": 0.25, "new": 1.0}
 
 
 def test_multipliers_of_another_model_are_refused():
@@ -368,6 +359,23 @@ class Stepless(keras.optimizers.Optimizer):
 def test_other_optimizers_are_refused(optimizer, told):
     with pytest.raises(ValueError, match=f"`optimizer` {told}" if told[0] == "m" else told):
         scale_rates(optimizer(), Multipliers())
+
+
+def test_an_optimizer_of_ones_own_steps_as_the_user_says():
+    class Signs(keras.optimizers.Optimizer):
+        def update_step(self, gradient, variable, learning_rate):
+            self.assign_sub(variable, ops.sign(gradient) * ops.cast(learning_rate, variable.dtype))
+
+    one, other = variables()[:2]
+    factors = {id(one): Multiplier(learning_rate=0.5)}
+    optimizer = scale_rates(Signs(0.1), Multipliers.of([one, other], factors, law_of("adam")))
+    before = [np.array(v) for v in (one, other)]
+    optimizer.apply([ops.ones_like(v) for v in (one, other)], [one, other])
+    moved = [np.array(v) - was for v, was in zip((one, other), before, strict=True)]
+    np.testing.assert_allclose(moved[0], -0.05, rtol=1e-5)
+    np.testing.assert_allclose(moved[1], -0.1, rtol=1e-5)
+    with pytest.raises(ValueError, match="must step as the one"):
+        scale_rates(Signs(0.1), Multipliers.of([one, other], factors, law_of("muon")))
 
 
 def test_a_built_optimizer_is_refused_and_a_switch_is_checked():

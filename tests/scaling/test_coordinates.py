@@ -1,14 +1,18 @@
 """`coordinates`: what it measures, the planted mistakes that it finds, and what it leaves as it was."""
 
+import dataclasses
 import math
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from scipy.stats import norm, t
 
 import keras_initx as initx
 from keras_initx.scaling import CoordinateError
+from keras_initx.scaling._findings import find
+from keras_initx.scaling._rows import Growth, Slope
 from keras_initx.strategies import ByRole, MuP
 from support.widths import LABELS, NEXT, TOKENS, X, decoder, loss, net
 
@@ -104,6 +108,60 @@ def test_an_output_layer_that_is_not_scaled_is_named():
 
 
 @once
+@once
+def test_a_rate_that_other_layers_hide_is_named():
+    """The hidden layers of a deep net change the logits most, so that these do not show the head's rate."""
+
+    def build(width):
+        hidden = [layers.Dense(width, "relu", name=f"h{n}") for n in range(4)]
+        return keras.Sequential([layers.Input((8,)), *hidden, layers.Dense(5, name="out")], name="net")
+
+    def draw(model, seed):
+        report = initx.initialize(model, MuP(base=build(64)), seed=seed)
+        rows = report.multipliers.rows
+        plain = tuple(
+            dataclasses.replace(r, learning_rate=1.0) if "out/kernel" in r.path else r for r in rows
+        )
+        return dataclasses.replace(report, multipliers=dataclasses.replace(report.multipliers, rows=plain))
+
+    rng = np.random.default_rng(2)
+    data = rng.normal(size=(16, 8)).astype("float32"), rng.integers(0, 5, 16)
+    planted = initx.coordinates(build, WIDTHS, draw, data, loss=loss(), steps=2)
+    [only] = planted.findings
+    assert only.path == "out"
+    assert "its learning rate is not scaled" in only.message
+    assert "report.optimizer(optimizer)" in only.cure
+    healthy = initx.coordinates(build, WIDTHS, "MuP", data, loss=loss(), steps=2)
+    healthy.check()
+    rates = {growth.path: growth.rate for growth in healthy.growths}
+    assert rates == pytest.approx({"h0": 0, "h1": -1, "h2": -1, "h3": -1, "out": -1})
+
+
+def test_a_power_beyond_the_law_is_told_without_a_slope_but_not_at_a_rate_that_is_scaled():
+    def growth(updates, rate, kind="output", law=-0.5):
+        return Growth("out", "dense", kind, law, law, updates, rate)
+
+    def kinds(*growths, seeds=2):
+        return [one.kind for one in find((), growths, (), (64, 128), "Adam", seeds, 0.1, 0.4)]
+
+    assert kinds(growth(0.0, 0.0)) == kinds(growth(0.0, None)) == ["unscaled"]
+    assert kinds(growth(-0.2, 0.0)) == kinds(growth(0.0, -1.0)) == kinds(growth(1.0, 0.0, "input", 0.5)) == []
+
+
+def test_few_seeds_know_less_than_their_standard_error_says():
+    """One standard error of two seeds is exceeded by chance in a quarter of all cases, not in a sixth."""
+
+    def kinds(power, seeds):
+        slope = Slope("h", "dense", 1, power, 0.05, 1.0, None, None, None)
+        return [one.kind for one in find((slope,), (), (), (64, 128), "Adam", seeds, 0.1, 0.4)]
+
+    factor = t.ppf(norm.cdf(1), 1)
+    assert factor == pytest.approx(1.84, abs=0.01)
+    assert kinds(0.1 + 0.05 * factor + 0.001, 2) == ["grows"]
+    assert kinds(0.1 + 0.05 * factor - 0.001, 2) == []
+    assert kinds(0.1 + 0.06, 1000) == ["grows"]
+
+
 def test_a_layer_left_out_is_named_and_those_behind_it_point_to_it():
     def constant(model, report, seed):
         kernel = model.get_layer("first").kernel

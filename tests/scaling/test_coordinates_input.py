@@ -116,6 +116,11 @@ def test_initializer():
         check(initializer="MupP")
 
 
+def test_a_function_that_returns_something_else():
+    with pytest.raises(ValueError, match="`initializer` must return the report.*returned int"):
+        check(initializer=lambda model, seed: 3)
+
+
 def test_limits_and_tables():
     report = check()
     for options in ({"max_slope": -1}, {"max_slope": None}, {"max_fall": "a"}, {"allow": "no_kind"}):

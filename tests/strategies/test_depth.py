@@ -259,3 +259,10 @@ def test_bases_that_do_not_fit_are_refused():
     plain = keras.Sequential([layers.Input((5,)), layers.Dense(3)])
     with pytest.raises(ValueError, match="`MuP` is for models with residual branches"):
         initx.initialize(plain, MuP(base=plain, base_depth=1), seed=3)
+
+
+def test_a_base_with_more_blocks_than_the_model_is_refused():
+    with pytest.raises(
+        ValueError, match="`base` must have no more blocks than the model.*4 residual branches"
+    ):
+        initx.initialize(resnet(2, 16), MuP(base=resnet(4), base_depth=4))

@@ -324,3 +324,18 @@ def test_models_of_keras_hub_are_told_the_same():
     model = build(64, 8)
     assert notes(model) == [tied]
     assert notes(eval(re.search(r"keras.Model.*", tied)[0], {"keras": keras, "model": model})) == []
+
+
+@pytest.mark.tensorflow
+def test_the_cure_of_a_backbone_names_no_output_that_it_does_not_have():
+    hub = pytest.importorskip("keras_hub")
+
+    def build(width):
+        sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": width, "intermediate_dim": width}
+        return hub.models.BertBackbone(vocabulary_size=20, max_sequence_length=8, **sizes)
+
+    report = initx.initialize(build(16), MuP(base=build(8)), seed=0)
+    told = [row.note for row in report.rows if "divide the logits" in row.note]
+    assert told == [
+        "divide the logits by the growth of the width, 2, where the model makes them of this table"
+    ]
