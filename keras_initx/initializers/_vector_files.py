@@ -111,8 +111,8 @@ def _chosen(dimension: int, entries: _Entries, index: dict[bytes, list[int]], ro
     """Puts the vectors of the words in their rows. `index` loses a word as soon as its vector is there."""
     vectors, found = np.zeros((rows, dimension), np.float32), np.zeros(rows, bool)
     for word, vector in entries:
-        if own := index.pop(word, None):
-            vectors[own], found[own] = vector, True
+        for row in index.pop(word, ()):
+            vectors[row], found[row] = vector, True
     return VectorTable(vectors, found)
 
 
@@ -149,7 +149,9 @@ def _load(path: pathlib.Path) -> tuple[list[bytes] | None, np.ndarray]:
         else:
             arrays, held = {"vectors": loaded}, []
     except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise _misfit(path, f"a file that NumPy cannot read ({error})", cure) from error
+        # NumPy's next sentence is how to run the code in a file.
+        reason = str(error).partition(". ")[0]
+        raise _misfit(path, f"a file that NumPy cannot read ({reason})", cure) from error
     if "vectors" not in arrays:
         raise _misfit(path, f"arrays named {held}, none of them 'vectors'", cure)
     vectors, words = arrays["vectors"], arrays.get("words")
