@@ -26,7 +26,8 @@ def text_of(words, vectors, header=False, end="\n"):
 
 
 def binary_of(words, vectors, end=b"\n"):
-    records = (word.encode() + b" " + row.astype("<f4").tobytes() + end for word, row in zip(words, vectors))
+    pairs = zip(words, vectors, strict=True)
+    records = (word.encode() + b" " + row.astype("<f4").tobytes() + end for word, row in pairs)
     return f"{len(words)} {vectors.shape[1]}\n".encode() + b"".join(records)
 
 
@@ -117,7 +118,11 @@ def test_a_word_of_text_may_have_spaces(tmp_path):
         ("tabs.txt", b"the\t1\t2\t3\n", "0 numbers instead of 3 in line 1"),
         ("words.txt", b"the 1 2 3\nof 1 x 3\n", "a text in the place of a number in line 2"),
         ("nan.txt", b"the 1 2 3\nof 1 nan 3\n", "the word 'of' with a number that is not finite"),
-        ("large.txt", b"the 1 2 3\nof 1 1e39 3\n", "the word 'of' with a number that is not finite"),
+        (
+            "infinite.bin",
+            binary_of(["of"], np.full((1, 3), np.inf)),
+            "the word 'of' with a number that is not",
+        ),
         ("short.txt", b"3 2\nthe 1 2\nof 1 2\n", "2 vectors, where the first line says 3"),
         ("long.txt", b"1 2\nthe 1 2\nof 1 2\n", "2 vectors, where the first line says 1"),
         ("empty.txt", b"", "a first line without a word and a vector"),
