@@ -38,6 +38,9 @@ class FromVectors(Seeded):
     file holds vectors of these pieces. Words are compared as they are written: most files hold words in lower
     case, so make the vocabulary from texts in lower case.
 
+    A strategy of `keras_initx.initialize` draws embeddings, too: pass `overrides={"embedding": None}` to draw
+    them by this initializer.
+
     >>> import pathlib, tempfile
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "glove.txt"
     >>> _ = file.write_text("the 0.5 -1\nof 0.25 2\n")
