@@ -15,14 +15,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["VectorTable", "checksum_of", "read_table"]
+__all__ = ["VectorTable", "checksum_of", "least_rows", "read_table"]
 
 # The words of a file in UTF-8, each with its vector.
 _Entries: TypeAlias = Iterator[tuple[bytes, np.ndarray]]
 _PACKED = (".bz2", ".gz", ".xz", ".zip")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class VectorTable:
     """The rows of an embedding.
 
@@ -92,6 +92,15 @@ def read_table(path: pathlib.Path, checksum: str, words: tuple[str, ...] | None)
     return table
 
 
+def least_rows(words: Sequence[str]) -> int:
+    """Returns the number of rows that a vocabulary needs: the table may lack empty strings at its end.
+
+    >>> least_rows(["", "the", "", ""])
+    2
+    """
+    return max((row for row, word in enumerate(words, 1) if word), default=0)
+
+
 def _index(words: Sequence[str]) -> dict[bytes, list[int]]:
     """Returns the rows of each word."""
     index: dict[bytes, list[int]] = {}
@@ -124,8 +133,8 @@ def _from_arrays(
     if names is not None:
         index = _index(words)
         return _chosen(vectors.shape[1], zip(names, vectors, strict=True), index, len(words))
-    # Without words, the vectors are in the order of the vocabulary. Empty strings at its end need no vector.
-    least = len(words) - next((back for back, word in enumerate(reversed(words)) if word), len(words))
+    # Without words, the vectors are in the order of the vocabulary.
+    least = least_rows(words)
     if not least <= len(vectors) <= len(words):
         raise ValueError(
             "`vocabulary` must have a word for each vector of a file without words. Received: "

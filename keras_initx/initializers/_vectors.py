@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_initx._types import Initializer, Layer, Tensor
 from keras_initx.initializers._base import PACKAGE, Seed, Seeded, call_seed, draw
-from keras_initx.initializers._vector_files import VectorTable, checksum_of, read_table
+from keras_initx.initializers._vector_files import VectorTable, checksum_of, least_rows, read_table
 
 # Words in the order of the rows, a text file with a word in each line, or a layer with `get_vocabulary`.
 Vocabulary: TypeAlias = Sequence[str] | str | os.PathLike[str] | Layer
@@ -187,9 +187,8 @@ class FromVectors(Seeded):
             )
         elif words := list(self._words(table)):
             absent = [word for word, found in words if not found]
-            if 2 * len(absent) > len(
-                words
-            ):  # the file is of another language, or the words have another case
+            # The file is of another language, or writes its words in another case.
+            if 2 * len(absent) > len(words):
                 text = (
                     f"`FromVectors` found {len(words) - len(absent)} of {len(words)} words in {self.path!r}; "
                     f"not {absent[:5]}. Words must be written as in the file, mostly in lower case."
@@ -206,9 +205,7 @@ class FromVectors(Seeded):
                 f"shape={shape}, path={self.path!r} with vectors of {dimension} numbers. Build the embedding "
                 f"with output_dim={dimension}, or take another file."
             )
-        least = rows
-        while self.vocabulary and least and not self.vocabulary[least - 1]:
-            least -= 1
+        least = rows if self.vocabulary is None else least_rows(self.vocabulary)
         if not least <= shape[0] <= rows:
             named = "vectors in the file" if self.vocabulary is None else "words in the vocabulary"
             raise ValueError(
