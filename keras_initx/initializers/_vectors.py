@@ -125,7 +125,7 @@ class FromVectors(Seeded):
         found = table.found[: shape[0], None]
 
         def sample(dtype: str) -> Tensor:
-            # A copy: torch would share the memory of the table that is kept, and training would change it.
+            # A copy: a backend may share an array's memory, and this table is kept for other draws.
             vectors = ops.convert_to_tensor(table.vectors[: shape[0]].astype(dtype))
             if found.all():
                 return vectors
