@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from keras_initx import initializers
 
+pytestmark = pytest.mark.filterwarnings("ignore:`FromVectors` has no `path`")
 TABLE = {
     "initx>ActNormData": {"gain": 2.0},
     "initx>BetweenLayer": {"steps": 3, "tolerance": 0.1},
@@ -18,6 +19,7 @@ TABLE = {
     "initx>DeltaOrthogonal": {"gain": 2.0},
     "initx>Dirac": {"gain": 2.0},
     "initx>EdgeOfChaos": {"activation": "elu", "bias_std": 0.2},
+    "initx>FromVectors": {"missing": keras.initializers.serialize(initializers.HeScaled(gain=2.0))},
     "initx>GatewiseOrthogonal": {"gates": 2, "gain": 2.0},
     "initx>GlorotDepthwise": {"mode": "fan_geom"},
     "initx>GlorotGates": {"gates": 2},

@@ -33,6 +33,7 @@ from keras_initx.initializers._structured import ICNR, LooksLinear, Sinusoidal
 from keras_initx.initializers._time_scales import LRURing, TimeStepBias
 from keras_initx.initializers._transposed import GlorotTransposed, HeTransposed, LecunTransposed
 from keras_initx.initializers._variance import GlorotScaled, HeScaled, LecunScaled, RandomScaled
+from keras_initx.initializers._vectors import FromVectors
 from keras_initx.initializers._width import RandomWalk, SmallInit, SpectralScaled, WangInit
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "DeltaOrthogonal",
     "Dirac",
     "EdgeOfChaos",
+    "FromVectors",
     "GatewiseOrthogonal",
     "GlorotDepthwise",
     "GlorotGates",
@@ -142,6 +144,7 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
     "sparse": (SparseNormal,),
     "recurrent": (IRNN, ChronoBias, UniformGateBias),
     "head": (PriorBias, LabelPrior),
+    "embedding": (FromVectors,),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
     "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData, PCAFilters, KMeansFilters),
     "gradient": (BetweenLayer, MetaInit, GradInit),

@@ -32,6 +32,7 @@ __all__ = [
 
 PACKAGE = "initx"
 _HALF_PRECISION = ("bfloat16", "float16")
+_SHOWN = 20  # entries of a list in a repr
 
 # None draws new values at each call, an int repeats the values for a shape, a generator advances.
 Seed: TypeAlias = int | keras.random.SeedGenerator | None
@@ -57,7 +58,7 @@ class KernelOptions(DrawOptions, total=False):
 
 
 class Shown(keras.initializers.Initializer):
-    """Base of every initializer of the package: its repr is the call that makes it."""
+    """Base of every initializer of the package: its repr is the call that makes it, with long lists cut."""
 
     __signature__: ClassVar[inspect.Signature]
 
@@ -76,7 +77,14 @@ class Shown(keras.initializers.Initializer):
             for name, value in config.items()
             if name not in defaults or value != defaults[name]
         }
-        return f"{cls.__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        return f"{cls.__name__}({', '.join(f'{name}={_shown(value)}' for name, value in values.items())})"
+
+
+def _shown(value: object) -> str:
+    """Returns the repr of an argument; of a long list, such as a vocabulary, its beginning and its length."""
+    if not isinstance(value, list) or len(value) <= _SHOWN:
+        return repr(value)
+    return f"[{', '.join(map(repr, value[:3]))}, ... {len(value)} in all]"
 
 
 def _whole_signature(cls: type) -> inspect.Signature:

@@ -69,7 +69,8 @@ class Drawing:
                 "Pass `exclude` to leave the weight alone, or `overrides` to give it another initializer."
             ) from error
         std = sample_std(weight.kernel) if fans else None  # kernels only: it costs more than a bias's draw
-        note = "; ".join(filter(None, (note, remark, constraint_note(weight.kernel))))
+        told = getattr(draw.initializer, "remark", "")  # FromVectors tells how many words have vectors
+        note = "; ".join(filter(None, (note, told, remark, constraint_note(weight.kernel))))
         label = describe(draw.initializer)
         return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel)
 

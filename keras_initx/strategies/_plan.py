@@ -14,6 +14,8 @@ from keras_initx.walk import KernelSite
 
 __all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
 
+# Arguments that a label leaves out: `initialize` sets the first four, and a vocabulary is long.
+_UNTOLD = ("seed", "layout", "input_axes", "output_axes", "checksum", "vocabulary")
 _DISTRIBUTIONS = {"untruncated_normal": "normal", "uniform": "uniform"}
 
 
@@ -154,6 +156,6 @@ def describe(initializer: Initializer | Strategy | None) -> str:
     shown = {
         key: f"{value:.4g}" if isinstance(value, float) else _short(value)
         for key, value in config.items()
-        if key not in ("seed", "layout", "input_axes", "output_axes") and value != defaults.get(key)
+        if key not in _UNTOLD and value != defaults.get(key)
     }
     return f"{name}({', '.join(f'{key}={value}' for key, value in shown.items())})"
