@@ -111,8 +111,8 @@ def _heads(model: Model, sites: Sequence[KernelSite], law: Law) -> list[KernelSi
     heads = [site for site in sites if (at := traced[id(site.kernel)]).is_output or at.position is None]
     if not heads:
         raise ValueError(
-            f"`initializer` {type(law).__name__} needs a head: a layer whose kernel makes the model's output. "
-            f"Received: `{model.name}` without a head among {[site.path for site in sites]}. Include the "
+            f"`initializer` {type(law).__name__} needs a head: a kernel that makes the model's output. "
+            f"Received: `{model.name}` without a head among {[site.path for site in sites]}. Include its "
             "last layer."
         )
     return heads

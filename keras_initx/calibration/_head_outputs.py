@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops, tree
 
 import keras_initx.probe as probe
-from keras_initx._types import Batch, Loss, Model, Tensor
+from keras_initx._types import Arrays, Batch, Loss, Model, Tensor
 from keras_initx.calibration._filters import rows_for
 from keras_initx.walk import KernelSite
 
