@@ -44,14 +44,21 @@ def act_over_heads(job: Job, plan: Plan, update: Update) -> tuple[list[Calibrati
         head = law.solve(features, site.bias is not None)
         off = logits_note(_loss_of(job, site, heads[site]), features.form, heads[site].activation)
         rows.append(_written(site, features, head, off, update))
-    return rows, {"forward_passes": 1 if heads else 0, "samples": samples}
+    return rows, {"forward_passes": 1, "samples": samples} if heads else {"forward_passes": 0}
 
 
 def _try(job: Job, sites: list[KernelSite]) -> tuple[dict[KernelSite, Output], dict[KernelSite, str]]:
-    if not sites:
-        return {}, {}
+    """Returns the output of each head, and why other kernels are left as they are."""
+    found: dict[KernelSite, Output] = {}
+    notes: dict[KernelSite, str] = {}
     try:
-        return try_heads(job.model, job.batch, sites, job.settings.training)
+        while sites:
+            found, faults = try_heads(job.model, job.batch, sites, job.settings.training)
+            notes |= faults
+            if len(found) == len(sites):
+                break
+            sites = list(found)  # numbers in place of other kernels' outputs reached them: once more without
+        return found, notes
     except (TypeError, ValueError) as error:
         if knows_inputs(job.model) or probe.is_refusal(error):
             raise

@@ -56,8 +56,9 @@ def iter_pairs(
     else:
         pairs = _with_targets(batches_of(model, data, samples), targets)
     for batch, labels in pairs:
-        for start in range(0, len(tree.flatten(batch)[0]), size):
-            part, own = (_cut(structure, start, start + size) for structure in (batch, labels))
+        rows = len(tree.flatten(batch)[0])  # the targets of arrays may have more
+        for start in range(0, rows, size):
+            part, own = (_cut(structure, start, min(rows, start + size)) for structure in (batch, labels))
             yield (_filled(part, size) if fixed else part), own
 
 
