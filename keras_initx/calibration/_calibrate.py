@@ -62,6 +62,8 @@ def calibrate(
       finished model.
     - Each gate of an RNN, LSTM, GRU or ConvLSTM has its own scale for kernel, recurrent kernel and bias.
       Loops over the cell find these scales.
+    - `LinearProbe` and `ClassMeans` make heads from the features that reach them and from targets. All else
+      stays, and the report has the accuracy on held-out rows.
     - If the bias of a head holds a prior, only the kernel is scaled, and the first predictions stay.
     - In a job of several JAX processes, all processes measure on the rows of all processes and end with equal
       weights.
@@ -79,11 +81,12 @@ def calibrate(
             integers and masks.
         initializer: The law for all layers, for example `"initx>LSUV"`. None applies the layers' own laws,
             which they name as `kernel_initializer`; if no layer has a law, all layers get LSUV.
-        targets: Labels, as `fit` takes them, for the laws that use labels (`LabelPrior`, `BetweenLayer`,
-            `MetaInit`, `GradInit`). None takes the targets that come with `data`.
-        loss: The loss whose gradients a law over the whole model takes: a Keras loss, its name, a function of
-            targets and outputs, or a list or dict of these for several outputs. None takes the loss that the
-            model was compiled with.
+        targets: Labels, as `fit` takes them, for the laws that use labels (`LabelPrior`, `LinearProbe`,
+            `ClassMeans`, `BetweenLayer`, `MetaInit`, `GradInit`). None takes the targets that come with
+            `data`.
+        loss: The loss whose gradients a law over the whole model takes, and which tells a law of heads if its
+            targets are classes or numbers: a Keras loss, its name, a function of targets and outputs, or a
+            list or dict of these for several outputs. None takes the loss that the model was compiled with.
         include: Patterns of paths (`"block3"` with everything below it, `"*/query"`) or roles to calibrate.
             None means all.
         exclude: Patterns or roles to leave as they are.
