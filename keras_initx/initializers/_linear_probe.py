@@ -16,7 +16,7 @@ from keras_initx.initializers._temperature import Answers, chance_of, fit_scale,
 __all__ = ["LinearProbe", "accuracy_of", "held_rows", "spread_of"]
 
 _HELD_ROWS = 20_000  # largest number of rows that are held out
-_HELD_SCORES = 2**22  # largest number of their scores, but at least 500 rows
+_HELD_SCORES = 2**21  # largest number of their scores, but at least 500 rows
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -131,7 +131,8 @@ class HeldOut:
         hat = shrunk @ self.along.swapaxes(1, 2) + (1 / self.ridge.total if self.ridge.bias else 0.0)
         system = np.eye(hat.shape[1]) - hat * self.weights[:, None, :]
         system[self.weights_held.sum(axis=1) == 0] = np.eye(hat.shape[1])
-        return np.linalg.solve(system, errors)
+        # Most heads have one position, where a division is faster than a solver for each example.
+        return errors / system if len(system[0]) == 1 else np.linalg.solve(system, errors)
 
     def best(self) -> float:
         """Returns the penalty of the least squared error on rows that are left out.
