@@ -40,8 +40,9 @@ class LinearProbe(HeadLaw):
     it is.
 
     Choose it for a new head on a trained body, before fine-tuning: from a random head, the first steps
-    change the features more than the head needs. Do not choose it for a body that is not trained, or if the
-    loss balances the classes; then pass sample weights.
+    change the features more than the head needs. Do not choose it for a body that is not trained. With more
+    classes than features the squared loss cannot tell a class between others from these: take `ClassMeans`.
+    If the loss balances the classes, pass sample weights that balance them, too.
 
     >>> from keras_initx.initializers import HeadRows
     >>> generator = np.random.default_rng(0)

@@ -464,14 +464,13 @@ def test_bad_input_changes_nothing(law):
     assert not changed(model, before)
 
 
-@both_laws
-def test_many_classes_are_held_out_in_part(law):
+def test_many_classes_are_held_out_in_part():
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(3000, 16))
     y = np.repeat(np.arange(3000), 2)
     x = (centers[y] + 0.5 * rng.normal(size=(6000, 16))).astype("float32")
     model = linear(dense(3000, "softmax"), fan_in=16)
-    row = initx.calibrate(model, (x, y), law).rows[0]
+    row = initx.calibrate(model, (x, y), ClassMeans()).rows[0]
     right = np.mean(model.predict(x, verbose=0, batch_size=1000).argmax(-1) == y)
     # The scores of 699 rows are 2 million. A class of two examples is answered from the other one.
     assert 0.05 < row.held_out < right
