@@ -32,9 +32,7 @@ def act_over_heads(job: Job, plan: Plan, update: Update) -> tuple[list[Calibrati
     heads, notes = _try(job, [site for site, note in plan.notes.items() if not note])
     notes = plan.notes | notes
     collected: dict[KernelSite, Features] = {}
-    samples = 0
-    if heads:
-        samples = _collect(job, plan, heads, notes, collected)
+    samples = _collect(job, plan, heads, notes, collected) if heads else 0
     rows = []
     for site, note in notes.items():
         if note:
@@ -83,7 +81,7 @@ def _collect(
         total += _rows_in(targets)
         for site in sites:
             rows, output = inputs[site], heads[site]
-            if first and not training and not np.allclose(rows, output.rows, rtol=1e-3, atol=1e-3):
+            if first and not training and not np.allclose(rows, output.rows, 1e-3, 1e-3, equal_nan=True):
                 notes[site] = _FED
                 continue
             own = np.asarray(output.pick("targets", targets, site.path))
@@ -128,9 +126,8 @@ def _features_of(job: Job, plan: Plan, site: KernelSite, output: Output, targets
 def _loss_of(job: Job, site: KernelSite, output: Output) -> Any:
     """Returns the loss of one output, or None: the given loss, or the model's own."""
     loss = job.loss if job.loss is not None else getattr(job.model, "loss", None)
-    if isinstance(loss, dict) and "class_name" in loss:
-        return None
-    return output.pick("loss", loss, site.path)
+    named = not isinstance(loss, dict) or output.name in loss  # a loss may be for other outputs alone
+    return output.pick("loss", loss, site.path) if named else None
 
 
 def _written(site: KernelSite, rows: HeadRows, head: Head, off: str, update: Update) -> CalibrationRow:

@@ -33,8 +33,9 @@ class ClassMeans(HeadLaw):
     The zeros that it draws stay until `keras_initx.calibrate` runs with data and targets. The body stays as
     it is.
 
-    Choose it for one to five examples of each class. With more, `LinearProbe` is more accurate: it knows
-    which directions vary within a class. It is for classes, not for numbers or several labels at once.
+    Choose it for one or two examples of each class, and for more classes than features. With five examples
+    or more, `LinearProbe` is more accurate: it knows which directions vary within a class. It is for classes,
+    not for numbers or several labels at once.
 
     >>> from keras_initx.initializers import HeadRows
     >>> features = np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 5.0]])[:, None]
@@ -57,10 +58,10 @@ class ClassMeans(HeadLaw):
 
     Reference:
         Qi, Brown and Lowe, 2018, "Low-shot learning with imprinted weights"
-        (https://arxiv.org/abs/1712.07136), sections 3.2 and 3.3, in the form of public code; of the paper the
-        abstract was read. Deviations: the paper's classifier divides the features by their norm and learns
-        s. A dense layer takes the features as they are, so its logits also grow with their norm, and s is
-        fitted. `center` is an addition.
+        (https://arxiv.org/abs/1712.07136), in the form of public code (YU1ut/imprinted-weights); of the paper
+        the abstract was read. Deviations: the paper's classifier divides the features by their norm and
+        learns s. A dense layer takes the features as they are, so its logits also grow with their norm, and s
+        is fitted. `center` is an addition.
     """
 
     def __init__(self, center: bool = False, form: str | None = None) -> None:

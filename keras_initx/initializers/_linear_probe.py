@@ -68,7 +68,7 @@ class LinearProbe(HeadLaw):
         Kumar, Raghunathan, Jones, Ma and Liang, 2022, "Fine-tuning can distort pretrained features and
         underperform out-of-distribution" (https://arxiv.org/abs/2202.10054), for a linear probe before
         fine-tuning; the abstract was read. The paper's probes are not ridge regressions. Chosen here: the
-        squared loss, whose solution and left-out answers have a closed form (Allen, 1974, PRESS), the
+        squared loss, whose left-out answers have a closed form (PRESS: Allen, 1974, from memory), the
         frequencies in the bias, and the temperature.
     """
 
