@@ -44,7 +44,9 @@ def _add_calibrate(options: Options) -> None:
     options.add(
         "--loss", help="a loss such as mse, for initializers that use gradients; by default the model's own"
     )
-    options.add("--samples", type=int, metavar="N", help="rows of the data to measure on")
+    options.add(
+        "--samples", type=int, metavar="N", help="rows of the data; by default 256, or all to make heads from"
+    )
     options.add("--training", action="store_true", help="run the model as in training")
     options.add("--redraw", action="store_true", help="draw new weights before the measurement")
     options.add("--seed", type=int, metavar="N", help="seed of drawn input and of `--redraw`")

@@ -6,7 +6,7 @@ follows the imports:
 
     keras_initx/__init__.py                 from keras_initx.calibration import calibrate
     keras_initx/calibration/__init__.py     from keras_initx.calibration._calibrate import calibrate
-    keras_initx/calibration/_calibrate.py   def calibrate(model, ..., samples: int = 256, ...)
+    keras_initx/calibration/_calibrate.py   def calibrate(model, ..., tolerance: float = 0.1, ...)
 """
 
 import ast
@@ -25,8 +25,8 @@ def defaults_of(function: str) -> Mapping[str, object]:
     An argument without a default is left out. So is an argument whose default is a name, and not a number, a
     text or an expression of these.
 
-    >>> defaults_of("keras_initx.calibrate")["samples"]
-    256
+    >>> defaults_of("keras_initx.calibrate")["tolerance"]
+    0.1
 
     Args:
         function: A dotted name, such as `"keras_initx.calibrate"`.

@@ -14,6 +14,7 @@ TABLE = {
     "initx>ActNormData": {"gain": 2.0},
     "initx>BetweenLayer": {"steps": 3, "tolerance": 0.1},
     "initx>ChronoBias": {"max_timescale": 50.0},
+    "initx>ClassMeans": {"center": True, "form": "binary"},
     "initx>ConstantFill": {"value": 0.25},
     "initx>ConvOrthogonal": {"gain": 2.0},
     "initx>DeltaOrthogonal": {"gain": 2.0},
@@ -43,6 +44,7 @@ TABLE = {
     "initx>LecunDepthwise": {"gain": 2.0},
     "initx>LecunScaled": {"distribution": "uniform"},
     "initx>LecunTransposed": {"distribution": "uniform"},
+    "initx>LinearProbe": {"regularization": 0.5, "form": "categorical"},
     "initx>LooksLinear": {"gain": 2.0},
     "initx>MetaInit": {"learning_rate": 0.2, "momentum": 0.5, "epsilon": 1e-4},
     "initx>OrthogonalScaled": {"gain": 2.0, "preserve_norm": True},
@@ -88,6 +90,8 @@ OWN_SHAPES = {
     "initx>LecunTransposed": SHAPES[2:],
     "initx>LooksLinear": [(6, 4), (4, 6), (3, 3, 4, 8), (2, 2, 2, 4, 6)],
 }
+# Zero until they have seen labels.
+WITH_LABELS = ["initx>ClassMeans", "initx>LabelPrior", "initx>LinearProbe"]
 # What a kernel with a receptive field takes: its shape is all that a contract is about.
 WITH_FIELD = [
     "initx>ConvOrthogonal",
@@ -209,7 +213,7 @@ def test_draw_has_shape_and_dtype_and_is_finite(name, shape):
         )
         assert tuple(kernel.shape) == shape, dtype
         assert np.isfinite(array(kernel)).all(), dtype
-        assert array(kernel).any() or name == "initx>LabelPrior", dtype  # zero until it has seen labels
+        assert array(kernel).any() or name in WITH_LABELS, dtype
 
 
 @every_class

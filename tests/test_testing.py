@@ -15,6 +15,7 @@ from keras_initx.initializers import (
     ConvOrthogonal,
     HeScaled,
     LabelPrior,
+    LinearProbe,
     OrthogonalScaled,
     PCAFilters,
     PriorBias,
@@ -50,6 +51,7 @@ OURS = {
         Case(PCAFilters, {"gain": 2.0}),
         Case(BetweenLayer, {"steps": 3, "tolerance": 0.1}),
         Case(LabelPrior, {"form": "binary", "smoothing": 0.5}),
+        Case(LinearProbe, {"regularization": 0.5}),
     )
 }
 KINDS = {"Case", "check_initializer", "checks"}

@@ -1,8 +1,9 @@
 """The verb `calibrate`, and the line of steps behind it: choose, plan, act, report."""
 
+import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -10,14 +11,16 @@ import keras
 from keras_initx._types import Arrays, Batch, Data, Initializer, Loss, Model, Patterns
 from keras_initx.calibration._aim import Aim
 from keras_initx.calibration._by_layer import TiedError, act_by_layer
-from keras_initx.calibration._choice import Choice, choose, choose_by
+from keras_initx.calibration._choice import Choice, choose, choose_by, head_law, selected
+from keras_initx.calibration._over_heads import act_over_heads
 from keras_initx.calibration._over_model import act_over_model
 from keras_initx.calibration._plan import Job, make_plan, model_law
 from keras_initx.calibration._processes import check_processes, together, union
 from keras_initx.calibration._report import CalibrationReport, CalibrationRow, is_unseen, warn_of
 from keras_initx.calibration._rewritten import tell_constraint
 from keras_initx.calibration._settings import Settings
-from keras_initx.data import check_looked_up, take_pair
+from keras_initx.data import check_looked_up, iter_pairs, take_pair
+from keras_initx.initializers import Law
 from keras_initx.losses import Objective, check_loss, choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
@@ -34,7 +37,7 @@ def calibrate(
     loss: Loss | None = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
-    samples: int = 256,
+    samples: int | None = None,
     training: bool = False,
     frozen: bool = False,
     redraw: bool = False,
@@ -59,6 +62,8 @@ def calibrate(
       finished model.
     - Each gate of an RNN, LSTM, GRU or ConvLSTM has its own scale for kernel, recurrent kernel and bias.
       Loops over the cell find these scales.
+    - `LinearProbe` and `ClassMeans` make heads from the features that reach them and from targets. All else
+      stays, and the report has the accuracy on held-out rows.
     - If the bias of a head holds a prior, only the kernel is scaled, and the first predictions stay.
     - In a job of several JAX processes, all processes measure on the rows of all processes and end with equal
       weights.
@@ -76,16 +81,18 @@ def calibrate(
             integers and masks.
         initializer: The law for all layers, for example `"initx>LSUV"`. None applies the layers' own laws,
             which they name as `kernel_initializer`; if no layer has a law, all layers get LSUV.
-        targets: Labels, as `fit` takes them, for the laws that use labels (`LabelPrior`, `BetweenLayer`,
-            `MetaInit`, `GradInit`). None takes the targets that come with `data`.
-        loss: The loss whose gradients a law over the whole model takes: a Keras loss, its name, a function of
-            targets and outputs, or a list or dict of these for several outputs. None takes the loss that the
-            model was compiled with.
+        targets: Labels, as `fit` takes them, for the laws that use labels (`LabelPrior`, `LinearProbe`,
+            `ClassMeans`, `BetweenLayer`, `MetaInit`, `GradInit`). None takes the targets that come with
+            `data`.
+        loss: The loss whose gradients a law over the whole model takes, and which tells a law of heads if its
+            targets are classes or numbers: a Keras loss, its name, a function of targets and outputs, or a
+            list or dict of these for several outputs. None takes the loss that the model was compiled with.
         include: Patterns of paths (`"block3"` with everything below it, `"*/query"`) or roles to calibrate.
             None means all.
         exclude: Patterns or roles to leave as they are.
         samples: Rows of data to measure on, from the start of the data. Shuffle sorted data first. In a job
-            of several processes, each process takes this many rows.
+            of several processes, each process takes this many rows. None takes 256 rows, and all rows for
+            laws that make heads (`LinearProbe`, `ClassMeans`).
         training: Whether the model runs as in training. Normalizations then use the statistics of the batch;
             their moving statistics do not change.
         frozen: Whether to calibrate layers that are not trainable, too.
@@ -142,28 +149,57 @@ def run(
 ) -> CalibrationReport:
     """Calibrates a model by the laws of a choice: chooses, plans, acts, and reports."""
     started = time.perf_counter()
-    batch, labels = _take(model, data, targets, settings)
     with settings.keep_generators():
-        aims = choose(model, choice, labels, settings)
+        sites = selected(model, settings)
+        law = head_law(sites, choice)
+    batch, labels, pairs = _take(model, data, targets, settings, law)
+    with settings.keep_generators():
+        aims = choose(model, sites, choice, labels, settings)
         check_processes(model, settings, [aim.law for aim in aims.values() if aim.law])
-        job = Job(model, batch, labels, settings, _objective(model, labels, loss, aims, settings.seed))
+        objective = _objective(model, labels, loss, aims, settings.seed)
+        job = Job(model, batch, labels, settings, objective, pairs, loss)
         rows, totals = _act(job, aims)
     seconds = time.perf_counter() - started
     sizes = {site.path: math.prod(site.kernel.shape) for site in aims}
     unseen = sum(sizes[row.path] for row in rows if is_unseen(row))
     seen = 1 - unseen / sum(sizes.values()) if unseen else 1.0
-    return CalibrationReport(rows, len(keras.tree.flatten(batch)[0]), seconds=seconds, seen=seen, **totals)
+    samples = {"samples": len(keras.tree.flatten(batch)[0])}
+    return CalibrationReport(rows, seconds=seconds, seen=seen, **(samples | totals))
 
 
 def _take(
-    model: Model, data: Data | None, targets: Arrays | None, settings: Settings
-) -> tuple[Batch, Arrays | None]:
-    """Returns the rows to measure on, and their targets or None."""
+    model: Model, data: Data | None, targets: Arrays | None, settings: Settings, law: Law | None
+) -> tuple[Batch, Arrays | None, Iterable[tuple[Batch, Arrays]]]:
+    """Returns the rows to measure on, their targets or None, and for a law of heads all batches."""
+    if law is not None:
+        return _stream(model, data, targets, settings, law)
     # A trace of the model costs time, and only drawn data needs the shapes of the inputs.
     specs = input_specs(model) if data is None else ()
-    batch, labels = union(lambda: take_pair(model, data, settings.samples, targets, settings.seed, specs))
+    samples = 256 if settings.samples is None else settings.samples
+    batch, labels = union(lambda: take_pair(model, data, samples, targets, settings.seed, specs))
     check_looked_up(model, batch, lambda: input_specs(model))
-    return batch, labels
+    return batch, labels, ()
+
+
+def _stream(
+    model: Model, data: Data | None, targets: Arrays | None, settings: Settings, law: Law
+) -> tuple[Batch, Arrays, Iterable[tuple[Batch, Arrays]]]:
+    """Returns the first batch of the data, its targets, and all batches with their targets."""
+    name = type(law).__name__
+    if data is None:
+        raise ValueError(
+            f"`data` must be given: {name} makes heads from features and targets. Received: data=None. Pass "
+            "data as a pair (x, y), or an iterable of such pairs."
+        )
+    pairs = iter_pairs(model, data, settings.samples, targets)
+    batch, labels = next(pairs)
+    if labels is None:
+        raise ValueError(
+            f"`targets` must be given: {name} makes heads from them. Received: targets=None. Pass "
+            "`targets=y`, or data that is a pair (x, y) or an iterable of such pairs."
+        )
+    check_looked_up(model, batch, lambda: input_specs(model))
+    return batch, labels, itertools.chain([(batch, labels)], pairs)
 
 
 def _objective(
@@ -191,6 +227,7 @@ def _act(job: Job, aims: dict[KernelSite, Aim]) -> tuple[tuple[CalibrationRow, .
     tied: dict[KernelSite, str] = {}
     while True:
         act = act_by_layer if plan.model_law is None else act_over_model
+        act = act_over_heads if plan.for_heads else act
         try:
             with transaction() as update, together(job.model):
                 found, totals = act(job, plan, update)

@@ -1,17 +1,17 @@
 """The choice of a law for each kernel: one for all, the layers' own, or laws that a caller assigns."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 from keras_initx._types import Arrays, Initializer, Model
 from keras_initx.calibration._aim import Aim, aim_of
 from keras_initx.calibration._heads import add_priors, keep_priors
 from keras_initx.calibration._settings import Settings
-from keras_initx.initializers import Law, get, is_bias_initializer, is_law, is_none, names
+from keras_initx.initializers import Law, get, is_bias_initializer, is_law, is_none, makes_heads, names
 from keras_initx.walk import KernelSite, iter_kernels, select
 
-__all__ = ["Choice", "choose", "choose_by", "is_kernel_law"]
+__all__ = ["Choice", "choose", "choose_by", "head_law", "is_kernel_law", "selected"]
 
 _DEFAULT = "LSUV"
 
@@ -56,14 +56,34 @@ def is_kernel_law(initializer: Initializer | None) -> TypeGuard[Law]:
     return is_law(initializer) and not is_bias_initializer(initializer)
 
 
-def choose(model: Model, choice: Choice, targets: Arrays | None, settings: Settings) -> dict[KernelSite, Aim]:
+def selected(model: Model, settings: Settings) -> list[KernelSite]:
+    """Returns the kernels that `include` and `exclude` choose, before a trace."""
+    sites = [site for site in iter_kernels(model, trace=False) if site.is_matrix]
+    if settings.include is not None or settings.exclude is not None:
+        sites = select(sites, settings.include, settings.exclude)
+    return sites
+
+
+def head_law(sites: Sequence[KernelSite], choice: Choice) -> Law | None:
+    """Returns the first law that makes heads among the laws of a choice; None if there is none."""
+    if choice.assigned is not None:
+        laws: list[Any] = [choice.assigned[site.path] for site in sites if site.path in choice.assigned]
+    else:
+        laws = [choice.law] if choice.law else [site.initializer for site in sites]
+    return next((law for law in laws if makes_heads(law)), None)
+
+
+def choose(
+    model: Model,
+    sites: list[KernelSite],
+    choice: Choice,
+    targets: Arrays | None,
+    settings: Settings,
+) -> dict[KernelSite, Aim]:
     """Returns the aim of each kernel that is to be calibrated.
 
     Heads whose bias holds a prior keep their first predictions, whatever the law of their kernel.
     """
-    sites = [site for site in iter_kernels(model, trace=False) if site.is_matrix]
-    if settings.include is not None or settings.exclude is not None:
-        sites = select(sites, settings.include, settings.exclude)
     return keep_priors(model, _aims(model, sites, choice, targets), targets, settings.frozen)
 
 
@@ -79,4 +99,20 @@ def _aims(
         return own or dict.fromkeys(sites, aim_of(get(_DEFAULT)))
     if choice.law.weight == "bias":
         return add_priors(model, sites, choice.law, {}, targets)
+    if makes_heads(choice.law):
+        return dict.fromkeys(_heads(model, sites, choice.law), aim_of(choice.law))
     return dict.fromkeys(sites, aim_of(choice.law))
+
+
+def _heads(model: Model, sites: Sequence[KernelSite], law: Law) -> list[KernelSite]:
+    """Returns the kernels that make outputs of the model, and those of unknown place."""
+    # Only a trace of the whole model tells which kernels make its output.
+    traced = {id(site.kernel): site for site in iter_kernels(model)}
+    heads = [site for site in sites if (at := traced[id(site.kernel)]).is_output or at.position is None]
+    if not heads:
+        raise ValueError(
+            f"`initializer` {type(law).__name__} needs a head: a kernel that makes the model's output. "
+            f"Received: `{model.name}` without a head among {[site.path for site in sites]}. Include its "
+            "last layer."
+        )
+    return heads

@@ -9,7 +9,7 @@ from keras_initx.calibration._choice import Choice, is_kernel_law
 from keras_initx.calibration._heads import is_prior_law
 from keras_initx.calibration._report import CalibrationReport, warn_of
 from keras_initx.calibration._settings import Settings
-from keras_initx.initializers import Law, is_law
+from keras_initx.initializers import Law, is_law, makes_heads
 from keras_initx.state import check_built
 from keras_initx.walk import iter_kernels
 
@@ -26,7 +26,8 @@ def calibrate_drawn(
 ) -> list[CalibrationReport]:
     """Applies the laws among the initializers that drew the weights of a model.
 
-    Laws of single kernels come first, in one pass. Laws over the whole model follow, then priors of biases.
+    Laws of single kernels come first, in one pass. Laws over the whole model follow, then laws that make
+    heads, then priors of biases.
 
     >>> import keras
     >>> from keras_initx.initializers import LSUV
@@ -88,10 +89,12 @@ def _kernels(model: Model, drew: Initializer | Mapping[str, Initializer] | None)
 
 
 def _kinds(kernels: dict[str, Law]) -> list[dict[str, Law]]:
-    """Groups laws: those of single kernels first, then each class of law over the whole model."""
-    kinds: dict[type | None, dict[str, Law]] = {}
-    for path, law in sorted(kernels.items(), key=lambda pair: pair[1].scope == "model"):
-        kinds.setdefault(type(law) if law.scope == "model" else None, {})[path] = law
+    """Groups laws: those of single kernels first, then each class of law over the whole model, then heads."""
+    kinds: dict[type | str, dict[str, Law]] = {}
+    order = ("layer", "unit", "model", "head")
+    for path, law in sorted(kernels.items(), key=lambda pair: order.index(pair[1].scope)):
+        kind = "head" if makes_heads(law) else "kernel"
+        kinds.setdefault(type(law) if law.scope == "model" else kind, {})[path] = law
     return list(kinds.values())
 
 

@@ -1,17 +1,17 @@
 """The plan of one calibration: which kernels it changes, by which aim, and why it leaves others alone."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
-from keras_initx._types import Arrays, Batch, Model
+from keras_initx._types import Arrays, Batch, Loss, Model
 from keras_initx.calibration._aim import Aim
 from keras_initx.calibration._draw import Update
 from keras_initx.calibration._gates import Cell, find_cells
 from keras_initx.calibration._report import FROZEN
 from keras_initx.calibration._rewritten import Rewritten, find_rewritten
 from keras_initx.calibration._settings import Settings
-from keras_initx.initializers import Law, ModelLaw
+from keras_initx.initializers import Law, ModelLaw, makes_heads
 from keras_initx.losses import Objective
 from keras_initx.walk import KernelSite
 
@@ -28,6 +28,8 @@ class Job:
         targets: Their targets, or None.
         settings: The settings of the call.
         objective: The loss whose gradients a law over the model takes; None for other laws.
+        pairs: All batches with their targets, for laws that make heads; `batch` is the first of them.
+        loss: The loss that tells the form of the targets of a head; None for the model's own.
     """
 
     model: Model
@@ -35,6 +37,8 @@ class Job:
     targets: Arrays | None
     settings: Settings
     objective: Objective | None = None
+    pairs: Iterable[tuple[Batch, Arrays]] = ()
+    loss: Loss | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,6 +59,11 @@ class Plan:
     rewritten: Rewritten
 
     @property
+    def for_heads(self) -> bool:
+        """Whether the laws make heads from their features."""
+        return any(makes_heads(aim.law) for aim in self.aims.values())
+
+    @property
     def model_law(self) -> ModelLaw | None:
         """The law over the whole model; None where each kernel has a law of its own."""
         return model_law(self.aims)
@@ -68,13 +77,18 @@ def model_law(aims: Mapping[KernelSite, Aim]) -> ModelLaw | None:
     """
     laws = {aim.name: aim.law for aim in aims.values()}
     whole = next((law for law in laws.values() if law is not None and law.scope == "model"), None)
-    if whole is None or len(laws) == 1:
+    head = next((law for law in laws.values() if makes_heads(law)), None)
+    one = whole or head
+    others = sorted(
+        name for name, law in laws.items() if law is not one and not (head is one and makes_heads(law))
+    )
+    if one is None or not others:
         return cast("ModelLaw | None", whole)
-    others = sorted(name for name, law in laws.items() if law is not whole)
+    kind = "a law over the whole model" if one is whole else "a law that makes heads"
     raise ValueError(
         "`initializer` must be given where the layers' own laws are of several kinds. Received: "
-        f"{type(whole).__name__}, a law over the whole model, beside {others}. Call `calibrate` once "
-        "for each kind, with `initializer`."
+        f"{type(one).__name__}, {kind}, beside {others}. Call `calibrate` once for each kind, with "
+        "`initializer`."
     )
 
 

@@ -42,7 +42,7 @@ def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> No
             "`seed` must be an int where several processes draw weights, so that all draw the same. "
             "Received: seed=None. Give the same seed in each process."
         )
-    if _several() and (found := [type(law).__name__ for law in laws if law.scope == "model"]):
+    if _several() and (found := [type(law).__name__ for law in laws if law.scope in ("head", "model")]):
         raise ValueError(
             "`initializer` must be a law of single layers where several processes train one model. "
             f"Received: {found[0]}. Calibrate and save the model in one process and load it in each."

@@ -43,6 +43,10 @@ class CalibrationRow:
         note: Why the kernel was left as it is, or may be off its target; empty when all is well.
         bias: The values of a head's bias that is a prior, and so is not scaled with the kernel; empty for
             other kernels.
+        head: How well a head that the law made answers rows that it is not made from; empty for other
+            kernels.
+        held_out: The number in `head`: the accuracy on these rows, or R2 for targets that are numbers. None
+            for other kernels, and if no row could be held out.
     """
 
     path: str
@@ -53,6 +57,8 @@ class CalibrationRow:
     iterations: int = 0
     note: str = ""
     bias: str = ""
+    head: str = ""
+    held_out: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +110,11 @@ class CalibrationReport(Report):
             numbers("std before", [row.std_before for row in self.rows]),
             numbers("scale", [row.scale for row in self.rows]),
             numbers("std after", [row.std_after for row in self.rows]),
-            words("note", ["; ".join(filter(None, (row.note, row.bias))) for row in self.rows], note=True),
+            words(
+                "note",
+                ["; ".join(filter(None, (row.note, row.bias, row.head))) for row in self.rows],
+                note=True,
+            ),
         )
         passes = "1 forward pass" if self.forward_passes == 1 else f"{self.forward_passes} forward passes"
         total = (

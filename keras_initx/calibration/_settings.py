@@ -17,7 +17,7 @@ class Settings:
     Attributes:
         include: Patterns of the kernels to calibrate; None for all.
         exclude: Patterns of the kernels to leave as they are; None for none.
-        samples: Rows of data to measure on.
+        samples: Rows of data to measure on; None for 256, or for all rows if the laws make heads.
         training: Whether the model runs as in training.
         frozen: Whether to calibrate kernels that are not trainable.
         redraw: Whether the law draws its kernels before it measures.
@@ -31,7 +31,7 @@ class Settings:
 
     include: Patterns | None = None
     exclude: Patterns | None = None
-    samples: int = 256
+    samples: int | None = None
     training: bool = False
     frozen: bool = False
     redraw: bool = False

@@ -42,7 +42,7 @@ class Calibrate(keras.callbacks.Callback):
             None for all.
         exclude: Patterns or roles to leave as they are. None for none.
         samples: Number of rows to measure on, from the start of the data. In a job of several processes, each
-            process takes this many rows.
+            process takes this many rows. None for 256, or for all rows if the law makes heads.
         training: Whether the model runs as in training. Normalizations then use the statistics of the batch;
             their moving statistics stay.
         frozen: Whether to calibrate layers that are not trainable, too.
@@ -69,7 +69,7 @@ class Calibrate(keras.callbacks.Callback):
         loss: Loss | None = None,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
-        samples: int = 256,
+        samples: int | None = None,
         training: bool = False,
         frozen: bool = False,
         redraw: bool = False,

@@ -1,13 +1,13 @@
 """`take_pair`: takes one checked batch, with its targets, from any form of a user's data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from keras_initx._types import Arrays, Data, Model, Tensor
+from keras_initx._types import Arrays, Batch, Data, Model, Tensor
 from keras_initx.checks import check_count
 from keras_initx.data._draw import draw
 from keras_initx.data._inputs import (
@@ -22,7 +22,7 @@ from keras_initx.data._inputs import (
 )
 from keras_initx.data._weighted import Weighted
 
-__all__ = ["take_pair"]
+__all__ = ["batches_of", "checked_targets", "fit", "is_array_structure", "take_pair", "to_arrays"]
 
 
 def take_pair(
@@ -67,14 +67,28 @@ def take_pair(
     if data is None:
         batch, brought = draw(model, samples, seed, drawn), None
     else:
-        batch, brought = (_fit if _is_array_structure(data) else _gather)(model, data, samples)
-        check_finite("data", batch)
+        batch, brought = (fit if is_array_structure(data) else _gather)(model, data, samples)
+    check_size(model, samples, len(tree.flatten(batch)[0]))
+    return batch, checked_targets(batch, brought, targets)
+
+
+def checked_targets(batch: Batch, brought: Arrays | None, targets: Arrays | None) -> Any:
+    """Returns the targets of a batch as NumPy arrays, and checks these and the batch.
+
+    Args:
+        batch: The batch.
+        brought: The targets that came with the data, or None.
+        targets: The targets to take in their place, or None.
+
+    Raises:
+        ValueError: If an array is not finite, or the targets have fewer rows than the batch.
+    """
+    check_finite("data", batch)
     rows = len(tree.flatten(batch)[0])
-    check_size(model, samples, rows)
     if targets is None:
         targets = brought
     else:
-        targets = tree.map_structure(_to_numpy, _from_list("targets", targets))
+        targets = to_arrays("targets", targets)
         targets = brought._replace(targets=targets) if isinstance(brought, Weighted) else targets
     labels = [leaf for leaf in tree.flatten(targets) if leaf is not None]
     if targets is not None and (not labels or any(leaf.ndim == 0 or len(leaf) < rows for leaf in labels)):
@@ -83,14 +97,15 @@ def take_pair(
             "Pass labels for the same rows."
         )
     check_finite("targets", targets)
-    return batch, targets
+    return targets
 
 
 def _is_array(data: object) -> bool:
     return hasattr(data, "shape") and hasattr(data, "__getitem__")
 
 
-def _is_array_structure(data: object) -> bool:
+def is_array_structure(data: object) -> bool:
+    """Tells whether data are arrays, and not an iterable of batches."""
     if isinstance(data, tuple) and len(data) in (2, 3) and data[0] is not None:
         data = tuple(part for part in data if part is not None)  # (x, None, None) has no targets
     if isinstance(data, dict | tuple | list):
@@ -109,7 +124,18 @@ def _from_list(name: str, data: Data) -> Any:
         raise ValueError(f"`{name}` must hold rows of equal lengths. Received: nested lists.") from error
 
 
+def to_arrays(name: str, data: Data) -> Any:
+    """Returns a structure of arrays as NumPy arrays; lists of numbers become one array."""
+    return tree.map_structure(_to_numpy, _from_list(name, data))
+
+
 def _gather(model: Model, data: Data, samples: int) -> tuple[Any, Any]:
+    parts = list(batches_of(model, data, samples))
+    return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *parts)
+
+
+def batches_of(model: Model, data: Data, samples: int | None) -> Iterator[tuple[Any, Any]]:
+    """Yields the batches of an iterable with their targets, until there are enough rows; None takes all."""
     if isinstance(data, dict | list | str) or not (
         isinstance(data, Iterable) or hasattr(data, "__getitem__")
     ):
@@ -120,24 +146,26 @@ def _gather(model: Model, data: Data, samples: int) -> tuple[Any, Any]:
     # To iterate over a PyDataset never ends; its length gives the number of batches.
     indexed: Any = data
     batches = map(indexed.__getitem__, range(len(indexed))) if hasattr(data, "__getitem__") else iter(data)
-    parts, rows = [], 0
+    rows = 0
     for batch in batches:
         # A DataLoader turns a pair (x, y) into a list.
         pair = tuple(batch) if isinstance(batch, list) and len(batch) in (2, 3) else batch
-        inputs, targets = _fit(model, pair, samples - rows)
+        inputs, targets = fit(model, pair, None if samples is None else samples - rows)
         size = len(tree.flatten(inputs)[0])
         # Targets are cut to the rows that were taken: the last batch may have more rows than are needed.
-        parts.append((inputs, tree.map_structure(lambda leaf, size=size: _to_numpy(leaf, size), targets)))
+        yield inputs, tree.map_structure(lambda leaf, size=size: _to_numpy(leaf, size), targets)
         rows += size
-        if rows >= samples:
+        if samples is not None and rows >= samples:
             break
-    if not parts:
+    if not rows:
         raise ValueError("`data` must not be empty. Received: an iterable without batches.")
-    return tree.map_structure(lambda *leaves: None if leaves[0] is None else np.concatenate(leaves), *parts)
 
 
-def _fit(model: Model, data: Data, samples: int) -> tuple[Any, Any]:
-    """Returns inputs in the structure of the model's inputs, cut to `samples` rows, and targets or None."""
+def fit(model: Model, data: Data, samples: int | None) -> tuple[Any, Any]:
+    """Returns inputs in the structure of the model's inputs, cut to `samples` rows, and targets or None.
+
+    None in place of `samples` takes all rows.
+    """
     data = _from_list("data", data)
     expected = expected_inputs(model)
     targets = None
@@ -179,7 +207,7 @@ def _match(expected: Specs, data: Data) -> Arrays:
     return tree.pack_sequence_as(expected, leaves)
 
 
-def _rows(leaf: Tensor, samples: int) -> np.ndarray:
+def _rows(leaf: Tensor, samples: int | None) -> np.ndarray:
     if len(leaf.shape) == 0:
         raise ValueError("`data` must hold arrays of rows. Received: an array of shape ().")
     rows = _to_numpy(leaf, samples)

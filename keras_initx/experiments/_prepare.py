@@ -11,7 +11,7 @@ from keras_initx.diagnostics import diagnose
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import AnyInitializer, Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
-from keras_initx.initializers import is_bias_initializer
+from keras_initx.initializers import is_bias_initializer, makes_heads
 from keras_initx.strategies import InitReport, Plan, Strategy, initialize
 from keras_initx.tables import listed
 
@@ -73,7 +73,8 @@ def draw(model: Model, initializer: AnyInitializer, seed: int) -> Draws:
         initializer: An initializer or a strategy, as an object; None for each layer's own initializer.
         seed: Seed of the weights.
     """
-    if is_bias_initializer(initializer):  # made for the biases of heads: the layers draw their own kernels
+    # Made for heads alone: the layers draw their own kernels.
+    if is_bias_initializer(initializer) or makes_heads(initializer):
         return Draws(initialize(model, None, seed=seed), initializer)
     if not hasattr(initializer, "plan"):
         return Draws(initialize(model, initializer, seed=seed), initializer)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_initx.initializers._base import PACKAGE, default_config
+from keras_initx.initializers._class_means import ClassMeans
 from keras_initx.initializers._constant import ConstantFill
 from keras_initx.initializers._convolutional import ConvOrthogonal, DeltaOrthogonal
 from keras_initx.initializers._data_dependent import (
@@ -18,10 +19,21 @@ from keras_initx.initializers._data_filters import DataFilters, KMeansFilters, P
 from keras_initx.initializers._depthwise import GlorotDepthwise, HeDepthwise, LecunDepthwise
 from keras_initx.initializers._gatewise import GatewiseOrthogonal, GlorotGates
 from keras_initx.initializers._grad_init import GradInit
+from keras_initx.initializers._head_law import Head, HeadLaw
+from keras_initx.initializers._head_rows import HeadRows, read_targets, read_weights
 from keras_initx.initializers._heads import LabelPrior, PriorBias
 from keras_initx.initializers._hyperfan import Hyperfan
 from keras_initx.initializers._identity import Dirac, IdentityScaled, ZerO
-from keras_initx.initializers._law import Law, Site, Task, is_bias_initializer, is_law, needs_of
+from keras_initx.initializers._law import (
+    Law,
+    Site,
+    Task,
+    is_bias_initializer,
+    is_law,
+    makes_heads,
+    needs_of,
+)
+from keras_initx.initializers._linear_probe import LinearProbe
 from keras_initx.initializers._normalized import ActNormData, WeightNormData
 from keras_initx.initializers._orthogonal import OrthogonalScaled
 from keras_initx.initializers._over_model import BetweenLayer, MetaInit, ModelLaw
@@ -45,6 +57,7 @@ __all__ = [
     "ActNormData",
     "BetweenLayer",
     "ChronoBias",
+    "ClassMeans",
     "ConstantFill",
     "ConvOrthogonal",
     "DataDependent",
@@ -62,6 +75,9 @@ __all__ = [
     "HeDepthwise",
     "HeScaled",
     "HeTransposed",
+    "Head",
+    "HeadLaw",
+    "HeadRows",
     "HiPPO",
     "HiPPOInput",
     "Hyperfan",
@@ -74,6 +90,7 @@ __all__ = [
     "LecunDepthwise",
     "LecunScaled",
     "LecunTransposed",
+    "LinearProbe",
     "LooksLinear",
     "MetaInit",
     "ModelLaw",
@@ -102,9 +119,12 @@ __all__ = [
     "is_bias_initializer",
     "is_law",
     "is_none",
+    "makes_heads",
     "names",
     "nearest",
     "needs_of",
+    "read_targets",
+    "read_weights",
 ]
 
 # Every class of the package, by family.
@@ -143,7 +163,7 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
     ),
     "sparse": (SparseNormal,),
     "recurrent": (IRNN, ChronoBias, UniformGateBias),
-    "head": (PriorBias, LabelPrior),
+    "head": (PriorBias, LabelPrior, LinearProbe, ClassMeans),
     "embedding": (FromVectors,),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
     "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData, PCAFilters, KMeansFilters),

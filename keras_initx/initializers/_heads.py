@@ -181,7 +181,7 @@ class LabelPrior(Law):
             units: Units of the head.
             activation: Name of the activation after the head, or None.
         """
-        return self.form or _tell_form(np.asarray(targets), units, activation)
+        return self.form or tell_form(np.asarray(targets), units, activation)
 
     def means(
         self,
@@ -221,7 +221,7 @@ class LabelPrior(Law):
         return _log(ones / (ones + zeros)) - _log(zeros / (ones + zeros))
 
 
-def _tell_form(targets: np.ndarray, units: int, activation: str | None) -> str:
+def tell_form(targets: np.ndarray, units: int, activation: str | None) -> str:
     if activation in ("softmax", "sigmoid"):
         return {"softmax": "categorical", "sigmoid": "binary"}[activation]
     numbers = targets.dtype.kind in "iuf" and targets.shape[-1:] != (units,)

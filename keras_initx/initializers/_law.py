@@ -8,6 +8,7 @@ class of a law. They read the four attributes of `Law` and call the method of it
     DataDependent   layer or unit   rescale(mean, std) -> scale, shift
     DataFilters     unit            filters(inputs, units) -> kernel
     LabelPrior      unit            means(targets, units, ...) -> mean of each unit
+    HeadLaw         head            solve(rows) -> kernel and bias
     ModelLaw        model           search(task) -> candidates, each a scale for every weight
 """
 
@@ -21,7 +22,7 @@ from keras_initx._types import Initializer, Layer, Tensor, Variable
 from keras_initx.initializers._base import Shown
 
 Need = Literal["gradients", "inputs", "loss", "targets"]
-Scope = Literal["layer", "model", "unit"]
+Scope = Literal["head", "layer", "model", "unit"]
 # A mean, std, scale or shift: a float over all units, or a float64 array of shape (units,).
 Statistic: TypeAlias = float | np.ndarray
 
@@ -29,12 +30,14 @@ Statistic: TypeAlias = float | np.ndarray
 class Law(Shown):
     """Base of every initializer that `keras_initx.calibrate` has to apply.
 
-    Derive a law of your own from `DataDependent`, `DataFilters` or `ModelLaw`, which say how it acts.
+    Derive a law of your own from `DataDependent`, `DataFilters`, `HeadLaw` or `ModelLaw`, which say how it
+    acts.
 
     Attributes:
         needs: What `calibrate` must have for it: `"inputs"`, `"targets"`, `"loss"`, `"gradients"`. A law
             uses other things where they are given, and does without them elsewhere.
-        scope: What it sets at a time: each `"unit"` by itself, a whole `"layer"`, or the whole `"model"`.
+        scope: What it sets at a time: each `"unit"` by itself, a whole `"layer"`, a whole `"head"` with its
+            bias, or the whole `"model"`.
         weight: Which weight of a layer it initializes: the `"kernel"` or the `"bias"`.
         draws_from_inputs: Whether it makes a kernel from the layer's inputs, so that the old kernel does not
             matter.
@@ -159,6 +162,19 @@ def needs_of(initializer: Initializer | type | None) -> frozenset[Need]:
     """
     cls = initializer if isinstance(initializer, type) else type(initializer)
     return cls.needs if issubclass(cls, Law) else frozenset()
+
+
+def makes_heads(initializer: Initializer | type | None) -> bool:
+    """Tells whether an initializer makes heads from their features and targets, and no other kernels.
+
+    >>> from keras_initx.initializers import HeScaled, LinearProbe
+    >>> makes_heads(LinearProbe()), makes_heads(HeScaled())
+    (True, False)
+
+    Args:
+        initializer: An initializer, as `get` returns it, or its class.
+    """
+    return getattr(initializer, "scope", None) == "head"
 
 
 def is_bias_initializer(initializer: Initializer | None) -> bool:

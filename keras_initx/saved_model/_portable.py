@@ -114,8 +114,8 @@ def _nearest(initializer: keras.initializers.Initializer) -> keras.initializers.
         return keras.initializers.Identity(initializer.gain)
     if name == "PriorBias" and np.ndim(initializer.prior) == 0:
         return keras.initializers.Constant(float(initializer((1,), "float32")[0]))
-    # Keras has no law for these biases. Zeros are its own default for a bias.
-    if name in ("ChronoBias", "LabelPrior", "PriorBias", "UniformGateBias"):
+    # Keras has no law for these biases, and zeros are its own default for a bias. Laws of heads draw zeros.
+    if name in ("ChronoBias", "ClassMeans", "LabelPrior", "LinearProbe", "PriorBias", "UniformGateBias"):
         return keras.initializers.Zeros()
     families = initializers.FAMILIES
     if type(initializer) in (*families["orthogonal"], *families["structured"], initializers.LSUV):

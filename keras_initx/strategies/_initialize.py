@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_initx._types import Initializer, Model, Tensor, Variable
 from keras_initx.checks import check_seed
-from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, nearest
+from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, makes_heads, nearest
 from keras_initx.optimizers import Multiplier, Multipliers
 from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
@@ -189,7 +189,13 @@ def _percent(share: float) -> str:
 
 
 def _check_kernels(initializer: Strategy | Initializer | None) -> None:
-    """Refuses initializers of biases, which would draw every kernel as zeros."""
+    """Refuses initializers of heads and of biases, which would draw every kernel as zeros."""
+    if makes_heads(initializer):
+        name = type(initializer).__name__
+        raise ValueError(
+            f"`initializer` must draw kernels. Received: {describe(initializer)}, which makes a head from "
+            f'features and targets. Call `calibrate(model, (x, y), "{name}")`.'
+        )
     if is_bias_initializer(initializer):
         instead = (
             'call `calibrate(model, (x, y), "LabelPrior")`'

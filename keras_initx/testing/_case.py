@@ -9,7 +9,16 @@ import keras
 from keras_initx._types import Initializer, Layer
 from keras_initx.initializers import needs_of
 
-__all__ = ["Case", "bias_class", "config_of", "has_own_repr", "holds_seed", "law_method", "shapes_of"]
+__all__ = [
+    "Case",
+    "bias_class",
+    "config_of",
+    "has_own_repr",
+    "head_class",
+    "holds_seed",
+    "law_method",
+    "shapes_of",
+]
 
 _KERNELS = ((6, 4), (4, 6), (3, 5, 7), (3, 3, 4, 8), (2, 2, 2, 4, 3))
 _BIASES = ((6,),)
@@ -67,6 +76,11 @@ def bias_class(case: Case) -> bool:
     return getattr(case.cls, "weight", "kernel") == "bias"
 
 
+def head_class(case: Case) -> bool:
+    """Tells whether the class is for heads alone: for their biases, or for the whole of them."""
+    return bias_class(case) or getattr(case.cls, "scope", "") == "head"
+
+
 def shapes_of(case: Case) -> Sequence[tuple[int, ...]]:
     """Returns the shapes that the class is for."""
     return case.shapes or (_BIASES if bias_class(case) else _KERNELS)
@@ -111,4 +125,6 @@ def law_method(case: Case) -> str:
         return "search"
     if cls.draws_from_inputs:
         return "filters"
+    if cls.scope == "head":
+        return "solve"
     return "means" if cls.weight == "bias" else "rescale"

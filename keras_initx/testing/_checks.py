@@ -58,6 +58,7 @@ _BY_METHOD: dict[str, tuple[Check, ...]] = {
     "filters": (filters_have_a_column_for_each_unit,),
     "search": (search_yields_finite_scales,),
     "means": (),
+    "solve": (),
     "": (),
 }
 

@@ -12,7 +12,7 @@ from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Initializer, Layer, Model, Tensor
 from keras_initx.calibration import CalibrationReport, calibrate
 from keras_initx.initializers import Law
-from keras_initx.testing._case import Case, bias_class
+from keras_initx.testing._case import Case, bias_class, head_class
 from keras_initx.walk import KernelSite, iter_kernels
 
 __all__ = [
@@ -88,11 +88,11 @@ def law_model(case: Case, law: Law) -> tuple[Model, Layer]:
     """Returns a model of two linear layers, and the layer of the case in it, which holds the law.
 
     Activations are layers of their own, so that the output of a linear layer is its pre-activation. A law of
-    biases stands in the head of the model; any other law stands in the first layer.
+    heads or of their biases stands in the head of the model; any other law stands in the first layer.
     """
     own = layer_of(case, law)
     parts = [own, keras.layers.ReLU(), keras.layers.Dense(4)]
-    if bias_class(case):
+    if head_class(case):
         parts = [keras.layers.Dense(case.input_shape[-1]), keras.layers.ReLU(), own]
     return keras.Sequential([keras.layers.Input(case.input_shape), *parts]), own
 

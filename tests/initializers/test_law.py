@@ -15,6 +15,8 @@ from keras_initx.initializers import (
     LSUV,
     DataDependent,
     DataFilters,
+    Head,
+    HeadLaw,
     Law,
     ModelLaw,
     PCAFilters,
@@ -31,10 +33,12 @@ WORDS = {"gradients", "inputs", "loss", "targets"}
 SAID = {
     "initx>ActNormData": ({"inputs"}, "unit", "kernel"),
     "initx>BetweenLayer": ({"gradients", "inputs"}, "model", "kernel"),
+    "initx>ClassMeans": ({"inputs", "targets"}, "head", "kernel"),
     "initx>GradInit": (WORDS, "model", "kernel"),
     "initx>KMeansFilters": ({"inputs"}, "unit", "kernel"),
     "initx>LSUV": ({"inputs"}, "layer", "kernel"),
     "initx>LabelPrior": ({"inputs", "targets"}, "unit", "bias"),
+    "initx>LinearProbe": ({"inputs", "targets"}, "head", "kernel"),
     "initx>MetaInit": (WORDS, "model", "kernel"),
     "initx>PCAFilters": ({"inputs"}, "unit", "kernel"),
     "initx>WeightNormData": ({"inputs"}, "unit", "kernel"),
@@ -162,6 +166,21 @@ def test_a_users_filters_are_one_class():
         keras.ops.convert_to_numpy(model.layers[0].kernel), DATA[:5].T, rtol=1e-5, atol=1e-6
     )
     assert report.rows[0].std_before is None
+
+
+class Columns(HeadLaw):
+    def solve(self, rows, bias=True):
+        return Head(np.eye(*(rows.flat.shape[1], rows.units)), np.arange(rows.units), 0.5, "as told")
+
+
+def test_a_users_law_of_heads_is_one_class():
+    model = net()
+    before = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    (row,) = initx.calibrate(model, (DATA, np.zeros(200)), Columns("categorical")).rows
+    assert (row.path, row.head, row.held_out) == (model.layers[1].name, "as told", 0.5)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.layers[1].kernel), np.eye(5, 2))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.layers[1].bias), [0, 1])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.layers[0].kernel), before)
 
 
 def test_a_users_law_of_the_model_is_one_class():
