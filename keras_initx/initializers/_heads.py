@@ -222,6 +222,13 @@ class LabelPrior(Law):
 
 
 def tell_form(targets: np.ndarray, units: int, activation: str | None) -> str:
+    """Returns what labels are: `categorical`, `binary` or `numeric`.
+
+    Args:
+        targets: The labels.
+        units: Number of the head's units.
+        activation: The activation of the head, which decides if it is softmax or sigmoid.
+    """
     if activation in ("softmax", "sigmoid"):
         return {"softmax": "categorical", "sigmoid": "binary"}[activation]
     numbers = targets.dtype.kind in "iuf" and targets.shape[-1:] != (units,)

@@ -186,8 +186,13 @@ class _Causes:
         return causes, cures
 
     def unscaled(self, growth: Growth) -> Finding | None:
-        """A kernel whose updates grow beyond the law, though no limit is broken at these widths."""
-        if growth.kind not in ("hidden", "output") or not self._has_own_rate(growth, 1, _FAR):
+        """A kernel that has been left out, though no limit is broken at these widths.
+
+        Its updates grow beyond the law at a learning rate that does not go with the width, as other rates do.
+        """
+        others = any(abs(other.rate or 0.0) > _OFF for other in self.growths.values())
+        left_out = growth.rate is not None and others and growth.kind in ("hidden", "output")
+        if not left_out or not self._has_own_rate(growth, 1, _FAR):
             return None
         text = f"{self._updates(growth)}: its learning rate is not scaled, and larger widths break a limit"
         return Finding(growth.path, "unscaled", text, f"{self._draw()}; {_COMPILE}")

@@ -79,8 +79,9 @@ class CoordinateReport(Report):
         *vanishes* if the slope of its change is below `-max_fall` at all steps: the layer does not learn in
         the limit of great width. Values may fall: the outputs of muP fall as 1 / sqrt(width) at the start.
 
-        A kernel is *unscaled* if its updates grow beyond muP's law by a power of 0.4 at a learning rate that
-        does not go with the width: other layers may hide this at the widths that were measured.
+        A kernel is *unscaled* if its updates grow beyond muP's law by a power of 0.4, at a learning rate that
+        does not go with the width as those of other kernels do: these may hide it at the widths that were
+        measured.
 
         A slope breaks a limit if it does so by more than its standard error over the seeds, times Student's t
         for so few seeds. With one seed the slope itself counts, so that a small layer may break a limit by

@@ -144,8 +144,12 @@ def test_a_power_beyond_the_law_is_told_without_a_slope_but_not_at_a_rate_that_i
     def kinds(*growths, seeds=2):
         return [one.kind for one in find((), growths, (), (64, 128), "Adam", seeds, 0.1, 0.4)]
 
-    assert kinds(growth(0.0, 0.0)) == kinds(growth(0.0, None)) == ["unscaled"]
-    assert kinds(growth(-0.2, 0.0)) == kinds(growth(0.0, -1.0)) == kinds(growth(1.0, 0.0, "input", 0.5)) == []
+    scaled = Growth("hidden", "dense", "hidden", 0.0, 0.0, 0.0, -1.0)
+    assert kinds(scaled, growth(0.0, 0.0)) == ["unscaled"]
+    fine = [growth(-0.2, 0.0), growth(0.0, -1.0), growth(0.0, None), growth(1.0, 0.0, "input", 0.5)]
+    assert [kinds(scaled, one) for one in fine] == [[]] * 4
+    # Where no rate goes with the width, the limits of the slopes decide alone.
+    assert kinds(growth(0.0, 0.0)) == []
 
 
 def test_few_seeds_know_less_than_their_standard_error_says():
