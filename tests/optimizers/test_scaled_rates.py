@@ -370,7 +370,7 @@ def test_an_optimizer_of_ones_own_steps_as_the_user_says():
     factors = {id(one): Multiplier(learning_rate=0.5)}
     optimizer = scale_rates(Signs(0.1), Multipliers.of([one, other], factors, law_of("adam")))
     before = [np.array(v) for v in (one, other)]
-    optimizer.apply([ops.ones_like(v) for v in (one, other)], [one, other])
+    optimizer.apply([ops.ones(v.shape) for v in (one, other)], [one, other])
     moved = [np.array(v) - was for v, was in zip((one, other), before, strict=True)]
     np.testing.assert_allclose(moved[0], -0.05, rtol=1e-5)
     np.testing.assert_allclose(moved[1], -0.1, rtol=1e-5)
