@@ -2,6 +2,7 @@
 
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
+from keras_initx.strategies._from_model import FromModel
 from keras_initx.strategies._initialize import initialize, resolve
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._names import STRATEGIES
@@ -19,6 +20,7 @@ __all__ = [
     "DeepNorm",
     "Draw",
     "Fixup",
+    "FromModel",
     "GPT2Residual",
     "InitReport",
     "InitRow",

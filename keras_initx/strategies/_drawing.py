@@ -70,8 +70,8 @@ class Drawing:
             ) from error
         std = sample_std(weight.kernel) if fans else None  # kernels only: it costs more than a bias's draw
         note = "; ".join(filter(None, (note, remark, constraint_note(weight.kernel))))
-        label = describe(draw.initializer)
-        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel)
+        label = "donor" if draw.source else describe(draw.initializer)
+        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel, draw.source)
 
     def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
         """Returns the draw of a weight and a note, or None and the reason to leave the weight.
@@ -89,12 +89,14 @@ class Drawing:
         override = [pattern for pattern in self.replaced if matches(weight, pattern)]
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
-        if not override and isinstance(weight, KernelSite) and weight in self.plan:
-            draw = self.plan[weight]
-            return draw, "; ".join(filter(None, (weight.note, draw.note)))
+        note = weight.note if isinstance(weight, KernelSite) else ""
+        if not override and (draw := self.plan.get(weight)):
+            note = "; ".join(filter(None, (note, draw.note)))
+            if draw.initializer is not None:
+                return draw, note
         if is_adapted(weight):
-            return None, _ADAPTED
-        own, note = self._origins.of(weight), weight.note if isinstance(weight, KernelSite) else ""
+            return None, "; ".join(filter(None, (note, _ADAPTED)))
+        own = self._origins.of(weight)
         if own is None:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
         # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
@@ -107,6 +109,9 @@ class Drawing:
         site = weight if known and isinstance(weight, KernelSite) else None
         layout, width = None if draw.as_is else weight.layout, self.width(site) if site else None
         stream = stream_seed(self.seed, draw.stream or weight.path)
+        if draw.source:
+            fill(weight.kernel, draw.initializer, self.update, traced=False)
+            return ""
         if _is_trusted(draw.initializer):
             fill(weight.kernel, configure(draw.initializer, site, stream, layout, width), self.update)
             return ""

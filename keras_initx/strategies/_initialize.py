@@ -98,7 +98,8 @@ def initialize(
         for pattern in replaced:
             matching(weights, pattern, "overrides")
         known = tuple(s for s in sites if not s.skip and (s.fans or s.is_scale))
-        plan = _plan(chosen, model, known)
+        whole = getattr(chosen, "takes_all_weights", False)
+        plan = _plan(chosen, model, weights if whole else known)
         multipliers = _multipliers(chosen, plan, model, known)
         reset = False
         with transaction() if transactional else _without_undo() as update:

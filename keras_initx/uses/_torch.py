@@ -15,6 +15,7 @@ from keras_initx.uses._operations import (
     Move,
     Operation,
     Other,
+    Reduce,
     Reshape,
     Shrink,
     Tile,
@@ -38,6 +39,7 @@ _RESHAPES = (
     "unsqueeze",
     "view",
 )
+_REDUCTIONS = ("amax", "amin", "mean", "prod", "sum", "var")
 _SPLITS = ("narrow", "slice", "split", "split_with_sizes", "chunk")
 _COMBINE = {
     **dict.fromkeys(("add", "add_", "rsub", "sub"), "adds"),
@@ -157,8 +159,18 @@ def effect(operation: Operation) -> Effect:
         return Tile()
     if name in _RESHAPES:
         return Reshape()
+    if name == "slice":
+        axis, first = (*args[1:3], 0, 0)[:2]
+        size = operation.inputs[0].shape[axis]
+        return Shrink(first={axis % rank: first + size if first < 0 else first})
     if name in _SPLITS:
         return Shrink()
+    if name in _REDUCTIONS:
+        axes = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else args[1:2]
+        keeps = len(args) > 2 and bool(args[2])
+        return Reduce(
+            tuple(axis % rank for axis in axes if isinstance(axis, int)) or tuple(range(rank)), keeps
+        )
     if name in ("select", "unbind"):
         axis = (args[1] if len(args) > 1 else 0) % rank
         return Shrink(tuple(place for place in range(rank) if place != axis))

@@ -7,6 +7,7 @@ A model is read in three stages:
     _flow       finds each kernel in the trace: depth, activations around it, residual branches
 """
 
+from keras_initx.walk._coupled import coupled
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, numbers_of_node, trace
 from keras_initx.walk._kernels import register
 from keras_initx.walk._layers import EMBEDDINGS, LINEAR, Kernel, cell_gates, with_effect
@@ -29,6 +30,7 @@ __all__ = [
     "Operand",
     "Weight",
     "cell_gates",
+    "coupled",
     "input_specs",
     "is_of_users",
     "iter_kernels",
