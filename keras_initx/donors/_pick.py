@@ -1,8 +1,9 @@
 """`Pick`: which unit of a donor each unit of a model takes, along one axis of a weight.
 
-An axis of both models is read the same way: as one list of units, as a product (rows x columns x channels after
-a Flatten, heads x units of a head) or as parts side by side (after a concatenation). Each list of units that is
-made of no others is picked by its two sizes alone, so that all weights which share the units pick the same ones.
+An axis of both models is read the same way: as one list of units, as a product (rows x columns x channels
+after a Flatten, heads x units of a head) or as parts side by side (after a concatenation). Each list of units
+that is made of no others is picked by its two sizes alone, so that all weights which share the units pick the
+same ones.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ class Pick:
     """Which unit of the donor each unit of the model takes.
 
     Attributes:
-        index: For each unit of the model the unit of the donor; -1 for a unit that no unit of the donor stands
-            for.
+        index: For each unit of the model the unit of the donor; -1 for a unit that no unit of the donor
+            stands for.
         copies: For each unit of the model, how many units of the model take the same unit.
         followed: Whether the units were read the same way in both models.
     """
@@ -91,8 +92,8 @@ def _parts(picks: list[Pick], sizes: tuple[Units, ...]) -> Pick:
 def _by_size(size: int, donor: int, seed: int) -> Pick:
     """The pick of a list of units that is made of no others.
 
-    Fewer units: evenly spaced ones (Xu et al. 2024). More: the donor's again and again (HyperCloning), and of a
-    width that is no multiple, some of them at random for the rest (Net2Net).
+    Fewer units: evenly spaced ones (Xu et al. 2024). More: the donor's again and again (HyperCloning), and of
+    a width that is no multiple, some of them at random for the rest (Net2Net).
     """
     if size <= donor:
         if donor % size == 0:

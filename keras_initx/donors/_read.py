@@ -12,14 +12,14 @@ from keras_initx.walk import KernelSite, Weight
 __all__ = ["check_donor", "read_donor", "value_of"]
 
 _CURES = {
-    ".h5": "A file of weights does not tell the layers: build the donor, call donor.load_weights(path), and pass "
-    "the donor.",
+    ".h5": "A file of weights does not tell the layers: build the donor, call donor.load_weights(path), and "
+    "pass the donor.",
     "": "A SavedModel does not tell the layers: pass the .keras file that its model was saved in.",
 }
 
 
 def check_donor(donor: object) -> Model | Path:
-    """Returns a donor that was given as a model, or the path of its file; raises ValueError for anything else."""
+    """Returns a donor: a model, or the path of a file. Raises ValueError for anything else."""
     if isinstance(donor, keras.layers.Layer):
         if not donor.built or not donor.weights:
             raise ValueError(

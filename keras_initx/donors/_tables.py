@@ -34,8 +34,8 @@ def fill_new(
     mean = flat.mean(axis=0)
     drawn = np.zeros((len(new), flat.shape[1]))
     if law == "normal":
-        # The covariance of n rows has n - 1 directions: combinations of the rows have it exactly, and take less
-        # memory than a matrix.
+        # The covariance of n rows has n - 1 directions: combinations of the rows have it exactly, and take
+        # less memory than a matrix.
         weights = generator.standard_normal((len(new), len(flat))) / math.sqrt(max(len(flat) - 1, 1))
         drawn = mean + math.sqrt(_SPREAD) * weights @ (flat - mean)
     elif law != "zeros":
@@ -47,18 +47,16 @@ def fill_new(
     return found
 
 
-def grid_of(rows: int, donor: int) -> tuple[int, int, int] | None:
-    """Returns the prefix and the two sides of square grids with these numbers of rows; None if there are none.
+def grid_of(rows: int, donor: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Returns the square grids of a donor and of a model with these numbers of rows; None if there are none.
 
-    >>> grid_of(17, 197)  # a class token and 4 x 4 patches; and 14 x 14 patches
-    (1, 4, 14)
+    >>> grid_of(17, 197)  # 14 x 14 patches and 4 x 4, each after a class token
+    ((14, 14), (4, 4))
     """
     for prefix in range(3):
-        sides = [math.isqrt(max(count - prefix, 0)) for count in (rows, donor)]
-        if all(
-            side > 1 and side**2 == count - prefix for side, count in zip(sides, (rows, donor), strict=True)
-        ):
-            return prefix, sides[0], sides[1]
+        first, second = (math.isqrt(max(count - prefix, 0)) for count in (donor, rows))
+        if first > 1 and second > 1 and (first**2, second**2) == (donor - prefix, rows - prefix):
+            return (first, first), (second, second)
     return None
 
 
@@ -70,8 +68,9 @@ def resize_positions(
     Args:
         table: The donor's table.
         rows: The number of rows.
-        grid: Height and width of the donor's positions, and of the model's: the table is resampled, without the
-            rows before the grid. None for positions in a line: the first stay, and begin anew after the last.
+        grid: Height and width of the donor's positions, and of the model's: the table is resampled, without
+            the rows before the grid. None for positions in a line: the first stay, and begin anew after the
+            last.
     """
     if grid is None:
         return table[np.arange(rows) % len(table)]

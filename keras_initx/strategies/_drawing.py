@@ -12,7 +12,7 @@ from keras_initx._types import Initializer, Tensor
 from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._fresh import Origins, is_adapted
-from keras_initx.strategies._plan import Draw, Plan, configure, describe
+from keras_initx.strategies._plan import Draw, configure, describe
 from keras_initx.strategies._report import FROZEN, OWN, UNKNOWN, InitRow
 from keras_initx.walk import KernelSite, Weight, matches
 
@@ -29,7 +29,7 @@ class Drawing:
     """The settings of one call of `initialize`, which draw any weight.
 
     Attributes:
-        plan: The draw of each kernel.
+        plan: The draws by the ids of the weights' variables.
         replaced: The initializers of `overrides`, by pattern or role. None stands for the initializer of the
             weight's own layer.
         frozen: Whether layers that are not trainable are drawn, too.
@@ -39,7 +39,7 @@ class Drawing:
         rates: The factor of the learning rate of each weight, by the `id` of its variable.
     """
 
-    plan: Plan
+    plan: Mapping[int, Draw]
     replaced: Mapping[str, Any]
     frozen: bool
     seed: int
@@ -90,7 +90,7 @@ class Drawing:
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
         note = weight.note if isinstance(weight, KernelSite) else ""
-        if not override and (draw := self.plan.get(weight)):
+        if not override and (draw := self.plan.get(id(weight.kernel))):
             note = "; ".join(filter(None, (note, draw.note)))
             if draw.initializer is not None:
                 return draw, note
@@ -109,7 +109,7 @@ class Drawing:
         site = weight if known and isinstance(weight, KernelSite) else None
         layout, width = None if draw.as_is else weight.layout, self.width(site) if site else None
         stream = stream_seed(self.seed, draw.stream or weight.path)
-        if draw.source:
+        if draw.source and callable(draw.initializer):
             fill(weight.kernel, draw.initializer, self.update, traced=False)
             return ""
         if _is_trusted(draw.initializer):

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import keras
 
@@ -12,7 +12,7 @@ from keras_initx.fans import Layout
 from keras_initx.initializers import OrthogonalScaled, RandomScaled, default_config
 from keras_initx.walk import KernelSite, Weight
 
-__all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
+__all__ = ["Draw", "Plan", "Strategy", "WholePlan", "configure", "describe", "fits_fans"]
 
 _DISTRIBUTIONS = {"untruncated_normal": "normal", "uniform": "uniform"}
 
@@ -41,7 +41,9 @@ class Draw:
     source: str = ""
 
 
-Plan = dict[KernelSite | Weight, Draw]
+Plan: TypeAlias = dict[KernelSite, Draw]
+# The plan of a strategy that takes all weights.
+WholePlan: TypeAlias = dict[KernelSite | Weight, Draw]
 
 
 class Strategy(Protocol):
@@ -51,7 +53,7 @@ class Strategy(Protocol):
     `takes_all_weights` gets biases, statistics and other weights, too.
     """
 
-    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan | WholePlan:
         """Returns the draw of each kernel; raises ValueError for models that the strategy is not made for."""
         ...
 

@@ -1,10 +1,9 @@
 """`Axes`: the units on each axis of each tensor of a run.
 
-Most operations only hand the units on. An operation that nothing is known of hands on the axes of equal place and
-size, as element-wise functions and pooling do.
+Most operations only hand the units on. An operation that nothing is known of hands on the axes of equal place
+and size, as element-wise functions and pooling do.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +49,7 @@ class Axes:
                 node.root.marks.add(mark)
 
     def of(self, tensor: Any) -> tuple[Node, ...]:
-        """The nodes of a tensor's axes. A tensor that was not seen before, such as a constant, gets new ones."""
+        """The nodes of a tensor's axes; new ones for a tensor that was not seen before, as a constant."""
         found = self._nodes.get(id(tensor))
         if found is None or found[0] is not tensor:
             found = self._nodes[id(tensor)] = tensor, tuple(Node(size) for size in shape_of(tensor))
@@ -189,7 +188,7 @@ class Axes:
 
     def _cut_from(self, operation: Operation, effect: Shrink) -> None:
         own, first = self.of(operation.inputs[effect.source]), 0
-        for number, output in enumerate(operation.outputs):
+        for output in operation.outputs:
             sizes = shape_of(output)
             axes = tuple(range(len(own))) if effect.axes is None else effect.axes
             if len(axes) != len(sizes):
@@ -283,7 +282,7 @@ class Axes:
         """Hands on the axes of equal place and size."""
         sizes = shape_of(output)
         same = [t for t in inputs if hasattr(t, "shape") and len(t.shape) == len(sizes) and len(sizes)]
-        if same and math.prod(sizes):
+        if same and 0 not in sizes:
             self._combine(same, output)
         elif id(output) not in self._nodes:
             self.give(output, [None] * len(sizes))

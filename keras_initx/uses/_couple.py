@@ -39,7 +39,7 @@ class Coupling:
 def couple(
     model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], variables: Sequence[Variable]
 ) -> Coupling:
-    """Runs a model once on tensors without values, and returns which axes of its weights number the same units.
+    """Runs a model once on tensors without values, and tells which axes of weights number the same units.
 
     Args:
         model: A built Keras model or layer.

@@ -123,7 +123,8 @@ class Shrink:
         axes: For each axis of the output, the axis of the input, or None for a new axis. None if the output
             has all axes of the input, in order.
         source: Place of the tensor that is cut among the inputs.
-        first: For axes of the input that are cut, the number of the first entry that is kept, where it is known.
+        first: For axes of the input that are cut, the number of the first entry that is kept, where it is
+            known.
     """
 
     axes: tuple[int | None, ...] | None = None

@@ -7,8 +7,8 @@ such axes coupled. An axis is more than a list of units after a reshape or a con
     Dense(12 * 64), split        a product: 12 heads x 64 units of each
     concatenate of 32 and 64     parts side by side: 32 units, then 64
 
-Two axes that meet in a sum, a product or a lookup number the same units, and what is known of one holds for the
-other. `Node` is a union-find structure with these two ways to be made of others.
+Two axes that meet in a sum, a product or a lookup number the same units, and what is known of one holds for
+the other. `Node` is a union-find structure with these two ways to be made of others.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ class Units:
     Attributes:
         key: Equal for axes that number the same units.
         size: Number of units.
-        how: `product` of the units of `of`, the slowest first; `parts`, if those stand side by side; empty if the
-            units are made of no others.
+        how: `product` of the units of `of`, the slowest first; `parts`, if those stand side by side; empty if
+            the units are made of no others.
         of: The units that these are made of.
         marks: What else is known: `input` and `output` for units of the model's input and output; `rows` for
-            rows that numbers of the input look up, and `positions` for rows that fixed numbers do; `mixed` for
-            units that two signals are summed over, as queries and keys are.
+            rows that numbers of the input look up, and `positions` for rows that fixed numbers do; `mixed`
+            for units that two signals are summed over, as queries and keys are.
     """
 
     key: int
@@ -42,27 +42,36 @@ class Units:
     of: tuple["Units", ...] = ()
     marks: frozenset[str] = frozenset()
 
+    @property
+    def parts(self) -> tuple["Units", ...]:
+        """These units, and all that they are made of."""
+        return (self, *(part for own in self.of for part in own.parts))
+
 
 class Node:
-    """Units of which more may be learned: they may turn out to be others, or to be made of others."""
+    """Units of which more may be learned: they may turn out to be others, or to be made of others.
+
+    Attributes:
+        alias: The units that these have turned out to be; None if they stand for themselves.
+    """
 
     def __init__(self, size: int, how: How = "", of: Sequence["Node"] = ()) -> None:
         self.size, self.how, self.of = size, how, tuple(of)
         self.marks: set[str] = set()
-        self._same: Node | None = None
+        self.alias: Node | None = None
 
     @property
     def root(self) -> "Node":
         """The node that stands for all that are known to be the same."""
         node = self
-        while node._same is not None:
-            node = node._same
+        while node.alias is not None:
+            node = node.alias
         return node
 
     def become(self, other: "Node") -> None:
         """Says that these units are those of another root."""
         other.marks |= self.marks
-        self._same = other
+        self.alias = other
 
     def units(self) -> Units:
         """The units as they are known now."""
@@ -162,7 +171,7 @@ def _split(atom: Node, first: int) -> list[Node] | None:
 
 def _refined(one: list[Node], other: list[Node]) -> list[tuple[Node, Node]]:
     """Pairs the atoms of two products of the same units, after the larger were split where they can be."""
-    pairs = []
+    pairs: list[tuple[Node, Node]] = []
     one, other = list(one), list(other)
     while one and other:
         first, second = one.pop(0), other.pop(0)
