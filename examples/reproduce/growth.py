@@ -50,9 +50,7 @@ GROWTHS: dict[str, tuple[str, dict[str, Any]]] = {
     "new blocks at zero": (SHALLOW, {"depth": "identity"}),
 }
 STARTS = (SCRATCH, NARROW, *list(GROWTHS)[:2], SHALLOW, *list(GROWTHS)[2:])  # each after its small model
-BATCH, LENGTH, EVERY, HELD_OUT = 16, 32, 20, 256
-
-Rows = tuple[np.ndarray, np.ndarray]
+BATCH, LENGTH, EVERY, HELD_OUT = 16, 32, 20, 128
 
 
 class Size(NamedTuple):
@@ -107,15 +105,15 @@ class Trainer:
         self.rows = initx.datasets.windows(text.train, LENGTH)
         held_out = initx.datasets.windows(text.test, LENGTH)
         chosen = np.random.default_rng(0).permutation(len(held_out[0]))[:HELD_OUT]
-        self.held_out: Rows = (held_out[0][chosen], held_out[1][chosen])
+        self.held_out = (held_out[0][chosen], held_out[1][chosen])
         self.models = {
             name: prepared(decoder.build(width, depth, length=LENGTH), "by_role")
             for name, (width, depth) in size.models.items()
         }
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def run(self, start: str, rate: float, seed: int) -> Run:
-        """Trains a small model, or the large one from a start."""
+    def run(self, start: str, rate: float, seed: int, until: float = -np.inf) -> Run:
+        """Trains a small model, or the large one from a start, at most until a loss."""
         small = start in (NARROW, SHALLOW)
         model = self.models[start if small else SCRATCH]
         steps = self.size.small_steps if small else self.size.steps
@@ -136,6 +134,8 @@ class Trainer:
             model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
             self.seconds[model.name].append((time.perf_counter() - began) / EVERY)
             run.losses.append(self._loss(model))
+            if run.losses[-1] <= until:
+                break
         return run
 
     def _loss(self, model: keras.Model) -> float:
@@ -148,14 +148,15 @@ def measure_runs(size: Size) -> Measured:
     measured = Measured({start: [] for start in STARTS}, {}, {})
     target = -np.inf  # which no run reaches: the first start, from scratch, sets it
     for start in STARTS:
-        runs = {rate: trainer.run(start, rate, size.seeds) for rate in size.rates}
-        measured.rates[start] = best = choose(runs, -np.inf if start in (NARROW, SHALLOW) else target)
+        until = target if start in GROWTHS else -np.inf
+        runs = {rate: trainer.run(start, rate, size.seeds, until) for rate in size.rates}
+        measured.rates[start] = best = choose(runs, until)
         if start == SCRATCH:
             target = min(runs[best].losses)
         elif start in (NARROW, SHALLOW):
             trainer.run(start, best, size.seeds)  # once more: growths take the weights of the last run
-        lowest = ", ".join(f"{min(run.losses):.3f} at {told(rate)}" for rate, run in runs.items())
-        print(f"{start}, lowest losses: {lowest}", flush=True)
+        for rate, run in runs.items():
+            print(f"{start}, {told(rate)}: {min(run.losses):.3f} in {run.steps} steps", flush=True)
     for seed in range(size.seeds):
         for start in STARTS:
             run = trainer.run(start, measured.rates[start], seed)
