@@ -199,9 +199,13 @@ def draw(accuracies: Accuracies, path: pathlib.Path) -> None:
             best = rates.index(best_rate(accuracies, start, number))
             axes.plot(rates[best], found[best].mean(), "*", color=color, markersize=18, mec="black")
         axes.set_xscale("log")
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
         axes.set(title=f"{number} images", xlabel="learning rate", ylabel="test accuracy")
         axes.grid(alpha=0.3)
-    np.atleast_1d(panels)[0].legend(title="star: chosen rate; band: all seeds")
+    figure.legend(
+        *axes.get_legend_handles_labels(), title="star: chosen rate; band: all seeds", loc="outside right"
+    )
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
