@@ -51,7 +51,8 @@ ALLOWED = {
     "walk": {"fans", "layers", "uses"},
     "probe": {"uses", "walk"},
     "recurrence": {"walk"},
-    "strategies": {"fans", "gains", "initializers", "optimizers", "state", "walk"},
+    "donors": {"fans", "uses", "walk"},
+    "strategies": {"donors", "fans", "gains", "initializers", "optimizers", "state", "walk"},
     "calibration": {"gradients", "initializers", "losses", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {
         *("calibration", "data", "fans", "gains", "gradients", "initializers", "losses", "probe"),

@@ -12,7 +12,7 @@ from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import AnyInitializer, Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
 from keras_initx.initializers import is_bias_initializer, makes_heads
-from keras_initx.strategies import InitReport, Plan, Strategy, initialize
+from keras_initx.strategies import InitReport, Plan, Strategy, WholePlan, initialize
 from keras_initx.tables import listed
 
 if TYPE_CHECKING:
@@ -88,11 +88,13 @@ class _Recorded:
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
         self.drew: dict[str, Initializer] = {}
+        self.takes_all_weights = getattr(strategy, "takes_all_weights", False)
 
-    def plan(self, sites: "Sequence[KernelSite]", model: Model) -> Plan:
+    def plan(self, sites: "Sequence[KernelSite]", model: Model) -> Plan | WholePlan:
         """Returns the plan of the strategy."""
-        plan: Plan = self.strategy.plan(sites, model)
-        self.drew = {site.path: planned.initializer for site, planned in plan.items()}
+        plan = self.strategy.plan(sites, model)
+        drew = {site.path: planned.initializer for site, planned in plan.items() if not planned.source}
+        self.drew = {path: initializer for path, initializer in drew.items() if initializer is not None}
         return plan
 
 

@@ -2,10 +2,11 @@
 
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
+from keras_initx.strategies._from_model import FromModel
 from keras_initx.strategies._initialize import initialize, resolve
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
+from keras_initx.strategies._plan import Draw, Plan, Strategy, WholePlan, describe
 from keras_initx.strategies._report import InitReport, InitRow
 from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
 from keras_initx.strategies._spectral import Spectral
@@ -19,6 +20,7 @@ __all__ = [
     "DeepNorm",
     "Draw",
     "Fixup",
+    "FromModel",
     "GPT2Residual",
     "InitReport",
     "InitRow",
@@ -30,6 +32,7 @@ __all__ = [
     "Spectral",
     "Strategy",
     "TFixup",
+    "WholePlan",
     "ZeroHead",
     "ZeroResidual",
     "describe",

@@ -12,7 +12,7 @@ from keras_initx._types import Initializer, Tensor
 from keras_initx.state import constraint_note, seeded, stream_seed
 from keras_initx.strategies._fill import fill, sample_std
 from keras_initx.strategies._fresh import Origins, is_adapted
-from keras_initx.strategies._plan import Draw, Plan, configure, describe
+from keras_initx.strategies._plan import Draw, configure, describe
 from keras_initx.strategies._report import FROZEN, OWN, UNKNOWN, InitRow
 from keras_initx.walk import KernelSite, Weight, matches
 
@@ -29,7 +29,7 @@ class Drawing:
     """The settings of one call of `initialize`, which draw any weight.
 
     Attributes:
-        plan: The draw of each kernel.
+        plan: The draws by the ids of the weights' variables.
         replaced: The initializers of `overrides`, by pattern or role. None stands for the initializer of the
             weight's own layer.
         frozen: Whether layers that are not trainable are drawn, too.
@@ -39,7 +39,7 @@ class Drawing:
         rates: The factor of the learning rate of each weight, by the `id` of its variable.
     """
 
-    plan: Plan
+    plan: Mapping[int, Draw]
     replaced: Mapping[str, Any]
     frozen: bool
     seed: int
@@ -71,8 +71,8 @@ class Drawing:
         std = sample_std(weight.kernel) if fans else None  # kernels only: it costs more than a bias's draw
         told = getattr(draw.initializer, "remark", "")  # FromVectors tells how many words have vectors
         note = "; ".join(filter(None, (note, told, remark, constraint_note(weight.kernel))))
-        label = describe(draw.initializer)
-        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel)
+        label = "donor" if draw.source else describe(draw.initializer)
+        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel, draw.source)
 
     def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
         """Returns the draw of a weight and a note, or None and the reason to leave the weight.
@@ -90,12 +90,14 @@ class Drawing:
         override = [pattern for pattern in self.replaced if matches(weight, pattern)]
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
-        if not override and isinstance(weight, KernelSite) and weight in self.plan:
-            draw = self.plan[weight]
-            return draw, "; ".join(filter(None, (weight.note, draw.note)))
+        note = weight.note if isinstance(weight, KernelSite) else ""
+        if not override and (draw := self.plan.get(id(weight.kernel))):
+            note = "; ".join(filter(None, (note, draw.note)))
+            if draw.initializer is not None:
+                return draw, note
         if is_adapted(weight):
-            return None, _ADAPTED
-        own, note = self._origins.of(weight), weight.note if isinstance(weight, KernelSite) else ""
+            return None, "; ".join(filter(None, (note, _ADAPTED)))
+        own = self._origins.of(weight)
         if own is None:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
         # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
@@ -108,6 +110,9 @@ class Drawing:
         site = weight if known and isinstance(weight, KernelSite) else None
         layout, width = None if draw.as_is else weight.layout, self.width(site) if site else None
         stream = stream_seed(self.seed, draw.stream or weight.path)
+        if draw.source and callable(draw.initializer):
+            fill(weight.kernel, draw.initializer, self.update, traced=False)
+            return ""
         if _is_trusted(draw.initializer):
             fill(weight.kernel, configure(draw.initializer, site, stream, layout, width), self.update)
             return ""

@@ -15,7 +15,7 @@ from keras_initx.state import check_built, seeded, slotted, transaction
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
-from keras_initx.strategies._plan import Draw, Plan, Strategy, describe
+from keras_initx.strategies._plan import Draw, Plan, Strategy, WholePlan, describe
 from keras_initx.strategies._report import OWN, InitReport
 from keras_initx.tables import listed
 from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
@@ -98,12 +98,14 @@ def initialize(
         for pattern in replaced:
             matching(weights, pattern, "overrides")
         known = tuple(s for s in sites if not s.skip and (s.fans or s.is_scale))
-        plan = _plan(chosen, model, known)
+        whole = getattr(chosen, "takes_all_weights", False)
+        plan = chosen.plan(weights, model) if whole else _plan(chosen, model, known)
         multipliers = _multipliers(chosen, plan, model, known)
         reset = False
         with transaction() if transactional else _without_undo() as update:
             rates = {id(v): row.learning_rate for v, row in zip(model.weights, multipliers.rows, strict=True)}
-            drawing = Drawing(plan, replaced, frozen, seed, model_width(sites), update, rates)
+            draws = {id(weight.kernel): draw for weight, draw in plan.items()}
+            drawing = Drawing(draws, replaced, frozen, seed, model_width(sites), update, rates)
             rows = tuple(drawing.row(weight) for weight in scope)
             if any(row.initializer for row in rows):
                 reset = _reset_optimizer(model, update)
@@ -208,7 +210,9 @@ def _check_kernels(initializer: Strategy | Initializer | None) -> None:
         )
 
 
-def _plan(initializer: Strategy | Initializer | None, model: Model, sites: Sequence[KernelSite]) -> Plan:
+def _plan(
+    initializer: Strategy | Initializer | None, model: Model, sites: Sequence[KernelSite]
+) -> Plan | WholePlan:
     """The draw of each kernel. An empty plan leaves all kernels to their layers' own initializers."""
     if initializer is None:
         return {}
@@ -218,7 +222,10 @@ def _plan(initializer: Strategy | Initializer | None, model: Model, sites: Seque
 
 
 def _multipliers(
-    initializer: Strategy | Initializer | None, plan: Plan, model: Model, sites: Sequence[KernelSite]
+    initializer: Strategy | Initializer | None,
+    plan: Plan | WholePlan,
+    model: Model,
+    sites: Sequence[KernelSite],
 ) -> Multipliers:
     """The factors by which an optimizer multiplies its settings, for each weight of the whole model."""
     if (multipliers := getattr(initializer, "multipliers", None)) is not None:

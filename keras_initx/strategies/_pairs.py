@@ -9,6 +9,7 @@ import keras
 
 from keras_initx._keras_internals import own_trainable_variables
 from keras_initx._types import Model
+from keras_initx.donors import places
 from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights
 
 __all__ = ["Pair", "check_base", "kernel_pairs", "vector_pairs"]
@@ -130,54 +131,22 @@ def _paired(own: Sequence[Any], others: Sequence[Any], deeper: bool) -> list[tup
 
 def _by_block(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Pairs a model with a base that repeats its blocks more or less often: each repetition counts once."""
-    places, theirs = _places([*map(_block_key, own)]), _places([*map(_block_key, others)])
+    mine, theirs = places([*map(_block_key, own)]), places([*map(_block_key, others)])
     first = dict(reversed(list(zip(theirs, others, strict=True))))
-    if max(places) != max(theirs):
+    if max(mine) != max(theirs):
         raise ValueError(
             "`base` must be the model with fewer blocks. Received: a base that repeats other kernels: of "
-            f"{max(theirs) + 1} different kernels for a model of {max(places) + 1}. Where the stages of a "
+            f"{max(theirs) + 1} different kernels for a model of {max(mine) + 1}. Where the stages of a "
             "model differ in depth, each stage of the base needs the same kinds of blocks."
         )
     # In the order of the places, so that an error names the first that differs.
-    return [pair for n, w in zip(places, own, strict=True) for pair in _paired([w], [first[n]], False)]
+    return [pair for n, w in zip(mine, own, strict=True) for pair in _paired([w], [first[n]], False)]
 
 
 def _block_key(weight: KernelSite | Weight) -> Hashable:
     """What is equal for the same weight of two blocks, and differs for the input and the output."""
     ends = (weight.depth == 0, weight.is_output) if isinstance(weight, KernelSite) else ()
     return (*_structure(weight), weight.kernel.name, tuple(weight.kernel.shape), *ends)
-
-
-def _places(keys: Sequence[Hashable]) -> list[int]:
-    """Numbers the keys of a sequence so that repetitions of a part have the numbers of the first.
-
-    >>> _places("in a b a b a b out".split())
-    [0, 1, 2, 1, 2, 1, 2, 3]
-    """
-    places: list[int] = []
-    at, used = 0, 0
-    while at < len(keys):
-        length, times = _repetition(keys[at:])
-        # Within the part, too: two equal kernels in a row may be one place in a base of one block.
-        part = _places(keys[at : at + length]) if times > 1 else [0]
-        places += [used + place for place in part] * times
-        used, at = used + max(part) + 1, at + length * times
-    return places
-
-
-def _repetition(keys: Sequence[Hashable]) -> tuple[int, int]:
-    """The length of the part that a sequence begins with and repeats at once, and how often it comes.
-
-    Of several, the repetition that covers most; a part of one key that comes once if there is none.
-    """
-    best = (1, 1)
-    for length in range(1, len(keys) // 2 + 1):
-        times = 1
-        while keys[times * length : (times + 1) * length] == keys[:length]:
-            times += 1
-        if times > 1 and length * times > best[0] * best[1]:
-            best = (length, times)
-    return best
 
 
 def _structure(weight: KernelSite | Weight) -> tuple[Any, ...]:

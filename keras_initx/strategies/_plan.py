@@ -3,16 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import keras
 
 from keras_initx._types import Initializer, Model
 from keras_initx.fans import Layout
 from keras_initx.initializers import OrthogonalScaled, RandomScaled, default_config
-from keras_initx.walk import KernelSite
+from keras_initx.walk import KernelSite, Weight
 
-__all__ = ["Draw", "Plan", "Strategy", "configure", "describe", "fits_fans"]
+__all__ = ["Draw", "Plan", "Strategy", "WholePlan", "configure", "describe", "fits_fans"]
 
 # Arguments that a label leaves out: `initialize` sets the first four, and a vocabulary is long.
 _UNTOLD = ("seed", "layout", "input_axes", "output_axes", "checksum", "vocabulary")
@@ -24,32 +24,38 @@ class Draw:
     """The initializer of one kernel, and how to use it.
 
     Attributes:
-        initializer: An initializer; `initialize` sets its seed, axes and layout for the kernel.
+        initializer: An initializer; `initialize` sets its seed, axes and layout for the kernel. None for the
+            initializer of the weight's own layer.
         note: A remark on this kernel for the report.
         stream: A path, for kernels that are drawn jointly: the kernel takes the random numbers of this path
             in place of its own. Empty for its own.
         as_is: Whether to leave the initializer's axes and layout alone, as when a layer's own initializer
             resets the layer's kernel.
         learning_rate: Multiplier for the kernel's learning rate.
+        source: Path of the weight of another model that the value comes from; empty for a draw.
     """
 
-    initializer: Initializer
+    initializer: Initializer | None
     note: str = ""
     stream: str = ""
     as_is: bool = False
     learning_rate: float = 1.0
+    source: str = ""
 
 
-Plan = dict[KernelSite, Draw]
+Plan: TypeAlias = dict[KernelSite, Draw]
+# The plan of a strategy that takes all weights.
+WholePlan: TypeAlias = dict[KernelSite | Weight, Draw]
 
 
 class Strategy(Protocol):
     """An initializer for a whole model: any object with this method.
 
-    Kernels that the plan leaves out are drawn by their layers' own initializers.
+    Kernels that the plan leaves out are drawn by their layers' own initializers. A strategy with a true
+    `takes_all_weights` gets biases, statistics and other weights, too.
     """
 
-    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan:
+    def plan(self, sites: Sequence[KernelSite], model: Model) -> Plan | WholePlan:
         """Returns the draw of each kernel; raises ValueError for models that the strategy is not made for."""
         ...
 

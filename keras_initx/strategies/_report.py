@@ -33,6 +33,7 @@ class InitRow:
         learning_rate: The factor by which `report.optimizer` multiplies the learning rate of the weight.
         note: Why the weight was left as it is, or a fact to know about the weight; empty when all is well.
         is_kernel: Whether the weight mixes inputs into outputs. Biases, statistics and scales do not.
+        source: Path of the weight of the donor that the value comes from; empty for other values.
     """
 
     path: str
@@ -44,6 +45,7 @@ class InitRow:
     learning_rate: float = 1.0
     note: str = ""
     is_kernel: bool = False
+    source: str = ""
 
     @property
     def size(self) -> int:
@@ -103,6 +105,12 @@ class InitReport(Report):
     def kept(self) -> tuple[str, ...]:
         """Paths of the weights that were left as they were because nothing tells their initial values."""
         return tuple(row.path for row in self.rows if row.note.endswith(UNKNOWN))
+
+    @property
+    def matched(self) -> float:
+        """Share of the parameters in scope that come from a donor, from 0 to 1."""
+        whole = sum(row.size for row in self.rows)
+        return sum(row.size for row in self.rows if row.source) / whole if whole else 0.0
 
     @property
     def unseen(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from keras_initx.uses._operations import (
     Move,
     Operation,
     Other,
+    Reduce,
     Reshape,
     Shrink,
     Tile,
@@ -236,8 +237,12 @@ def effect(operation: Operation) -> Effect:
         return Move(tuple(range(len(operation.outputs[0].shape))))  # the input may be a Python number
     if name in _OPENED:
         return Inner()
-    if name in ("slice", "dynamic_slice", "split"):
+    if name == "slice":
+        return Shrink(first=dict(enumerate(params["start_indices"])))
+    if name in ("dynamic_slice", "split"):
         return Shrink()
+    if name.startswith("reduce_") and "axes" in params:
+        return Reduce(tuple(params["axes"]))
     if name == "concatenate":
         return Concatenate(params["dimension"], len(operation.inputs))
     if name in _COMBINE:

@@ -6,7 +6,7 @@ operation that takes a weight into one of the effects below. `_tracker` knows th
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from keras_initx._types import Tensor
@@ -22,6 +22,7 @@ __all__ = [
     "Move",
     "Operation",
     "Other",
+    "Reduce",
     "Reshape",
     "Shrink",
     "Tile",
@@ -122,10 +123,13 @@ class Shrink:
         axes: For each axis of the output, the axis of the input, or None for a new axis. None if the output
             has all axes of the input, in order.
         source: Place of the tensor that is cut among the inputs.
+        first: For axes of the input that are cut, the number of the first entry that is kept, where it is
+            known.
     """
 
     axes: tuple[int | None, ...] | None = None
     source: int = 0
+    first: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +166,19 @@ class Combine:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reduce:
+    """A sum, mean, or other number of all entries along some axes.
+
+    Attributes:
+        axes: The axes of the input.
+        keeps: Whether the axes stay in the output, with size 1.
+    """
+
+    axes: tuple[int, ...]
+    keeps: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Inner:
     """A loop or branch whose operations were shown one by one: it counts for nothing itself."""
 
@@ -172,7 +189,18 @@ class Other:
 
 
 Effect: TypeAlias = (
-    Contract | Convolve | Gather | Move | Reshape | Shrink | Tile | Concatenate | Combine | Inner | Other
+    Contract
+    | Convolve
+    | Gather
+    | Move
+    | Reshape
+    | Shrink
+    | Tile
+    | Concatenate
+    | Combine
+    | Reduce
+    | Inner
+    | Other
 )
 
 

@@ -13,6 +13,7 @@ from keras_initx.uses._operations import (
     Move,
     Operation,
     Other,
+    Reduce,
     Reshape,
     Shrink,
     Tile,
@@ -42,6 +43,7 @@ _TITLES = {
         "Selu", "Sigmoid", "Sin", "Softmax", "Softplus", "Softsign", "Tanh", "Tile",
     )},
 }  # fmt: skip
+_REDUCTIONS = ("Max", "Mean", "Min", "Prod", "Sum")
 _PARTS = ("ConcatV2", "Pack", "Slice", "Split", "SplitV", "StridedSlice", "Unpack")
 _FIELDS = {"Conv2D": 2, "Conv3D": 3, "Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 3}
 
@@ -91,14 +93,19 @@ def effect(operation: Operation) -> Effect:
         return _parts(operation)
     if name in _OPENED:
         return Inner()
+    if name in _REDUCTIONS:
+        return _reduce(operation)
     return Combine(_COMBINE[name]) if name in _COMBINE else Other()  # type: ignore[arg-type]
 
 
 def _parts(operation: Operation) -> Effect:
     """The effect of an operation that cuts a tensor, or puts several together."""
     name, inputs = operation.name, operation.inputs
-    if name in ("Slice", "Split"):
-        return Shrink(source=1 if name == "Split" else 0)
+    if name == "Split":
+        return Shrink(source=1)
+    if name == "Slice":
+        begin = _value(inputs[1])
+        return Shrink(first={} if begin is None else dict(enumerate(map(int, begin))))
     if name == "SplitV":
         return Shrink()
     if name == "StridedSlice":
@@ -236,11 +243,13 @@ def _strided_slice(operation: Operation) -> Effect:
     begin = _value(operation.inputs[1])
     if begin is None:
         return Other()
-    new, shrink, ellipsis = (
-        int(_attribute(operation, f"{name}_mask") or 0) for name in ("new_axis", "shrink_axis", "ellipsis")
+    new, shrink, ellipsis, begins = (
+        int(_attribute(operation, f"{name}_mask") or 0)
+        for name in ("new_axis", "shrink_axis", "ellipsis", "begin")
     )
     rank, entries = len(operation.inputs[0].shape), len(begin)
     axes: list[int | None] = []
+    first: dict[int, int] = {}
     here = 0
     for entry in range(entries):
         if ellipsis >> entry & 1:
@@ -253,6 +262,18 @@ def _strided_slice(operation: Operation) -> Effect:
         else:
             if not shrink >> entry & 1:
                 axes.append(here)
+                size, own = operation.inputs[0].shape[here], int(begin[entry])
+                first[here] = 0 if begins >> entry & 1 else own + size if own < 0 else own
             here += 1
     axes += range(here, rank)
-    return Shrink(tuple(axes))
+    return Shrink(tuple(axes), first=first)
+
+
+def _reduce(operation: Operation) -> Effect:
+    axes = _value(operation.inputs[1])
+    if axes is None:
+        return Other()
+    rank = len(operation.inputs[0].shape)
+    return Reduce(
+        tuple(int(axis) % rank for axis in axes.reshape(-1)), bool(_attribute(operation, "keep_dims"))
+    )

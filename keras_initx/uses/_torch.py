@@ -15,6 +15,7 @@ from keras_initx.uses._operations import (
     Move,
     Operation,
     Other,
+    Reduce,
     Reshape,
     Shrink,
     Tile,
@@ -38,6 +39,7 @@ _RESHAPES = (
     "unsqueeze",
     "view",
 )
+_REDUCTIONS = ("amax", "amin", "mean", "prod", "sum", "var")
 _SPLITS = ("narrow", "slice", "split", "split_with_sizes", "chunk")
 _COMBINE = {
     **dict.fromkeys(("add", "add_", "rsub", "sub"), "adds"),
@@ -157,15 +159,33 @@ def effect(operation: Operation) -> Effect:
         return Tile()
     if name in _RESHAPES:
         return Reshape()
-    if name in _SPLITS:
-        return Shrink()
-    if name in ("select", "unbind"):
-        axis = (args[1] if len(args) > 1 else 0) % rank
-        return Shrink(tuple(place for place in range(rank) if place != axis))
+    if name in (*_SPLITS, "select", "unbind"):
+        return _cut(operation, name, rank)
+    if name in _REDUCTIONS:
+        return _reduce(args, rank)
     if name in ("cat", "stack"):
         axis = (args[1] if len(args) > 1 else 0) % len(operation.outputs[0].shape)
         return Concatenate(axis, len(args[0]), stacked=name == "stack")
     return Combine(_COMBINE[name]) if name in _COMBINE else Other()  # type: ignore[arg-type]
+
+
+def _cut(operation: Operation, name: str, rank: int) -> Shrink:
+    """The effect of an operation that keeps a part of a tensor."""
+    _, args = operation.raw
+    if name == "slice":
+        axis, first = (*args[1:3], 0, 0)[:2]
+        size = operation.inputs[0].shape[axis]
+        return Shrink(first={axis % rank: first + size if first < 0 else first})
+    if name in _SPLITS:
+        return Shrink()
+    axis = (args[1] if len(args) > 1 else 0) % rank
+    return Shrink(tuple(place for place in range(rank) if place != axis))
+
+
+def _reduce(args: Sequence[Any], rank: int) -> Reduce:
+    given = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else args[1:2]
+    axes = tuple(axis % rank for axis in given if isinstance(axis, int)) or tuple(range(rank))
+    return Reduce(axes, keeps=len(args) > 2 and bool(args[2]))
 
 
 def _convolve(args: Sequence[Any]) -> Convolve:

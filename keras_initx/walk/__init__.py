@@ -7,9 +7,10 @@ A model is read in three stages:
     _flow       finds each kernel in the trace: depth, activations around it, residual branches
 """
 
+from keras_initx.walk._coupled import coupled
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, numbers_of_node, trace
 from keras_initx.walk._kernels import register
-from keras_initx.walk._layers import EMBEDDINGS, LINEAR, Kernel, cell_gates, with_effect
+from keras_initx.walk._layers import ATTENTION, EMBEDDINGS, LINEAR, Kernel, cell_gates, with_effect
 from keras_initx.walk._obstacles import is_of_users
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._position import Branch
@@ -19,6 +20,7 @@ from keras_initx.walk._sites import iter_kernels
 from keras_initx.walk._variables import Weight, iter_weights, own_initializer
 
 __all__ = [
+    "ATTENTION",
     "EMBEDDINGS",
     "LINEAR",
     "Branch",
@@ -29,6 +31,7 @@ __all__ = [
     "Operand",
     "Weight",
     "cell_gates",
+    "coupled",
     "input_specs",
     "is_of_users",
     "iter_kernels",

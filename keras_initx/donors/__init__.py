@@ -1,0 +1,28 @@
+"""Donors: the weights of a model from those of another one."""
+
+from keras_initx.donors._align import Pair
+from keras_initx.donors._blocks import DEPTHS, places
+from keras_initx.donors._carry import Carried, Carrier, Grid
+from keras_initx.donors._kinds import Kinds
+from keras_initx.donors._match import match
+from keras_initx.donors._read import check_donor, read_donor
+from keras_initx.donors._tables import NEW_ROWS
+from keras_initx.donors._words import Words, named_rows, pieces_of, two_vocabularies
+
+__all__ = [
+    "DEPTHS",
+    "NEW_ROWS",
+    "Carried",
+    "Carrier",
+    "Grid",
+    "Kinds",
+    "Pair",
+    "Words",
+    "check_donor",
+    "match",
+    "named_rows",
+    "pieces_of",
+    "places",
+    "read_donor",
+    "two_vocabularies",
+]

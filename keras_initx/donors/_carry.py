@@ -1,0 +1,239 @@
+"""`Carrier`: turns the value of a donor's weight into that of its counterpart."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from keras_initx._types import Variable
+from keras_initx.donors._align import Place, fields_of
+from keras_initx.donors._kinds import Kinds
+from keras_initx.donors._pick import Pick, identity, pick
+from keras_initx.donors._read import value_of
+from keras_initx.donors._step import Step, of_channels, of_field
+from keras_initx.donors._tables import fill_new, grid_of, resize_positions
+from keras_initx.uses import Coupling, Units
+
+__all__ = ["Carried", "Carrier", "Grid"]
+
+# Height and width of the donor's positions, and of the model's.
+Grid: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Carried:
+    """What becomes of a weight.
+
+    Attributes:
+        value: Returns the value of the weight. None if the donor has none for it.
+        note: What was done beside the selection of units, or why the donor has no value.
+    """
+
+    value: Callable[[], np.ndarray] | None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Carrier:
+    """Carries weights from a donor to a model.
+
+    Attributes:
+        own: The units of the model's weights.
+        donor: Those of the donor's.
+        kinds: What the axes of the model's weights number.
+        width: `select`, for a model that is narrower, or `clone`, for one that is wider.
+        rows: For the ids of weights, the rows of the donor that their named axis takes; None for new rows.
+        new_rows: The law of new rows.
+        like: For numbers of new rows, numbers of the donor's rows whose mean they take.
+        grid: The grids of positions. None to find square ones.
+        noise: Standard deviation of the noise on the shares of cloned units, relative to that of the weight.
+        seed: Seed of everything that is drawn.
+        queries: The ids of the weights of queries whose scores are divided by the root of their heads' width.
+        before_logits: The ids of the weights of the normalization whose output a table of words turns into
+            logits.
+    """
+
+    own: Coupling
+    donor: Coupling
+    kinds: Kinds
+    width: str = "select"
+    rows: Mapping[int, Sequence[int | None]] = dataclasses.field(default_factory=dict)
+    new_rows: str = "mean"
+    like: Mapping[int, Sequence[int]] = dataclasses.field(default_factory=dict)
+    grid: Grid | None = None
+    noise: float = 0.0
+    seed: int = 0
+    queries: frozenset[int] = frozenset()
+    before_logits: frozenset[int] = frozenset()
+
+    def carry(self, weight: Place, source: Place) -> Carried:
+        """Returns what becomes of a weight that has a counterpart.
+
+        Args:
+            weight: The weight of the model.
+            source: The weight of the donor.
+
+        Raises:
+            ValueError: If the model is wider than the donor where it must be narrower, or the reverse; or the
+                grid of positions is not known.
+        """
+        own, donor = weight.kernel, source.kernel
+        flat = len(own.shape) == len(donor.shape) + 1 and fields_of(weight) > 0
+        units = [Units(0, 1)] * flat + list(self.donor.units(donor))
+        if len(units) != len(own.shape):
+            told = f"its shape {tuple(own.shape)} has other axes than the donor's, {tuple(donor.shape)}"
+            return Carried(None, told)
+        steps: list[Step] = []
+        for axis, other in enumerate(units):
+            step = self._step(weight, axis, other)
+            if isinstance(step, str):
+                return Carried(None, step)
+            steps.append(step)
+        factor = self._factor_of_query(own, steps) * self._factor_of_logits(own, steps)
+        notes = [step.note for step in steps]
+        notes.append(f"times {factor:.4g}, for the width of its sums" if factor != 1 else "")
+        notes.append(self._doubt(weight, steps))
+        value = functools.partial(self._value, source, flat, steps, factor)
+        return Carried(value, "; ".join(dict.fromkeys(filter(None, notes))))
+
+    def _value(self, source: Place, flat: bool, steps: Sequence[Step], factor: float) -> np.ndarray:
+        found = value_of(source)
+        found = found[None] if flat else found
+        for axis, step in enumerate(steps):
+            found = step.take(found, axis)
+        found = self._noisy(found, steps) if self.noise else found
+        return found * np.asarray(factor, found.dtype) if factor != 1 else found
+
+    def _step(self, weight: Place, axis: int, donor: Units) -> Step | str:
+        """How an axis is carried, or the reason why it cannot be."""
+        own, kind = self.own.units(weight.kernel)[axis], self.kinds.of(weight, axis)
+        if kind == "named" and id(weight.kernel) in self.rows:
+            return self._named(weight, donor.size)
+        if own.size == donor.size:
+            return Step(identity(own.size))
+        if kind == "field":
+            return of_field(own.size, donor.size)
+        if kind == "features":
+            if not own.how and fields_of(weight):
+                return of_channels(own.size, donor.size)
+            return f"its {own.size} inputs are features of the data, and the donor's {donor.size} are others"
+        if kind == "named":
+            return (
+                f"its {own.size} units have names, and the donor's {donor.size} are others: tell which by "
+                "`rows` or `vocabulary`"
+            )
+        if kind == "positions":
+            return self._positions(weight, own.size, donor.size)
+        return self._units(weight, axis, own, donor)
+
+    def _units(self, weight: Place, axis: int, own: Units, donor: Units) -> Step:
+        found = pick(own, donor, self.seed)
+        if self.width == "select" and found.grows:
+            raise _not_that_way(weight, own.size, donor.size, "narrower", "clone")
+        if self.width == "clone" and len(set(found.index.tolist())) < donor.size:
+            raise _not_that_way(weight, own.size, donor.size, "wider", "select")
+        summed = self.kinds.summed(weight, axis)
+        note = "" if found.followed else "how its units are grouped is not known of both models"
+        if found.grows and any(summed) and not all(summed) and not self.before_logits:
+            note = "it also makes the logits, which are larger by the factor of the width"
+        return Step(found, shared=bool(summed) and all(summed), note=note)
+
+    def _named(self, weight: Place, donor: int) -> Step:
+        index = np.array([-1 if row is None else row for row in self.rows[id(weight.kernel)]])
+        outside = index[(index < -1) | (index >= donor)]
+        if len(outside):
+            raise ValueError(
+                f"`rows` must have numbers of the donor's rows, from 0 to {donor - 1}, or None. Received: "
+                f"{int(outside[0])} for `{weight.path}`."
+            )
+        new = np.flatnonzero(index < 0)
+
+        def change(old: np.ndarray) -> np.ndarray:
+            generator = np.random.default_rng((self.seed, donor))
+            return fill_new(old[index], new, old, self.new_rows, self.like, generator)
+
+        return Step(identity(len(index)), change=change, note=f"{len(new)} new rows" if len(new) else "")
+
+    def _positions(self, weight: Place, own: int, donor: int) -> Step:
+        grid = self.grid
+        if grid is None and self.kinds.has_image:
+            squares = grid_of(own, donor)
+            if squares is None:
+                raise ValueError(
+                    f"`grid` must tell the grids of `{weight.path}`. Received: grid=None for {own} "
+                    f"positions where the donor has {donor}, which are no squares. Pass grid=((height, "
+                    "width), (height, width)), the donor's first."
+                )
+            grid = squares
+        if grid is not None:
+            rest = [count - math.prod(sides) for count, sides in zip((donor, own), grid, strict=True)]
+            if rest[0] != rest[1] or rest[0] < 0:
+                raise ValueError(
+                    f"`grid` must leave as many rows of `{weight.path}` beside the grid in both models. "
+                    f"Received: grid={grid} for {donor} positions of the donor and {own} of the model."
+                )
+            note = f"{donor} positions resampled to {own}"
+        else:
+            note = f"the first {own} of {donor} positions" if own < donor else f"{donor} positions, repeated"
+        change = functools.partial(resize_positions, rows=own, grid=grid)
+        return Step(identity(own), change=change, note=note)
+
+    def _doubt(self, weight: Place, steps: Sequence[Step]) -> str:
+        """Why the function of the donor does not stay; empty if nothing is known against it."""
+        grown = [step.pick for step in steps if step.pick.grows]
+        if weight.role == "scale" and "BatchNorm" not in type(weight.layer).__name__:
+            uneven = not all(one.even for one in grown)
+            return "the width is no multiple of the donor's: means over it are others" if uneven else ""
+        wider = weight.role == "query" and any(one.grows for one in self._of_heads(weight.kernel, steps))
+        if wider and id(weight.kernel) not in self.queries:
+            return "its heads are wider, and how the scores are divided by that width is not known"
+        return ""
+
+    def _of_heads(self, variable: Variable, steps: Sequence[Step]) -> list[Pick]:
+        """The picks of the units of heads, over which queries and keys are multiplied."""
+        units = self.own.units(variable)
+        last = len(units) - 1  # Keras' queries are (inputs, heads, units of a head)
+        return [
+            step.pick
+            for axis, (step, one) in enumerate(zip(steps, units, strict=True))
+            if (id(variable) in self.queries and axis == last) or "mixed" in one.marks
+        ]
+
+    def _factor_of_query(self, variable: Variable, steps: Sequence[Step]) -> float:
+        """The factor of queries that keeps the scores of wider heads.
+
+        A head that is r times as wide sums r times as many products, and divides them by the root of r.
+        """
+        if id(variable) not in self.queries:
+            return 1.0
+        return math.prod(1 / math.sqrt(one.copies[0]) for one in self._of_heads(variable, steps) if one.even)
+
+    def _factor_of_logits(self, variable: Variable, steps: Sequence[Step]) -> float:
+        """The factor of a normalization that keeps the logits which a table of words makes of its output."""
+        if id(variable) not in self.before_logits:
+            return 1.0
+        return math.prod(1 / step.pick.copies[0] for step in steps if step.pick.even)
+
+    def _noisy(self, value: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+        """Adds noise to the shares of cloned units, which sums to 0 over the clones: the function stays."""
+        for axis, step in enumerate(steps):
+            if not step.shared or not step.pick.grows:
+                continue
+            drawn = np.random.default_rng((self.seed, *value.shape)).standard_normal(value.shape)
+            first, index = np.moveaxis(drawn, axis, 0), step.pick.index
+            sums = np.zeros((index.max() + 1, *first.shape[1:]))
+            np.add.at(sums, index, first)
+            first = first - (sums / np.bincount(index).reshape(-1, *(1,) * (first.ndim - 1)))[index]
+            value = value + (self.noise * value.std() * np.moveaxis(first, 0, axis)).astype(value.dtype)
+        return value
+
+
+def _not_that_way(weight: Place, own: int, donor: int, told: str, other: str) -> ValueError:
+    return ValueError(
+        f"`width` must be {other!r} for a model that is not {told} than the donor. Received: "
+        f"`{weight.path}` with {own} units where the donor has {donor}. Pass FromModel(donor, "
+        f"width={other!r})."
+    )

@@ -1,0 +1,98 @@
+"""`couple`: which axes of the weights of a model number the same units, found in one run without values."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from keras import tree
+
+from keras_initx._types import Model, Tensor, Variable
+from keras_initx.uses._axes import Axes
+from keras_initx.uses._backend import reader
+from keras_initx.uses._find import run_and_see
+from keras_initx.uses._operations import Effect, Gather, Operation
+from keras_initx.uses._tracker import Tracker
+from keras_initx.uses._units import Node, Units
+from keras_initx.uses._use import Use
+
+__all__ = ["Coupling", "couple"]
+
+
+class Coupling:
+    """What one run told of the axes of weights."""
+
+    def __init__(self, axes: dict[int, tuple[Node, ...]], uses: Sequence[Use]) -> None:
+        self._axes = axes
+        self._uses: dict[int, list[Use]] = {}
+        for use in uses:
+            self._uses.setdefault(id(use.variable), []).append(use)
+
+    def uses(self, variable: Variable) -> Sequence[Use]:
+        """The operations that take a weight, in the order in which they ran."""
+        return self._uses.get(id(variable), ())
+
+    def units(self, variable: Variable) -> tuple[Units, ...]:
+        """The units of each axis of a weight; units of its own where the run did not reach the weight."""
+        nodes = self._axes.get(id(variable)) or tuple(map(Node, variable.shape))
+        return tuple(node.units() for node in nodes)
+
+
+def couple(
+    model: Model, args: tuple[Any, ...], kwargs: dict[str, Any], variables: Sequence[Variable]
+) -> Coupling:
+    """Runs a model once on tensors without values, and tells which axes of weights number the same units.
+
+    Args:
+        model: A built Keras model or layer.
+        args: Arguments of its call, KerasTensors among them.
+        kwargs: Arguments by name.
+        variables: The weights to tell of.
+    """
+    tracker = _Coupler(reader().effect)
+    outputs = run_and_see(model, args, kwargs, variables, tracker)
+    for leaf in tree.flatten(outputs):
+        tracker.axes.mark(leaf, "output")
+    tracker.axes.join_cuts()
+    return Coupling(tracker.weights, tracker.uses)
+
+
+class _Coupler(Tracker):
+    """A tracker that keeps the units of each axis of each tensor."""
+
+    def __init__(self, effect_of: Callable[[Operation], Effect]) -> None:
+        super().__init__(effect_of)
+        self.axes = Axes()
+        self.weights: dict[int, tuple[Node, ...]] = {}
+
+    def watch(self, tensor: Tensor, variable: Variable) -> None:
+        super().watch(tensor, variable)
+        self.weights[id(variable)] = self.axes.of(tensor)
+
+    def begin(self, inputs: Iterable[Tensor]) -> None:
+        inputs = list(inputs)
+        super().begin(inputs)
+        for tensor in inputs:
+            self.axes.mark(tensor, "input")
+
+    def follows(self, tensor: Tensor) -> bool:
+        return super().follows(tensor) or self.axes.knows(tensor)
+
+    def enter_loop(self, tensors: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        pairs = list(tensors)
+        super().enter_loop(pairs)
+        for inner, outer in pairs:
+            if outer is not None:
+                self.axes.give(inner, self.axes.of(outer))
+
+    def see(self, operation: Operation) -> list[Tensor] | None:
+        known = any(map(self.axes.knows, operation.inputs))
+        signals = not any(map(self.pieces, operation.inputs))
+        replaced = super().see(operation)
+        if known:
+            effect = self._effect_of(operation)
+            self.axes.hand_on(operation, effect, signals)
+            if isinstance(effect, Gather) and self.pieces(operation.inputs[effect.table]):
+                # Numbers from the input look up words; numbers that are always the same, positions.
+                given = any(map(self._is_signal, operation.inputs))
+                node = self.axes.of(operation.inputs[effect.table])[effect.axis]
+                node.root.marks.add("rows" if given else "positions")
+        return replaced

@@ -1,0 +1,188 @@
+"""`Units`: the units that an axis of a weight numbers, and the axes that number the same units.
+
+The outputs of one layer are the inputs of the next: both axes number the same units. Structured pruning calls
+such axes coupled. An axis is more than a list of units after a reshape or a concatenation:
+
+    Flatten of (7, 7, 64)        a product: 7 rows x 7 columns x 64 channels
+    Dense(12 * 64), split        a product: 12 heads x 64 units of each
+    concatenate of 32 and 64     parts side by side: 32 units, then 64
+
+Two axes that meet in a sum, a product or a lookup number the same units, and what is known of one holds for
+the other. `Node` is a union-find structure with these two ways to be made of others.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+__all__ = ["How", "Node", "Units", "concatenated", "grouped", "multiplied", "unify"]
+
+How: TypeAlias = Literal["", "product", "parts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """The units of one axis.
+
+    Attributes:
+        key: Equal for axes that number the same units.
+        size: Number of units.
+        how: `product` of the units of `of`, the slowest first; `parts`, if those stand side by side; empty if
+            the units are made of no others.
+        of: The units that these are made of.
+        marks: What else is known: `input` and `output` for units of the model's input and output; `rows` for
+            rows that numbers of the input look up, and `positions` for rows that fixed numbers do; `mixed`
+            for units that two signals are summed over, as queries and keys are.
+    """
+
+    key: int
+    size: int
+    how: How = ""
+    of: tuple["Units", ...] = ()
+    marks: frozenset[str] = frozenset()
+
+    @property
+    def parts(self) -> tuple["Units", ...]:
+        """These units, and all that they are made of."""
+        return (self, *(part for own in self.of for part in own.parts))
+
+
+class Node:
+    """Units of which more may be learned: they may turn out to be others, or to be made of others.
+
+    Attributes:
+        alias: The units that these have turned out to be; None if they stand for themselves.
+    """
+
+    def __init__(self, size: int, how: How = "", of: Sequence["Node"] = ()) -> None:
+        self.size, self.how, self.of = size, how, tuple(of)
+        self.marks: set[str] = set()
+        self.alias: Node | None = None
+
+    @property
+    def root(self) -> "Node":
+        """The node that stands for all that are known to be the same."""
+        node = self
+        while node.alias is not None:
+            node = node.alias
+        return node
+
+    def become(self, other: "Node") -> None:
+        """Says that these units are those of another root."""
+        other.marks |= self.marks
+        self.alias = other
+
+    def units(self) -> Units:
+        """The units as they are known now."""
+        root = self.root
+        return Units(id(root), root.size, root.how, tuple(n.units() for n in root.of), frozenset(root.marks))
+
+
+def unify(one: Node, other: Node) -> None:
+    """Says that two nodes are the same units. Nodes that cannot be the same stay apart."""
+    one, other = one.root, other.root
+    if one is other or one.size != other.size:
+        return
+    if not one.how or not other.how:
+        first, second = (one, other) if not one.how else (other, one)
+        if not _within(first, second):
+            first.become(second)
+        return
+    if one.how != other.how:
+        return
+    if [n.size for n in one.of] != [n.size for n in other.of]:
+        if one.how == "product":
+            for first, second in _refined(_atoms(one), _atoms(other)):
+                unify(first, second)
+        return
+    for first, second in zip(one.of, other.of, strict=True):
+        unify(first, second)
+    if one.root is not other.root and not _within(one, other) and not _within(other, one):
+        one.become(other)
+
+
+def _within(node: Node, other: Node) -> bool:
+    """Whether a node is one of those that another is made of."""
+    return any(part.root is node or _within(node, part.root) for part in other.of)
+
+
+def multiplied(nodes: Iterable[Node]) -> Node:
+    """Returns the product of nodes, the slowest first. Nodes of one unit count for nothing."""
+    atoms = [atom for node in nodes for atom in _atoms(node)]
+    if len(atoms) == 1:
+        return atoms[0]
+    return Node(math.prod(atom.size for atom in atoms), "product" if atoms else "", atoms)
+
+
+def concatenated(nodes: Sequence[Node]) -> Node:
+    """Returns nodes side by side."""
+    nodes = [node.root for node in nodes if node.size]
+    return nodes[0] if len(nodes) == 1 else Node(sum(node.size for node in nodes), "parts", nodes)
+
+
+def grouped(nodes: Iterable[Node], sizes: Sequence[int]) -> list[Node] | None:
+    """Returns the nodes of a tensor's axes after a reshape; None if the sizes do not tell.
+
+    Args:
+        nodes: The nodes of the axes before.
+        sizes: Sizes of the axes after.
+    """
+    left = [atom for node in nodes for atom in _atoms(node)]
+    if math.prod(atom.size for atom in left) != math.prod(sizes):
+        return None
+    found = []
+    for size in sizes:
+        taken: list[Node] = []
+        while size > 1:
+            atom = left.pop(0)
+            if size % atom.size == 0:
+                taken.append(atom)
+                size //= atom.size
+                continue
+            parts = _split(atom, size)
+            if parts is None:
+                return None
+            taken.append(parts[0])
+            left[:0] = parts[1:]
+            size = 1
+        found.append(multiplied(taken))
+    return found
+
+
+def _atoms(node: Node) -> list[Node]:
+    """The nodes that a node is a product of, which are no products themselves."""
+    node = node.root
+    if node.how == "product":
+        return [atom for part in node.of for atom in _atoms(part)]
+    return [] if node.size == 1 else [node]
+
+
+def _split(atom: Node, first: int) -> list[Node] | None:
+    """Makes an atom a product, whose first factor has a size."""
+    atom = atom.root
+    if atom.size % first or atom.how:
+        return None
+    atom.how, atom.of = "product", (Node(first), Node(atom.size // first))
+    atom.of[0].marks |= atom.marks
+    atom.of[1].marks |= atom.marks
+    return list(atom.of)
+
+
+def _refined(one: list[Node], other: list[Node]) -> list[tuple[Node, Node]]:
+    """Pairs the atoms of two products of the same units, after the larger were split where they can be."""
+    pairs: list[tuple[Node, Node]] = []
+    one, other = list(one), list(other)
+    while one and other:
+        first, second = one.pop(0), other.pop(0)
+        if first.size != second.size:
+            larger, queue, size = (
+                (first, one, second.size) if first.size > second.size else (second, other, first.size)
+            )
+            parts = _split(larger, size)
+            if parts is None:
+                return pairs
+            queue[:0] = parts[1:]
+            first, second = (parts[0], second) if larger is first else (first, parts[0])
+        pairs.append((first, second))
+    return pairs
