@@ -196,7 +196,8 @@ class FromModel:
             grid=self.grid,
             noise=self.noise,
             seed=random.getrandbits(31),  # `initialize` seeds Python's generator
-            queries=frozenset(_queries(model)),
+            queries=frozenset(_projections(model, "query")),
+            attention=frozenset(_projections(model, "query", "key")),
             before_logits=frozenset(_before_logits(kernels)),
         )
 
@@ -220,11 +221,11 @@ class FromModel:
         }
 
 
-def _queries(model: Model) -> set[int]:
-    """The ids of the weights of queries in Keras' attention."""
+def _projections(model: Model, *names: str) -> set[int]:
+    """The ids of the weights of projections in Keras' attention."""
     attention = [layer for layer in flatten_layers(model) if isinstance(layer, ATTENTION)]
     found = [sub for layer in attention for sub in flatten_layers(layer, include_self=False)]
-    return {id(variable) for layer in found if layer.name == "query" for variable in layer.weights}
+    return {id(variable) for layer in found if layer.name in names for variable in layer.weights}
 
 
 def _before_logits(sites: Sequence[KernelSite]) -> set[int]:

@@ -4,7 +4,7 @@ Most operations only hand the units on. An operation that nothing is known of ha
 and size, as element-wise functions and pooling do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_initx._types import Tensor
@@ -37,6 +37,7 @@ class Axes:
         self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}
         # For units that were cut: the pieces, each with the number of its first unit.
         self._cut: list[tuple[Node, int, Node]] = []
+        self.is_signal: Callable[[Tensor], bool] = lambda _: True
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor was seen before."""
@@ -66,6 +67,10 @@ class Axes:
         )
         self._nodes[id(tensor)] = tensor, tuple(kept)
 
+    def hold(self, tensor: Tensor, nodes: tuple[Node, ...]) -> None:
+        """Gives a tensor nodes as they are: a list of tensors has those of one of them."""
+        self._nodes[id(tensor)] = tensor, nodes
+
     def hand_on(self, operation: Operation, effect: Effect, signals: bool) -> None:
         """Gives the outputs of an operation that has run nodes.
 
@@ -75,7 +80,12 @@ class Axes:
             signals: Whether no operand holds a weight.
         """
         inputs, output = operation.inputs, operation.outputs[0] if operation.outputs else None
-        if output is None or isinstance(effect, Inner):
+        if output is None:
+            return
+        if isinstance(effect, Inner):
+            for made in operation.outputs:
+                for node in self.of(made):
+                    node.marks.add("loop")
             return
         if isinstance(effect, Contract):
             self._multiply(operation, effect, signals)
@@ -99,10 +109,16 @@ class Axes:
             self._reduce(inputs[0], output, effect)
         elif isinstance(effect, Combine):
             self._combine([inputs[place] for place in effect.operands], output)
+        elif operation.name == "TensorListFromTensor":
+            self.hold(output, self.of(inputs[0])[1:])
+        elif operation.name == "TensorListGetItem":
+            self.give(output, self.of(inputs[0]))
+        elif operation.name == "TensorListStack":  # of a list that a loop has made
+            for node in self.of(output):
+                node.marks.add("loop")
         else:
-            if (
-                "dot_product_attention" in operation.name
-            ):  # torch's, of queries (batch, heads, positions, units)
+            # torch's, of queries (batch, heads, positions, units)
+            if "dot_product_attention" in operation.name:
                 self.of(inputs[0])[-1].root.marks.add("mixed")
             for made in operation.outputs:
                 self._keep_places(operation.inputs, made)
@@ -206,6 +222,8 @@ class Axes:
                     begin = effect.first.get(axis) if axis is not None else None
                 if begin is not None:
                     self._cut.append((node, begin, piece))
+                else:
+                    node.root.across.add("a slice")
             self.give(output, nodes)
 
     def join_cuts(self) -> None:
@@ -220,6 +238,8 @@ class Axes:
                 if begin == at:
                     parts.append(piece)
                     at += size
+            if at != node.size:
+                node.across.add("a slice")
             if at == node.size and len(parts) > 1:
                 whole = concatenated(parts)
                 if node.root.how == "product" and len({part.size for part in parts}) == 1:

@@ -31,7 +31,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "number", "shown", "title", "value_of"]
+__all__ = ["constant", "effect", "gradient_at", "number", "shown", "title", "value_of"]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
@@ -157,6 +157,7 @@ def _open_scan(trace: Any, tracker: Tracker, args: Sequence[Any], params: dict[s
     with core.set_current_trace(trace.before):
         steps = [x[0] for x in args[count:]]
     tracker.enter_loop((one, None) for one in (*args[:count], *steps))
+    tracker.enter_step(zip(steps, args[count:], strict=True))
     tracker.looped = True
     try:
         with core.set_current_trace(trace):
@@ -215,6 +216,11 @@ def number(tensor: Any) -> float | None:
     return float(np.asarray(tensor))  # not an operation of JAX, which the trace would see
 
 
+def constant(tensor: Any) -> Any:
+    """The value of a constant; None if it is not known."""
+    return None if "Tracer" in type(tensor).__name__ else np.asarray(tensor)
+
+
 def effect(operation: Operation) -> Effect:
     """What a primitive does to the axes of its operands."""
     name, (_, params) = operation.name, operation.raw
@@ -238,7 +244,8 @@ def effect(operation: Operation) -> Effect:
     if name in _OPENED:
         return Inner()
     if name == "slice":
-        return Shrink(first=dict(enumerate(params["start_indices"])))
+        steps = params["strides"] or (1,) * len(params["start_indices"])
+        return Shrink(first={a: n for a, n in enumerate(params["start_indices"]) if steps[a] == 1})
     if name in ("dynamic_slice", "split"):
         return Shrink()
     if name.startswith("reduce_") and "axes" in params:

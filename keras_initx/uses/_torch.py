@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
+    Across,
     Combine,
     Concatenate,
     Contract,
@@ -22,7 +23,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
+__all__ = ["constant", "effect", "gradient_at", "shown", "title", "value_of"]
 
 # All of them are linear and move no axis.
 _COPIES = (
@@ -40,6 +41,7 @@ _RESHAPES = (
     "view",
 )
 _REDUCTIONS = ("amax", "amin", "mean", "prod", "sum", "var")
+_SOFTMAX = ("_log_softmax", "_safe_softmax", "_softmax")
 _SPLITS = ("narrow", "slice", "split", "split_with_sizes", "chunk")
 _COMBINE = {
     **dict.fromkeys(("add", "add_", "rsub", "sub"), "adds"),
@@ -127,6 +129,12 @@ def number(_: Any) -> None:
     """None: numbers come as Python's own, and a tensor without values has none."""
 
 
+def constant(tensor: Any) -> Any:
+    """The value of a constant; None if it is not known."""
+    fake = type(tensor).__name__ == "FakeTensor"
+    return None if fake or not hasattr(tensor, "numpy") else tensor.detach().cpu().numpy()
+
+
 def effect(operation: Operation) -> Effect:
     """What an operation does to the axes of its operands."""
     name, (_, args) = operation.name, operation.raw
@@ -163,6 +171,8 @@ def effect(operation: Operation) -> Effect:
         return _cut(operation, name, rank)
     if name in _REDUCTIONS:
         return _reduce(args, rank)
+    if name in _SOFTMAX:
+        return Across((args[1] % rank,))
     if name in ("cat", "stack"):
         axis = (args[1] if len(args) > 1 else 0) % len(operation.outputs[0].shape)
         return Concatenate(axis, len(args[0]), stacked=name == "stack")
@@ -175,6 +185,8 @@ def _cut(operation: Operation, name: str, rank: int) -> Shrink:
     if name == "slice":
         axis, first = (*args[1:3], 0, 0)[:2]
         size = operation.inputs[0].shape[axis]
+        if len(args) > 4 and args[4] != 1:
+            return Shrink()
         return Shrink(first={axis % rank: first + size if first < 0 else first})
     if name in _SPLITS:
         return Shrink()
