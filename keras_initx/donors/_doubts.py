@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from keras_initx.tables import listed
 from keras_initx.uses import Units
 
 __all__ = ["UNEVEN", "doubts"]
@@ -21,10 +20,8 @@ def doubts(own: Units, donor: Units, attention: bool) -> list[str]:
     found = []
     for one, other in _grown(own, donor):
         uneven = bool(one.size % other.size)
-        if one.across:
-            found.append(
-                f"{listed(sorted(one.across))} takes all its units together: the function may be another"
-            )
+        for name in sorted(one.across):
+            found.append(f"`{name}` takes all its units together: the function may be another")
         if uneven and "averaged" in one.marks:
             found.append(UNEVEN)
         if uneven and "mixed" in one.marks and attention:

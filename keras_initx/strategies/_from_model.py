@@ -43,13 +43,12 @@ class FromModel:
     of the weights number the same units, so that all weights take the same units of the donor: through
     normalizations, residual sums, heads, gates, concatenations and `Flatten`.
 
-    Law, for an axis of m units that has n in the donor:
+    Law: of m units that have n in the donor, `"select"` takes the evenly spaced ones: i n / m, rounded where
+    m does not divide n. `"clone"` takes unit i mod n for unit i, and a kernel that sums c copies of a unit
+    takes 1 / c of the donor's weight, so that the model computes the donor's function. Where m is no multiple
+    of n, the rest are copies of units that are drawn. Queries of heads that get r times as wide are divided
+    by the root of r. The row tells if the function is another, or if that is not known.
 
-    - `width="select"`, m < n: evenly spaced units, i n / m. Nothing is rescaled.
-    - `width="clone"`, m > n: unit i is a copy of the donor's unit i mod n; of a width that is no multiple,
-      the rest are copies of units that are drawn. A kernel that sums c copies of a unit takes 1 / c of the
-      donor's weight, so that the model computes the donor's function. Queries of heads that get r times as
-      wide are divided by the root of r. The row tells if the function is another, or if that is not known.
     - Input channels of a first convolution: their sum for one channel, else the channels again and again,
       times n / m.
     - Positions of an image: resampled by cubic interpolation, without the tokens before them. Of a text: the
@@ -58,8 +57,7 @@ class FromModel:
       another number of classes is drawn anew.
 
     Choose it if a trained model of another size exists. Do not choose it for a donor whose layers compute
-    something
-    else: pairs are found by structure, not by what the layers learned.
+    something else: pairs are found by structure, not by the functions that the layers learned.
 
     >>> build = lambda n: keras.Sequential(
     ...     [keras.layers.Input((8,)), keras.layers.Dense(n, "relu"), keras.layers.Dense(n, "relu"),
@@ -73,7 +71,7 @@ class FromModel:
     (True, 1.0)
 
     Args:
-        donor: A built Keras model, or the path of a .keras file. It is not changed.
+        donor: A built Keras model, or the path of a .keras file. It is not changed. `initialize` needs one.
         width: `"select"` for a narrower model, `"clone"` for a wider one.
         depth: The donor's blocks for a model with more or fewer blocks: `"first"`, `"uniform"` (evenly
             spaced), `"stack"` (again and again), or `"identity"` (the first; more blocks are drawn and begin
@@ -117,7 +115,7 @@ class FromModel:
 
     def __init__(
         self,
-        donor: Model | str | os.PathLike[str],
+        donor: Model | str | os.PathLike[str] | None = None,
         *,
         width: Literal["select", "clone"] = "select",
         depth: Literal["first", "uniform", "stack", "identity"] = "uniform",
@@ -130,7 +128,7 @@ class FromModel:
         noise: float = 0.0,
         otherwise: Initializer | Strategy = "by_role",
     ) -> None:
-        self.donor: Model | Path = check_donor(donor)
+        self.donor: Model | Path | None = None if donor is None else check_donor(donor)
         self.width = check_choice("width", width, ("select", "clone"))
         self.depth = check_choice("depth", depth, DEPTHS)
         self.new_rows = check_choice("new_rows", new_rows, NEW_ROWS)
@@ -151,6 +149,8 @@ class FromModel:
             weights: All weights of the model.
             model: The model.
         """
+        if self.donor is None:
+            raise ValueError("`donor` must be given. Received: donor=None. Pass FromModel(trained_model).")
         donor = read_donor(self.donor)
         sites = list(iter_kernels(donor))
         theirs: list[KernelSite | Weight] = [*sites, *iter_weights(donor, sites)]

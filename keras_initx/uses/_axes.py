@@ -118,7 +118,7 @@ class Axes:
                 node.marks.add("loop")
         else:
             # torch's, of queries (batch, heads, positions, units)
-            if "dot_product_attention" in operation.name:
+            if "scaled_dot_product" in operation.name:
                 self.of(inputs[0])[-1].root.marks.add("mixed")
             for made in operation.outputs:
                 self._keep_places(operation.inputs, made)
@@ -142,14 +142,8 @@ class Axes:
         kernel, output = self.of(operation.inputs[1]), operation.outputs[0]
         rank = len(shape_of(output))
         places = (0, 2) if effect.transposed else (0,)  # TensorFlow's transposed one begins with a shape
-        signal = next(
-            (
-                t
-                for p in places
-                if p < len(operation.inputs) and len(shape_of(t := operation.inputs[p])) == rank
-            ),
-            None,
-        )
+        given = (operation.inputs[p] for p in places if p < len(operation.inputs))
+        signal = next((t for t in given if len(shape_of(t)) == rank), None)
         if signal is None:
             return
         own, outputs = self.of(signal), kernel[effect.outputs]
@@ -191,14 +185,9 @@ class Axes:
         own, sizes = self.of(source), shape_of(output)
         found = None if -1 in sizes else grouped(own, sizes)
         if found is None:  # the last axes may still be the same
-            count = next(
-                (
-                    n
-                    for n, (a, b) in enumerate(zip(reversed(shape_of(source)), reversed(sizes), strict=False))
-                    if a != b
-                ),
-                min(len(own), len(sizes)),
-            )
+            pairs = zip(reversed(shape_of(source)), reversed(sizes), strict=False)
+            differ = (n for n, (one, other) in enumerate(pairs) if one != other)
+            count = next(differ, min(len(own), len(sizes)))
             found = [*(None,) * (len(sizes) - count), *own[len(own) - count :]]  # type: ignore[list-item]
         self.give(output, found)
 

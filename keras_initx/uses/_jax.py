@@ -57,21 +57,23 @@ _TITLES = {
 }  # fmt: skip
 _COMBINE = {"add": "adds", "sub": "adds", "add_any": "adds", "mul": "scales", "div": "divides"}
 _OF_TWO = (
-    "max",
-    "min",
-    "pow",
-    "atan2",
-    "rem",
-    "select_n",
-    "and",
-    "or",
-    "xor",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
+    *(
+        "and",
+        "atan2",
+        "eq",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "max",
+        "min",
+        "ne",
+        "or",
+        "pow",
+        "rem",
+        "select_n",
+        "xor",
+    ),
 )
 
 

@@ -1,8 +1,8 @@
 """`Together`: what a model computes from several units at once, and with which numbers.
 
-An operation that takes each unit alone does to copies of a unit what it does to the unit. A mean does so, too,
-if all units are copied equally often. Other operations do not: a softmax over twice as many units, a fixed
-table of another width, a product with the root of the width. The nodes of the units are told of them.
+An operation that takes each unit alone makes equal outputs of the copies of a unit. A mean over the units
+stays as it is, if all of them are copied equally often. Other operations change: a softmax over twice as many
+units, a fixed table of another width, a product with the root of the width. The nodes hold their names.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,6 @@ from keras_initx.uses._operations import (
     Convolve,
     Effect,
     Gather,
-    Inner,
     Move,
     Operation,
     Other,
@@ -31,22 +30,24 @@ __all__ = ["Together"]
 
 # Operations of the backends that take each entry alone, or one channel; in lower case, without underscores.
 _ALONE = frozenset(
-    """abs acos acosh addn angle asin asinh atan atan2 atanh avgpool avgpool1d avgpool2d avgpool3d
-    adaptiveavgpool2d bernoulli bitwiseand bitwisenot bitwiseor bucketize cbrt ceil celu checknumerics clamp
-    clampmax clampmin clip clipbyvalue copy cos cosh cudnnbatchnorm device digamma div divnonan elu eluplus
-    ensureshape eq equal erf erfc erfinv exp exp2 expm1 fill floor floordiv floormod fmod fulllike
-    fusedbatchnormv3 ge gelu glu greater greaterequal gt hardsigmoid hardswish hardtanh integerpow invert
-    isfinite isinf isnan le leakyrelu less lessequal lgamma log log1p logicaland logicalnot logicalor
-    logisticsigmoid logistic logsigmoid logsigmoidforward lt maskedfill maximum maxpool maxpool2d
-    maxpool2dwithindices maxpool3d maxpool3dwithindices maxpoolwithargmax minimum mish mod mul ne nativebatchnorm
-    nativebatchnormlegitnotraining nativedropout nearbyint nonzero not notequal or oneslike pow prelu
-    randomuniform reciprocal reducewindow reducewindowmax reducewindowsum relu relu6 remainder
-    resizebicubic resizebilinear resizenearestneighbor round rsqrt select selectn selectv2 selu sigmoid sign
-    silu sin sinh sofsign softplus softsign sqrt square squareplus squareddifference stopgradient sub swish tan
-    tanh threshold truncatemod upsamplebicubic2d upsamplebilinear2d upsamplenearest2d where xdivy xlogy xor
-    zeroslike""".split()
+    """
+    abs acos acosh adaptiveavgpool2d addn angle asin asinh atan atan2 atanh avgpool avgpool1d avgpool2d
+    avgpool3d bernoulli bitwiseand bitwisenot bitwiseor bucketize cbrt ceil celu checknumerics clamp
+    clampmax clampmin clip clipbyvalue cos cosh cudnnbatchnorm digamma div divnonan elu ensureshape eq
+    equal erf erfc erfinv exp exp2 expm1 fill floor floordiv floormod fmod fulllike fusedbatchnormv3 ge
+    gelu glu greater greaterequal gt hardsigmoid hardswish hardtanh integerpow invert isfinite isinf
+    isnan le leakyrelu less lessequal lgamma log log1p logicaland logicalnot logicalor logistic
+    logisticsigmoid logsigmoid logsigmoidforward lt maskedfill maximum maxpool maxpool2d
+    maxpool2dwithindices maxpool3d maxpool3dwithindices maxpoolwithargmax minimum mish mod mul
+    nativebatchnorm nativebatchnormlegitnotraining nativedropout ne nearbyint nonzero not notequal
+    oneslike or pow prelu randomuniform reciprocal reducewindow reducewindowmax reducewindowsum relu
+    relu6 remainder resizebicubic resizebilinear resizenearestneighbor round rsqrt select selectn
+    selectv2 selu sigmoid sign silu sin sinh softplus softsign sqrt square squareddifference squareplus
+    stopgradient sub swish tan tanh threshold truncatemod upsamplebicubic2d upsamplebilinear2d
+    upsamplenearest2d where xdivy xlogy xor zeroslike
+    """.split()  # noqa: SIM905
 )
-_MEANS = ("amax", "amin", "max", "mean", "min", "reducemax", "reducemin", "var")
+_MEANS = ("amax", "amin", "max", "mean", "min", "reducemax", "reducemin", "std", "var")
 _NUMBERED = ("arange", "eye", "iota", "linspace", "range")  # their entries differ
 
 
@@ -142,7 +143,7 @@ class Together:
             elif self._is_varied(other):
                 sizes = shape_of(other)
                 places = [place for place in range(1, len(sizes) + 1) if sizes[-place] > 1]
-                self._mark([own[-place] for place in places if place <= len(own)], "a fixed table")
+                self._mark([own[-place] for place in places if place <= len(own)], "a table of constants")
 
     def _unknown(self, operation: Operation, tensors: Sequence[Tensor]) -> None:
         name = _plain(operation.name)
@@ -158,7 +159,7 @@ class Together:
                 if len(own) == len(sizes):
                     pairs = zip(own, sizes, strict=True)
                     self._mark([n for n, size in pairs if n.size not in (1, size)], operation.name)
-        elif "dotproductattention" not in name and "tensorlist" not in name:
+        elif "scaleddotproduct" not in name and "tensorlist" not in name:
             for tensor in signals:
                 self._mark(self._axes.of(tensor)[1:], operation.name)
 
@@ -191,7 +192,7 @@ class Together:
     @staticmethod
     def _mark(nodes: Iterable[Node], name: str) -> None:
         for atom in _atoms(nodes):
-            atom.across.add(name)
+            atom.across.add(name.strip("_"))
 
 
 def _atoms(nodes: Iterable[Node]) -> list[Node]:

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
     Across,
@@ -125,14 +127,22 @@ def title(operation: Operation) -> str:
     return _TITLES.get(name, "")
 
 
-def number(_: Any) -> None:
-    """None: numbers come as Python's own, and a tensor without values has none."""
+def number(tensor: Any) -> float | None:
+    """The number that a tensor of no axes holds; None if it is not known."""
+    found = constant(tensor)
+    return float(found) if found is not None and found.ndim == 0 else None
 
 
 def constant(tensor: Any) -> Any:
     """The value of a constant; None if it is not known."""
-    fake = type(tensor).__name__ == "FakeTensor"
-    return None if fake or not hasattr(tensor, "numpy") else tensor.detach().cpu().numpy()
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    if type(tensor).__name__ == "FakeTensor":  # which has no value, unless it was made of one
+        tensor = getattr(tensor, "constant", None)
+    if not hasattr(tensor, "detach") or tensor.device.type == "meta":
+        return None
+    with _disable_current_modes():
+        return np.asarray(tensor.detach().cpu().tolist())
 
 
 def effect(operation: Operation) -> Effect:

@@ -85,8 +85,15 @@ class Node:
     def units(self) -> Units:
         """The units as they are known now."""
         root = self.root
-        told = (frozenset(found) for found in (root.marks, root.across, root.numbers))
-        return Units(id(root), root.size, root.how, tuple(n.units() for n in root.of), *told)
+        return Units(
+            id(root),
+            root.size,
+            root.how,
+            tuple(n.units() for n in root.of),
+            frozenset(root.marks),
+            frozenset(root.across),
+            frozenset(root.numbers),
+        )
 
 
 def unify(one: Node, other: Node) -> None:
