@@ -33,7 +33,7 @@ class Axes:
     """The units on each axis of each tensor of a run."""
 
     def __init__(self) -> None:
-        # The tensors themselves are held, so that no other tensor can get the identity of one that has gone.
+        # Tensors are held, so that no other tensor can get the identity of one that has gone.
         self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}
         # For units that were cut: the pieces, each with the number of its first unit.
         self._cut: list[tuple[Node, int, Node]] = []
@@ -83,11 +83,8 @@ class Axes:
         if output is None:
             return
         if isinstance(effect, Inner):
-            for made in operation.outputs:
-                for node in self.of(made):
-                    node.marks.add("loop")
-            return
-        if isinstance(effect, Contract):
+            self._out_of_loop(operation.outputs)
+        elif isinstance(effect, Contract):
             self._multiply(operation, effect, signals)
         elif isinstance(effect, Convolve):
             self._convolve(operation, effect)
@@ -109,19 +106,29 @@ class Axes:
             self._reduce(inputs[0], output, effect)
         elif isinstance(effect, Combine):
             self._combine([inputs[place] for place in effect.operands], output)
-        elif operation.name == "TensorListFromTensor":
+        else:
+            self._other(operation, output)
+
+    def _other(self, operation: Operation, output: Tensor) -> None:
+        inputs = operation.inputs
+        if operation.name == "TensorListFromTensor":
             self.hold(output, self.of(inputs[0])[1:])
         elif operation.name == "TensorListGetItem":
             self.give(output, self.of(inputs[0]))
         elif operation.name == "TensorListStack":  # of a list that a loop has made
-            for node in self.of(output):
-                node.marks.add("loop")
+            self._out_of_loop([output])
+        elif "scaled_dot_product" in operation.name:  # torch's, of (batch, heads, positions, units)
+            queries, keys, values = map(self.of, inputs[:3])
+            unify(queries[-1], keys[-1])
+            queries[-1].root.marks.add("mixed")
+            self.give(output, [*queries[:-1], values[-1]])
         else:
-            # torch's, of queries (batch, heads, positions, units)
-            if "scaled_dot_product" in operation.name:
-                self.of(inputs[0])[-1].root.marks.add("mixed")
             for made in operation.outputs:
-                self._keep_places(operation.inputs, made)
+                self._keep_places(inputs, made)
+
+    def _out_of_loop(self, outputs: Sequence[Tensor]) -> None:
+        for node in (node for output in outputs for node in self.of(output)):
+            node.marks.add("loop")
 
     def _multiply(self, operation: Operation, effect: Contract, signals: bool) -> None:
         left, right = (operation.inputs[place] for place in effect.operands)

@@ -88,7 +88,12 @@ def shown(tracker: Tracker) -> Iterator[None]:
             self.before = before
 
         def stage_value(self, value: Any) -> Any:
-            return self.before.stage_value(value)
+            found = self.before.stage_value(value)
+            if (
+                "Tracer" not in type(value).__name__
+            ):  # a number or an array, which a tracer stands for from now on
+                tracker.see(Operation("convert_element_type", [value], [found], (None, {})))
+            return found
 
         def process_primitive(self, primitive: Any, args: Sequence[Any], params: dict[str, Any], /) -> Any:
             return _run(self, tracker, primitive, args, params)

@@ -5,6 +5,7 @@ stays as it is, if all of them are copied equally often. Other operations change
 units, a fixed table of another width, a product with the root of the width. The nodes hold their names.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -47,6 +48,12 @@ _ALONE = frozenset(
     upsamplenearest2d where xdivy xlogy xor zeroslike
     """.split()  # noqa: SIM905
 )
+_ARITHMETIC: dict[str, Callable[..., float | None]] = {
+    **dict.fromkeys(("add", "addv2"), operator.add),
+    **dict.fromkeys(("div", "realdiv"), lambda one, other: one / other if other else None),
+    "mul": operator.mul,
+    "sub": operator.sub,
+}
 _MEANS = ("amax", "amin", "max", "mean", "min", "reducemax", "reducemin", "std", "var")
 _NUMBERED = ("arange", "eye", "iota", "linspace", "range")  # their entries differ
 
@@ -165,9 +172,14 @@ class Together:
 
     def _follow(self, operation: Operation, effect: Effect, tensors: Sequence[Tensor]) -> None:
         """Follows what is known of constants."""
-        number = self._number(operation.inputs[0]) if operation.inputs else None
-        if number is not None and isinstance(effect, Move | Reshape):
-            self._numbers.update({id(t): (t, number) for t in operation.outputs})
+        numbers = [self._number(value) for value in operation.inputs[:2]]
+        found = None
+        if isinstance(effect, Move | Reshape) and numbers:
+            found = numbers[0]
+        elif isinstance(effect, Combine) and None not in numbers and len(numbers) == 2:
+            found = _ARITHMETIC.get(_plain(operation.name), lambda *_: None)(*numbers)
+        if found is not None:
+            self._numbers.update({id(t): (t, found) for t in operation.outputs})
         if _plain(operation.name) in _NUMBERED or any(map(self._is_varied, tensors)):
             self._varied.update({id(t): t for t in operation.outputs})
 
