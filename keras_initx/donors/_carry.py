@@ -112,7 +112,10 @@ class Carrier:
 
     def _step(self, weight: Place, axis: int, donor: Units) -> Step | str:
         """How an axis is carried, or the reason why it cannot be."""
-        own, kind = self.own.units(weight.kernel)[axis], self.kinds.of(weight, axis)
+        own = self.own.units(weight.kernel)[axis]
+        if own.size == donor.size and id(weight.kernel) not in self.rows:
+            return Step(identity(own.size))
+        kind = self.kinds.of(weight, axis)
         if kind == "named" and id(weight.kernel) in self.rows:
             return self._named(weight, donor.size)
         if own.size == donor.size:

@@ -30,6 +30,7 @@ from keras_initx.donors import (
 )
 from keras_initx.strategies._plan import Draw, Strategy, WholePlan
 from keras_initx.strategies._select import find_branches
+from keras_initx.uses import Coupling
 from keras_initx.walk import ATTENTION, KernelSite, Weight, coupled, iter_kernels, iter_weights
 
 __all__ = ["FromModel"]
@@ -155,7 +156,10 @@ class FromModel:
         sites = list(iter_kernels(donor))
         theirs: list[KernelSite | Weight] = [*sites, *iter_weights(donor, sites)]
         pairs = match(weights, theirs, self.depth, self.mapping)
-        carrier = self._carrier(weights, model, donor)
+        # Weights of equal shapes are copied: then no run has to tell how their axes belong together.
+        copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
+        runs = () if copied and not self.rows and self._words is None else (model, donor)
+        carrier = self._carrier(weights, model, runs)
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
         for pair in pairs:
@@ -174,9 +178,10 @@ class FromModel:
             plan |= _at_zero(added, [w for w in weights if isinstance(w, KernelSite)], model)
         return plan
 
-    def _carrier(self, weights: Sequence[KernelSite | Weight], model: Model, donor: Model) -> Carrier:
-        own, failure = coupled(model)
-        other, also = coupled(donor)
+    def _carrier(
+        self, weights: Sequence[KernelSite | Weight], model: Model, runs: Sequence[Model]
+    ) -> Carrier:
+        (own, failure), (other, also) = map(coupled, runs) if runs else [(Coupling({}, ()), "")] * 2
         if (failure or also) and self.width == "clone":
             which = "model" if failure else "donor"
             raise ValueError(

@@ -43,6 +43,10 @@ class Axes:
         """Whether a tensor was seen before."""
         return id(tensor) in self._nodes
 
+    def _mark_all(self, tensors: Sequence[Tensor], mark: str) -> None:
+        for node in (node for tensor in tensors for node in self.of(tensor)):
+            node.marks.add(mark)
+
     def mark(self, tensor: Tensor, mark: str) -> None:
         """Marks the units of a tensor's axes, without the batch axis."""
         if hasattr(tensor, "shape"):
@@ -83,7 +87,7 @@ class Axes:
         if output is None:
             return
         if isinstance(effect, Inner):
-            self._out_of_loop(operation.outputs)
+            self._mark_all(operation.outputs, "loop")
         elif isinstance(effect, Contract):
             self._multiply(operation, effect, signals)
         elif isinstance(effect, Convolve):
@@ -116,7 +120,7 @@ class Axes:
         elif operation.name == "TensorListGetItem":
             self.give(output, self.of(inputs[0]))
         elif operation.name == "TensorListStack":  # of a list that a loop has made
-            self._out_of_loop([output])
+            self._mark_all([output], "loop")
         elif "scaled_dot_product" in operation.name:  # torch's, of (batch, heads, positions, units)
             queries, keys, values = map(self.of, inputs[:3])
             unify(queries[-1], keys[-1])
@@ -125,10 +129,6 @@ class Axes:
         else:
             for made in operation.outputs:
                 self._keep_places(inputs, made)
-
-    def _out_of_loop(self, outputs: Sequence[Tensor]) -> None:
-        for node in (node for output in outputs for node in self.of(output)):
-            node.marks.add("loop")
 
     def _multiply(self, operation: Operation, effect: Contract, signals: bool) -> None:
         left, right = (operation.inputs[place] for place in effect.operands)
@@ -156,21 +156,19 @@ class Axes:
         own, outputs = self.of(signal), kernel[effect.outputs]
         if effect.depthwise:
             unify(own[effect.channels], kernel[effect.inputs])
-            made = multiplied([kernel[effect.inputs], outputs])
+            outputs = multiplied([kernel[effect.inputs], outputs])
         elif effect.groups > 1:
             group = Node(effect.groups)
             unify(own[effect.channels], multiplied([group, kernel[effect.inputs]]))
             unify(outputs, multiplied([group, Node(outputs.size // effect.groups)]))
-            made = outputs
         else:
             unify(own[effect.channels], kernel[effect.inputs])
-            made = outputs
         nodes: list[Node | None] = [None] * rank
-        nodes[0], nodes[effect.channels] = own[0], made
+        nodes[0], nodes[effect.channels] = own[0], outputs
         self.give(output, nodes)
         if effect.shift is not None:
             bias = self.of(operation.inputs[effect.shift])
-            unify(bias[0], made)
+            unify(bias[0], outputs)
 
     def _look_up(self, operation: Operation, effect: Gather) -> None:
         table, output = self.of(operation.inputs[effect.table]), operation.outputs[0]
@@ -211,11 +209,9 @@ class Axes:
                     continue
                 piece = nodes[place] = Node(size)
                 axis = axes[place]
+                begin = effect.first.get(-1 if axis is None else axis)
                 if len(operation.outputs) > 1:
-                    begin: int | None = first
-                    first += size
-                else:
-                    begin = effect.first.get(axis) if axis is not None else None
+                    begin, first = first, first + size
                 if begin is not None:
                     self._cut.append((node, begin, piece))
                 else:

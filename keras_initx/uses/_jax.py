@@ -36,16 +36,9 @@ __all__ = ["constant", "effect", "gradient_at", "number", "shown", "title", "val
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
 _COPIES = (
-    "convert_element_type",
-    "copy",
-    "copy_p",
-    "neg",
-    "optimization_barrier",
-    "pad",
-    "reduce_precision",
-    "rev",
+    "convert_element_type", "copy", "copy_p", "neg", "optimization_barrier", "pad", "reduce_precision", "rev",
     "stop_gradient",
-)
+)  # fmt: skip
 # Operations on signals by Keras' names: primitives, and functions that JAX compiles whole.
 _TITLES = {
     "_where": "Where", "logistic": "Sigmoid", "neg": "Negative", "soft_sign": "Softsign",
@@ -57,24 +50,8 @@ _TITLES = {
 }  # fmt: skip
 _COMBINE = {"add": "adds", "sub": "adds", "add_any": "adds", "mul": "scales", "div": "divides"}
 _OF_TWO = (
-    *(
-        "and",
-        "atan2",
-        "eq",
-        "ge",
-        "gt",
-        "le",
-        "lt",
-        "max",
-        "min",
-        "ne",
-        "or",
-        "pow",
-        "rem",
-        "select_n",
-        "xor",
-    ),
-)
+    "and", "atan2", "eq", "ge", "gt", "le", "lt", "max", "min", "ne", "or", "pow", "rem", "select_n", "xor",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -89,9 +66,8 @@ def shown(tracker: Tracker) -> Iterator[None]:
 
         def stage_value(self, value: Any) -> Any:
             found = self.before.stage_value(value)
-            if (
-                "Tracer" not in type(value).__name__
-            ):  # a number or an array, which a tracer stands for from now on
+            # A number or an array, which a tracer stands for from now on.
+            if "Tracer" not in type(value).__name__:
                 tracker.see(Operation("convert_element_type", [value], [found], (None, {})))
             return found
 

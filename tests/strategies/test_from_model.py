@@ -76,7 +76,7 @@ def test_noise_makes_clones_differ_and_keeps_the_function():
     kernel = numpy(model.get_layer("two").kernel)
     plain = np.tile(numpy(donor.get_layer("two").kernel), (3, 3)) / 3
     moved = kernel - plain
-    # The shares of a unit have three copies; the mean of three is taken off, which leaves 2/3 of the variance.
+    # A unit has three copies; the mean of three is taken off, which leaves 2/3 of the variance.
     # 576 entries: a standard deviation is known to 1 / sqrt(2 * 576) = 3 %, four of which are 12 %.
     assert moved.std() == pytest.approx(0.2 * plain.std() * np.sqrt(2 / 3), rel=0.12)
     np.testing.assert_allclose(moved.reshape(3, 8, 24).sum(0), 0, atol=1e-6)

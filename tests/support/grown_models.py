@@ -1,4 +1,4 @@
-"""Models of any width: those that compute the same function when their units are cloned, and those that do not.
+"""Models of any width: those that compute the same function when units are cloned, and those that do not.
 
 `STAY` and `CHANGE` map a name to a function of a width, and the input that the model takes.
 """
