@@ -22,6 +22,7 @@ from keras_initx.donors import (
     Pair,
     Words,
     check_donor,
+    is_adapter,
     match,
     named_rows,
     pieces_of,
@@ -155,7 +156,8 @@ class FromModel:
         donor = read_donor(self.donor)
         sites = list(iter_kernels(donor))
         theirs: list[KernelSite | Weight] = [*sites, *iter_weights(donor, sites)]
-        pairs = match(weights, theirs, self.depth, self.mapping)
+        mine, theirs = ([w for w in side if not is_adapter(w)] for side in (weights, theirs))
+        pairs = match(mine, theirs, self.depth, self.mapping)
         # Weights of equal shapes are copied: then no run has to tell how their axes belong together.
         copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
         runs = () if copied and not self.rows and self._words is None else (model, donor)
