@@ -35,7 +35,7 @@ class Axes:
     def __init__(self) -> None:
         # Tensors are held, so that no other tensor can get the identity of one that has gone.
         self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}
-        # For units that were cut: the pieces, each with the number of its first unit.
+        # The pieces of units that were cut, each with the number of its first unit.
         self._cut: list[tuple[Node, int, Node]] = []
         self.is_signal: Callable[[Tensor], bool] = lambda _: True
 
@@ -121,11 +121,13 @@ class Axes:
             self.give(output, self.of(inputs[0]))
         elif operation.name == "TensorListStack":  # of a list that a loop has made
             self._mark_all([output], "loop")
-        elif "scaled_dot_product" in operation.name:  # torch's, of (batch, heads, positions, units)
+        elif "scaled_dot_product" in operation.name:  # of (batch, heads, positions, units)
             queries, keys, values = map(self.of, inputs[:3])
             unify(queries[-1], keys[-1])
             queries[-1].root.marks.add("mixed")
             self.give(output, [*queries[:-1], values[-1]])
+        elif operation.name == "native_layer_norm":  # torch's: its scale and shift have the last axes
+            self._combine(inputs, output)
         else:
             for made in operation.outputs:
                 self._keep_places(inputs, made)
@@ -232,11 +234,8 @@ class Axes:
                     at += size
             if at != node.size:
                 node.across.add("a slice")
-            if at == node.size and len(parts) > 1:
-                whole = concatenated(parts)
-                if node.root.how == "product" and len({part.size for part in parts}) == 1:
-                    continue  # a product of as many parts, as a reshape has told
-                unify(node, whole)
+            elif node.root.how != "product" or len({part.size for part in parts}) > 1:
+                unify(node, concatenated(parts))  # not of equal parts, as a reshape has told
 
     def _tile(self, source: Tensor, output: Tensor) -> None:
         own, sizes = self.of(source), shape_of(output)

@@ -69,27 +69,16 @@ def test_slots_of_the_optimizer_are_reset():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_donors_of_other_dtypes(dtype, policy):
-    with keras.dtype_policies.DTypePolicy(dtype) and _policy(dtype):
-        donor = randomized(mlp())
-    with _policy(policy):
-        model = mlp()
+    donor, model = (
+        keras.Sequential([layers.Input((4,)), layers.Dense(8, dtype=name), layers.Dense(3, dtype=name)])
+        for name in (dtype, policy)
+    )
+    randomized(donor)
     initx.initialize(model, FromModel(donor), seed=1)
     for old, new in zip(donor.weights, model.weights, strict=True):
         expected = numpy(keras.ops.cast(old, "float32"))
         np.testing.assert_array_equal(numpy(new), expected)
         assert new.dtype == "float32"
-
-
-class _policy:
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        self.before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.name)
-
-    def __exit__(self, *_):
-        keras.config.set_dtype_policy(self.before)
 
 
 def test_the_adapters_of_a_donor_are_merged():

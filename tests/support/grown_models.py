@@ -152,6 +152,10 @@ def _mixer(n, x):
     return x + layers.Permute((2, 1))(across)
 
 
+def _normed_parts(n, x):
+    return layers.LayerNormalization()(layers.Concatenate()([layers.Dense(n)(x), layers.Dense(n // 2)(x)]))
+
+
 def _einsum(n, x):
     x = layers.EinsumDense("abc,cde->abde", (None, 2, n // 2), bias_axes="de")(x)
     return layers.EinsumDense("abde,def->abf", (None, n), bias_axes="f")(x)
@@ -183,6 +187,7 @@ STAY = {
     "maxout": _with("image", _maxout),
     "mixer": _with("sequence", _mixer),
     "more_heads": _with("sequence", _attended(lambda n: layers.MultiHeadAttention(n // 4, 4))),
+    "norm_of_parts": _with("features", _normed_parts),
     "packed_gate": _with("sequence", _packed),
     "query_groups": _with("sequence", _attended(lambda n: layers.GroupQueryAttention(4, n // 2, n // 4))),
     "shuffled_channels": _with("image", _shuffled),
