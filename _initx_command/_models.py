@@ -14,9 +14,9 @@ from _initx_command._verb import Options
 if TYPE_CHECKING:
     from keras_initx._types import Model
 
-__all__ = ["add_model", "add_modules", "check_model", "find_build", "is_named", "load_model"]
+__all__ = ["RULE", "add_model", "add_modules", "check_model", "find_build", "is_named", "load_model"]
 
-_RULE = "a .keras file, or module:function that builds a model, such as keras.applications:ResNet50"
+RULE = "a .keras file, or module:function that builds a model, such as keras.applications:ResNet50"
 # How Keras names a class or function that it does not know.
 _MISSING = re.compile(r"Could not (?:locate|deserialize) (\w+) '([^']+)'")
 
@@ -28,7 +28,7 @@ def add_model(options: Options, more: str = "") -> None:
         options: The options of the verb.
         more: A further condition on the model, for the help text.
     """
-    options.add("model", metavar="MODEL", help=_RULE + more)
+    options.add("model", metavar="MODEL", help=RULE + more)
     add_modules(options)
 
 
@@ -49,12 +49,13 @@ def is_named(source: str) -> bool:
     return bool(colon and module) and not pathlib.Path(source).is_file()
 
 
-def check_model(source: str, input_shape: tuple[int, ...] | None = None) -> None:
+def check_model(source: str, input_shape: tuple[int, ...] | None = None, argument: str = "model") -> None:
     """Raises ValueError if a model is neither a file nor named. That needs no Keras.
 
     Args:
         source: A `.keras` file, or `module:function`.
         input_shape: The shape that the function gets, or None.
+        argument: The name of the argument for errors.
     """
     if is_named(source):
         return
@@ -64,11 +65,14 @@ def check_model(source: str, input_shape: tuple[int, ...] | None = None) -> None
             f"{source!r}. Leave the option out."
         )
     if not pathlib.Path(source).is_file():
-        raise ValueError(f"`model` must be {_RULE}. Received: {source!r}, which is not a file.")
+        raise ValueError(f"`{argument}` must be {RULE}. Received: {source!r}, which is not a file.")
 
 
 def load_model(
-    source: str, input_shape: tuple[int, ...] | None = None, modules: Sequence[str] | None = None
+    source: str,
+    input_shape: tuple[int, ...] | None = None,
+    modules: Sequence[str] | None = None,
+    argument: str = "model",
 ) -> "Model":
     """Loads a model from a file, or builds it by its name.
 
@@ -77,13 +81,14 @@ def load_model(
             runs. A parameter `weights` of the function gets None, so that nothing is downloaded.
         input_shape: The argument `input_shape` of the function; None to leave it out.
         modules: Modules to import before, or None.
+        argument: The name of the argument for errors.
 
     Raises:
         ValueError: If a module, a file or a function cannot be found, or does not give a Keras model.
     """
     import keras
 
-    check_model(source, input_shape)
+    check_model(source, input_shape, argument)
     for needed in modules or ():
         _import(needed)
     named = is_named(source)
@@ -92,11 +97,11 @@ def load_model(
     except Exception as error:  # an error of zipfile, h5py, Keras or the user's module
         what = "which does not run" if named else "which Keras cannot load"
         reason = one_line(error) if named else _why_not_loaded(error)
-        raise ValueError(f"`model` must be {_RULE}. Received: {source!r}, {what}: {reason}") from error
+        raise ValueError(f"`{argument}` must be {RULE}. Received: {source!r}, {what}: {reason}") from error
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"`model` must name a function that returns a Keras model. Received: {source!r}, which returns "
-            f"{type(model).__name__}."
+            f"`{argument}` must name a function that returns a Keras model. Received: {source!r}, which "
+            f"returns {type(model).__name__}."
         )
     return model
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from _initx_command._loading import load
-from _initx_command._models import add_model, check_model, load_model
+from _initx_command._models import RULE, add_model, check_model, load_model
 from _initx_command._sources import DATA_HELP, as_data, read_source
 from _initx_command._verb import Answer, Options, Verb
 
@@ -23,6 +23,17 @@ def _add_initialize(options: Options) -> None:
         "--initializer",
         metavar="INITIALIZER",
         help="a strategy or an initializer of `initx list`; none for each layer's own initializer",
+    )
+    options.add("--from", dest="donor", metavar="MODEL", help=f"take the weights from another model: {RULE}")
+    strategy = "keras_initx.strategies.FromModel"
+    options.add(
+        "--width", choices=("clone", "select"), function=strategy, help="with --from: units of another width"
+    )
+    options.add(
+        "--depth",
+        choices=("first", "identity", "stack", "uniform"),
+        function=strategy,
+        help="with --from: blocks of another depth",
     )
     options.add(
         "--seed", type=int, metavar="N", help="seed of all weights; by default a random one, which is printed"
@@ -63,12 +74,20 @@ def _add_scope(options: Options) -> None:
 
 def _initialize(options: argparse.Namespace) -> Answer:
     def draw(model: "Model") -> object:
-        from keras_initx.strategies import initialize
+        from keras_initx.strategies import FromModel, initialize
 
         chosen = {name: getattr(options, name) for name in ("seed", "include", "exclude")}
-        return initialize(model, options.initializer, **chosen)
+        if options.donor is None:
+            return initialize(model, options.initializer, **chosen)
+        donor = load_model(options.donor, argument="--from")
+        scheme = FromModel(
+            donor, width=options.width, depth=options.depth, otherwise=options.initializer or "by_role"
+        )
+        return initialize(model, scheme, **chosen)
 
     _check_paths(options)
+    if options.donor is not None:
+        check_model(options.donor, argument="--from")
     return _rewrite(options, draw)
 
 

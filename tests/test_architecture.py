@@ -52,7 +52,7 @@ ALLOWED = {
     "probe": {"uses", "walk"},
     "recurrence": {"walk"},
     "donors": {"fans", "uses", "walk"},
-    "strategies": {"donors", "fans", "gains", "initializers", "optimizers", "state", "walk"},
+    "strategies": {"donors", "fans", "gains", "initializers", "optimizers", "state", "uses", "walk"},
     "calibration": {"gradients", "initializers", "losses", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {
         *("calibration", "data", "fans", "gains", "gradients", "initializers", "losses", "probe"),

@@ -5,7 +5,7 @@ from keras_initx.donors._blocks import DEPTHS, places
 from keras_initx.donors._carry import Carried, Carrier, Grid
 from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._match import match
-from keras_initx.donors._read import check_donor, read_donor
+from keras_initx.donors._read import check_donor, is_adapter, read_donor
 from keras_initx.donors._tables import NEW_ROWS
 from keras_initx.donors._words import Words, named_rows, pieces_of, two_vocabularies
 
@@ -19,6 +19,7 @@ __all__ = [
     "Pair",
     "Words",
     "check_donor",
+    "is_adapter",
     "match",
     "named_rows",
     "pieces_of",

@@ -116,7 +116,15 @@ def _within(own: list[Any], donor: list[Any]) -> list[Pair]:
     if not starts:
         return []
     if len(starts) > 1:
-        raise _unclear(short[0], [long[at] for at in starts])
+        first = long[starts[0] : starts[0] + len(short)]
+        pairs = zip(short, first, strict=True) if long is donor else zip(first, short, strict=True)
+        shown = ", ".join(f'"{w.path}": "{other.path}"' for w, other in pairs)
+        whose = ("model", "donor") if long is donor else ("donor", "model")
+        raise ValueError(
+            f"`donor` must fit the model in one place. Received: a {whose[0]} of {len(short)} kernels that "
+            f"the {whose[1]} has {len(starts)} times, from {paths_of([long[at] for at in starts])} on. "
+            f"Name the pairs, as for the first: mapping={{{shown}}}."
+        )
     part = long[starts[0] : starts[0] + len(short)]
     mine, theirs = (short, part) if long is donor else (part, short)
     of = {id(w): other for w, other in zip(mine, theirs, strict=True)}

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_initx._types import Variable
 from keras_initx.donors._align import Place, fields_of
+from keras_initx.donors._doubts import doubts
 from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._pick import Pick, identity, pick
 from keras_initx.donors._read import value_of
@@ -52,6 +53,7 @@ class Carrier:
         noise: Standard deviation of the noise on the shares of cloned units, relative to that of the weight.
         seed: Seed of everything that is drawn.
         queries: The ids of the weights of queries whose scores are divided by the root of their heads' width.
+        attention: The ids of the weights of queries and keys in Keras' attention.
         before_logits: The ids of the weights of the normalization whose output a table of words turns into
             logits.
     """
@@ -67,7 +69,9 @@ class Carrier:
     noise: float = 0.0
     seed: int = 0
     queries: frozenset[int] = frozenset()
+    attention: frozenset[int] = frozenset()
     before_logits: frozenset[int] = frozenset()
+    told: set[tuple[int, str]] = dataclasses.field(default_factory=set)  # the doubts that a row has told
 
     def carry(self, weight: Place, source: Place) -> Carried:
         """Returns what becomes of a weight that has a counterpart.
@@ -95,7 +99,6 @@ class Carrier:
         factor = self._factor_of_query(own, steps) * self._factor_of_logits(own, steps)
         notes = [step.note for step in steps]
         notes.append(f"times {factor:.4g}, for the width of its sums" if factor != 1 else "")
-        notes.append(self._doubt(weight, steps))
         value = functools.partial(self._value, source, flat, steps, factor)
         return Carried(value, "; ".join(dict.fromkeys(filter(None, notes))))
 
@@ -109,7 +112,10 @@ class Carrier:
 
     def _step(self, weight: Place, axis: int, donor: Units) -> Step | str:
         """How an axis is carried, or the reason why it cannot be."""
-        own, kind = self.own.units(weight.kernel)[axis], self.kinds.of(weight, axis)
+        own = self.own.units(weight.kernel)[axis]
+        if own.size == donor.size and id(weight.kernel) not in self.rows:
+            return Step(identity(own.size))
+        kind = self.kinds.of(weight, axis)
         if kind == "named" and id(weight.kernel) in self.rows:
             return self._named(weight, donor.size)
         if own.size == donor.size:
@@ -136,10 +142,15 @@ class Carrier:
         if self.width == "clone" and len(set(found.index.tolist())) < donor.size:
             raise _not_that_way(weight, own.size, donor.size, "wider", "select")
         summed = self.kinds.summed(weight, axis)
-        note = "" if found.followed else "how its units are grouped is not known of both models"
+        notes = [] if found.followed else ["how its units are grouped is not known of both models"]
         if found.grows and any(summed) and not all(summed) and not self.before_logits:
-            note = "it also makes the logits, which are larger by the factor of the width"
-        return Step(found, shared=bool(summed) and all(summed), note=note)
+            notes.append("it also makes the logits, which are larger by the factor of the width")
+        if found.grows and not all(summed or [False]):
+            # Once for all weights that share the units.
+            told = doubts(own, donor, id(weight.kernel) in self.attention)
+            notes += [note for note in told if (own.key, note) not in self.told]
+            self.told.update((own.key, note) for note in told)
+        return Step(found, shared=bool(summed) and all(summed), note="; ".join(notes))
 
     def _named(self, weight: Place, donor: int) -> Step:
         index = np.array([-1 if row is None else row for row in self.rows[id(weight.kernel)]])
@@ -180,17 +191,6 @@ class Carrier:
             note = f"the first {own} of {donor} positions" if own < donor else f"{donor} positions, repeated"
         change = functools.partial(resize_positions, rows=own, grid=grid)
         return Step(identity(own), change=change, note=note)
-
-    def _doubt(self, weight: Place, steps: Sequence[Step]) -> str:
-        """Why the function of the donor does not stay; empty if nothing is known against it."""
-        grown = [step.pick for step in steps if step.pick.grows]
-        if weight.role == "scale" and "BatchNorm" not in type(weight.layer).__name__:
-            uneven = not all(one.even for one in grown)
-            return "the width is no multiple of the donor's: means over it are others" if uneven else ""
-        wider = weight.role == "query" and any(one.grows for one in self._of_heads(weight.kernel, steps))
-        if wider and id(weight.kernel) not in self.queries:
-            return "its heads are wider, and how the scores are divided by that width is not known"
-        return ""
 
     def _of_heads(self, variable: Variable, steps: Sequence[Step]) -> list[Pick]:
         """The picks of the units of heads, over which queries and keys are multiplied."""

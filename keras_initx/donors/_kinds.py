@@ -54,6 +54,8 @@ class Kinds:
     def summed(self, weight: Place, axis: int) -> list[bool]:
         """Returns for each operation that takes a kernel whether it sums over an axis."""
         roles = [use.roles for use in self._coupling.uses(weight.kernel) if use.is_kernel and use.roles]
+        if weight.kernel.shape[axis] == 1:
+            roles = []  # the roles leave out an axis of one entry
         if roles or not isinstance(weight, KernelSite) or weight.fans is None:
             return [axis in own.axes("inputs") for own in roles]
         # The run did not reach it. Where groups or gates share the last axis, the inputs come before.

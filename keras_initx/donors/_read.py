@@ -9,7 +9,7 @@ import numpy as np
 from keras_initx._types import Model
 from keras_initx.walk import KernelSite, Weight
 
-__all__ = ["check_donor", "read_donor", "value_of"]
+__all__ = ["check_donor", "is_adapter", "read_donor", "value_of"]
 
 _CURES = {
     ".h5": "A file of weights does not tell the layers: build the donor, call donor.load_weights(path), and "
@@ -47,6 +47,11 @@ def check_donor(donor: object) -> Model | Path:
 def read_donor(donor: Model | Path) -> Model:
     """Returns the donor's model."""
     return keras.saving.load_model(donor, compile=False) if isinstance(donor, Path) else donor
+
+
+def is_adapter(weight: KernelSite | Weight) -> bool:
+    """Whether a weight is a factor of LoRA, which counts as a part of the kernel beside it."""
+    return bool(getattr(weight.layer, "lora_enabled", False)) and weight.kernel.name.startswith("lora_")
 
 
 def value_of(weight: KernelSite | Weight) -> np.ndarray:

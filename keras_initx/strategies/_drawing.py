@@ -92,7 +92,8 @@ class Drawing:
             return Draw(self.replaced[override[-1]]), ""
         note = weight.note if isinstance(weight, KernelSite) else ""
         if not override and (draw := self.plan.get(id(weight.kernel))):
-            note = "; ".join(filter(None, (note, draw.note)))
+            # The walk's remarks are about fans, which a donor's values do not follow.
+            note = draw.note if draw.source else "; ".join(filter(None, (note, draw.note)))
             if draw.initializer is not None:
                 return draw, note
         if is_adapted(weight):

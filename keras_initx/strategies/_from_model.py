@@ -22,6 +22,7 @@ from keras_initx.donors import (
     Pair,
     Words,
     check_donor,
+    is_adapter,
     match,
     named_rows,
     pieces_of,
@@ -30,6 +31,7 @@ from keras_initx.donors import (
 )
 from keras_initx.strategies._plan import Draw, Strategy, WholePlan
 from keras_initx.strategies._select import find_branches
+from keras_initx.uses import Coupling
 from keras_initx.walk import ATTENTION, KernelSite, Weight, coupled, iter_kernels, iter_weights
 
 __all__ = ["FromModel"]
@@ -43,13 +45,12 @@ class FromModel:
     of the weights number the same units, so that all weights take the same units of the donor: through
     normalizations, residual sums, heads, gates, concatenations and `Flatten`.
 
-    Law, for an axis of m units that has n in the donor:
+    Law: of m units that have n in the donor, `"select"` takes the evenly spaced ones: i n / m, rounded where
+    m does not divide n. `"clone"` takes unit i mod n for unit i, and a kernel that sums c copies of a unit
+    takes 1 / c of the donor's weight, so that the model computes the donor's function. Where m is no multiple
+    of n, the rest are copies of units that are drawn. Queries of heads that get r times as wide are divided
+    by the root of r. The row tells if the function is another, or if that is not known.
 
-    - `width="select"`, m < n: evenly spaced units, i n / m. Nothing is rescaled.
-    - `width="clone"`, m > n: unit i is a copy of the donor's unit i mod n; of a width that is no multiple,
-      the rest are copies of units that are drawn. A kernel that sums c copies of a unit takes 1 / c of the
-      donor's weight, so that the model computes the donor's function. Queries of heads that get r times as
-      wide are divided by the root of r. The row tells if the function is another, or if that is not known.
     - Input channels of a first convolution: their sum for one channel, else the channels again and again,
       times n / m.
     - Positions of an image: resampled by cubic interpolation, without the tokens before them. Of a text: the
@@ -58,8 +59,7 @@ class FromModel:
       another number of classes is drawn anew.
 
     Choose it if a trained model of another size exists. Do not choose it for a donor whose layers compute
-    something
-    else: pairs are found by structure, not by what the layers learned.
+    something else: pairs are found by structure, not by the functions that the layers learned.
 
     >>> build = lambda n: keras.Sequential(
     ...     [keras.layers.Input((8,)), keras.layers.Dense(n, "relu"), keras.layers.Dense(n, "relu"),
@@ -73,7 +73,7 @@ class FromModel:
     (True, 1.0)
 
     Args:
-        donor: A built Keras model, or the path of a .keras file. It is not changed.
+        donor: A built Keras model, or the path of a .keras file. It is not changed. `initialize` needs one.
         width: `"select"` for a narrower model, `"clone"` for a wider one.
         depth: The donor's blocks for a model with more or fewer blocks: `"first"`, `"uniform"` (evenly
             spaced), `"stack"` (again and again), or `"identity"` (the first; more blocks are drawn and begin
@@ -117,7 +117,7 @@ class FromModel:
 
     def __init__(
         self,
-        donor: Model | str | os.PathLike[str],
+        donor: Model | str | os.PathLike[str] | None = None,
         *,
         width: Literal["select", "clone"] = "select",
         depth: Literal["first", "uniform", "stack", "identity"] = "uniform",
@@ -130,7 +130,7 @@ class FromModel:
         noise: float = 0.0,
         otherwise: Initializer | Strategy = "by_role",
     ) -> None:
-        self.donor: Model | Path = check_donor(donor)
+        self.donor: Model | Path | None = None if donor is None else check_donor(donor)
         self.width = check_choice("width", width, ("select", "clone"))
         self.depth = check_choice("depth", depth, DEPTHS)
         self.new_rows = check_choice("new_rows", new_rows, NEW_ROWS)
@@ -151,11 +151,17 @@ class FromModel:
             weights: All weights of the model.
             model: The model.
         """
+        if self.donor is None:
+            raise ValueError("`donor` must be given. Received: donor=None. Pass FromModel(trained_model).")
         donor = read_donor(self.donor)
         sites = list(iter_kernels(donor))
         theirs: list[KernelSite | Weight] = [*sites, *iter_weights(donor, sites)]
-        pairs = match(weights, theirs, self.depth, self.mapping)
-        carrier = self._carrier(weights, model, donor)
+        mine, theirs = ([w for w in side if not is_adapter(w)] for side in (weights, theirs))
+        pairs = match(mine, theirs, self.depth, self.mapping)
+        # Weights of equal shapes are copied: then no run has to tell how their axes belong together.
+        copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
+        runs = () if copied and not self.rows and self._words is None else (model, donor)
+        carrier = self._carrier(weights, model, runs)
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
         for pair in pairs:
@@ -174,9 +180,10 @@ class FromModel:
             plan |= _at_zero(added, [w for w in weights if isinstance(w, KernelSite)], model)
         return plan
 
-    def _carrier(self, weights: Sequence[KernelSite | Weight], model: Model, donor: Model) -> Carrier:
-        own, failure = coupled(model)
-        other, also = coupled(donor)
+    def _carrier(
+        self, weights: Sequence[KernelSite | Weight], model: Model, runs: Sequence[Model]
+    ) -> Carrier:
+        (own, failure), (other, also) = map(coupled, runs) if runs else [(Coupling({}, ()), "")] * 2
         if (failure or also) and self.width == "clone":
             which = "model" if failure else "donor"
             raise ValueError(
@@ -196,7 +203,8 @@ class FromModel:
             grid=self.grid,
             noise=self.noise,
             seed=random.getrandbits(31),  # `initialize` seeds Python's generator
-            queries=frozenset(_queries(model)),
+            queries=frozenset(_projections(model, "query")),
+            attention=frozenset(_projections(model, "query", "key")),
             before_logits=frozenset(_before_logits(kernels)),
         )
 
@@ -220,11 +228,11 @@ class FromModel:
         }
 
 
-def _queries(model: Model) -> set[int]:
-    """The ids of the weights of queries in Keras' attention."""
+def _projections(model: Model, *names: str) -> set[int]:
+    """The ids of the weights of projections in Keras' attention."""
     attention = [layer for layer in flatten_layers(model) if isinstance(layer, ATTENTION)]
     found = [sub for layer in attention for sub in flatten_layers(layer, include_self=False)]
-    return {id(variable) for layer in found if layer.name == "query" for variable in layer.weights}
+    return {id(variable) for layer in found if layer.name in names for variable in layer.weights}
 
 
 def _before_logits(sites: Sequence[KernelSite]) -> set[int]:

@@ -2,6 +2,7 @@
 
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
+from keras_initx.strategies._from_model import FromModel
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._plan import Strategy
 from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual
@@ -16,6 +17,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "by_role": ByRole,
     "DeepNorm": DeepNorm,
     "Fixup": Fixup,
+    "FromModel": FromModel,
     "GPT2Residual": GPT2Residual,
     "Mimetic": Mimetic,
     "MuP": MuP,

@@ -4,7 +4,7 @@ Most operations only hand the units on. An operation that nothing is known of ha
 and size, as element-wise functions and pooling do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_initx._types import Tensor
@@ -33,14 +33,19 @@ class Axes:
     """The units on each axis of each tensor of a run."""
 
     def __init__(self) -> None:
-        # The tensors themselves are held, so that no other tensor can get the identity of one that has gone.
+        # Tensors are held, so that no other tensor can get the identity of one that has gone.
         self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}
-        # For units that were cut: the pieces, each with the number of its first unit.
+        # The pieces of units that were cut, each with the number of its first unit.
         self._cut: list[tuple[Node, int, Node]] = []
+        self.is_signal: Callable[[Tensor], bool] = lambda _: True
 
     def knows(self, tensor: object) -> bool:
         """Whether a tensor was seen before."""
         return id(tensor) in self._nodes
+
+    def _mark_all(self, tensors: Sequence[Tensor], mark: str) -> None:
+        for node in (node for tensor in tensors for node in self.of(tensor)):
+            node.marks.add(mark)
 
     def mark(self, tensor: Tensor, mark: str) -> None:
         """Marks the units of a tensor's axes, without the batch axis."""
@@ -66,6 +71,10 @@ class Axes:
         )
         self._nodes[id(tensor)] = tensor, tuple(kept)
 
+    def hold(self, tensor: Tensor, nodes: tuple[Node, ...]) -> None:
+        """Gives a tensor nodes as they are: a list of tensors has those of one of them."""
+        self._nodes[id(tensor)] = tensor, nodes
+
     def hand_on(self, operation: Operation, effect: Effect, signals: bool) -> None:
         """Gives the outputs of an operation that has run nodes.
 
@@ -75,9 +84,11 @@ class Axes:
             signals: Whether no operand holds a weight.
         """
         inputs, output = operation.inputs, operation.outputs[0] if operation.outputs else None
-        if output is None or isinstance(effect, Inner):
+        if output is None:
             return
-        if isinstance(effect, Contract):
+        if isinstance(effect, Inner):
+            self._mark_all(operation.outputs, "loop")
+        elif isinstance(effect, Contract):
             self._multiply(operation, effect, signals)
         elif isinstance(effect, Convolve):
             self._convolve(operation, effect)
@@ -100,12 +111,26 @@ class Axes:
         elif isinstance(effect, Combine):
             self._combine([inputs[place] for place in effect.operands], output)
         else:
-            if (
-                "dot_product_attention" in operation.name
-            ):  # torch's, of queries (batch, heads, positions, units)
-                self.of(inputs[0])[-1].root.marks.add("mixed")
+            self._other(operation, output)
+
+    def _other(self, operation: Operation, output: Tensor) -> None:
+        inputs = operation.inputs
+        if operation.name == "TensorListFromTensor":
+            self.hold(output, self.of(inputs[0])[1:])
+        elif operation.name == "TensorListGetItem":
+            self.give(output, self.of(inputs[0]))
+        elif operation.name == "TensorListStack":  # of a list that a loop has made
+            self._mark_all([output], "loop")
+        elif "scaled_dot_product" in operation.name:  # of (batch, heads, positions, units)
+            queries, keys, values = map(self.of, inputs[:3])
+            unify(queries[-1], keys[-1])
+            queries[-1].root.marks.add("mixed")
+            self.give(output, [*queries[:-1], values[-1]])
+        elif operation.name == "native_layer_norm":  # torch's: its scale and shift have the last axes
+            self._combine(inputs, output)
+        else:
             for made in operation.outputs:
-                self._keep_places(operation.inputs, made)
+                self._keep_places(inputs, made)
 
     def _multiply(self, operation: Operation, effect: Contract, signals: bool) -> None:
         left, right = (operation.inputs[place] for place in effect.operands)
@@ -126,34 +151,26 @@ class Axes:
         kernel, output = self.of(operation.inputs[1]), operation.outputs[0]
         rank = len(shape_of(output))
         places = (0, 2) if effect.transposed else (0,)  # TensorFlow's transposed one begins with a shape
-        signal = next(
-            (
-                t
-                for p in places
-                if p < len(operation.inputs) and len(shape_of(t := operation.inputs[p])) == rank
-            ),
-            None,
-        )
+        given = (operation.inputs[p] for p in places if p < len(operation.inputs))
+        signal = next((t for t in given if len(shape_of(t)) == rank), None)
         if signal is None:
             return
         own, outputs = self.of(signal), kernel[effect.outputs]
         if effect.depthwise:
             unify(own[effect.channels], kernel[effect.inputs])
-            made = multiplied([kernel[effect.inputs], outputs])
+            outputs = multiplied([kernel[effect.inputs], outputs])
         elif effect.groups > 1:
             group = Node(effect.groups)
             unify(own[effect.channels], multiplied([group, kernel[effect.inputs]]))
             unify(outputs, multiplied([group, Node(outputs.size // effect.groups)]))
-            made = outputs
         else:
             unify(own[effect.channels], kernel[effect.inputs])
-            made = outputs
         nodes: list[Node | None] = [None] * rank
-        nodes[0], nodes[effect.channels] = own[0], made
+        nodes[0], nodes[effect.channels] = own[0], outputs
         self.give(output, nodes)
         if effect.shift is not None:
             bias = self.of(operation.inputs[effect.shift])
-            unify(bias[0], made)
+            unify(bias[0], outputs)
 
     def _look_up(self, operation: Operation, effect: Gather) -> None:
         table, output = self.of(operation.inputs[effect.table]), operation.outputs[0]
@@ -175,14 +192,9 @@ class Axes:
         own, sizes = self.of(source), shape_of(output)
         found = None if -1 in sizes else grouped(own, sizes)
         if found is None:  # the last axes may still be the same
-            count = next(
-                (
-                    n
-                    for n, (a, b) in enumerate(zip(reversed(shape_of(source)), reversed(sizes), strict=False))
-                    if a != b
-                ),
-                min(len(own), len(sizes)),
-            )
+            pairs = zip(reversed(shape_of(source)), reversed(sizes), strict=False)
+            differ = (n for n, (one, other) in enumerate(pairs) if one != other)
+            count = next(differ, min(len(own), len(sizes)))
             found = [*(None,) * (len(sizes) - count), *own[len(own) - count :]]  # type: ignore[list-item]
         self.give(output, found)
 
@@ -199,13 +211,13 @@ class Axes:
                     continue
                 piece = nodes[place] = Node(size)
                 axis = axes[place]
+                begin = effect.first.get(-1 if axis is None else axis)
                 if len(operation.outputs) > 1:
-                    begin: int | None = first
-                    first += size
-                else:
-                    begin = effect.first.get(axis) if axis is not None else None
+                    begin, first = first, first + size
                 if begin is not None:
                     self._cut.append((node, begin, piece))
+                else:
+                    node.root.across.add("a slice")
             self.give(output, nodes)
 
     def join_cuts(self) -> None:
@@ -220,11 +232,10 @@ class Axes:
                 if begin == at:
                     parts.append(piece)
                     at += size
-            if at == node.size and len(parts) > 1:
-                whole = concatenated(parts)
-                if node.root.how == "product" and len({part.size for part in parts}) == 1:
-                    continue  # a product of as many parts, as a reshape has told
-                unify(node, whole)
+            if at != node.size:
+                node.across.add("a slice")
+            elif node.root.how != "product" or len({part.size for part in parts}) > 1:
+                unify(node, concatenated(parts))  # not of equal parts, as a reshape has told
 
     def _tile(self, source: Tensor, output: Tensor) -> None:
         own, sizes = self.of(source), shape_of(output)

@@ -10,6 +10,7 @@ from keras_initx.uses._axes import Axes
 from keras_initx.uses._backend import reader
 from keras_initx.uses._find import run_and_see
 from keras_initx.uses._operations import Effect, Gather, Operation
+from keras_initx.uses._together import Together
 from keras_initx.uses._tracker import Tracker
 from keras_initx.uses._units import Node, Units
 from keras_initx.uses._use import Use
@@ -51,6 +52,7 @@ def couple(
     outputs = run_and_see(model, args, kwargs, variables, tracker)
     for leaf in tree.flatten(outputs):
         tracker.axes.mark(leaf, "output")
+    tracker.together.finish()
     tracker.axes.join_cuts()
     return Coupling(tracker.weights, tracker.uses)
 
@@ -61,6 +63,8 @@ class _Coupler(Tracker):
     def __init__(self, effect_of: Callable[[Operation], Effect]) -> None:
         super().__init__(effect_of)
         self.axes = Axes()
+        self.together = Together(self.axes, lambda t: not self._is_signal(t) and not self.pieces(t))
+        self.axes.is_signal = self._is_signal
         self.weights: dict[int, tuple[Node, ...]] = {}
 
     def watch(self, tensor: Tensor, variable: Variable) -> None:
@@ -81,14 +85,19 @@ class _Coupler(Tracker):
         super().enter_loop(pairs)
         for inner, outer in pairs:
             if outer is not None:
-                self.axes.give(inner, self.axes.of(outer))
+                self.axes.hold(inner, self.axes.of(outer))
+
+    def enter_step(self, tensors: Iterable[tuple[Tensor, Tensor]]) -> None:
+        for inner, outer in tensors:
+            self.axes.hold(inner, self.axes.of(outer)[1:])
 
     def see(self, operation: Operation) -> list[Tensor] | None:
         known = any(map(self.axes.knows, operation.inputs))
         signals = not any(map(self.pieces, operation.inputs))
         replaced = super().see(operation)
+        effect = self._effect_of(operation)
+        self.together.see(operation, effect)
         if known:
-            effect = self._effect_of(operation)
             self.axes.hand_on(operation, effect, signals)
             if isinstance(effect, Gather) and self.pieces(operation.inputs[effect.table]):
                 # Numbers from the input look up words; numbers that are always the same, positions.

@@ -31,21 +31,14 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "number", "shown", "title", "value_of"]
+__all__ = ["constant", "effect", "gradient_at", "number", "shown", "title", "value_of"]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
 _COPIES = (
-    "convert_element_type",
-    "copy",
-    "copy_p",
-    "neg",
-    "optimization_barrier",
-    "pad",
-    "reduce_precision",
-    "rev",
+    "convert_element_type", "copy", "copy_p", "neg", "optimization_barrier", "pad", "reduce_precision", "rev",
     "stop_gradient",
-)
+)  # fmt: skip
 # Operations on signals by Keras' names: primitives, and functions that JAX compiles whole.
 _TITLES = {
     "_where": "Where", "logistic": "Sigmoid", "neg": "Negative", "soft_sign": "Softsign",
@@ -57,22 +50,8 @@ _TITLES = {
 }  # fmt: skip
 _COMBINE = {"add": "adds", "sub": "adds", "add_any": "adds", "mul": "scales", "div": "divides"}
 _OF_TWO = (
-    "max",
-    "min",
-    "pow",
-    "atan2",
-    "rem",
-    "select_n",
-    "and",
-    "or",
-    "xor",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-)
+    "and", "atan2", "eq", "ge", "gt", "le", "lt", "max", "min", "ne", "or", "pow", "rem", "select_n", "xor",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -86,7 +65,11 @@ def shown(tracker: Tracker) -> Iterator[None]:
             self.before = before
 
         def stage_value(self, value: Any) -> Any:
-            return self.before.stage_value(value)
+            found = self.before.stage_value(value)
+            # A number or an array, which a tracer stands for from now on.
+            if "Tracer" not in type(value).__name__:
+                tracker.see(Operation("convert_element_type", [value], [found], (None, {})))
+            return found
 
         def process_primitive(self, primitive: Any, args: Sequence[Any], params: dict[str, Any], /) -> Any:
             return _run(self, tracker, primitive, args, params)
@@ -157,6 +140,7 @@ def _open_scan(trace: Any, tracker: Tracker, args: Sequence[Any], params: dict[s
     with core.set_current_trace(trace.before):
         steps = [x[0] for x in args[count:]]
     tracker.enter_loop((one, None) for one in (*args[:count], *steps))
+    tracker.enter_step(zip(steps, args[count:], strict=True))
     tracker.looped = True
     try:
         with core.set_current_trace(trace):
@@ -215,6 +199,11 @@ def number(tensor: Any) -> float | None:
     return float(np.asarray(tensor))  # not an operation of JAX, which the trace would see
 
 
+def constant(tensor: Any) -> Any:
+    """The value of a constant; None if it is not known."""
+    return None if "Tracer" in type(tensor).__name__ else np.asarray(tensor)
+
+
 def effect(operation: Operation) -> Effect:
     """What a primitive does to the axes of its operands."""
     name, (_, params) = operation.name, operation.raw
@@ -238,7 +227,8 @@ def effect(operation: Operation) -> Effect:
     if name in _OPENED:
         return Inner()
     if name == "slice":
-        return Shrink(first=dict(enumerate(params["start_indices"])))
+        steps = params["strides"] or (1,) * len(params["start_indices"])
+        return Shrink(first={a: n for a, n in enumerate(params["start_indices"]) if steps[a] == 1})
     if name in ("dynamic_slice", "split"):
         return Shrink()
     if name.startswith("reduce_") and "axes" in params:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from keras_initx._types import Tensor
 
 __all__ = [
+    "Across",
     "Combine",
     "Concatenate",
     "Contract",
@@ -179,6 +180,17 @@ class Reduce:
 
 
 @dataclasses.dataclass(frozen=True)
+class Across:
+    """A function of all entries along some axes, which keeps the axes: a softmax, a cumulative sum.
+
+    Attributes:
+        axes: The axes. None for all.
+    """
+
+    axes: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Inner:
     """A loop or branch whose operations were shown one by one: it counts for nothing itself."""
 
@@ -199,6 +211,7 @@ Effect: TypeAlias = (
     | Concatenate
     | Combine
     | Reduce
+    | Across
     | Inner
     | Other
 )

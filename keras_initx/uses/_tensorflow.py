@@ -12,10 +12,10 @@ from typing import Any
 
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import Operation
-from keras_initx.uses._tensorflow_effects import effect, number, title
+from keras_initx.uses._tensorflow_effects import constant, effect, number, title
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "number", "shown", "title", "value_of"]
+__all__ = ["constant", "effect", "gradient_at", "number", "shown", "title", "value_of"]
 
 
 @contextlib.contextmanager

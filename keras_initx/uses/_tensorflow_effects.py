@@ -3,6 +3,7 @@
 from typing import Any
 
 from keras_initx.uses._operations import (
+    Across,
     Combine,
     Concatenate,
     Contract,
@@ -19,7 +20,7 @@ from keras_initx.uses._operations import (
     Tile,
 )
 
-__all__ = ["effect", "title"]
+__all__ = ["constant", "effect", "number", "title"]
 
 # All of them are linear and move no axis.
 _COPIES = (
@@ -59,6 +60,11 @@ def number(tensor: Any) -> float | None:
     return float(found) if found is not None and found.ndim == 0 and found.dtype.kind in "fiu" else None
 
 
+def constant(tensor: Any) -> Any:
+    """The value of a constant; None if it is not known."""
+    return _value(tensor)
+
+
 def effect(operation: Operation) -> Effect:
     """What an operation does to the axes of its operands."""
     name, inputs = operation.name, operation.inputs
@@ -95,6 +101,8 @@ def effect(operation: Operation) -> Effect:
         return Inner()
     if name in _REDUCTIONS:
         return _reduce(operation)
+    if name in ("LogSoftmax", "Softmax"):
+        return Across((len(inputs[0].shape) - 1,))
     return Combine(_COMBINE[name]) if name in _COMBINE else Other()  # type: ignore[arg-type]
 
 
@@ -240,7 +248,7 @@ def _gather(operation: Operation) -> Effect:
 
 
 def _strided_slice(operation: Operation) -> Effect:
-    begin = _value(operation.inputs[1])
+    begin, steps = _value(operation.inputs[1]), _value(operation.inputs[3])
     if begin is None:
         return Other()
     new, shrink, ellipsis, begins = (
@@ -263,7 +271,8 @@ def _strided_slice(operation: Operation) -> Effect:
             if not shrink >> entry & 1:
                 axes.append(here)
                 size, own = operation.inputs[0].shape[here], int(begin[entry])
-                first[here] = 0 if begins >> entry & 1 else own + size if own < 0 else own
+                if steps is None or int(steps[entry]) == 1:
+                    first[here] = 0 if begins >> entry & 1 else own + size if own < 0 else own
             here += 1
     axes += range(here, rank)
     return Shrink(tuple(axes), first=first)

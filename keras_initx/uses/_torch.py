@@ -4,8 +4,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
+    Across,
     Combine,
     Concatenate,
     Contract,
@@ -22,7 +25,7 @@ from keras_initx.uses._operations import (
 )
 from keras_initx.uses._tracker import Tracker
 
-__all__ = ["effect", "gradient_at", "shown", "title", "value_of"]
+__all__ = ["constant", "effect", "gradient_at", "shown", "title", "value_of"]
 
 # All of them are linear and move no axis.
 _COPIES = (
@@ -40,6 +43,7 @@ _RESHAPES = (
     "view",
 )
 _REDUCTIONS = ("amax", "amin", "mean", "prod", "sum", "var")
+_SOFTMAX = ("_log_softmax", "_safe_softmax", "_softmax")
 _SPLITS = ("narrow", "slice", "split", "split_with_sizes", "chunk")
 _COMBINE = {
     **dict.fromkeys(("add", "add_", "rsub", "sub"), "adds"),
@@ -123,8 +127,22 @@ def title(operation: Operation) -> str:
     return _TITLES.get(name, "")
 
 
-def number(_: Any) -> None:
-    """None: numbers come as Python's own, and a tensor without values has none."""
+def number(tensor: Any) -> float | None:
+    """The number that a tensor of no axes holds; None if it is not known."""
+    found = constant(tensor)
+    return float(found) if found is not None and found.ndim == 0 else None
+
+
+def constant(tensor: Any) -> Any:
+    """The value of a constant; None if it is not known."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    if type(tensor).__name__ == "FakeTensor":  # which has no value, unless it was made of one
+        tensor = getattr(tensor, "constant", None)
+    if not hasattr(tensor, "detach") or tensor.device.type == "meta":
+        return None
+    with _disable_current_modes():
+        return np.asarray(tensor.detach().cpu().tolist())
 
 
 def effect(operation: Operation) -> Effect:
@@ -163,6 +181,8 @@ def effect(operation: Operation) -> Effect:
         return _cut(operation, name, rank)
     if name in _REDUCTIONS:
         return _reduce(args, rank)
+    if name in _SOFTMAX:
+        return Across((args[1] % rank,))
     if name in ("cat", "stack"):
         axis = (args[1] if len(args) > 1 else 0) % len(operation.outputs[0].shape)
         return Concatenate(axis, len(args[0]), stacked=name == "stack")
@@ -175,6 +195,8 @@ def _cut(operation: Operation, name: str, rank: int) -> Shrink:
     if name == "slice":
         axis, first = (*args[1:3], 0, 0)[:2]
         size = operation.inputs[0].shape[axis]
+        if len(args) > 4 and args[4] != 1:
+            return Shrink()
         return Shrink(first={axis % rank: first + size if first < 0 else first})
     if name in _SPLITS:
         return Shrink()

@@ -59,6 +59,9 @@ class Tracker(Outputs):
             elif not self.pieces(inner):
                 self.feed(inner)
 
+    def enter_step(self, tensors: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Takes what the body of a loop gets of tensors in one step: each step, and the whole tensor."""
+
     def see(self, operation: Operation) -> list[Tensor] | None:
         """Takes an operation that has run; returns tensors to go on with in place of its outputs, or None."""
         held = [self.pieces(tensor) for tensor in operation.inputs]

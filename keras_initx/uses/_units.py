@@ -33,7 +33,10 @@ class Units:
         of: The units that these are made of.
         marks: What else is known: `input` and `output` for units of the model's input and output; `rows` for
             rows that numbers of the input look up, and `positions` for rows that fixed numbers do; `mixed`
-            for units that two signals are summed over, as queries and keys are.
+            for units that two signals are summed over, as queries and keys are; `averaged` for units over
+            which a mean or maximum is taken; `loop` for units that come out of a loop of the backend.
+        across: The operations that take all the units together and are no mean.
+        numbers: The numbers that the units are added to or multiplied by.
     """
 
     key: int
@@ -41,6 +44,8 @@ class Units:
     how: How = ""
     of: tuple["Units", ...] = ()
     marks: frozenset[str] = frozenset()
+    across: frozenset[str] = frozenset()
+    numbers: frozenset[float] = frozenset()
 
     @property
     def parts(self) -> tuple["Units", ...]:
@@ -58,6 +63,8 @@ class Node:
     def __init__(self, size: int, how: How = "", of: Sequence["Node"] = ()) -> None:
         self.size, self.how, self.of = size, how, tuple(of)
         self.marks: set[str] = set()
+        self.across: set[str] = set()
+        self.numbers: set[float] = set()
         self.alias: Node | None = None
 
     @property
@@ -71,12 +78,22 @@ class Node:
     def become(self, other: "Node") -> None:
         """Says that these units are those of another root."""
         other.marks |= self.marks
+        other.across |= self.across
+        other.numbers |= self.numbers
         self.alias = other
 
     def units(self) -> Units:
         """The units as they are known now."""
         root = self.root
-        return Units(id(root), root.size, root.how, tuple(n.units() for n in root.of), frozenset(root.marks))
+        return Units(
+            id(root),
+            root.size,
+            root.how,
+            tuple(n.units() for n in root.of),
+            frozenset(root.marks),
+            frozenset(root.across),
+            frozenset(root.numbers),
+        )
 
 
 def unify(one: Node, other: Node) -> None:
@@ -164,8 +181,10 @@ def _split(atom: Node, first: int) -> list[Node] | None:
     if atom.size % first or atom.how:
         return None
     atom.how, atom.of = "product", (Node(first), Node(atom.size // first))
-    atom.of[0].marks |= atom.marks
-    atom.of[1].marks |= atom.marks
+    for part in atom.of:
+        part.marks |= atom.marks
+        part.across |= atom.across
+        part.numbers |= atom.numbers
     return list(atom.of)
 
 

@@ -373,6 +373,7 @@ MADE_FOR = {
     "by_role": (net, residual, transformer),
     "DeepNorm": (lambda: transformer(alpha=4**0.25), lambda: transformer(alpha=6**0.25, cross=True)),
     "Fixup": (residual,),
+    "FromModel": (transformer,),
     "GPT2Residual": (transformer, lambda: transformer(cross=True)),
     "Mimetic": (transformer,),
     "MuP": (lambda: transformer(width=64),),
@@ -393,6 +394,10 @@ def test_a_model_is_named_for_each_strategy():
 @pytest.mark.parametrize("strategy", MADE_FOR)
 def test_what_a_strategy_means_to_do_is_no_fault(strategy):
     scheme = initx.strategies.MuP(base=transformer()) if strategy == "MuP" else strategy
+    if strategy == "FromModel":
+        donor = transformer()
+        initx.initialize(donor, seed=1)
+        scheme = initx.strategies.FromModel(donor)
     for build in MADE_FOR[strategy]:
         model = build()
         initx.initialize(model, scheme, seed=0)
