@@ -157,7 +157,7 @@ def main() -> None:
         measure,
         quick=Size(1, 16, 1, 32, 2, rates=(2.0**-9, 2.0**-6), steps=8),
         default=Size(),
-        full=Size(3, 32, 2, 512, 16, tuple(2.0**power for power in range(-12, -3)), 400),
+        full=Size(wide=256, deep=16),
         draw=lambda path: draw(measured, path),
     )
 
