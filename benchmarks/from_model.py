@@ -1,4 +1,4 @@
-"""The time of `FromModel` over `load_weights` of the same file, and the memory that it takes beside the models."""
+"""The time of `FromModel` over `load_weights` of the same file, and its memory beside the two models."""
 
 import os
 
@@ -111,8 +111,8 @@ if __name__ == "__main__":
             "largest weight, all weights",
         ],
         rows,
-        f"Medians of {PAIRS} pairs within one run; the file is the model's own. Where the widths differ, both "
-        "models run once without values, which tells how their axes belong together. The peak is that of "
+        f"Medians of {PAIRS} pairs within one run; the file is the model's own. Where the widths differ, "
+        "both models run once without values, which tells how their axes belong together. The peak is of "
         "NumPy's arrays beside the two models (tracemalloc), with transactional=False: by default a copy of "
         "the old weights is held, too, until the end.",
     )
