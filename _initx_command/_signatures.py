@@ -20,7 +20,7 @@ __all__ = ["defaults_of"]
 
 @functools.cache
 def defaults_of(function: str) -> Mapping[str, object]:
-    """Returns the defaults of a function of `keras_initx`, by the names of its arguments.
+    """Returns the defaults of a function or class of `keras_initx`, by the names of its arguments.
 
     An argument without a default is left out. So is an argument whose default is a name, and not a number, a
     text or an expression of these.
@@ -42,8 +42,11 @@ def defaults_of(function: str) -> Mapping[str, object]:
 
 
 def _find(module: str, name: str) -> ast.FunctionDef:
-    """Returns the definition of a function, which the module defines or imports."""
+    """Returns a function, or the `__init__` of a class, which the module defines or imports."""
     for node in _parse(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            inner = (part for part in node.body if isinstance(part, ast.FunctionDef))
+            return next(part for part in inner if part.name == "__init__")
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -203,6 +203,54 @@ def test_initialize_writes_the_model_and_prints_the_report(capsys, saved):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 
 
+def _wide(folder, width, depth=1):
+    hidden = [keras.layers.Dense(width, "relu") for _ in range(depth)]
+    model = keras.Sequential([keras.layers.Input((4,)), *hidden, keras.layers.Dense(3, name="head")])
+    model.save(folder / f"{width}_{depth}.keras")
+    return folder / f"{width}_{depth}.keras", model
+
+
+def test_initialize_from_another_model(capsys, tmp_path):
+    (source, donor), (target, _) = _wide(tmp_path, 4), _wide(tmp_path, 8)
+    out = tmp_path / "start.keras"
+    status, table, _ = run(
+        capsys, "initialize", str(target), "--from", str(source), "--width", "clone", "--out", str(out)
+    )
+    assert status == 0
+    assert "drawn by FromModel" in table
+    x = np.ones((2, 4), "float32")
+    found, expected = (keras.ops.convert_to_numpy(net(x)) for net in (keras.saving.load_model(out), donor))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.tensorflow
+def test_initialize_from_a_shallower_model_with_another_initializer_for_the_rest(capsys, tmp_path):
+    (source, _), (target, _) = _wide(tmp_path, 4, 2), _wide(tmp_path, 4, 4)
+    arguments = ("--from", str(source), "--depth", "first", "--initializer", "zeros", "--json")
+    status, out, _ = run(capsys, "initialize", str(target), *arguments, "--out", str(target))
+    rows = json.loads(out)["rows"]
+    assert status == 0
+    assert [row["initializer"] for row in rows if row["is_kernel"]] == [
+        "donor",
+        "donor",
+        "Zeros()",
+        "Zeros()",
+        "donor",
+    ]
+
+
+@pytest.mark.tensorflow
+def test_a_donor_that_is_missing_or_wider_than_asked_is_refused_in_one_line(capsys, tmp_path):
+    (source, _), (target, _) = _wide(tmp_path, 4), _wide(tmp_path, 8)
+    before = target.read_bytes()
+    for given, match in (("missing.keras", "`--from` must be a .keras file"), (source, "width='clone'")):
+        status, _, error = run(capsys, "initialize", str(target), "--from", str(given), "--out", str(target))
+        assert status == 2
+        assert match in error
+        assert len(error.splitlines()) == 1
+    assert target.read_bytes() == before
+
+
 @pytest.mark.tensorflow
 def test_initialize_in_place_with_patterns_as_json(capsys, saved):
     arguments = ("--initializer", "none", "--seed", "3", "--include", "dw", "--exclude", "bias", "--json")
