@@ -48,7 +48,7 @@ def test_the_first_layers_must_lead_at_rates_that_the_test_images_did_not_choose
     assert [criterion.holds for criterion in criteria] == held
     assert "learning rate 0.003" in sentence
     assert "learning rate 0.001" not in sentence
-    assert "The donor has 0.965" in sentence
+    assert "The donor's accuracy is 0.965" in sentence
 
 
 def test_the_figure_of_selection_marks_each_rate_that_was_chosen(selection, tmp_path, monkeypatch):
@@ -116,6 +116,12 @@ def test_the_small_models_time_counts_and_every_seed_must_get_there(growth, clon
     assert "From scratch (2^-8): lowest loss 2 [2, 2], after 100 [100, 100] steps of 0.1 s" in sentence
     late = sum(min(found) > 2 for found in clones)
     assert (f"({late} of 3 not there)" in sentence) == bool(late)
+
+
+def test_a_small_model_that_needs_no_growth_is_told(growth):
+    sentence, _ = growth.judge(grown(growth, {growth.SHALLOW: [[5.0, 3.0, 2.0]] * 2 + [[5.0, 3.0, 2.1]]}))
+    assert "has 3 [3, 3] after 40 steps of 0.05 s, and is there without growth in 0 of 3 seeds" in sentence
+    assert "is there without growth in 2 of 3 seeds; clones" in sentence
 
 
 def test_costs_are_those_of_the_start_the_steps_and_the_small_model(growth):

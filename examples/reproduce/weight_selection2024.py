@@ -162,7 +162,7 @@ def best_rate(accuracies: Accuracies, start: str, number: int) -> float:
 
 def judge(accuracies: Accuracies, donor_accuracy: float) -> tuple[str, list[claim.Criterion]]:
     """Returns the sentence of the page, and the criteria."""
-    sentences = [f"The donor has {donor_accuracy:.3g} on its own images."]
+    sentences = [f"The donor's accuracy is {donor_accuracy:.3g} on the images that it learned."]
     criteria = []
     for number in sorted({number for _, number, _ in accuracies}):
         rates = {start: best_rate(accuracies, start, number) for start in (*RANDOM, *SELECTED)}
