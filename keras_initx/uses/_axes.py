@@ -123,6 +123,9 @@ class Axes:
             self._mark_all([output], "loop")
         elif "scaled_dot_product" in operation.name:  # of (batch, heads, positions, units)
             queries, keys, values = map(self.of, inputs[:3])
+            for others in (keys, values):
+                for axis in range(len(others) - 2):
+                    unify(queries[axis], others[axis])
             unify(queries[-1], keys[-1])
             queries[-1].root.marks.add("mixed")
             self.give(output, [*queries[:-1], values[-1]])
