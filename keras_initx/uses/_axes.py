@@ -1,7 +1,6 @@
 """`Axes`: the units on each axis of each tensor of a run.
 
-Most operations only hand the units on. An operation that nothing is known of hands on the axes of equal place
-and size, as element-wise functions and pooling do.
+Most operations only hand the units on. An unknown one hands on the axes of equal place and size.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +32,7 @@ class Axes:
     """The units on each axis of each tensor of a run."""
 
     def __init__(self) -> None:
-        # Tensors are held, so that no other tensor can get the identity of one that has gone.
-        self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}
+        self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}  # with the tensors, so that they stay
         # The pieces of units that were cut, each with the number of its first unit.
         self._cut: list[tuple[Node, int, Node]] = []
         self.is_signal: Callable[[Tensor], bool] = lambda _: True
