@@ -1,7 +1,6 @@
 """`Axes`: the units on each axis of each tensor of a run.
 
-Most operations only hand the units on. An operation that nothing is known of hands on the axes of equal place
-and size, as element-wise functions and pooling do.
+Most operations only hand the units on. An unknown one hands on the axes of equal place and size.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +32,7 @@ class Axes:
     """The units on each axis of each tensor of a run."""
 
     def __init__(self) -> None:
-        # Tensors are held, so that no other tensor can get the identity of one that has gone.
-        self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}
+        self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}  # with the tensors, so that they stay
         # The pieces of units that were cut, each with the number of its first unit.
         self._cut: list[tuple[Node, int, Node]] = []
         self.is_signal: Callable[[Tensor], bool] = lambda _: True
@@ -123,6 +121,9 @@ class Axes:
             self._mark_all([output], "loop")
         elif "scaled_dot_product" in operation.name:  # of (batch, heads, positions, units)
             queries, keys, values = map(self.of, inputs[:3])
+            for others in (keys, values):
+                for axis in range(len(others) - 2):
+                    unify(queries[axis], others[axis])
             unify(queries[-1], keys[-1])
             queries[-1].root.marks.add("mixed")
             self.give(output, [*queries[:-1], values[-1]])

@@ -65,11 +65,7 @@ def shown(tracker: Tracker) -> Iterator[None]:
             self.before = before
 
         def stage_value(self, value: Any) -> Any:
-            found = self.before.stage_value(value)
-            # A number or an array, which a tracer stands for from now on.
-            if "Tracer" not in type(value).__name__:
-                tracker.see(Operation("convert_element_type", [value], [found], (None, {})))
-            return found
+            return _stage(tracker, value, self.before.stage_value(value))
 
         def process_primitive(self, primitive: Any, args: Sequence[Any], params: dict[str, Any], /) -> Any:
             return _run(self, tracker, primitive, args, params)
@@ -100,6 +96,13 @@ def shown(tracker: Tracker) -> Iterator[None]:
 
     with core.set_current_trace(Showing(core.trace_ctx.trace)):
         yield
+
+
+def _stage(tracker: Tracker, value: Any, staged: Any) -> Any:
+    """Tells a tracker of a number or array that a tracer stands for from now on."""
+    if "Tracer" not in type(value).__name__:
+        tracker.see(Operation("convert_element_type", [value], [staged], (None, {})))
+    return staged
 
 
 def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:

@@ -90,15 +90,23 @@ class Together:
             own = self._axes.of(operation.inputs[0])
             self._mark(own if effect.axes is None else [own[axis] for axis in effect.axes], operation.name)
         elif isinstance(effect, Gather) and self._axes.is_signal(operation.inputs[effect.table]):
-            self._mark([self._axes.of(operation.inputs[effect.table])[effect.axis]], operation.name)
+            self._look_up(operation, effect, tensors)
         elif isinstance(effect, Convolve):
-            signal = operation.inputs[2 if effect.transposed and len(operation.inputs) > 2 else 0]
-            if len(shape_of(signal)) == len(shape_of(operation.outputs[0])):
-                own = self._axes.of(signal)[1:]
-                channels = effect.channels - 1
-                self._mark([n for place, n in enumerate(own) if place != channels], operation.name)
+            rank = len(shape_of(operation.outputs[0]))
+            # TensorFlow's transposed convolution begins with a shape.
+            signals = (t for t in operation.inputs[:3:2] if hasattr(t, "shape") and len(t.shape) == rank)
+            own = self._axes.of(next(signals, operation.outputs[0]))
+            places = (place for place in range(1, rank) if place != effect.channels)
+            self._mark([own[place] for place in places], operation.name)
         elif isinstance(effect, Other):
             self._unknown(operation, tensors)
+
+    def _look_up(self, operation: Operation, effect: Gather, tensors: Sequence[Tensor]) -> None:
+        """A lookup in a signal: its units, and those of the output, are numbered in a way of their own."""
+        table = operation.inputs[effect.table]
+        self._mark([self._axes.of(table)[effect.axis]], operation.name)
+        for index in (tensor for tensor in tensors if tensor is not table):
+            self._mark(self._axes.of(index), operation.name)
 
     def finish(self) -> None:
         """Says of all sums that have not turned out to be means that they are sums."""

@@ -187,6 +187,7 @@ STAY = {
     "maxout": _with("image", _maxout),
     "mixer": _with("sequence", _mixer),
     "more_heads": _with("sequence", _attended(lambda n: layers.MultiHeadAttention(n // 4, 4))),
+    "more_query_heads": _with("sequence", _attended(lambda n: layers.GroupQueryAttention(4, n // 2, 2))),
     "norm_of_parts": _with("features", _normed_parts),
     "packed_gate": _with("sequence", _packed),
     "query_groups": _with("sequence", _attended(lambda n: layers.GroupQueryAttention(4, n // 2, n // 4))),
