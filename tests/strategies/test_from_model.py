@@ -1,4 +1,4 @@
-"""`FromModel`: the functions that a wider model keeps, the units that a narrower one takes, depth and channels."""
+"""`FromModel`: functions that a wider model keeps, units that a narrower one takes, depth and channels."""
 
 import keras
 import numpy as np
