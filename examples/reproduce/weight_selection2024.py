@@ -215,7 +215,7 @@ def main() -> None:
     claim.reproduce(
         CLAIM,
         lambda size: judge(accuracies, measure_accuracies(size, accuracies)),
-        quick=Size(1, few=(10,), rates=(0.001,), steps=20, donor_steps=20, width=32, depth=2),
+        quick=Size(1, few=(10,), rates=(0.001,), steps=20, donor_steps=20, depth=2),
         default=Size(),
         full=Size(10, few=(50, 100, 500, 2500), steps=2000, donor_steps=6000, width=128, depth=12),
         draw=lambda path: draw(accuracies, path),

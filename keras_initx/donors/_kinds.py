@@ -41,7 +41,11 @@ class Kinds:
         if any(self.summed(weight, axis)) and any("input" in part.marks for part in units.parts):
             return "features"
         uses = self._coupling.uses(weight.kernel)
-        added = bool(uses) and not any(use.is_kernel for use in uses) and len(weight.kernel.shape) > 1
+        # The bias of a head has two axes, too.
+        added = (
+            bool(uses) and not any(use.is_kernel for use in uses) and weight.role in ("embedding", "other")
+        )
+        added = added and len(weight.kernel.shape) > 1
         # A table that is added to a signal has rows for positions, besides the units of the signal.
         return "positions" if added and units.key not in (self._made.keys() | self._consumed) else "units"
 

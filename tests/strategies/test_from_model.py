@@ -1,3 +1,5 @@
+"""`FromModel`: functions that a wider model keeps, units that a narrower one takes, depth and channels."""
+
 import keras
 import numpy as np
 import pytest
@@ -102,6 +104,29 @@ def test_a_narrower_model_takes_evenly_spaced_units_the_same_in_all_layers(width
     assert report.matched == 1
     assert {row.initializer for row in report.rows} == {"donor"}
     assert {row.path: row.source for row in report.rows}["two/bias"] == "two/bias"
+
+
+def with_heads(heads):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Reshape((64, -1))(layers.Conv2D(6 * heads, 3, padding="same")(inputs))
+    return keras.Model(inputs, layers.Dense(3)(layers.MultiHeadAttention(heads, 6)(x, x)))
+
+
+def test_a_model_of_one_head_takes_the_first():
+    """The bias of a query has an axis for its heads, which is no table of positions."""
+    donor, model = with_heads(2), with_heads(1)
+    for weight in donor.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    report = initx.initialize(model, FromModel(donor))
+    assert report.matched == 1
+    query, own = (net.layers[3].query_dense for net in (donor, model))
+    np.testing.assert_array_equal(numpy(own.bias), numpy(query.bias)[:1])
+    # And back: two heads from one compute the same.
+    wide = with_heads(2)
+    initx.initialize(wide, FromModel(model, width="clone"))
+    x = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype("float32")
+    outputs = [numpy(net(x)) for net in (model, wide)]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4 * outputs[0].std())
 
 
 def test_a_narrower_model_selects_whole_heads_and_units_of_each():
