@@ -230,4 +230,5 @@ def _told(w: Place) -> str:
 
 
 def paths_of(weights: Sequence[Place]) -> str:
+    """Returns the first paths of some weights, for a message."""
     return listed([f"`{w.path}`" for w in weights], 6)

@@ -99,15 +99,17 @@ class Carrier:
         factor = self._factor_of_query(own, steps) * self._factor_of_logits(own, steps)
         notes = [step.note for step in steps]
         notes.append(f"times {factor:.4g}, for the width of its sums" if factor != 1 else "")
-        value = functools.partial(self._value, source, flat, steps, factor)
+        value = functools.partial(self._value, weight.path, source, flat, steps, factor)
         return Carried(value, "; ".join(dict.fromkeys(filter(None, notes))))
 
-    def _value(self, source: Place, flat: bool, steps: Sequence[Step], factor: float) -> np.ndarray:
+    def _value(
+        self, path: str, source: Place, flat: bool, steps: Sequence[Step], factor: float
+    ) -> np.ndarray:
         found = value_of(source)
         found = found[None] if flat else found
         for axis, step in enumerate(steps):
             found = step.take(found, axis)
-        found = self._noisy(found, steps) if self.noise else found
+        found = self._noisy(found, path, steps) if self.noise else found
         return found * np.asarray(factor, found.dtype) if factor != 1 else found
 
     def _step(self, weight: Place, axis: int, donor: Units) -> Step | str:
@@ -217,12 +219,13 @@ class Carrier:
             return 1.0
         return math.prod(1 / step.pick.copies[0] for step in steps if step.pick.even)
 
-    def _noisy(self, value: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    def _noisy(self, value: np.ndarray, path: str, steps: Sequence[Step]) -> np.ndarray:
         """Adds noise to the shares of cloned units, which sums to 0 over the clones: the function stays."""
+        generator = np.random.default_rng((self.seed, *path.encode()))  # kernels of one shape differ
         for axis, step in enumerate(steps):
             if not step.shared or not step.pick.grows:
                 continue
-            drawn = np.random.default_rng((self.seed, *value.shape)).standard_normal(value.shape)
+            drawn = generator.standard_normal(value.shape)
             first, index = np.moveaxis(drawn, axis, 0), step.pick.index
             sums = np.zeros((index.max() + 1, *first.shape[1:]))
             np.add.at(sums, index, first)

@@ -21,8 +21,7 @@ class Pick:
     """Which unit of the donor each unit of the model takes.
 
     Attributes:
-        index: For each unit of the model the unit of the donor; -1 for a unit that no unit of the donor
-            stands for.
+        index: For each unit of the model the unit of the donor.
         copies: For each unit of the model, how many units of the model take the same unit.
         followed: Whether the units were read the same way in both models.
     """

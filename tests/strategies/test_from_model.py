@@ -210,3 +210,18 @@ def test_an_image_that_does_not_change_along_a_new_axis_is_computed_the_same():
     np.testing.assert_allclose(numpy(model(volume)), expected, atol=1e-5)
     assert report.matched == 1
     assert "repeated over 3 taps" in report.rows[0].note
+
+
+def test_the_noise_of_two_kernels_of_one_shape_differs():
+    def build(width):
+        hidden = [layers.Dense(width, name=f"h{n}") for n in range(3)]
+        return keras.Sequential([layers.Input((4,)), *hidden])
+
+    donor = build(4)
+    for layer in donor.layers:
+        layer.kernel.assign(np.eye(4))
+    model = build(8)
+    initx.initialize(model, FromModel(donor, width="clone", noise=0.1), seed=0)
+    one, other = (numpy(layer.kernel) for layer in model.layers[1:])
+    assert one.shape == other.shape
+    assert np.abs(one - other).max() > 0.01
