@@ -51,9 +51,10 @@ ALLOWED = {
     "walk": {"fans", "layers", "uses"},
     "probe": {"uses", "walk"},
     "recurrence": {"walk"},
+    "adapters": {"state", "walk"},
     "donors": {"fans", "uses", "walk"},
-    "strategies": {"donors", "fans", "gains", "initializers", "optimizers", "state", "uses", "walk"},
-    "calibration": {"gradients", "initializers", "losses", "walk", "probe", "recurrence", "state", "data"},
+    "strategies": {"adapters", "donors", "fans", "gains", "initializers", "optimizers", "state", "uses", "walk"},
+    "calibration": {"adapters", "gradients", "initializers", "losses", "walk", "probe", "recurrence", "state", "data"},
     "diagnostics": {
         *("calibration", "data", "fans", "gains", "gradients", "initializers", "losses", "probe"),
         *("recurrence", "state", "strategies", "uses", "walk"),

@@ -58,10 +58,10 @@ LEAVE = Aim(None, _stay)
 def aim_of(law: Law) -> Aim:
     """Returns the aim of a kernel under a law.
 
-    A law that makes kernels from inputs, a law that makes heads, and a law over the whole model do not
+    A law that makes kernels from inputs, a law of heads or adapters, and a law over the whole model do not
     rescale single kernels.
     """
-    if law.scope in ("head", "model") or law.draws_from_inputs:
+    if law.scope in ("adapter", "head", "model") or law.draws_from_inputs:
         return Aim(law, _stay)
     return Aim(law, law.rescale, per_unit=law.scope == "unit")
 

@@ -11,7 +11,8 @@ import keras
 from keras_initx._types import Arrays, Batch, Data, Initializer, Loss, Model, Patterns
 from keras_initx.calibration._aim import Aim
 from keras_initx.calibration._by_layer import TiedError, act_by_layer
-from keras_initx.calibration._choice import Choice, choose, choose_by, head_law, selected
+from keras_initx.calibration._choice import Choice, choose, choose_by, selected, streamed_law
+from keras_initx.calibration._over_adapters import act_over_adapters
 from keras_initx.calibration._over_heads import act_over_heads
 from keras_initx.calibration._over_model import act_over_model
 from keras_initx.calibration._plan import Job, make_plan, model_law
@@ -20,7 +21,7 @@ from keras_initx.calibration._report import CalibrationReport, CalibrationRow, i
 from keras_initx.calibration._rewritten import tell_constraint
 from keras_initx.calibration._settings import Settings
 from keras_initx.data import check_looked_up, iter_pairs, take_pair
-from keras_initx.initializers import Law
+from keras_initx.initializers import Law, makes_heads
 from keras_initx.losses import Objective, check_loss, choose_loss
 from keras_initx.state import check_built, transaction
 from keras_initx.walk import KernelSite, input_specs
@@ -151,7 +152,7 @@ def run(
     started = time.perf_counter()
     with settings.keep_generators():
         sites = selected(model, settings)
-        law = head_law(sites, choice)
+        law = streamed_law(sites, choice)
     batch, labels, pairs = _take(model, data, targets, settings, law)
     with settings.keep_generators():
         aims = choose(model, sites, choice, labels, settings)
@@ -185,15 +186,16 @@ def _stream(
     model: Model, data: Data | None, targets: Arrays | None, settings: Settings, law: Law
 ) -> tuple[Batch, Arrays, Iterable[tuple[Batch, Arrays]]]:
     """Returns the first batch of the data, its targets, and all batches with their targets."""
-    name = type(law).__name__
+    name, heads = type(law).__name__, makes_heads(law)
     if data is None:
+        needs = "makes heads from features and targets" if heads else "takes what the layers get"
         raise ValueError(
-            f"`data` must be given: {name} makes heads from features and targets. Received: data=None. Pass "
-            "data as a pair (x, y), or an iterable of such pairs."
+            f"`data` must be given: {name} {needs}. Received: data=None. Pass data as "
+            f"{'a pair (x, y), or an iterable of such pairs' if heads else 'an array or batches'}."
         )
     pairs = iter_pairs(model, data, settings.samples, targets)
     batch, labels = next(pairs)
-    if labels is None:
+    if labels is None and heads:
         raise ValueError(
             f"`targets` must be given: {name} makes heads from them. Received: targets=None. Pass "
             "`targets=y`, or data that is a pair (x, y) or an iterable of such pairs."
@@ -209,11 +211,13 @@ def _objective(
     aims: Mapping[KernelSite, Aim],
     seed: int | None,
 ) -> Objective | None:
-    """Returns the loss for a law over the whole model; None if the aims have no such law."""
-    law = model_law(aims)
+    """Returns the loss for a law that takes gradients; None if the aims have no such law."""
+    law: Law | None = model_law(aims)
+    if law is None:
+        law = next((aim.law for aim in aims.values() if aim.law and "gradients" in aim.law.needs), None)
     if law is None:
         return None
-    own = law.seed if seed is None else seed
+    own = getattr(law, "seed", None) if seed is None else seed
     return choose_loss(model, targets, loss, type(law).__name__, needed="loss" in law.needs, seed=own)
 
 
@@ -227,7 +231,7 @@ def _act(job: Job, aims: dict[KernelSite, Aim]) -> tuple[tuple[CalibrationRow, .
     tied: dict[KernelSite, str] = {}
     while True:
         act = act_by_layer if plan.model_law is None else act_over_model
-        act = act_over_heads if plan.for_heads else act
+        act = act_over_heads if plan.for_heads else act_over_adapters if plan.for_adapters else act
         try:
             with transaction() as update, together(job.model):
                 found, totals = act(job, plan, update)

@@ -11,7 +11,7 @@ from keras_initx.calibration._settings import Settings
 from keras_initx.initializers import Law, get, is_bias_initializer, is_law, is_none, makes_heads, names
 from keras_initx.walk import KernelSite, iter_kernels, select
 
-__all__ = ["Choice", "choose", "choose_by", "head_law", "is_kernel_law", "selected"]
+__all__ = ["Choice", "choose", "choose_by", "streamed_law", "is_kernel_law", "selected"]
 
 _DEFAULT = "LSUV"
 
@@ -64,13 +64,16 @@ def selected(model: Model, settings: Settings) -> list[KernelSite]:
     return sites
 
 
-def head_law(sites: Sequence[KernelSite], choice: Choice) -> Law | None:
-    """Returns the first law that makes heads among the laws of a choice; None if there is none."""
+def streamed_law(sites: Sequence[KernelSite], choice: Choice) -> Law | None:
+    """Returns the first law of a choice that takes all batches; None if there is none.
+
+    Such a law makes heads, or takes the moments of what adapted layers get.
+    """
     if choice.assigned is not None:
         laws: list[Any] = [choice.assigned[site.path] for site in sites if site.path in choice.assigned]
     else:
         laws = [choice.law] if choice.law else [site.initializer for site in sites]
-    return next((law for law in laws if makes_heads(law)), None)
+    return next((law for law in laws if makes_heads(law) or getattr(law, "takes", "") == "moments"), None)
 
 
 def choose(
@@ -101,7 +104,21 @@ def _aims(
         return add_priors(model, sites, choice.law, {}, targets)
     if makes_heads(choice.law):
         return dict.fromkeys(_heads(model, sites, choice.law), aim_of(choice.law))
+    if choice.law.scope == "adapter":
+        return dict.fromkeys(_factors(model, sites, choice.law), aim_of(choice.law))
     return dict.fromkeys(sites, aim_of(choice.law))
+
+
+def _factors(model: Model, sites: Sequence[KernelSite], law: Law) -> list[KernelSite]:
+    """Returns the factors A of adapters, by which a law starts them."""
+    found = [site for site in sites if site.role == "lora_a"]
+    if not found:
+        raise ValueError(
+            f"`initializer` {type(law).__name__} needs adapters. Received: `{model.name}` without LoRA among "
+            f"{[site.path for site in sites][:10]}. Call `layer.enable_lora(rank)` on its layers, or "
+            "`backbone.enable_lora(rank)`; `include` must leave the adapters."
+        )
+    return found
 
 
 def _heads(model: Model, sites: Sequence[KernelSite], law: Law) -> list[KernelSite]:

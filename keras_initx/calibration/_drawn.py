@@ -91,9 +91,9 @@ def _kernels(model: Model, drew: Initializer | Mapping[str, Initializer] | None)
 def _kinds(kernels: dict[str, Law]) -> list[dict[str, Law]]:
     """Groups laws: those of single kernels first, then each class of law over the whole model, then heads."""
     kinds: dict[type | str, dict[str, Law]] = {}
-    order = ("layer", "unit", "model", "head")
+    order = ("layer", "unit", "model", "head", "adapter")
     for path, law in sorted(kernels.items(), key=lambda pair: order.index(pair[1].scope)):
-        kind = "head" if makes_heads(law) else "kernel"
+        kind = law.scope if law.scope in ("adapter", "head") else "kernel"
         kinds.setdefault(type(law) if law.scope == "model" else kind, {})[path] = law
     return list(kinds.values())
 

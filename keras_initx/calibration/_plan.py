@@ -17,6 +17,9 @@ from keras_initx.walk import KernelSite
 
 __all__ = ["Job", "Plan", "Update", "make_plan", "model_law"]
 
+# Laws that calibrate nothing but heads, or nothing but adapters.
+_APART = {"adapter": "a law that starts adapters", "head": "a law that makes heads"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -28,7 +31,8 @@ class Job:
         targets: Their targets, or None.
         settings: The settings of the call.
         objective: The loss whose gradients a law over the model takes; None for other laws.
-        pairs: All batches with their targets, for laws that make heads; `batch` is the first of them.
+        pairs: All batches with their targets, for laws that make heads or take the moments of inputs; `batch`
+            is the first of them.
         loss: The loss that tells the form of the targets of a head; None for the model's own.
     """
 
@@ -64,6 +68,11 @@ class Plan:
         return any(makes_heads(aim.law) for aim in self.aims.values())
 
     @property
+    def for_adapters(self) -> bool:
+        """Whether the laws start adapters."""
+        return any(aim.law is not None and aim.law.scope == "adapter" for aim in self.aims.values())
+
+    @property
     def model_law(self) -> ModelLaw | None:
         """The law over the whole model; None where each kernel has a law of its own."""
         return model_law(self.aims)
@@ -77,14 +86,16 @@ def model_law(aims: Mapping[KernelSite, Aim]) -> ModelLaw | None:
     """
     laws = {aim.name: aim.law for aim in aims.values()}
     whole = next((law for law in laws.values() if law is not None and law.scope == "model"), None)
-    head = next((law for law in laws.values() if makes_heads(law)), None)
-    one = whole or head
+    apart = next((law for law in laws.values() if law is not None and law.scope in _APART), None)
+    one = whole or apart
     others = sorted(
-        name for name, law in laws.items() if law is not one and not (head is one and makes_heads(law))
+        name
+        for name, law in laws.items()
+        if law is not one and not (one is apart and law is not None and law.scope == one.scope)
     )
     if one is None or not others:
         return cast("ModelLaw | None", whole)
-    kind = "a law over the whole model" if one is whole else "a law that makes heads"
+    kind = "a law over the whole model" if one is whole else _APART[one.scope]
     raise ValueError(
         "`initializer` must be given where the layers' own laws are of several kinds. Received: "
         f"{type(one).__name__}, {kind}, beside {others}. Call `calibrate` once for each kind, with "
@@ -123,7 +134,8 @@ def _reason(site: KernelSite, aim: Aim, frozen: bool) -> str:
     """Returns why a kernel is left as it is; empty if it is calibrated."""
     law = aim.law
     # A law over the model needs no pre-activation, only a kernel that may be changed.
-    obstacle = site.skip if law is not None and law.scope == "model" else site.obstacle
+    whole = law is not None and law.scope == ("adapter" if site.is_factor else "model")
+    obstacle = site.skip if whole else site.obstacle
     if obstacle or not (site.kernel.trainable or frozen):
         return obstacle or FROZEN
     refusal = "" if law is None else law.refuses(site)

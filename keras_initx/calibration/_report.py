@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from keras_initx._types import Model
+from keras_initx.adapters import PlainLoRA, Start, as_plain
 from keras_initx.reports import Report
 from keras_initx.tables import Table, listed, numbers, words
 
@@ -77,6 +79,8 @@ class CalibrationReport(Report):
             objective.
         interrupted: Whether Ctrl-C ended the search. The weights are then from the best candidate so far.
         seen: Share of the parameters of these kernels without the kernels in `unseen`, from 0 to 1.
+        ranks: After `EVA`, the rank that each adapter would have by the variance that it explains.
+        starts: How the adapters began, for `as_lora`; empty for other laws.
     """
 
     rows: tuple[CalibrationRow, ...]
@@ -88,6 +92,19 @@ class CalibrationReport(Report):
     ranked: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
     seen: float = 1.0
+    ranks: dict[str, int] = dataclasses.field(default_factory=dict)
+    starts: tuple[Start, ...] = dataclasses.field(default=(), repr=False)
+
+    def as_lora(self, model: Model) -> PlainLoRA:
+        """Returns the adapters of a model that a law started as plain LoRA, as `InitReport.as_lora` does.
+
+        Args:
+            model: The model that this report is of, trained or not.
+
+        Raises:
+            ValueError: If the report is not of a start of adapters, or the model has other adapters.
+        """
+        return as_plain(self.starts, model)
 
     @property
     def calibrated(self) -> int:
@@ -100,7 +117,8 @@ class CalibrationReport(Report):
         return tuple(row.path for row in self.rows if is_unseen(row))
 
     def _more(self) -> dict[str, Any]:
-        return {"calibrated": self.calibrated, "unseen": self.unseen}
+        starts = [start.path for start in self.starts]
+        return {"calibrated": self.calibrated, "unseen": self.unseen, "starts": starts}
 
     def _table(self) -> Table:
         """The kernels, with the totals and the objective of a law over the whole model."""

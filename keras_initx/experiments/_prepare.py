@@ -11,7 +11,7 @@ from keras_initx.diagnostics import diagnose
 from keras_initx.experiments._batches import is_arrays
 from keras_initx.experiments._problem import AnyInitializer, Problem, build_model, rows_to_try
 from keras_initx.experiments._trial import Trial
-from keras_initx.initializers import is_bias_initializer, makes_heads
+from keras_initx.initializers import is_bias_initializer
 from keras_initx.strategies import InitReport, Plan, Strategy, WholePlan, initialize
 from keras_initx.tables import listed
 
@@ -73,8 +73,8 @@ def draw(model: Model, initializer: AnyInitializer, seed: int) -> Draws:
         initializer: An initializer or a strategy, as an object; None for each layer's own initializer.
         seed: Seed of the weights.
     """
-    # Made for heads alone: the layers draw their own kernels.
-    if is_bias_initializer(initializer) or makes_heads(initializer):
+    # Made for heads or adapters alone: the layers draw their own kernels.
+    if is_bias_initializer(initializer) or getattr(initializer, "scope", "") in ("adapter", "head"):
         return Draws(initialize(model, None, seed=seed), initializer)
     if not hasattr(initializer, "plan"):
         return Draws(initialize(model, initializer, seed=seed), initializer)
@@ -89,6 +89,11 @@ class _Recorded:
         self.strategy = strategy
         self.drew: dict[str, Initializer] = {}
         self.takes_all_weights = getattr(strategy, "takes_all_weights", False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("adapter_draws", "alpha_of", "base", "of_adapters"):
+            raise AttributeError(name)
+        return getattr(self.strategy, name)
 
     def plan(self, sites: "Sequence[KernelSite]", model: Model) -> Plan | WholePlan:
         """Returns the plan of the strategy."""

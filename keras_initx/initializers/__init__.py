@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_initx.initializers._adapter_laws import EVA, AdapterLaw, LoRAGA, explained
 from keras_initx.initializers._base import PACKAGE, default_config
 from keras_initx.initializers._class_means import ClassMeans
 from keras_initx.initializers._constant import ConstantFill
@@ -49,12 +50,14 @@ from keras_initx.initializers._vectors import FromVectors
 from keras_initx.initializers._width import RandomWalk, SmallInit, SpectralScaled, WangInit
 
 __all__ = [
+    "EVA",
     "FAMILIES",
     "ICNR",
     "IRNN",
     "LSUV",
     "SIREN",
     "ActNormData",
+    "AdapterLaw",
     "BetweenLayer",
     "ChronoBias",
     "ClassMeans",
@@ -91,6 +94,7 @@ __all__ = [
     "LecunScaled",
     "LecunTransposed",
     "LinearProbe",
+    "LoRAGA",
     "LooksLinear",
     "MetaInit",
     "ModelLaw",
@@ -115,6 +119,7 @@ __all__ = [
     "WithinLayer",
     "ZerO",
     "default_config",
+    "explained",
     "get",
     "is_bias_initializer",
     "is_law",
@@ -165,6 +170,7 @@ FAMILIES: dict[str, tuple[type[keras.initializers.Initializer], ...]] = {
     "recurrent": (IRNN, ChronoBias, UniformGateBias),
     "head": (PriorBias, LabelPrior, LinearProbe, ClassMeans),
     "embedding": (FromVectors,),
+    "adapter": (EVA, LoRAGA),
     "state space": (HiPPO, HiPPOInput, S4DReal, S4DLin, LRURing, TimeStepBias),
     "data-dependent": (LSUV, WithinLayer, WeightNormData, ActNormData, PCAFilters, KMeansFilters),
     "gradient": (BetweenLayer, MetaInit, GradInit),

@@ -9,6 +9,7 @@ class of a law. They read the four attributes of `Law` and call the method of it
     DataFilters     unit            filters(inputs, units) -> kernel
     LabelPrior      unit            means(targets, units, ...) -> mean of each unit
     HeadLaw         head            solve(rows) -> kernel and bias
+    AdapterLaw      adapter         start(matrix, rank) -> A and B
     ModelLaw        model           search(task) -> candidates, each a scale for every weight
 """
 
@@ -22,7 +23,7 @@ from keras_initx._types import Initializer, Layer, Tensor, Variable
 from keras_initx.initializers._base import Shown
 
 Need = Literal["gradients", "inputs", "loss", "targets"]
-Scope = Literal["head", "layer", "model", "unit"]
+Scope = Literal["adapter", "head", "layer", "model", "unit"]
 # A mean, std, scale or shift: a float over all units, or a float64 array of shape (units,).
 Statistic: TypeAlias = float | np.ndarray
 
@@ -30,14 +31,14 @@ Statistic: TypeAlias = float | np.ndarray
 class Law(Shown):
     """Base of every initializer that `keras_initx.calibrate` has to apply.
 
-    Derive a law of your own from `DataDependent`, `DataFilters`, `HeadLaw` or `ModelLaw`, which say how it
-    acts.
+    Derive a law of your own from `AdapterLaw`, `DataDependent`, `DataFilters`, `HeadLaw` or `ModelLaw`, which
+    say how it acts.
 
     Attributes:
         needs: What `calibrate` must have for it: `"inputs"`, `"targets"`, `"loss"`, `"gradients"`. A law
             uses other things where they are given, and does without them elsewhere.
         scope: What it sets at a time: each `"unit"` by itself, a whole `"layer"`, a whole `"head"` with its
-            bias, or the whole `"model"`.
+            bias, an `"adapter"`, or the whole `"model"`.
         weight: Which weight of a layer it initializes: the `"kernel"` or the `"bias"`.
         draws_from_inputs: Whether it makes a kernel from the layer's inputs, so that the old kernel does not
             matter.

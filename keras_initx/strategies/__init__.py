@@ -1,5 +1,6 @@
 """Strategies: initializers for a whole model, which know each layer's fans, neighbors and place in it."""
 
+from keras_initx.strategies._adapters import LoftQ, LoRA, OLoRA, OrthogonalLoRA, PiSSA
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._from_model import FromModel
@@ -24,8 +25,13 @@ __all__ = [
     "GPT2Residual",
     "InitReport",
     "InitRow",
+    "LoRA",
+    "LoftQ",
     "Mimetic",
     "MuP",
+    "OLoRA",
+    "OrthogonalLoRA",
+    "PiSSA",
     "Plan",
     "ReZero",
     "SkipInit",

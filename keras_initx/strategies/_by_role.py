@@ -7,7 +7,8 @@ from keras_initx._types import Activation, Model
 from keras_initx.checks import check_choice
 from keras_initx.gains import compute_gain
 from keras_initx.initializers import OrthogonalScaled, RandomScaled
-from keras_initx.strategies._plan import Draw, Plan
+from keras_initx.strategies._adapters import default_draws
+from keras_initx.strategies._plan import Draw, Plan, WholePlan
 from keras_initx.walk import KernelSite
 
 __all__ = ["ByRole"]
@@ -62,7 +63,11 @@ class ByRole:
     def plan(self, sites: Sequence[KernelSite], model: Model | None = None) -> Plan:
         """Returns the draw of each kernel. Scales are left to their layers' own initializers."""
         gains: dict[Hashable, tuple[float, str]] = {}
-        return {site: self._draw(site, gains) for site in sites if not site.is_scale}
+        return {site: self._draw(site, gains) for site in sites if not (site.is_scale or site.is_factor)}
+
+    def adapter_draws(self, sites: Sequence[KernelSite]) -> WholePlan:
+        """Returns the draws of adapters: A by its true fans and the activation that feeds it, B zero."""
+        return default_draws(sites, lambda site: _gain(site.activation)[0] if site.activation else 1.0)
 
     def _draw(self, site: KernelSite, gains: dict[Hashable, tuple[float, str]]) -> Draw:
         if site.role == "recurrent":

@@ -30,6 +30,7 @@ class Drawing:
 
     Attributes:
         plan: The draws by the ids of the weights' variables.
+        planned: Whether a user expects the plan to draw all kernels.
         replaced: The initializers of `overrides`, by pattern or role. None stands for the initializer of the
             weight's own layer.
         frozen: Whether layers that are not trainable are drawn, too.
@@ -40,6 +41,7 @@ class Drawing:
     """
 
     plan: Mapping[int, Draw]
+    planned: bool
     replaced: Mapping[str, Any]
     frozen: bool
     seed: int
@@ -82,6 +84,9 @@ class Drawing:
         """
         if not (weight.layer.trainable or self.frozen):
             return None, FROZEN
+        planned = self.plan.get(id(weight.kernel))
+        if planned is not None and planned.computed and not planned.source:
+            return planned, planned.note  # of adapters: their bases are frozen, and get values all the same
         if weight.skip:
             return None, f"{weight.skip}: left as it is"
         if _is_frozen_alone(weight) and not self.frozen:
@@ -91,18 +96,18 @@ class Drawing:
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
         note = weight.note if isinstance(weight, KernelSite) else ""
-        if not override and (draw := self.plan.get(id(weight.kernel))):
+        if not override and planned:
             # The walk's remarks are about fans, which a donor's values do not follow.
-            note = draw.note if draw.source else "; ".join(filter(None, (note, draw.note)))
-            if draw.initializer is not None:
-                return draw, note
+            note = planned.note if planned.source else "; ".join(filter(None, (note, planned.note)))
+            if planned.initializer is not None:
+                return planned, note
         if is_adapted(weight):
             return None, "; ".join(filter(None, (note, _ADAPTED)))
         own = self._origins.of(weight)
         if own is None:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
         # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
-        unknown = isinstance(weight, KernelSite) and weight.is_matrix and not weight.fans and self.plan
+        unknown = isinstance(weight, KernelSite) and weight.is_matrix and not weight.fans and self.planned
         return Draw(own, as_is=True), f"{note}; {OWN}" if unknown else ""
 
     def _draw(self, weight: KernelSite | Weight, draw: Draw) -> str:
@@ -111,7 +116,9 @@ class Drawing:
         site = weight if known and isinstance(weight, KernelSite) else None
         layout, width = None if draw.as_is else weight.layout, self.width(site) if site else None
         stream = stream_seed(self.seed, draw.stream or weight.path)
-        if draw.source and callable(draw.initializer):
+        if draw.computed and callable(draw.initializer):
+            if hasattr(draw.initializer, "seed"):
+                draw.initializer.seed = stream
             fill(weight.kernel, draw.initializer, self.update, traced=False)
             return ""
         if _is_trusted(draw.initializer):

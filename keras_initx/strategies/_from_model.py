@@ -260,7 +260,7 @@ def _draw(pair: Pair, carried: Carried) -> Draw:
         return keras.ops.convert_to_tensor(carried.value(), dtype)
 
     assert pair.donor is not None
-    return Draw(donor, carried.note, as_is=True, source=pair.donor.path)
+    return Draw(donor, carried.note, as_is=True, source=pair.donor.path, computed=True)
 
 
 def _at_zero(added: Sequence[KernelSite], sites: Sequence[KernelSite], model: Model) -> WholePlan:

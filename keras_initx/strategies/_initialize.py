@@ -12,13 +12,15 @@ from keras_initx.checks import check_seed
 from keras_initx.initializers import get, is_bias_initializer, is_law, is_none, makes_heads, nearest
 from keras_initx.optimizers import Multiplier, Multipliers
 from keras_initx.state import check_built, seeded, slotted, transaction
+from keras_initx.strategies._adapters import default_draws
 from keras_initx.strategies._drawing import Drawing
 from keras_initx.strategies._model_width import model_width
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, Strategy, WholePlan, describe
 from keras_initx.strategies._report import OWN, InitReport
+from keras_initx.strategies._starts import Starts
 from keras_initx.tables import listed
-from keras_initx.walk import KernelSite, iter_kernels, iter_weights, matching, select
+from keras_initx.walk import KernelSite, Weight, iter_kernels, iter_weights, matching, select
 
 __all__ = ["initialize"]
 
@@ -97,22 +99,25 @@ def initialize(
         replaced = {pattern: None if is_none(i) else get(i) for pattern, i in (overrides or {}).items()}
         for pattern in replaced:
             matching(weights, pattern, "overrides")
-        known = tuple(s for s in sites if not s.skip and (s.fans or s.is_scale))
-        whole = getattr(chosen, "takes_all_weights", False)
-        plan = chosen.plan(weights, model) if whole else _plan(chosen, model, known)
+        known = tuple(s for s in sites if not (s.skip or s.is_factor) and (s.fans or s.is_scale))
+        plan, scope = _planned(chosen, model, weights, known, scope)
+        starts = Starts.of(chosen, scope, replaced, frozen)
         multipliers = _multipliers(chosen, plan, model, known)
         reset = False
         with transaction() if transactional else _without_undo() as update:
             rates = {id(v): row.learning_rate for v, row in zip(model.weights, multipliers.rows, strict=True)}
             draws = {id(weight.kernel): draw for weight, draw in plan.items()}
-            drawing = Drawing(draws, replaced, frozen, seed, model_width(sites), update, rates)
+            drawing = Drawing(
+                draws, chosen is not None, replaced, frozen, seed, model_width(sites), update, rates
+            )
             rows = tuple(drawing.row(weight) for weight in scope)
             if any(row.initializer for row in rows):
                 reset = _reset_optimizer(model, update)
+            begun = starts.finish(model)  # last: nothing after it can fail
         told = initializer if isinstance(initializer, str) else describe(chosen)
         name = "each layer's own" if chosen is None else told
-        report = InitReport(rows, name, seed, reset, time.perf_counter() - started, multipliers)
-    for told in filter(None, (_left(report), _unknown(report) if plan else "")):
+        report = InitReport(rows, name, seed, reset, time.perf_counter() - started, multipliers, begun)
+    for told in filter(None, (_left(report), _unknown(report) if chosen is not None else "")):
         warnings.warn(told, stacklevel=2)
     return report
 
@@ -198,6 +203,12 @@ def _check_kernels(initializer: Strategy | Initializer | None) -> None:
             f"`initializer` must draw kernels. Received: {describe(initializer)}, which makes a head from "
             f'features and targets. Call `calibrate(model, (x, y), "{name}")`.'
         )
+    if getattr(initializer, "scope", "") == "adapter":
+        name = type(initializer).__name__
+        raise ValueError(
+            f"`initializer` must draw kernels. Received: {describe(initializer)}, which starts adapters on "
+            f'data. Call `calibrate(model, data, "{name}")`.'
+        )
     if is_bias_initializer(initializer):
         instead = (
             'call `calibrate(model, (x, y), "LabelPrior")`'
@@ -210,15 +221,31 @@ def _check_kernels(initializer: Strategy | Initializer | None) -> None:
         )
 
 
-def _plan(
-    initializer: Strategy | Initializer | None, model: Model, sites: Sequence[KernelSite]
-) -> Plan | WholePlan:
-    """The draw of each kernel. An empty plan leaves all kernels to their layers' own initializers."""
+def _planned(
+    initializer: Any,
+    model: Model,
+    weights: Sequence[KernelSite | Weight],
+    known: Sequence[KernelSite],
+    scope: list[Any],
+) -> tuple[WholePlan, list[Any]]:
+    """Returns the draw of each weight that the initializer draws, and the weights in scope.
+
+    An initializer draws the factors A of adapters; the factors B begin at zero, so that the model computes
+    what its base computes. A strategy for adapters has nothing but adapters in its scope.
+    """
+    if getattr(initializer, "of_adapters", False):
+        plan = initializer.plan(scope, model)
+        return plan, [weight for weight in scope if weight in plan]
+    sites = [weight for weight in weights if isinstance(weight, KernelSite)]
+    adapters = getattr(initializer, "adapter_draws", default_draws)(sites)
     if initializer is None:
-        return {}
+        return adapters, scope
     if hasattr(initializer, "plan"):
-        return initializer.plan(sites, model)
-    return {site: Draw(initializer) for site in sites if site.fans}
+        whole = getattr(initializer, "takes_all_weights", False)
+        return adapters | dict(initializer.plan(weights if whole else known, model)), scope
+    drawn = [*known, *(site for site in sites if site.role == "lora_a")]
+    own = {site: Draw(initializer) for site in drawn if site.fans}
+    return adapters | own, scope
 
 
 def _multipliers(

@@ -1,5 +1,6 @@
 """The table of strategies by name, which `initialize` and the command line read."""
 
+from keras_initx.strategies._adapters import LoftQ, LoRA, OLoRA, OrthogonalLoRA, PiSSA
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._from_model import FromModel
@@ -19,8 +20,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "Fixup": Fixup,
     "FromModel": FromModel,
     "GPT2Residual": GPT2Residual,
+    "LoftQ": LoftQ,
+    "LoRA": LoRA,
     "Mimetic": Mimetic,
     "MuP": MuP,
+    "OLoRA": OLoRA,
+    "OrthogonalLoRA": OrthogonalLoRA,
+    "PiSSA": PiSSA,
     "ReZero": ReZero,
     "SkipInit": SkipInit,
     "Spectral": Spectral,

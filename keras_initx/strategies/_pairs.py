@@ -61,7 +61,7 @@ def kernel_pairs(
     Raises:
         ValueError: If the base has another structure, or is wider than the model.
     """
-    own, others = ([s for s in found if not s.skip and (s.fans or s.is_scale)] for found in (sites, base))
+    own, others = ([s for s in found if not (s.skip or s.is_factor) and (s.fans or s.is_scale)] for found in (sites, base))
     return [Pair(site, other, *_growth(site, other)) for site, other in _paired(own, others, deeper)]
 
 
@@ -93,7 +93,7 @@ def vector_pairs(model: Model, base: Model, kernels: Sequence[Pair], *, deeper: 
 def _vectors(model: Model) -> list[KernelSite | Weight]:
     """The weights that are trained and are no kernels: vectors, and the factors of adapters."""
     sites = list(iter_kernels(model, trace=False))
-    adapters = [site for site in sites if site.kernel.name.startswith("lora_")]
+    adapters = [site for site in sites if site.is_factor]
     return [*adapters, *(w for w in iter_weights(model, sites) if w.role != "statistic" and _is_trained(w))]
 
 
@@ -101,7 +101,7 @@ def _adapted(model: Model) -> list[KernelSite]:
     """The kernels that have adapters, and are not stepped themselves."""
     sites = iter_kernels(model, trace=False)
     adapted = [site for site in sites if getattr(site.layer, "lora_enabled", False)]
-    return [site for site in adapted if not site.kernel.name.startswith("lora_")]
+    return [site for site in adapted if not site.is_factor]
 
 
 def _is_trained(weight: Weight) -> bool:

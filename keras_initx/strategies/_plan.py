@@ -33,6 +33,8 @@ class Draw:
             resets the layer's kernel.
         learning_rate: Multiplier for the kernel's learning rate.
         source: Path of the weight of another model that the value comes from; empty for a draw.
+        computed: Whether the initializer is a function that computes the value from other weights. It is
+            called once. A base kernel, which stays under other draws, gets this value.
     """
 
     initializer: Initializer | None
@@ -41,6 +43,7 @@ class Draw:
     as_is: bool = False
     learning_rate: float = 1.0
     source: str = ""
+    computed: bool = False
 
 
 Plan: TypeAlias = dict[KernelSite, Draw]

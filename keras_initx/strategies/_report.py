@@ -4,7 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_initx._types import Optimizer
+from keras_initx._types import Model, Optimizer
+from keras_initx.adapters import PlainLoRA, Start, as_plain
 from keras_initx.fans import Fans
 from keras_initx.optimizers import Multipliers, scale_rates
 from keras_initx.reports import Report, records_of
@@ -65,6 +66,7 @@ class InitReport(Report):
         seconds: Seconds that the call took.
         multipliers: The factors by which `optimizer` multiplies learning rates, for each weight of the whole
             model, drawn or not.
+        starts: How the adapters began, for `as_lora`; empty unless the strategy is one for adapters.
     """
 
     rows: tuple[InitRow, ...]
@@ -73,6 +75,7 @@ class InitReport(Report):
     optimizer_reset: bool
     seconds: float
     multipliers: Multipliers = dataclasses.field(default_factory=Multipliers)
+    starts: tuple[Start, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -101,6 +104,25 @@ class InitReport(Report):
         """
         return scale_rates(optimizer, self.multipliers, scale_decay=scale_decay)
 
+    def as_lora(self, model: Model) -> PlainLoRA:
+        """Returns the adapters of a model as plain LoRA for the original base, before or after training.
+
+        A start that changed the base, as `PiSSA` and `OLoRA` do, gives adapters of twice the rank; the other
+        starts keep the rank. The scale alpha / rank is in the factors. `apply` gives them to a model with the
+        original weights, whose keras_hub backbone can then `save_lora_weights`.
+
+        Args:
+            model: The model that this report is of.
+
+        Returns:
+            The adapters, of scale 1. After `LoftQ` of one round they belong on the quantized base.
+
+        Raises:
+            ValueError: If the report is not of a start of adapters, the model has other adapters, or the base
+                is one that only this model has, as after several rounds of `LoftQ`.
+        """
+        return as_plain(self.starts, model)
+
     @property
     def kept(self) -> tuple[str, ...]:
         """Paths of the weights that were left as they were because nothing tells their initial values."""
@@ -128,7 +150,8 @@ class InitReport(Report):
 
     def _more(self) -> dict[str, Any]:
         rows = [dataclasses.asdict(row) for row in self.multipliers.rows if not row.is_one]
-        return {"kept": self.kept, "unseen": self.unseen, "seen": self.seen, "multipliers": rows}
+        starts = [start.path for start in self.starts]
+        return {"starts": starts, "kept": self.kept, "unseen": self.unseen, "seen": self.seen, "multipliers": rows}
 
     def _records(self) -> list[dict[str, object]]:
         """Rows of the data frame, with a column for each of the two fans."""

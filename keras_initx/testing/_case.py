@@ -125,6 +125,6 @@ def law_method(case: Case) -> str:
         return "search"
     if cls.draws_from_inputs:
         return "filters"
-    if cls.scope == "head":
-        return "solve"
+    if cls.scope in ("adapter", "head"):
+        return {"adapter": "start", "head": "solve"}[cls.scope]
     return "means" if cls.weight == "bias" else "rescale"

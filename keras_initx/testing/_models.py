@@ -94,7 +94,10 @@ def law_model(case: Case, law: Law) -> tuple[Model, Layer]:
     parts = [own, keras.layers.ReLU(), keras.layers.Dense(4)]
     if head_class(case):
         parts = [keras.layers.Dense(case.input_shape[-1]), keras.layers.ReLU(), own]
-    return keras.Sequential([keras.layers.Input(case.input_shape), *parts]), own
+    model = keras.Sequential([keras.layers.Input(case.input_shape), *parts])
+    if law.scope == "adapter":
+        own.enable_lora(2, a_initializer=law)  # type: ignore[attr-defined]  # of a dense layer
+    return model, own
 
 
 def data_of(model: Model) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ A model is read in three stages:
     _flow       finds each kernel in the trace: depth, activations around it, residual branches
 """
 
+from keras_initx.walk._adapters import Adapter, adapter_of
 from keras_initx.walk._coupled import coupled
 from keras_initx.walk._graph import Graph, Node, Operand, input_specs, numbers_of_node, trace
 from keras_initx.walk._kernels import register
@@ -23,6 +24,7 @@ __all__ = [
     "ATTENTION",
     "EMBEDDINGS",
     "LINEAR",
+    "Adapter",
     "Branch",
     "Graph",
     "Kernel",
@@ -30,6 +32,7 @@ __all__ = [
     "Node",
     "Operand",
     "Weight",
+    "adapter_of",
     "cell_gates",
     "coupled",
     "input_specs",

@@ -79,7 +79,7 @@ def _names(code: CodeType) -> Iterator[str]:
 def skip_of(layer: Layer) -> str:
     """Returns the reason not to draw a layer's kernel; empty if it may be drawn."""
     if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled: kernel and adapters are one weight"
+        return "LoRA is enabled: the adapter is drawn, its base stays"
     if getattr(layer, "quantization_mode", None):
         return "the kernel is quantized"
     return ""

@@ -32,9 +32,12 @@ def matches(weight: KernelSite | Weight, pattern: str) -> bool:
 
     Args:
         weight: A kernel or another weight.
-        pattern: A role, a path, or a pattern of paths with `*` and `?`.
+        pattern: A role, a path, or a pattern of paths with `*` and `?`; `lora_*` for all adapters.
     """
-    return pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in prefixes(weight.path))
+    # `lora_*` means both factors of adapters, wherever they are.
+    role = isinstance(weight, KernelSite) and weight.is_factor and fnmatch.fnmatchcase(weight.role, pattern)
+    paths = prefixes(weight.path)
+    return role or pattern == weight.role or any(fnmatch.fnmatchcase(path, pattern) for path in paths)
 
 
 def matching(weights: Sequence[_Site], pattern: object, argument: str) -> list[_Site]:

@@ -7,6 +7,7 @@ from typing import Any
 from keras_initx._types import Initializer, Layer, Variable
 from keras_initx.fans import Fans, Layout
 from keras_initx.uses import Use
+from keras_initx.walk._adapters import Adapter
 from keras_initx.walk._layers import SCALES
 from keras_initx.walk._position import Position
 
@@ -22,7 +23,8 @@ class KernelSite(Position):
             unless that is `kernel`. If two kernels have the same path, the second gets a number.
         role: `dense`, `conv`, `depthwise`, `pointwise`, `transposed`, `einsum`, `query`, `key`, `value`,
             `attention_output`, `gates` (the fused input kernels of LSTM, GRU and ConvLSTM), `recurrent`,
-            `embedding`, `scale` (of a normalization), `residual_scale`, a registered role, or `other`.
+            `embedding`, `lora_a` and `lora_b` (the factors of an adapter), `scale` (of a normalization),
+            `residual_scale`, a registered role, or `other`.
         layer: The layer that owns the kernel.
         kernel: The kernel's variable.
         bias: The variable of the bias, or None.
@@ -63,6 +65,8 @@ class KernelSite(Position):
         uses: The operations that take the kernel, where these tell what it is; empty where the layer's class
             does.
         looped: Whether the layer runs inside a recurrent loop.
+        adapter: The low-rank adapter of the layer, on the sites of its base kernel and of its factors; None
+            where LoRA is not enabled.
         note: The facts that the trace does not tell; empty if it tells all.
     """
 
@@ -87,6 +91,12 @@ class KernelSite(Position):
     tied: bool = False
     uses: tuple[Use, ...] = ()
     looped: bool = False
+    adapter: Adapter | None = None
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether it is a factor of an adapter, and not a kernel by itself."""
+        return self.role in ("lora_a", "lora_b")
 
     @property
     def is_scale(self) -> bool:

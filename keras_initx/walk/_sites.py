@@ -15,6 +15,7 @@ from keras_initx._keras_internals import (
 )
 from keras_initx._types import Layer, Model, Variable
 from keras_initx.fans import Layout, compute_fans
+from keras_initx.walk._adapters import FACTORS, Adapter, adapter_of, factor_axes
 from keras_initx.walk._attention import ROLES, attention_roles
 from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
@@ -103,6 +104,8 @@ def _is_asked_for(site: KernelSite) -> bool:
     """Whether only operations tell what a kernel is: its layer is in no table, or has a `call` of its own."""
     base, rule = rule_of(site.layer)
     theirs: Any = base
+    if site.is_factor:
+        return False
     if rule.taught:  # a user who names no axes, or no way to the pre-activation, leaves it to the operations
         return not site.skip and not site.is_scale and not (rule.linear and names_axes(site))
     own_call = base is not None and type(site.layer).call is not theirs.call
@@ -226,13 +229,16 @@ def _kernels(layer: Layer) -> list[Any]:
 
 def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) -> KernelSite:
     base, rule = rule_of(layer)
+    adapter = adapter_of(layer)
+    if adapter and kernel.name in FACTORS:
+        return _factor(layer, kernel, path, adapter, looped)
     known: Kernel | None = rule.kernels.get(kernel.name)
     plain = known is not None and known.role in SCALES
     axes = axes_of(layer, base, known, kernel)
     layout = _layout(layer, known)
     skip = skip_of(layer)
     fans = None
-    if known and not plain and not skip:
+    if known and not plain and not getattr(layer, "quantization_mode", None):
         input_axes, output_axes = axes or (None, None)
         fans = compute_fans(tuple(kernel.shape), input_axes, output_axes, layout)
     linear = known is not None and rule.linear
@@ -256,6 +262,34 @@ def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) ->
         overrides=overrides,
         tied=tied,
         looped=looped,
+        adapter=adapter,
+    )
+
+
+def _factor(layer: Layer, variable: Variable, path: str, adapter: Adapter, looped: bool) -> KernelSite:
+    """The site of a factor of an adapter. Its fans are those of the kernel's equation, cut at the rank."""
+    base, rule = rule_of(layer)
+    known = rule.kernels.get("embeddings" if "embeddings" in variable.name else "kernel")
+    rank = len(adapter.a.shape)
+    axes, layout = factor_axes(
+        variable.name, axes_of(layer, base, known, adapter.kernel), _layout(layer, known), rank
+    )
+    input_axes, output_axes = axes or (None, None)
+    return KernelSite(
+        path=f"{path}/{variable.name}".removeprefix("/"),
+        role=FACTORS[variable.name],
+        layer=layer,
+        kernel=variable,
+        bias=None,
+        initializer=initializer_of(layer, variable),
+        axes=axes,
+        layout=layout,
+        unit_axes=None,
+        fans=compute_fans(tuple(variable.shape), input_axes, output_axes, layout) if known else None,
+        obstacle="it is a factor of LoRA, and not the layer's whole kernel",
+        skip="",
+        looped=looped,
+        adapter=adapter,
     )
 
 

@@ -1,0 +1,59 @@
+"""`enable_lora`: adapters on chosen layers of any model, each with a rank of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras_initx._keras_internals import flatten_layers
+from keras_initx._types import Model
+from keras_initx.checks import check_count, check_positive
+from keras_initx.walk import iter_kernels, matching
+
+__all__ = ["enable_lora"]
+
+
+def enable_lora(model: Model, ranks: Mapping[str, int], *, alpha: float | None = None) -> tuple[str, ...]:
+    """Enables LoRA on layers of a model, by patterns of their paths or by roles.
+
+    Keras enables LoRA layer by layer, and a backbone of keras_hub with one rank for all. All other weights
+    become untrainable only where their layers are frozen: set `trainable` of these layers.
+
+    >>> import keras
+    >>> block = keras.layers.MultiHeadAttention(4, 8)
+    >>> block.build((None, 3, 16), (None, 3, 16))
+    >>> enable_lora(block, {"query": 4, "value": 2})
+    ('query', 'value')
+
+    Args:
+        model: A built Keras model or layer.
+        ranks: The rank by pattern of paths or role, such as `{"*/query": 8}`, or the `ranks` of a report of
+            EVA. If several patterns match a layer, the last one counts. Rank 0 leaves a layer without.
+        alpha: The alpha of all these adapters; None for the rank of each.
+
+    Returns:
+        The paths of the layers that got adapters.
+
+    Raises:
+        ValueError: If a pattern matches no kernel, a rank is not an int of at least 0, or a layer has no
+            `enable_lora` or has LoRA already. The model is then unchanged.
+    """
+    sites = [site for site in iter_kernels(model, trace=False) if not site.is_factor]
+    chosen: dict[int, tuple[str, Any, int]] = {}
+    for pattern, rank in ranks.items():
+        check_count("ranks", rank, least=0)
+        for site in matching(sites, pattern, "ranks"):
+            chosen[id(site.layer)] = (site.path, site.layer, rank)
+    if alpha is not None:
+        check_positive("alpha", alpha)
+    chosen = {key: found for key, found in chosen.items() if found[2]}
+    for path, layer, _ in chosen.values():
+        if getattr(layer, "lora_enabled", None) is not False:
+            what = "has LoRA already" if getattr(layer, "lora_enabled", False) else "has no `enable_lora`"
+            raise ValueError(
+                f"`ranks` must name layers that can take LoRA. Received: `{path}`, whose "
+                f"{type(layer).__name__} {what}. Name other layers, or give it rank 0."
+            )
+    order = {id(layer): number for number, layer in enumerate(flatten_layers(model))}
+    ordered = sorted(chosen.values(), key=lambda found: order[id(found[1])])
+    for _, layer, rank in ordered:
+        layer.enable_lora(rank, lora_alpha=alpha)
+    return tuple(path for path, _, _ in ordered)
