@@ -7,7 +7,7 @@ from keras_initx._types import Batch, Initializer, Model
 from keras_initx.calibration import calibrate
 from keras_initx.diagnostics._rates import set_rate
 from keras_initx.initializers import LSUV
-from keras_initx.strategies import initialize
+from keras_initx.strategies import LoRA, initialize
 
 __all__ = ["CENTERED", "Cure", "Options"]
 
@@ -23,7 +23,9 @@ _LAWS: dict[str, Callable[[], Initializer | None]] = {
     '"initx>LSUV"': lambda: "initx>LSUV",
     '"initx>WithinLayer"': lambda: "initx>WithinLayer",
     CENTERED: lambda: LSUV(remove_mean=True),
+    '"LoRA"': lambda: "LoRA",
 }
+_ALPHA = "initx.strategies.LoRA(alpha="
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +47,12 @@ class Cure:
     @property
     def draws(self) -> bool:
         """Whether the call is `initialize`, which needs no data."""
-        return self.law in ("None", '"by_role"')
+        return self.law in ("None", '"by_role"', '"LoRA"') or self.law.startswith(_ALPHA)
 
     def apply(self, model: Model, batch: Batch) -> None:
         """Makes the call, without the learning rate."""
-        law, options = _LAWS[self.law](), dict(self.options)
+        options, made = dict(self.options), self.law.removeprefix(_ALPHA)
+        law = _LAWS[self.law]() if made == self.law else LoRA(alpha=float(made.removesuffix(")")))
         if self.draws:
             initialize(model, law, **options)  # type: ignore[arg-type]
         else:

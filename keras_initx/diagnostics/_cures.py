@@ -25,6 +25,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Model
 from keras_initx.diagnostics._cure import CENTERED, Cure, Options
 from keras_initx.diagnostics._exam import Exam, Examined
@@ -39,6 +40,7 @@ __all__ = ["name_cures"]
 
 _TRIES = 8  # an examination takes about as long as a training step
 _NAMED = 6  # kernels in one cure; a longer list is hard to read, and the whole model is changed instead
+_ATTRIBUTES = ("lora_alpha", "train_function", "test_function", "predict_function")
 _UNKNOWN_RATE = "  # a deep net may then need a smaller learning rate"
 
 
@@ -168,6 +170,8 @@ def _best(case: _Case, finding: Finding, trials: _Trials, clean: bool = False) -
     """
     known, wanted = case.known, case.wanted
     fit = [t for t in trials.values() if t and finding.key not in t.left and t.left <= known]
+    # What is wrong with an adapter is no reason to draw its base.
+    fit = [t for t in fit if finding.cure in ("", t.cure.law)]
     best = min(fit, key=lambda trial: (len(trial.left & wanted), trial.excess), default=None)
     updates = {key for key in known if key[0] == "update"}
     return None if best and clean and ((best.left & wanted) - updates or best.excess) else best
@@ -184,11 +188,20 @@ def _candidates(case: _Case, finding: Finding) -> Iterator[Cure]:
         saturated, collapse             LSUV, then the two laws that move biases, too
         forward, backward, variance     LSUV, which meets the law where the fans do not tell the size
     """
-    alike = tuple(path for other in case.findings if other.kind == finding.kind for path in other.paths)
+    alike = tuple(
+        path
+        for other in case.findings
+        if (other.kind, other.cure) == (finding.kind, finding.cure)
+        for path in other.paths
+    )
     scopes = dict.fromkeys((finding.paths, alike))
     for paths in [*(paths for paths in scopes if 0 < len(paths) <= _NAMED), ()]:
         scope = _scope(paths, case.exam.sites)
         seeded = ("seed", case.seed)
+        if finding.cure:
+            if paths or finding.cure == '"LoRA"':  # an alpha is for the layers that lost it
+                yield Cure(finding.cure, (*scope, seeded))
+            continue
         if finding.kind == "duplicate" and paths:
             # The seed that made the kernels equal may be this one, so the copies get the next.
             yield Cure("None", (*scope, ("seed", case.seed + 1)))
@@ -210,7 +223,7 @@ def _scope(paths: Sequence[str], sites: Sequence[KernelSite]) -> Options:
     """The arguments that limit a call to these kernels, or to none if there are no paths."""
     if not paths:
         return ()
-    found = [site for site in sites if site.path in paths]
+    found = [site for site in sites if site.path in paths and site.adapter is None]
     # The verbs leave frozen kernels alone unless they are told.
     frozen = any(not (site.layer.trainable and site.kernel.trainable) for site in found)
     include = ("include", paths[0] if len(paths) == 1 else tuple(paths))
@@ -274,10 +287,16 @@ def _put_back(model: Model) -> Iterator[Callable[[], None]]:
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer is not None else ())]
     saved = [(variable, ops.copy(variable.value)) for variable in variables]
+    # A start of adapters may set their alphas, and then drops the functions that Keras has compiled.
+    owners = [(owner, name) for owner in flatten_layers(model) for name in _ATTRIBUTES if hasattr(owner, name)]
+    attributes = [(owner, name, getattr(owner, name)) for owner, name in owners]
 
     def put_back() -> None:
         for variable, value in saved:
             variable.assign(value)
+        for owner, name, kept in attributes:
+            if getattr(owner, name) is not kept:
+                setattr(owner, name, kept)
 
     try:
         yield put_back

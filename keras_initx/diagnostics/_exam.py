@@ -125,7 +125,9 @@ class Exam:
         given = (self.model, self.batch, self.targets, self.objective, self.training)
         # Without targets the loss is a random linear function: a fall of it tells nothing of the training.
         measured = None if self.targets is None else functools.partial(loss_at, *given)
-        return take_step(self.model, self.model.trainable_variables, gradients, loss, measured, rate)
+        adapters = [site.adapter for site in self.sites if site.adapter and site.role == "lora_a"]
+        variables = self.model.trainable_variables
+        return take_step(self.model, variables, gradients, loss, measured, rate, adapters)
 
 
 def _end_to_end(

@@ -15,7 +15,7 @@ __all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
 # The kinds of verdicts, in the order of a report. A fault stands before the faults that it brings about: a
 # NaN makes all later numbers meaningless, and a signal that fades makes gradients fade.
 KINDS = (
-    *("nonfinite", "symmetry", "duplicate", "forward", "backward", "variance", "saturated", "dead"),
+    *("nonfinite", "symmetry", "duplicate", "adapter", "forward", "backward", "variance", "saturated", "dead"),
     *("collapse", "no_gradient", "update"),
 )
 
@@ -66,7 +66,7 @@ class SignalRow:
         gradient_std: Standard deviation of the gradient of the loss with respect to the entries. None for a
             frozen kernel.
         update_ratio: Root mean square of the change by one step of the compiled optimizer, divided by the
-            root mean square of the kernel.
+            root mean square of the kernel. Of a kernel with an adapter, the change that A and B make.
         normalized: Whether a normalization makes the size of the kernel's output harmless.
         in_branch: Whether the kernel lies in a residual branch.
         note: The facts that are not known of the kernel, and the reason.
@@ -103,8 +103,8 @@ class Verdict:
 
     Attributes:
         path: Path of the kernel. Empty for a fault of the whole model.
-        kind: `nonfinite`, `symmetry`, `duplicate`, `forward`, `backward`, `variance`, `saturated`, `dead`,
-            `collapse`, `no_gradient` or `update`.
+        kind: `nonfinite`, `symmetry`, `duplicate`, `adapter`, `forward`, `backward`, `variance`, `saturated`,
+            `dead`, `collapse`, `no_gradient` or `update`.
         message: The fault, in a sentence.
         cure: The cure, as code over `initx`, `model` and `data`. A comment if no cure is known.
     """

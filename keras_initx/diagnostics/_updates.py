@@ -21,8 +21,10 @@ from keras import ops
 
 from keras_initx._keras_internals import set_path
 from keras_initx._types import Model, Tensor, Variable
+from keras_initx.diagnostics._adapters import update_ratio
 from keras_initx.gradients import to_numpy, unscoped
 from keras_initx.state import slotted
+from keras_initx.walk import Adapter
 
 __all__ = ["Step", "current_rate", "take_step"]
 
@@ -58,6 +60,7 @@ def take_step(
     loss: float,
     loss_at: Callable[[Sequence[Tensor]], float] | None = None,
     rate: float | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> Step | None:
     """Takes a step on copies, by a copy of the optimizer in its present state.
 
@@ -68,6 +71,7 @@ def take_step(
         loss: The loss before the step.
         loss_at: Function from values of the variables to the loss. None leaves the fall unmeasured.
         rate: Learning rate of the step. None for the optimizer's own.
+        adapters: Adapters of the model: their base kernels get the change that the factors make.
 
     Returns:
         The step; None if the model has no optimizer or nothing to train. A built optimizer moves only the
@@ -101,6 +105,9 @@ def take_step(
         size = _rms(_plain(variable))
         if size > 0:
             ratios[id(variable)] = _rms(change) / size
+    for adapter in adapters:
+        if (ratio := update_ratio(adapter, copies)) is not None:
+            ratios[id(adapter.kernel)] = ratio
     # A promise of 0 or less (of pure momentum, say) has no fall to compare with.
     if loss_at is None or not promise > _TELLS * abs(loss):
         return Step(ratios, promise)

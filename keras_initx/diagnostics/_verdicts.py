@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterator, Sequence
 
+from keras_initx.diagnostics._adapters import faults_of
 from keras_initx.diagnostics._duplicates import Duplicate
 from keras_initx.diagnostics._report import KINDS, SignalRow
 from keras_initx.diagnostics._rows import UNREACHED
@@ -50,6 +51,7 @@ class Finding:
         message: The fault, in a sentence.
         weight: Importance among findings of one kind.
         paths: Paths of the kernels that a cure has to change. Empty for all kernels.
+        cure: The only law that cures it, as code. Empty for the laws of its kind.
     """
 
     path: str
@@ -57,6 +59,7 @@ class Finding:
     message: str
     weight: float
     paths: tuple[str, ...] = ()
+    cure: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -97,7 +100,9 @@ def findings_of(
         found += _of_gradients(rows)
         if step is not None and not any(finding.kind == "update" for finding in found):
             found += _of_step(rows, step)
-    found += map(_of_copies, _groups(duplicates))
+    factors = {site.path for site, _ in pairs if site.is_factor}
+    found += [_of_copies(group, factors) for group in _groups(duplicates)]
+    found += [Finding(path, kind, told, 1.0, (path,), cure) for path, kind, told, cure in faults_of(pairs)]
     return tuple(sorted(found, key=lambda finding: (KINDS.index(finding.kind), -finding.weight)))
 
 
@@ -284,9 +289,12 @@ def _groups(duplicates: Sequence[Duplicate]) -> list[list[str]]:
     return groups
 
 
-def _of_copies(group: list[str]) -> Finding:
+def _of_copies(group: list[str], factors: Collection[str]) -> Finding:
     others = ", ".join(f"`{path}`" for path in group[1:4])
     more = f" and {len(group) - 4} more" if len(group) > 4 else ""
     message = f"its kernel is a copy or a multiple of {others}{more}, as if one seed drew them all"
-    # The first kernel may stay: a cure redraws its copies.
+    # The first kernel may stay: a cure redraws its copies. Adapters are drawn whole, and nothing beside them.
+    if factors.issuperset(group):
+        layers = tuple(dict.fromkeys(path.rpartition("/")[0] for path in group[1:]))
+        return Finding(group[0], "duplicate", message, float(len(group)), layers, '"LoRA"')
     return Finding(group[0], "duplicate", message, float(len(group)), tuple(group[1:]))

@@ -32,7 +32,6 @@ class Adapter:
         a: The factor A, of shape (*kernel.shape[:-1], rank).
         b: The factor B, of shape (rank, kernel.shape[-1]).
         rank: Number of columns of A.
-        alpha: The numerator of the factor of A B.
         asked: The `lora_alpha` that the layer was made with; None if it was made without.
     """
 
@@ -41,8 +40,13 @@ class Adapter:
     a: Variable
     b: Variable
     rank: int
-    alpha: float
     asked: float | None = None
+
+    @property
+    def alpha(self) -> float:
+        """The numerator of the factor of A B, as the layer has it now."""
+        alpha = getattr(self.layer, "lora_alpha", None)
+        return float(self.rank if alpha is None else alpha)
 
     @property
     def scale(self) -> float:
@@ -88,9 +92,7 @@ def adapter_of(layer: Layer) -> Adapter | None:
     # A layer whose `build` enables LoRA may forget the alpha that it was given: Keras keeps the arguments.
     given = getattr(getattr(own, "_auto_config", None), "config", {})
     asked = given.get("lora_alpha") if given.get("lora_rank") else None
-    alpha = getattr(own, "lora_alpha", None)
-    rank = int(a.shape[-1])
-    return Adapter(layer, base, a, b, rank, float(rank if alpha is None else alpha), asked)
+    return Adapter(layer, base, a, b, int(a.shape[-1]), asked)
 
 
 def factor_axes(
