@@ -29,6 +29,7 @@ __all__ = [
     "export_signature",
     "flatten_layers",
     "functional_part",
+    "given_arguments",
     "global_attribute",
     "input_structure",
     "is_layer_of_keras",
@@ -95,8 +96,13 @@ def own_variables(layer: Layer) -> list[Variable]:
 
 
 def quantized_weight(layer: Layer, name: str) -> Variable | None:
-    """Returns the weight of a quantized layer, in which the property of this name computes with others."""
+    """Returns the weight behind a property of a quantized or adapted layer that computes with others."""
     return getattr(layer, f"_{name}", None)
+
+
+def given_arguments(layer: Layer) -> dict[str, Any]:
+    """Returns the arguments that a layer was made with; empty where Keras has not kept them."""
+    return dict(getattr(getattr(layer, "_auto_config", None), "config", {}))
 
 
 def pending_initializer(variable: Variable) -> Callable[..., Tensor] | None:

@@ -30,6 +30,7 @@ BREAKS_WITHOUT = {
     "export_signature": "`export` does not know the shapes and dtypes of a model's arguments.",
     "flatten_layers": "Nothing works: layers within layers and subclassed models are not found.",
     "functional_part": "A Sequential model's signature names its inputs by no layer.",
+    "given_arguments": "The diagnosis does not see that Keras lost the alpha of an adapter.",
     "global_attribute": "See GLOBAL_SEED, NAME_COUNTS and UNINITIALIZED.",
     "input_structure": "No functional or Sequential model can be traced, nor its data be checked.",
     "is_layer_of_keras": "A trace looks into Keras' own layers and takes their operations for the user's.",
@@ -413,3 +414,8 @@ def test_export_signature():
     model = Doubled()
     model(np.ones((3, 4), "float32"))
     assert [tuple(spec.shape) for spec in internals.export_signature(model)] == [(None, 4)]
+
+
+def test_keras_keeps_the_arguments_of_a_layer():
+    layer = layers.Dense(3, lora_rank=2, lora_alpha=8)
+    assert internals.given_arguments(layer)["lora_alpha"] == 8

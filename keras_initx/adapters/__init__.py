@@ -7,5 +7,6 @@ from keras_initx.adapters._quantize import MODES, rounding
 from keras_initx.adapters._svd import leading_svd
 
 __all__ = [
-    "MODES", "Factors", "PlainLoRA", "Start", "as_plain", "enable_lora", "leading_svd", "loftq", "olora", "pissa", "rounding",
+    "MODES", "Factors", "PlainLoRA", "Start", "as_plain", "enable_lora", "leading_svd", "loftq", "olora",
+    "pissa", "rounding",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Model
 from keras_initx.checks import check_count, check_positive
 from keras_initx.walk import iter_kernels, matching
@@ -30,7 +29,7 @@ def enable_lora(model: Model, ranks: Mapping[str, int], *, alpha: float | None =
         alpha: The alpha of all these adapters; None for the rank of each.
 
     Returns:
-        The paths of the layers that got adapters.
+        The paths of the layers that got adapters, sorted.
 
     Raises:
         ValueError: If a pattern matches no kernel, a rank is not an int of at least 0, or a layer has no
@@ -52,8 +51,6 @@ def enable_lora(model: Model, ranks: Mapping[str, int], *, alpha: float | None =
                 f"`ranks` must name layers that can take LoRA. Received: `{path}`, whose "
                 f"{type(layer).__name__} {what}. Name other layers, or give it rank 0."
             )
-    order = {id(layer): number for number, layer in enumerate(flatten_layers(model))}
-    ordered = sorted(chosen.values(), key=lambda found: order[id(found[1])])
-    for _, layer, rank in ordered:
+    for _, layer, rank in chosen.values():
         layer.enable_lora(rank, lora_alpha=alpha)
-    return tuple(path for path, _, _ in ordered)
+    return tuple(sorted(path for path, _, _ in chosen.values()))

@@ -27,9 +27,7 @@ class Factors:
     b: Tensor
 
 
-def pissa(
-    kernel: Tensor, rank: int, scale: float, iterations: int | None = None, seed: int = 0
-) -> Factors:
+def pissa(kernel: Tensor, rank: int, scale: float, iterations: int | None = None, seed: int = 0) -> Factors:
     """Returns the principal singular values as A and B, and the rest as the base.
 
     >>> import numpy as np
@@ -45,6 +43,7 @@ def pissa(
         iterations: Iterations of a random projection; None for an exact decomposition.
         seed: Seed of the projection.
     """
+    kernel = ops.convert_to_tensor(kernel, "float32")
     left, values, right = leading_svd(kernel, rank, iterations, seed)
     root = ops.sqrt(values / scale)
     a, b = left * root, ops.expand_dims(root, -1) * right
@@ -66,6 +65,7 @@ def olora(kernel: Tensor, rank: int, scale: float) -> Factors:
         rank: Columns of A.
         scale: The factor of A B.
     """
+    kernel = ops.convert_to_tensor(kernel, "float32")
     # The first columns of Q depend on the first columns of the matrix alone.
     basis, _ = ops.qr(ops.transpose(kernel[:rank]), mode="reduced")
     a, b = ops.matmul(kernel, basis), ops.transpose(basis)
@@ -95,7 +95,7 @@ def loftq(
         rounded: Function from a matrix to its quantized values.
         iterations: Number of rounds, at least 1.
     """
-    rest = kernel
+    kernel = rest = ops.convert_to_tensor(kernel, "float32")
     for _ in range(iterations):
         base = rounded(rest)
         left, values, right = leading_svd(kernel - base, rank)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from keras import ops
 
-from keras_initx._keras_internals import flatten_layers
+from keras_initx._keras_internals import flatten_layers, quantized_weight
 from keras_initx._types import Layer, Model, Tensor, Variable
 from keras_initx.state import transaction
 from keras_initx.walk import Adapter, adapter_of, layer_paths
@@ -86,7 +86,7 @@ class PlainLoRA:
             backbone.enable_lora(self.rank, sorted({row.layer for row in self.rows}))
         else:
             for layer in targets:
-                layer.enable_lora(self.rank)  # type: ignore[attr-defined]  # of the layers that have it
+                layer.enable_lora(self.rank)
         adapters = [adapter_of(layer) for layer in targets]
         enabled = {id(adapter.layer) for _, adapter in adapters_in(model)}
         if extra := enabled - {id(layer) for layer in targets}:
@@ -102,7 +102,9 @@ class PlainLoRA:
 
     def _target(self, found: Sequence[Layer], row: PlainFactors) -> Any:
         layer: Any = found[row.index] if row.index < len(found) else None
-        kernel = getattr(layer, "_kernel", getattr(layer, "embeddings", None))
+        words = ("kernel", "embeddings")
+        weights = [] if layer is None else [quantized_weight(layer, word) for word in words]
+        kernel = next((weight for weight in weights if weight is not None), None)
         if getattr(layer, "lora_enabled", None) is not False or kernel is None:
             what = "a layer with LoRA" if getattr(layer, "lora_enabled", False) else "another layer"
             raise ValueError(
@@ -135,14 +137,14 @@ def as_plain(starts: Sequence[Start], model: Model) -> PlainLoRA:
     known = {start.path: start for start in starts}
     if not known or {path for path, _ in found} != set(known):
         raise ValueError(
-            "`model` must be the model that this report is of, with its adapters, and the report must be of a "
-            f"start of adapters. Received: a model with adapters at {sorted(path for path, _ in found)}, and "
-            f"a report of {sorted(known)}."
+            "`model` must have the adapters that this report is of, and the report must be of a start of "
+            f"adapters. Received: a model with adapters at {sorted(path for path, _ in found)}, and a report "
+            f"of {sorted(known)}."
         )
     if mixed := sorted(start.path for start in starts if start.base == "mixed"):
         raise ValueError(
-            f"`model` must have a base that other models have, too. Received: bases of several rounds of LoftQ "
-            f"at {mixed}. Save the whole model, or start with LoftQ(iterations=1)."
+            "`model` must have a base that other models have, too. Received: bases of several rounds of "
+            f"LoftQ at {mixed}. Save the whole model, or start with LoftQ(iterations=1)."
         )
     pairs = [(path, adapter, *_joined(adapter, known[path])) for path, adapter in found]
     rank = max(a.shape[-1] for _, _, a, _ in pairs)
@@ -168,9 +170,7 @@ def adapters_in(model: Model) -> list[tuple[str, Adapter]]:
 
 
 def _joined(adapter: Adapter, start: Start) -> tuple[np.ndarray, np.ndarray]:
-    a, b = (
-        ops.convert_to_numpy(ops.cast(variable.value, "float32")) for variable in (adapter.a, adapter.b)
-    )
+    a, b = (ops.convert_to_numpy(ops.cast(variable.value, "float32")) for variable in (adapter.a, adapter.b))
     a, b = a.reshape(-1, adapter.rank), adapter.scale * b
     if start.base != "less":
         return a, b

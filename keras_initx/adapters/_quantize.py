@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_initx._types import Tensor
 from keras_initx.walk import Adapter
@@ -27,8 +26,8 @@ def rounding(adapter: Adapter, mode: str, block_size: int | None) -> Callable[[T
         block_size: Inputs in a row that share a step in int4; None for one step for each output or word.
     """
     shape = tuple(adapter.kernel.shape)
-    of_words = isinstance(adapter.layer, layers.Embedding)
-    summed = (len(shape) - 1,) if of_words else _summed(adapter.layer)
+    of_words = adapter.kind == "embedding"
+    summed = (len(shape) - 1,) if of_words else adapter.summed
 
     def rounded(matrix: Tensor) -> Tensor:
         kernel = ops.reshape(matrix, shape)
@@ -57,11 +56,3 @@ def _int4(flat: Tensor, block_size: int | None) -> Tensor:
         ops.repeat(ops.cast(part, "float32"), block_size, axis=0)[: flat.shape[0]] for part in (steps, zero)
     )
     return (ops.cast(whole, "float32") - zero) * steps
-
-
-def _summed(layer: Any) -> tuple[int, ...]:
-    """The axes of a kernel that an output sums over."""
-    if not isinstance(layer, layers.EinsumDense):
-        return (0,)
-    left, output = layer.equation.replace("...", "").split("->")
-    return tuple(axis for axis, letter in enumerate(left.split(",")[1]) if letter not in output)

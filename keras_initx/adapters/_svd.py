@@ -16,8 +16,8 @@ def leading_svd(
     """Returns the largest singular values of a matrix with their left and right vectors.
 
     Law: the columns of Y = (M M')^q M G, with a Gaussian matrix G of rank + 16 columns, span nearly the
-    leading left vectors. An orthonormal basis Q of Y reduces the problem to the small matrix Q' M. Each of the
-    q iterations multiplies the lead of a singular value over the next one.
+    leading left vectors. An orthonormal basis Q of Y reduces the problem to the small matrix Q' M. Each of
+    the q iterations multiplies the lead of a singular value over the next one.
 
     >>> import numpy as np
     >>> matrix = np.random.default_rng(0).normal(size=(300, 200)) @ np.diag(0.9 ** np.arange(200))

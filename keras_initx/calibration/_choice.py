@@ -11,7 +11,7 @@ from keras_initx.calibration._settings import Settings
 from keras_initx.initializers import Law, get, is_bias_initializer, is_law, is_none, makes_heads, names
 from keras_initx.walk import KernelSite, iter_kernels, select
 
-__all__ = ["Choice", "choose", "choose_by", "streamed_law", "is_kernel_law", "selected"]
+__all__ = ["Choice", "choose", "choose_by", "is_kernel_law", "selected", "streamed_law"]
 
 _DEFAULT = "LSUV"
 

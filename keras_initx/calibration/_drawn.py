@@ -9,7 +9,7 @@ from keras_initx.calibration._choice import Choice, is_kernel_law
 from keras_initx.calibration._heads import is_prior_law
 from keras_initx.calibration._report import CalibrationReport, warn_of
 from keras_initx.calibration._settings import Settings
-from keras_initx.initializers import Law, is_law, makes_heads
+from keras_initx.initializers import Law, is_law
 from keras_initx.state import check_built
 from keras_initx.walk import iter_kernels
 

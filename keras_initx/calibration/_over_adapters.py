@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import keras
 import numpy as np
-from keras import layers, ops, tree
+from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx._types import Batch, Tensor, Variable
@@ -27,6 +27,9 @@ from keras_initx.initializers import AdapterLaw, explained
 from keras_initx.walk import Adapter, KernelSite, input_specs
 
 __all__ = ["act_over_adapters"]
+
+# The tensors whose moments a pass has taken, each with its moments and its number of rows.
+Seen = dict[tuple[int, tuple[int, ...]], tuple[Tensor, np.ndarray, int]]
 
 _WORDS = "its layer gets numbers of words, which have no directions: left as it is"
 _OTHER = "its factor A does not take the inputs of the layer: left as it is"
@@ -70,7 +73,7 @@ def _moments(
     for batch, labels in job.pairs:
         check_looked_up(job.model, batch, lambda: input_specs(job.model))
         # Queries, keys and values often get one tensor: its moments are taken once.
-        seen: dict[tuple[int, tuple[int, ...]], tuple[Tensor, np.ndarray]] = {}
+        seen: Seen = {}
         hooks = [(site.layer, _keeper(site, sums, counts, seen)) for site in sites]
         _run(job, batch, hooks)
         rows = len(tree.flatten(batch)[0])
@@ -81,7 +84,9 @@ def _moments(
 
 def _run(job: Job, batch: Batch, hooks: Sequence[tuple[Any, Callable[..., None]]]) -> None:
     try:
-        probe.run(job.model, batch, [], lambda _, output: output, before=hooks, training=job.settings.training)
+        probe.run(
+            job.model, batch, [], lambda _, output: output, before=hooks, training=job.settings.training
+        )
     except (TypeError, ValueError) as error:
         if knows_inputs(job.model) or probe.is_refusal(error):
             raise
@@ -90,42 +95,33 @@ def _run(job: Job, batch: Batch, hooks: Sequence[tuple[Any, Callable[..., None]]
 
 def _refused(site: KernelSite) -> str:
     """Returns why the inputs of a layer cannot start its adapter; empty if they can."""
-    if isinstance(site.layer, layers.Embedding):
+    if _adapter(site).kind == "embedding":
         return _WORDS
-    axes = _summed(site)
     last = len(site.kernel.shape) - 1
     batched = site.axes is not None and len(site.axes[0]) + len(site.axes[1]) <= last
-    return _OTHER if last in axes or batched else ""
-
-
-def _summed(site: KernelSite) -> tuple[int, ...]:
-    """The axes of A that an output sums over."""
-    return site.axes[0] if site.axes else tuple(range(len(site.kernel.shape) - 1))
+    return _OTHER if last in _adapter(site).summed or batched else ""
 
 
 def _keeper(
     site: KernelSite,
     sums: dict[KernelSite, np.ndarray],
     counts: dict[KernelSite, int],
-    seen: dict[tuple[int, tuple[int, ...]], tuple[Tensor, np.ndarray]],
+    seen: Seen,
 ) -> Callable[..., None]:
     """Returns a function that adds the second moments of a layer's input to its sums."""
 
     def keep(inputs: Tensor, *_: object, **__: object) -> None:
         order = _order(site, len(inputs.shape))
-        key = (id(inputs), order if site.role == "lora_a" and site.layout is None else (-1,))
-        rows = _rows(site, inputs, order)
-        count = int(rows.shape[0])
-        if key not in seen or isinstance(site.layer, _CONVOLUTIONS):
+        key = (id(inputs), (id(site),) if _adapter(site).kind == "conv" else order)
+        if key not in seen:
+            rows = _rows(site, inputs, order)
             product = ops.matmul(ops.transpose(rows), rows)
-            seen[key] = inputs, np.asarray(to_numpy(product), "float64")
+            seen[key] = inputs, np.asarray(to_numpy(product), "float64"), int(rows.shape[0])
+        _, moments, count = seen[key]
         counts[site] += count
-        sums[site] = sums[site] + seen[key][1] if site in sums else seen[key][1]
+        sums[site] = sums[site] + moments if site in sums else moments
 
     return keep
-
-
-_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 
 
 def _order(site: KernelSite, rank: int) -> tuple[int, ...]:
@@ -135,17 +131,19 @@ def _order(site: KernelSite, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     taken, kernel = equation.split("->")[0].split(",")
     before, _, after = taken.rpartition("...") if "..." in taken else ("", "", taken)
-    places = {x: before.index(x) if x in before else rank - len(after) + after.index(x) for x in before + after}
+    places = {
+        x: before.index(x) if x in before else rank - len(after) + after.index(x) for x in before + after
+    }
     last = [places[kernel[axis]] for axis in site.axes[0]]
     return (*(axis for axis in range(rank) if axis not in last), *last)
 
 
 def _rows(site: KernelSite, inputs: Tensor, order: tuple[int, ...]) -> Tensor:
     """The rows that A multiplies, float32 of shape (rows, fan_in)."""
-    if isinstance(site.layer, _CONVOLUTIONS):
+    if _adapter(site).kind == "conv":
         patches = rows_for(_as_convolution(site), inputs)
         return ops.convert_to_tensor(patches.reshape(-1, patches.shape[-1]))
-    width = math.prod(site.kernel.shape[axis] for axis in _summed(site))
+    width = math.prod(site.kernel.shape[axis] for axis in _adapter(site).summed)
     return ops.reshape(ops.transpose(ops.cast(inputs, "float32"), order), (-1, width))
 
 
@@ -204,7 +202,7 @@ def _written(site: KernelSite, law: AdapterLaw, matrix: np.ndarray, update: Upda
 
 def _in_shape(site: KernelSite, columns: np.ndarray) -> np.ndarray:
     """Brings columns over the summed axes to the matrix of A: each other axis repeats them."""
-    shape, summed = tuple(site.kernel.shape), _summed(site)
+    shape, summed = tuple(site.kernel.shape), _adapter(site).summed
     rank = len(shape)
     sizes = [shape[axis] for axis in summed]
     spread = columns.reshape(*sizes, columns.shape[-1])

@@ -91,7 +91,7 @@ def model_law(aims: Mapping[KernelSite, Aim]) -> ModelLaw | None:
     others = sorted(
         name
         for name, law in laws.items()
-        if law is not one and not (one is apart and law is not None and law.scope == one.scope)
+        if law is not one and not (apart and one is apart and law is not None and law.scope == apart.scope)
     )
     if one is None or not others:
         return cast("ModelLaw | None", whole)

@@ -289,7 +289,7 @@ def _groups(duplicates: Sequence[Duplicate]) -> list[list[str]]:
     return groups
 
 
-def _of_copies(group: list[str], factors: Collection[str]) -> Finding:
+def _of_copies(group: list[str], factors: set[str]) -> Finding:
     others = ", ".join(f"`{path}`" for path in group[1:4])
     more = f" and {len(group) - 4} more" if len(group) > 4 else ""
     message = f"its kernel is a copy or a multiple of {others}{more}, as if one seed drew them all"

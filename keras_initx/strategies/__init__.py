@@ -1,10 +1,11 @@
 """Strategies: initializers for a whole model, which know each layer's fans, neighbors and place in it."""
 
-from keras_initx.strategies._adapters import LoftQ, LoRA, OLoRA, OrthogonalLoRA, PiSSA
+from keras_initx.strategies._adapters import LoRA, OrthogonalLoRA
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._from_model import FromModel
 from keras_initx.strategies._initialize import initialize, resolve
+from keras_initx.strategies._low_rank import LoftQ, OLoRA, PiSSA
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._names import STRATEGIES
 from keras_initx.strategies._plan import Draw, Plan, Strategy, WholePlan, describe

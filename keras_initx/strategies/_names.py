@@ -1,9 +1,10 @@
 """The table of strategies by name, which `initialize` and the command line read."""
 
-from keras_initx.strategies._adapters import LoftQ, LoRA, OLoRA, OrthogonalLoRA, PiSSA
+from keras_initx.strategies._adapters import LoRA, OrthogonalLoRA
 from keras_initx.strategies._autoinit import AutoInit
 from keras_initx.strategies._by_role import ByRole
 from keras_initx.strategies._from_model import FromModel
+from keras_initx.strategies._low_rank import LoftQ, OLoRA, PiSSA
 from keras_initx.strategies._mimetic import Mimetic
 from keras_initx.strategies._plan import Strategy
 from keras_initx.strategies._residual import Fixup, ReZero, SkipInit, ZeroResidual

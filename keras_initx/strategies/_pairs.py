@@ -61,7 +61,10 @@ def kernel_pairs(
     Raises:
         ValueError: If the base has another structure, or is wider than the model.
     """
-    own, others = ([s for s in found if not (s.skip or s.is_factor) and (s.fans or s.is_scale)] for found in (sites, base))
+    own, others = (
+        [s for s in found if not (s.skip or s.is_factor) and (s.fans or s.is_scale)]
+        for found in (sites, base)
+    )
     return [Pair(site, other, *_growth(site, other)) for site, other in _paired(own, others, deeper)]
 
 

@@ -1,17 +1,16 @@
 """Factors and base kernels of adapters, which one computation makes together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.adapters import Factors, Start
+from keras_initx.adapters import Factors
 from keras_initx.strategies._plan import Draw, WholePlan
 from keras_initx.walk import Adapter, KernelSite
 
-__all__ = ["computed", "starts_of"]
+__all__ = ["computed"]
 
 
 def computed(
@@ -99,6 +98,6 @@ def _check_floats(name: str, site: KernelSite) -> None:
     if mode := getattr(site.layer, "quantization_mode", None):
         raise ValueError(
             f"`model` must have its base kernels in floats for {name}, which changes them. Received: "
-            f"`{site.path}`, quantized to {mode}. Call `initialize` first and `quantize` after; for int4 and "
-            'int8, `initialize(model, LoftQ(mode))` makes the adapters that fit. "LoRA" leaves the base alone.'
+            f"`{site.path}`, quantized to {mode}. Call `initialize` before `quantize`, with LoftQ for "
+            'adapters that fit. "LoRA" starts adapters on a quantized base.'
         )

@@ -151,7 +151,13 @@ class InitReport(Report):
     def _more(self) -> dict[str, Any]:
         rows = [dataclasses.asdict(row) for row in self.multipliers.rows if not row.is_one]
         starts = [start.path for start in self.starts]
-        return {"starts": starts, "kept": self.kept, "unseen": self.unseen, "seen": self.seen, "multipliers": rows}
+        return {
+            "starts": starts,
+            "kept": self.kept,
+            "unseen": self.unseen,
+            "seen": self.seen,
+            "multipliers": rows,
+        }
 
     def _records(self) -> list[dict[str, object]]:
         """Rows of the data frame, with a column for each of the two fans."""

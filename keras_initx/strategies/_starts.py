@@ -57,9 +57,11 @@ class Starts:
             raise ValueError(
                 f"`include` and `exclude` must leave whole adapters for {name}: A, B"
                 f"{'' if whole == 2 else ' and their base kernel'}. Received: {listed(parts, 6)} alone. Name "
-                "layers, such as include=\"*/query\"."
+                'layers, such as include="*/query".'
             )
-        firsts = [(sites[0], next(site for site in sites if site.role == "lora_a")) for sites in found.values()]
+        firsts = [
+            (sites[0], next(site for site in sites if site.role == "lora_a")) for sites in found.values()
+        ]
         return Starts(strategy, {a.path.rpartition("/")[0]: a.adapter for _, a in firsts if a.adapter})
 
     def finish(self, model: Model) -> tuple[Start, ...]:
@@ -78,7 +80,7 @@ class Starts:
                 a, b = a.reshape(-1, adapter.rank), alpha / adapter.rank * b
             starts.append(Start(path, self.strategy.base, a, b))
             changed |= alpha != adapter.alpha
-            adapter.layer.lora_alpha = alpha  # type: ignore[attr-defined]
+            adapter.layer.lora_alpha = alpha
         if changed:
             # Functions that Keras has compiled hold the old alpha.
             for name in ("train_function", "test_function", "predict_function"):

@@ -96,7 +96,7 @@ def law_model(case: Case, law: Law) -> tuple[Model, Layer]:
         parts = [keras.layers.Dense(case.input_shape[-1]), keras.layers.ReLU(), own]
     model = keras.Sequential([keras.layers.Input(case.input_shape), *parts])
     if law.scope == "adapter":
-        own.enable_lora(2, a_initializer=law)  # type: ignore[attr-defined]  # of a dense layer
+        own.enable_lora(2, a_initializer=law)
     return model, own
 
 

@@ -4,13 +4,18 @@ import dataclasses
 import math
 from typing import Any
 
+from keras import layers
+
+from keras_initx._keras_internals import given_arguments, quantized_weight
 from keras_initx._types import Layer, Variable
 from keras_initx.fans import Layout
+from keras_initx.walk._kernels import einsum_axes
 
 __all__ = ["FACTORS", "Adapter", "adapter_of", "factor_axes"]
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 
+_KINDS = {layers.Dense: "dense", layers.EinsumDense: "einsum", layers.Embedding: "embedding"}
 # The roles of the factors, by the names that Keras gives their variables.
 FACTORS = {
     "lora_embeddings_a": "lora_a",
@@ -32,6 +37,8 @@ class Adapter:
         a: The factor A, of shape (*kernel.shape[:-1], rank).
         b: The factor B, of shape (rank, kernel.shape[-1]).
         rank: Number of columns of A.
+        kind: `"conv"`, `"dense"`, `"einsum"` or `"embedding"`.
+        summed: The axes of the kernel that an output sums over. Of an embedding, the axis of the words.
         asked: The `lora_alpha` that the layer was made with; None if it was made without.
     """
 
@@ -40,6 +47,8 @@ class Adapter:
     a: Variable
     b: Variable
     rank: int
+    kind: str
+    summed: tuple[int, ...]
     asked: float | None = None
 
     @property
@@ -85,14 +94,15 @@ def adapter_of(layer: Layer) -> Adapter | None:
     own: Any = layer
     word = "embeddings" if hasattr(own, "lora_embeddings_a") else "kernel"
     a, b = getattr(own, f"lora_{word}_a", None), getattr(own, f"lora_{word}_b", None)
-    base = getattr(own, f"_{word}", None)
-    base = getattr(own, word) if base is None else base
-    if a is None or b is None:
+    base = quantized_weight(layer, word)
+    if a is None or b is None or base is None:
         return None
-    # A layer whose `build` enables LoRA may forget the alpha that it was given: Keras keeps the arguments.
-    given = getattr(getattr(own, "_auto_config", None), "config", {})
+    # A layer whose `build` enables LoRA may forget the alpha that it was given.
+    given = given_arguments(layer)
     asked = given.get("lora_alpha") if given.get("lora_rank") else None
-    return Adapter(layer, base, a, b, int(a.shape[-1]), asked)
+    kind = next((kind for cls, kind in _KINDS.items() if isinstance(layer, cls)), "conv")
+    summed = einsum_axes(own.equation)[0] if kind == "einsum" else tuple(range(len(a.shape) - 1))
+    return Adapter(layer, base, a, b, int(a.shape[-1]), kind, summed, asked)
 
 
 def factor_axes(

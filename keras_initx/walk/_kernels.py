@@ -7,9 +7,20 @@ from keras import layers
 
 from keras_initx._keras_internals import own_variables
 from keras_initx._types import Layer
+from keras_initx.fans import Layout
 from keras_initx.walk._layers import HUB_LAYERS, HUB_REST, Kernel, KernelLayout, Rule, kernel_layers
 
-__all__ = ["Kernel", "KernelLayout", "Rule", "bias_of", "einsum_axes", "known_class", "register", "rule_of"]
+__all__ = [
+    "Kernel",
+    "KernelLayout",
+    "Rule",
+    "bias_of",
+    "einsum_axes",
+    "known_class",
+    "layout_of",
+    "register",
+    "rule_of",
+]
 
 
 def einsum_axes(equation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -108,3 +119,10 @@ def register(
         )
     rules = {name: Kernel(kernel) if isinstance(kernel, str) else kernel for name, kernel in kernels.items()}
     kernel_layers()[layer_class] = Rule(rules, linear=linear or call is not None, call=call, taught=True)
+
+
+def layout_of(layer: Layer, known: Kernel | None) -> Layout | None:
+    """Returns the layout of a kernel of a layer, or None."""
+    layout: Any = known.layout if known else None
+    layout = layout(layer) if callable(layout) else layout
+    return None if layout is None else Layout.of(layout)

@@ -6,7 +6,6 @@ from typing import Any
 
 from keras import layers
 
-from keras_initx._given import given_to
 from keras_initx._keras_internals import (
     flatten_layers,
     is_layer_of_keras,
@@ -14,12 +13,14 @@ from keras_initx._keras_internals import (
     quantized_weight,
 )
 from keras_initx._types import Layer, Model, Variable
-from keras_initx.fans import Layout, compute_fans
-from keras_initx.walk._adapters import FACTORS, Adapter, adapter_of, factor_axes
+from keras_initx.fans import compute_fans
+from keras_initx.walk._adapters import FACTORS, adapter_of
 from keras_initx.walk._attention import ROLES, attention_roles
+from keras_initx.walk._factors import factor_site
 from keras_initx.walk._flow import Flow, in_steps
 from keras_initx.walk._found import Found, find
-from keras_initx.walk._kernels import bias_of, known_class, rule_of
+from keras_initx.walk._initial import initializer_of
+from keras_initx.walk._kernels import bias_of, known_class, layout_of, rule_of
 from keras_initx.walk._layers import ATTENTION, LOOPS, NOT_KERNELS, ONE_STEP, SCALES, Kernel
 from keras_initx.walk._obstacles import TIED, obstacle_of, overridden, skip_of
 from keras_initx.walk._paths import layer_paths
@@ -28,7 +29,7 @@ from keras_initx.walk._taught import axes_of, completed, names_axes
 from keras_initx.walk._trace import trace_model
 from keras_initx.walk._units import unit_axes
 
-__all__ = ["initializer_of", "iter_kernels"]
+__all__ = ["iter_kernels"]
 
 _UNUSED = "no operation takes it when the model is called"
 
@@ -231,11 +232,11 @@ def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) ->
     base, rule = rule_of(layer)
     adapter = adapter_of(layer)
     if adapter and kernel.name in FACTORS:
-        return _factor(layer, kernel, path, adapter, looped)
+        return factor_site(kernel, path, adapter, looped)
     known: Kernel | None = rule.kernels.get(kernel.name)
     plain = known is not None and known.role in SCALES
     axes = axes_of(layer, base, known, kernel)
-    layout = _layout(layer, known)
+    layout = layout_of(layer, known)
     skip = skip_of(layer)
     fans = None
     if known and not plain and not getattr(layer, "quantization_mode", None):
@@ -266,39 +267,6 @@ def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) ->
     )
 
 
-def _factor(layer: Layer, variable: Variable, path: str, adapter: Adapter, looped: bool) -> KernelSite:
-    """The site of a factor of an adapter. Its fans are those of the kernel's equation, cut at the rank."""
-    base, rule = rule_of(layer)
-    known = rule.kernels.get("embeddings" if "embeddings" in variable.name else "kernel")
-    rank = len(adapter.a.shape)
-    axes, layout = factor_axes(
-        variable.name, axes_of(layer, base, known, adapter.kernel), _layout(layer, known), rank
-    )
-    input_axes, output_axes = axes or (None, None)
-    return KernelSite(
-        path=f"{path}/{variable.name}".removeprefix("/"),
-        role=FACTORS[variable.name],
-        layer=layer,
-        kernel=variable,
-        bias=None,
-        initializer=initializer_of(layer, variable),
-        axes=axes,
-        layout=layout,
-        unit_axes=None,
-        fans=compute_fans(tuple(variable.shape), input_axes, output_axes, layout) if known else None,
-        obstacle="it is a factor of LoRA, and not the layer's whole kernel",
-        skip="",
-        looped=looped,
-        adapter=adapter,
-    )
-
-
-def _layout(layer: Layer, known: Kernel | None) -> Layout | None:
-    layout: Any = known.layout if known else None
-    layout = layout(layer) if callable(layout) else layout
-    return None if layout is None else Layout.of(layout)
-
-
 def _place(site: KernelSite, flow: Flow) -> KernelSite:
     site = dataclasses.replace(site, **vars(flow.place(site.layer, site.kernel, site.role)))
     if site.role == "embedding" and id(site.kernel) in flow.multiplied:
@@ -309,15 +277,3 @@ def _place(site: KernelSite, flow: Flow) -> KernelSite:
         note = f"what {name} does with it is not known{why}; teach it with keras_initx.walk.register"
         return dataclasses.replace(site, note=note)
     return site
-
-
-def initializer_of(layer: Layer, variable: Variable, attribute: str | None = None) -> Any:
-    """Returns the layer's initializer of a variable; `recurrent_kernel` has `recurrent_initializer`."""
-    name = variable.name
-    names = (attribute, f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")
-    depthwise = ("depthwise_initializer",) if name == "kernel" else ()
-    # A layer of one weight may name the attribute `initializer`, as keras_hub's position embedding does.
-    only = ("initializer",) if len(own_trainable_variables(layer)) == 1 else ()
-    candidates = (getattr(layer, n, None) for n in (*names, *depthwise, *only) if n)
-    given = given_to(variable)
-    return next((found for found in candidates if found), given if callable(given) else None)

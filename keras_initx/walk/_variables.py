@@ -10,10 +10,10 @@ from keras import layers
 from keras_initx._keras_internals import flatten_layers, own_variables
 from keras_initx._types import Initializer, Layer, Model, Variable
 from keras_initx.fans import Layout
+from keras_initx.walk._initial import initializer_of
 from keras_initx.walk._kernels import einsum_axes, rule_of
 from keras_initx.walk._paths import layer_paths
 from keras_initx.walk._site import KernelSite
-from keras_initx.walk._sites import initializer_of
 
 __all__ = ["Weight", "iter_weights", "own_initializer"]
 
