@@ -93,7 +93,8 @@ def test_batches_and_arrays_give_the_same_adapters():
 def test_ranks_share_the_columns_by_explained_variance():
     model = _model()
     report = initx.calibrate(model, X, "initx>EVA")
-    assert sum(report.ranks.values()) == 10 and max(report.ranks.values()) <= 4
+    assert sum(report.ranks.values()) == 10
+    assert max(report.ranks.values()) <= 4
     shares = {}
     for path in ("head", "conv", "attention/query", "attention/value", "attention/attention_output"):
         assert path in report.ranks
@@ -120,7 +121,8 @@ def test_lora_ga_splits_the_leading_directions_of_the_gradient_and_keeps_the_fun
     chances /= chances.sum(1, keepdims=True)
     gradient = features.T @ (chances - np.eye(6)[Y]) / 150
     report = initx.calibrate(model, (X, Y), LoRAGA(gamma=4), loss=LOSS)
-    assert report.calibrated == 5 and report.samples == 150
+    assert report.calibrated == 5
+    assert report.samples == 150
     np.testing.assert_allclose(ops.convert_to_numpy(model(X)), before, atol=1e-4)
     left, _, right = np.linalg.svd(gradient, full_matrices=False)
     size = 6**0.25 / 2
@@ -157,7 +159,8 @@ def test_an_adapter_that_names_its_law_is_found_without_an_argument():
     model = keras.Sequential([layers.Input((16,)), layer])
     layer.enable_lora(2, a_initializer="initx>EVA")
     report = initx.calibrate(model, X[:, 0])
-    assert [row.path for row in report.rows] == ["head/lora_kernel_a"] and report.calibrated == 1
+    assert [row.path for row in report.rows] == ["head/lora_kernel_a"]
+    assert report.calibrated == 1
 
 
 def test_what_eva_cannot_start_says_so():

@@ -35,11 +35,14 @@ def test_a_lost_alpha_is_named_and_its_cure_brings_it_back():
     model = _model(alpha=16)
     weights, alphas = _state(model)
     verdict = _verdicts(model)["head", "adapter"]
-    assert "counts by 4 / 4" in verdict.message and "lora_alpha=16" in verdict.message
+    assert "counts by 4 / 4" in verdict.message
+    assert "lora_alpha=16" in verdict.message
     after, same = _state(model)
-    assert same == alphas and all(map(np.array_equal, after, weights))  # the trials are taken back
+    assert same == alphas
+    assert all(map(np.array_equal, after, weights))
     exec(verdict.cure, {"initx": initx, "model": model})
-    assert model.get_layer("head").lora_alpha == 16 and not _verdicts(model)
+    assert model.get_layer("head").lora_alpha == 16
+    assert not _verdicts(model)
     assert not _verdicts(_model())
 
 

@@ -36,14 +36,20 @@ def test_factors_have_the_fans_of_the_equation_cut_at_the_rank(case):
     base, a, b = iter_kernels(_built(make(), *shapes))
     assert (a.role, b.role) == ("lora_a", "lora_b")
     assert (tuple(vars(a.fans).values()), tuple(vars(b.fans).values())) == (fans_a, fans_b)
-    assert a.skip == b.skip == "" and a.is_factor and a.obstacle
-    assert base.skip and base.fans is not None and not base.is_factor
+    assert a.skip == b.skip == ""
+    assert a.is_factor
+    assert a.obstacle
+    assert base.skip
+    assert base.fans is not None
+    assert not base.is_factor
 
 
 def test_the_three_sites_share_the_adapter():
     sites = list(iter_kernels(_built(layers.Dense(6), (None, 5), rank=4, alpha=8)))
     adapter = sites[0].adapter
-    assert adapter.scale == 2.0 and adapter.rank == 4 and adapter.shape == (5, 6)
+    assert adapter.scale == 2.0
+    assert adapter.rank == 4
+    assert adapter.shape == (5, 6)
     assert [site.kernel for site in sites] == [adapter.kernel, adapter.a, adapter.b]
     assert all(site.adapter.kernel is adapter.kernel for site in sites)
 
@@ -55,7 +61,8 @@ def test_an_alpha_that_keras_loses_is_told():
     # When a release of Keras keeps the alpha, this says so: the verdict of `diagnose` then has no case.
     assert (layer.lora_alpha, adapter.asked, adapter.lost_alpha) == (4, 16, True)
     layer.lora_alpha = 16
-    assert not adapter.lost_alpha and adapter.scale == 4.0
+    assert not adapter.lost_alpha
+    assert adapter.scale == 4.0
 
 
 def test_adapters_of_attention_keep_paths_below_their_projection():
