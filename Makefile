@@ -79,6 +79,7 @@ bench: $(VENV)/.dev $(VENV)/.backends
 	$(BIN)/python benchmarks/initialize.py
 	$(BIN)/python benchmarks/rates.py
 	$(BIN)/python benchmarks/from_model.py
+	$(BIN)/python benchmarks/adapters.py
 	$(BIN)/python benchmarks/coordinates.py
 	$(BIN)/python benchmarks/signal_by_depth.py
 	$(BIN)/python benchmarks/signal_diagnose.py

@@ -44,7 +44,7 @@ def act_over_adapters(job: Job, plan: Plan, update: Update) -> tuple[list[Calibr
     if law is None:
         return [CalibrationRow(s.path, s.role, note=note) for s, note in notes.items()], {"forward_passes": 0}
     matrices, samples = _moments(job, sites, notes) if law.takes == "moments" else _gradients(job, sites)
-    rows, starts = [], []
+    rows, starts, shares = [], [], []
     for site in notes:
         if site not in matrices:
             note = notes[site] or _UNREACHED
@@ -53,10 +53,14 @@ def act_over_adapters(job: Job, plan: Plan, update: Update) -> tuple[list[Calibr
         else:
             note = ""
             starts.append(_written(site, cast("AdapterLaw", plan.aims[site].law), matrices[site], update))
+            if law.takes == "moments":
+                most = min(2 * _adapter(site).rank, *_adapter(site).shape)
+                shares += [(float(share), starts[-1].path) for share in explained(matrices[site])[:most]]
         rows.append(CalibrationRow(site.path, site.role, iterations=int(not note), note=note))
     totals: dict[str, Any] = {"forward_passes": 1, "samples": samples, "starts": tuple(starts)}
     if law.takes == "moments":
-        totals["ranks"] = _ranks(matrices)
+        budget = sum(_adapter(site).rank for site in matrices if matrices[site].any())
+        totals["ranks"] = _ranks(shares, budget)
     return rows, totals
 
 
@@ -232,13 +236,7 @@ def _as_convolution(site: KernelSite) -> KernelSite:
     return dataclasses.replace(site, role="conv")
 
 
-def _ranks(matrices: dict[KernelSite, np.ndarray]) -> dict[str, int]:
+def _ranks(shares: list[tuple[float, str]], budget: int) -> dict[str, int]:
     """The rank of each adapter if all columns went to the directions that explain most of their inputs."""
-    shares = []
-    for site, matrix in matrices.items():
-        adapter = _adapter(site)
-        most = min(2 * adapter.rank, *adapter.shape)
-        shares += [(share, site.path.rpartition("/")[0]) for share in explained(matrix)[:most]]
-    budget = sum(_adapter(site).rank for site in matrices)
     chosen = [path for _, path in sorted(shares, key=lambda pair: -pair[0])[:budget]]
     return {path: chosen.count(path) for path in dict.fromkeys(path for _, path in shares)}

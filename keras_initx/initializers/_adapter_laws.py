@@ -1,5 +1,6 @@
 """Laws that start adapters on data: `EVA`, from what each layer gets, and `LoRAGA`, from the gradient."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
@@ -221,5 +222,11 @@ def explained(matrix: np.ndarray) -> np.ndarray:
 
 def _leading(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns eigenvalues of at least 0 from the largest on, and their vectors as columns."""
-    values, vectors = np.linalg.eigh(matrix)
+    return _decomposed(np.ascontiguousarray(matrix, "float64").tobytes(), len(matrix))
+
+
+# Queries and values have one matrix, and its shares are asked for beside its directions.
+@functools.lru_cache(maxsize=2)
+def _decomposed(matrix: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = np.linalg.eigh(np.frombuffer(matrix).reshape(size, size))
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
