@@ -85,6 +85,15 @@ def compiled(model, rate, optimizer=keras.optimizers.SGD):
     return model
 
 
+def net_with_adapter():
+    model = net()
+    hidden = model.layers[-1].input
+    adapted = layers.Dense(8, lora_rank=2, lora_alpha=16, name="adapted")
+    model = keras.Model(model.inputs, adapted(hidden))
+    initx.initialize(model, "by_role", seed=0)
+    return model
+
+
 def zeros():
     made = [layers.Dense(n, kernel_initializer="zeros", name=name) for n, name in ((8, "a"), (8, "b"))]
     return keras.Sequential([layers.Input((32,)), *made])
@@ -128,6 +137,7 @@ FAULTS = {
     "negative biases by config": ("dead", lambda: negative_biases("he_normal")),
     "zero kernels": ("dead", lambda: changed(changed(net(), "h2", scaled(0.0)), "h3", scaled(0.0))),
     "zero kernels and negative biases": ("dead", lambda: negative_biases("zeros")),
+    "an alpha that Keras loses": ("adapter", net_with_adapter),
     "rows that become one": ("collapse", collapsing),
     "no gradient": ("no_gradient", zeros),
     "a rate beyond the kernels": ("update", lambda: compiled(net(), 1e4)),

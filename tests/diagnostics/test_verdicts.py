@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_initx as initx
+from keras_initx.adapters import enable_lora
 from support.model_table import APPLICATIONS, application, backbone, light_elsewhere
 
 RNG = np.random.default_rng(0)
@@ -367,8 +368,14 @@ def residual(scales=False):
     return keras.Model(inputs, layers.Dense(8)(x))
 
 
+def adapted(model):
+    enable_lora(model, {"query": 2, "value": 2})
+    return model
+
+
 # Each strategy on models that it is made for.
 MADE_FOR = {
+    **dict.fromkeys(("LoRA", "LoftQ", "OLoRA", "OrthogonalLoRA", "PiSSA"), (lambda: adapted(transformer()),)),
     "AutoInit": (net, residual, transformer),
     "by_role": (net, residual, transformer),
     "DeepNorm": (lambda: transformer(alpha=4**0.25), lambda: transformer(alpha=6**0.25, cross=True)),

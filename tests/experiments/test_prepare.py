@@ -74,7 +74,9 @@ def apart(one, other):
 
 def test_what_needs_data_is_told_by_one_function():
     assert len(LAWS) >= 9
-    assert [name for name in initx.initializers.names() if is_law(initx.initializers.get(name))] == LAWS
+    laws = [name for name in initx.initializers.names() if is_law(initx.initializers.get(name))]
+    adapters = ["initx>EVA", "initx>LoRAGA"]  # which this model does not have
+    assert [name for name in laws if name not in adapters] == LAWS
     with pytest.raises(ValueError, match="must be a data-dependent law") as refused:
         initx.calibrate(build(), DATA, "he_normal")
     assert all(f"'{name}'" in str(refused.value) for name in LAWS)
