@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_initx._vocabulary import Words, least_rows, words_of
 from keras_initx.checks import is_whole
-from keras_initx.donors._align import Pair, Place
+from keras_initx.donors._align import Pair
 from keras_initx.donors._kinds import Kinds
 from keras_initx.walk import matching
 

@@ -192,9 +192,9 @@ class FromModel:
         shared, most = shared_words(*self._words)
         if 2 * shared < most:  # of another language, or in another case or with other marks
             warnings.warn(
-                f"`vocabulary`: the donor has {shared} of {len(self._words[1])} words of the model; the others "
-                f"are new rows. Words must be written as in the donor: {list(self._words[0][:5])} there, "
-                f"{list(self._words[1][:5])} here.",
+                f"`vocabulary`: the donor has {shared} of {len(self._words[1])} words of the model; the "
+                f"others are new rows. Words must be written as in the donor: {self._words[0][:5]} there, "
+                f"{self._words[1][:5]} here.",
                 stacklevel=2,
             )
 

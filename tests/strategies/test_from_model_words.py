@@ -1,4 +1,4 @@
-"""Vocabularies of `FromModel`: all forms of words, all tables and heads that follow them, and what is told."""
+"""Vocabularies of `FromModel`: forms of words, the tables and heads that follow them, and what is told."""
 
 import warnings
 
