@@ -120,7 +120,9 @@ class Carrier:
         """How an axis is carried, or the reason why it cannot be."""
         own = self.own.units(weight.kernel)[axis]
         if named := self.rows.get((id(weight.kernel), axis)):
+            # The softmax of a head takes the largest logit off all of them, which is no matter.
             mean = "averaged" in own.marks and own.size != donor.size
+            mean = mean and self.kinds.of(weight, axis) != "named"
             return self._named(weight.path, named, donor.size, mean)
         if own.size == donor.size:
             return Step(identity(own.size))

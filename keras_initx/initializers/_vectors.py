@@ -236,7 +236,11 @@ class FromVectors(Seeded):
 def _check_range(vectors: np.ndarray, dtype: str | None) -> None:
     """Raises ValueError if a dtype cannot hold some number of the vectors."""
     largest, dtype = float(np.abs(vectors).max(initial=0.0)), dtype or keras.config.floatx()
-    if keras.backend.is_float_dtype(dtype) and not bool(ops.isfinite(ops.cast(largest, dtype))):
+    if not keras.backend.is_float_dtype(dtype):
+        return
+    with np.errstate(over="ignore"):
+        held = bool(ops.isfinite(ops.cast(largest, dtype)))
+    if not held:
         raise ValueError(
             f"`dtype` must hold the vectors of the file. Received: dtype={dtype!r}, and numbers up to "
             f"{largest:g}. Build the embedding with dtype='float32' or 'mixed_float16'."
