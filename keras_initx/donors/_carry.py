@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_initx._types import Variable
 from keras_initx.donors._align import Place, fields_of
-from keras_initx.donors._doubts import doubts
+from keras_initx.donors._doubts import REACHING, doubts
 from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._pick import Pick, identity, pick
 from keras_initx.donors._read import value_of
@@ -152,11 +152,12 @@ class Carrier:
         notes = [] if found.followed else ["how its units are grouped is not known of both models"]
         if found.grows and any(summed) and not all(summed) and not self.before_logits:
             notes.append("it also makes the logits, which are larger by the factor of the width")
+        told = [REACHING] if axis in self.kinds.reaching_axes(weight) else []
         if found.grows and not all(summed or [False]):
-            # Once for all weights that share the units.
-            told = doubts(own, donor, id(weight.kernel) in self.attention)
-            notes += [note for note in told if (own.key, note) not in self.told]
-            self.told.update((own.key, note) for note in told)
+            told += doubts(own, donor, id(weight.kernel) in self.attention)
+        # Once for all weights that share the units.
+        notes += [note for note in told if (own.key, note) not in self.told]
+        self.told.update((own.key, note) for note in told)
         return Step(found, shared=bool(summed) and all(summed), note="; ".join(notes))
 
     def _named(self, path: str, named: Named, donor: int, mean: bool) -> Step:

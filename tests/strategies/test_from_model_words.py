@@ -237,3 +237,30 @@ def test_a_table_that_the_input_numbers_keeps_its_rows_by_rows():
     assert notes_of(initx.initialize(model, scheme, seed=1))["places/embeddings"] == ""
     first, second = (numpy(net.get_layer("places").embeddings) for net in (donor, model))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["bent", "sum", "normalized"])
+def test_units_that_reach_the_output_may_be_classes_and_a_row_says_so(name):
+    donor, model = randomized(model_of(9, HEADS[name])), model_of(4, HEADS[name])
+    notes = notes_of(initx.initialize(model, FromModel(donor, rows={"words": range(4)}), seed=1))
+    doubt = "if they are classes or words, tell which by `rows` or `vocabulary`"
+    assert [path for path, note in notes.items() if doubt in note] == ["out"]
+    cure = FromModel(donor, rows={"words": range(4), "out*": [0, 3, 7, None], "norm*": [0, 3, 7, None]})
+    if name != "normalized":
+        cure.rows.pop("norm*")
+    report = initx.initialize(model, cure, seed=1)
+    assert not any(doubt in note for note in notes_of(report).values())
+    first, second = (numpy(net.get_layer("out").kernel) for net in (donor, model))
+    np.testing.assert_array_equal(second[:, :3], first[:, [0, 3, 7]])
+
+
+def test_a_tokenizer_of_byte_pairs_is_read_by_its_numbers():
+    tokenizers = pytest.importorskip("keras_hub").tokenizers
+    old = {"e": 3, "the": 0, "t": 1, "h": 2, "th": 4}
+    new = {"t": 0, "h": 1, "e": 2, "th": 3, "the": 4}
+    pair = [tokenizers.BytePairTokenizer(vocabulary=own, merges=["t h", "th e"]) for own in (old, new)]
+    donor, model = randomized(model_of(5)), model_of(5)
+    initx.initialize(model, FromModel(donor, vocabulary=tuple(pair)), seed=1)
+    first, second = (numpy(net.get_layer("words").embeddings) for net in (donor, model))
+    for word, row in new.items():
+        np.testing.assert_array_equal(second[row], first[old[word]])
