@@ -33,6 +33,7 @@ class Draw:
             resets the layer's kernel.
         learning_rate: Multiplier for the kernel's learning rate.
         source: Path of the weight of another model that the value comes from; empty for a draw.
+        share: Share of the value that comes from there.
     """
 
     initializer: Initializer | None
@@ -41,6 +42,7 @@ class Draw:
     as_is: bool = False
     learning_rate: float = 1.0
     source: str = ""
+    share: float = 1.0
 
 
 Plan: TypeAlias = dict[KernelSite, Draw]
