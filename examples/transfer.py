@@ -17,6 +17,7 @@ its own body and its own few images.
 """
 
 import argparse
+import math
 import os
 import pathlib
 import sys
@@ -128,6 +129,11 @@ def measure(arguments: argparse.Namespace) -> Accuracies:
     return found
 
 
+def within(interval: claim.Interval, form: str) -> str:
+    """Returns the ends of an interval as text; nothing for the interval of one seed, which has no ends."""
+    return f" [{interval.low:{form}}, {interval.high:{form}}]" if math.isfinite(interval.low) else ""
+
+
 def show(found: Accuracies, shots: list[int]) -> None:
     """Prints accuracies, and what the start of LP-FT gains over the random one."""
     for tuned in (False, True):
@@ -136,14 +142,16 @@ def show(found: Accuracies, shots: list[int]) -> None:
         print(f"{'head':<14}" + "".join(f"{n:>22}" for n in shots))
         for name in STARTS:
             cells = [claim.interval([100 * a for a in found[name, n, tuned]]) for n in shots]
-            told = [f"{c.mean:.1f} [{c.low:.1f}, {c.high:.1f}]" for c in cells]
+            told = [f"{c.mean:.1f}{within(c, '.1f')}" for c in cells]
             print(f"{name:<14}" + "".join(f"{cell:>22}" for cell in told))
     print("\nFine-tuning from the linear probe (LP-FT) against plain fine-tuning, percentage points:")
     for n in shots:
         ahead, plain = ([100 * a for a in found[name, n, True]] for name in ("linear probe", "random"))
         gain = claim.difference(ahead, plain)
         word = "ahead" if gain.low > 0 else "behind" if gain.high < 0 else "no difference shown"
-        print(f"  {n:>4} images: {gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]: {word}")
+        print(f"  {n:>4} images: {gain.mean:+.1f}{within(gain, '+.1f')}: {word}")
+    if len(found["random", shots[0], True]) < 2:
+        print("\nAn interval needs two seeds: pass --seeds 2 or more.")
 
 
 def draw(found: Accuracies, shots: list[int], path: pathlib.Path) -> None:
@@ -159,7 +167,9 @@ def draw(found: Accuracies, shots: list[int], path: pathlib.Path) -> None:
         for color, name in zip(colors, STARTS, strict=True):
             cells = [claim.interval([100 * a for a in found[name, n, tuned]]) for n in shots]
             means = [c.mean for c in cells]
-            errors = [[c.mean - c.low for c in cells], [c.high - c.mean for c in cells]]
+            errors = None
+            if all(math.isfinite(c.low) for c in cells):
+                errors = [[c.mean - c.low for c in cells], [c.high - c.mean for c in cells]]
             axes.errorbar(shots, means, errors, color=color, marker="o", capsize=3, label=name)
         axes.axhline(20, color="gray", linestyle="--", label="chance")
         axes.set_xscale("log")

@@ -47,5 +47,24 @@ def test_heads_from_few_labels_start_ahead_of_a_random_one(example, capsys):
     assert min(accuracy["class means"], accuracy["linear probe"]) > 0.4
     example.show(found, [10])
     out = capsys.readouterr().out
-    assert f"{100 * accuracy['linear probe']:.1f} [-inf, inf]" in out
+    assert f"{100 * accuracy['linear probe']:.1f}\n" in out
+    assert "An interval needs two seeds: pass --seeds 2" in out
+    assert "inf" not in out
     assert "no difference shown" in out  # one seed shows none
+
+
+def test_an_interval_needs_two_seeds(example, capsys):
+    accuracies = {name: 0.1 * number for number, name in enumerate(example.STARTS)}
+
+    def shown(seeds):
+        example.show(
+            {(name, 5, tuned): [own] * seeds for name, own in accuracies.items() for tuned in (False, True)},
+            [5],
+        )
+        return capsys.readouterr().out
+
+    alone, two = shown(1), shown(2)
+    assert "An interval needs two seeds: pass --seeds 2" in alone
+    assert "[" not in alone
+    assert "30.0 [30.0, 30.0]" in two
+    assert "needs two seeds" not in two

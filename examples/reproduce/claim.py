@@ -50,6 +50,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if math.isinf(self.low):
+            return f"{self.mean:.3g} (one seed, no interval)"
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 

@@ -34,7 +34,8 @@ class Features:
         self.keys = np.empty(0)
         self.origin: np.ndarray | None = None
         self.sums: tuple[np.ndarray, ...] | None = None
-        self.rows, self.weight = 0, 0.0
+        self.rows, self.weight = 0, 0.0  # of weights that are not 0
+        self.given = np.zeros(units)
         self._random = np.random.default_rng(0)
 
     def add(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> None:
@@ -48,23 +49,35 @@ class Features:
         examples, positions, _ = features.shape
         own = read_targets(targets, examples, positions, self.units, self.form)
         shares = read_weights(weights, examples, positions)
+        self._count(own, shares > 0)
         if positions > _POSITIONS:
-            chosen = np.sort(
-                self._random.permuted(np.tile(np.arange(positions), (examples, 1)), axis=1)[:, :_POSITIONS]
-            )
-            places = np.arange(examples)[:, None], chosen
+            # Positions of weight 0 come last in the order in which positions are drawn.
+            order = np.argsort(self._random.uniform(size=shares.shape) + (shares <= 0), axis=1)
+            places = np.arange(examples)[:, None], np.sort(order[:, :_POSITIONS])
             features, own, shares = features[places], own[places], shares[places]
+        used = (shares > 0).any(axis=1)
+        if not used.any():
+            return
+        features, own, shares = features[used], own[used], shares[used]
         self.fresh.append(HeadRows(features, own, shares, self.units, self.form))
-        self.rows, self.weight = self.rows + shares.size, self.weight + float(shares.sum())
+        self.rows, self.weight = self.rows + int((shares > 0).sum()), self.weight + float(shares.sum())
         most = max(1, min(_ROWS, _NUMBERS // (features.shape[-1] + own[0, 0].size)) // features.shape[1])
         if sum(len(part.features) for part in self.fresh) > most:
             self._fold(most)
+
+    def _count(self, targets: np.ndarray, used: np.ndarray) -> None:
+        """Counts the rows of each class, whether they are drawn or not."""
+        if self.form == "categorical" and targets.ndim == 2:
+            self.given += np.bincount(targets[used], minlength=self.units)
+        elif self.form == "categorical":
+            self.given += targets[used].sum(axis=0)
 
     def _fold(self, most: int) -> None:
         """Adds the fresh rows to the sums, and keeps a random sample of all rows."""
         new = _joined(self.fresh)
         if self.origin is None:
-            self.origin = new.flat.mean(axis=0) if self.bias else np.zeros(new.features.shape[-1])
+            flat, weights = new.flat, new.weights.ravel()
+            self.origin = weights @ flat / weights.sum() if self.bias else np.zeros(flat.shape[1])
         sums = self.law.add_up(new, self.origin)
         self.sums = sums if self.sums is None else tuple(a + b for a, b in zip(self.sums, sums, strict=True))
         every = _joined([*self.kept, new])
@@ -73,7 +86,7 @@ class Features:
         self.kept, self.fresh, self.keys = [_picked(every, sample)], [], self.keys[sample]
 
     def collected(self) -> HeadRows:
-        """Returns the rows for `solve`, with weights of mean 1.
+        """Returns the rows for `solve`, with weights of mean 1 without those that are 0.
 
         Raises:
             ValueError: If all weights are zero.
@@ -85,8 +98,10 @@ class Features:
         mean = self.weight / self.rows
         joined = _joined(self.kept or self.fresh)
         sums = None if self.sums is None else tuple(part / mean for part in self.sums)
+        given = self.given if self.form == "categorical" else None
         return HeadRows(
-            joined.features, joined.targets, joined.weights / mean, self.units, self.form, self.origin, sums
+            *(joined.features, joined.targets, joined.weights / mean, self.units, self.form),
+            *(self.origin, sums, given),
         )
 
 

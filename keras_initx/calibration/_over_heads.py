@@ -171,4 +171,5 @@ def _numpy(variable: Variable | None) -> Any:
 
 def _std(rows: HeadRows, kernel: np.ndarray, bias: Any) -> float:
     """Returns the standard deviation of a head's pre-activation over its rows."""
-    return float(np.std(rows.flat @ kernel.reshape(-1, rows.units) + np.ravel(bias)))
+    flat = rows.flat[rows.weights.ravel() > 0]
+    return float(np.std(flat @ kernel.reshape(-1, rows.units) + np.ravel(bias)))

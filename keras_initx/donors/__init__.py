@@ -7,7 +7,7 @@ from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._match import match
 from keras_initx.donors._read import check_donor, is_adapter, read_donor
 from keras_initx.donors._tables import NEW_ROWS
-from keras_initx.donors._words import Words, named_rows, pieces_of, two_vocabularies
+from keras_initx.donors._words import Words, named_rows, pieces_of, shared_words, two_vocabularies
 
 __all__ = [
     "DEPTHS",
@@ -25,5 +25,6 @@ __all__ = [
     "pieces_of",
     "places",
     "read_donor",
+    "shared_words",
     "two_vocabularies",
 ]

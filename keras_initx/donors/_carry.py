@@ -10,12 +10,13 @@ import numpy as np
 
 from keras_initx._types import Variable
 from keras_initx.donors._align import Place, fields_of
-from keras_initx.donors._doubts import doubts
+from keras_initx.donors._doubts import REACHING, doubts
 from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._pick import Pick, identity, pick
 from keras_initx.donors._read import value_of
 from keras_initx.donors._step import Step, of_channels, of_field
 from keras_initx.donors._tables import fill_new, grid_of, resize_positions
+from keras_initx.donors._words import Named
 from keras_initx.uses import Coupling, Units
 
 __all__ = ["Carried", "Carrier", "Grid"]
@@ -31,10 +32,12 @@ class Carried:
     Attributes:
         value: Returns the value of the weight. None if the donor has none for it.
         note: What was done beside the selection of units, or why the donor has no value.
+        share: Share of the value that comes from the donor, without new rows.
     """
 
     value: Callable[[], np.ndarray] | None
     note: str = ""
+    share: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Carrier:
         donor: Those of the donor's.
         kinds: What the axes of the model's weights number.
         width: `select`, for a model that is narrower, or `clone`, for one that is wider.
-        rows: For the ids of weights, the rows of the donor that their named axis takes; None for new rows.
+        rows: For the ids of weights and their axes, the rows of the donor that the axis takes.
         new_rows: The law of new rows.
         like: For numbers of new rows, numbers of the donor's rows whose mean they take.
         grid: The grids of positions. None to find square ones.
@@ -62,7 +65,7 @@ class Carrier:
     donor: Coupling
     kinds: Kinds
     width: str = "select"
-    rows: Mapping[int, Sequence[int | None]] = dataclasses.field(default_factory=dict)
+    rows: Mapping[tuple[int, int], Named] = dataclasses.field(default_factory=dict)
     new_rows: str = "mean"
     like: Mapping[int, Sequence[int]] = dataclasses.field(default_factory=dict)
     grid: Grid | None = None
@@ -100,7 +103,8 @@ class Carrier:
         notes = [step.note for step in steps]
         notes.append(f"times {factor:.4g}, for the width of its sums" if factor != 1 else "")
         value = functools.partial(self._value, weight.path, source, flat, steps, factor)
-        return Carried(value, "; ".join(dict.fromkeys(filter(None, notes))))
+        share = math.prod(step.share for step in steps)
+        return Carried(value, "; ".join(dict.fromkeys(filter(None, notes))), share)
 
     def _value(
         self, path: str, source: Place, flat: bool, steps: Sequence[Step], factor: float
@@ -115,13 +119,14 @@ class Carrier:
     def _step(self, weight: Place, axis: int, donor: Units) -> Step | str:
         """How an axis is carried, or the reason why it cannot be."""
         own = self.own.units(weight.kernel)[axis]
-        if own.size == donor.size and id(weight.kernel) not in self.rows:
-            return Step(identity(own.size))
-        kind = self.kinds.of(weight, axis)
-        if kind == "named" and id(weight.kernel) in self.rows:
-            return self._named(weight, donor.size)
+        if named := self.rows.get((id(weight.kernel), axis)):
+            # The softmax of a head takes the largest logit off all of them, which is no matter.
+            mean = "averaged" in own.marks and own.size != donor.size
+            mean = mean and self.kinds.of(weight, axis) != "named"
+            return self._named(weight.path, named, donor.size, mean)
         if own.size == donor.size:
             return Step(identity(own.size))
+        kind = self.kinds.of(weight, axis)
         if kind == "field":
             return of_field(own.size, donor.size)
         if kind == "features":
@@ -147,28 +152,32 @@ class Carrier:
         notes = [] if found.followed else ["how its units are grouped is not known of both models"]
         if found.grows and any(summed) and not all(summed) and not self.before_logits:
             notes.append("it also makes the logits, which are larger by the factor of the width")
+        told = [REACHING] if axis in self.kinds.reaching_axes(weight) else []
         if found.grows and not all(summed or [False]):
-            # Once for all weights that share the units.
-            told = doubts(own, donor, id(weight.kernel) in self.attention)
-            notes += [note for note in told if (own.key, note) not in self.told]
-            self.told.update((own.key, note) for note in told)
+            told += doubts(own, donor, id(weight.kernel) in self.attention)
+        # Once for all weights that share the units.
+        notes += [note for note in told if (own.key, note) not in self.told]
+        self.told.update((own.key, note) for note in told)
         return Step(found, shared=bool(summed) and all(summed), note="; ".join(notes))
 
-    def _named(self, weight: Place, donor: int) -> Step:
-        index = np.array([-1 if row is None else row for row in self.rows[id(weight.kernel)]])
-        outside = index[(index < -1) | (index >= donor)]
+    def _named(self, path: str, named: Named, donor: int, mean: bool) -> Step:
+        index = np.array([-1 if row is None else row for row in named.rows], int)
+        outside = index[index >= donor]
         if len(outside):
             raise ValueError(
                 f"`rows` must have numbers of the donor's rows, from 0 to {donor - 1}, or None. Received: "
-                f"{int(outside[0])} for `{weight.path}`."
+                f"{int(outside[0])} for `{path}`."
             )
         new = np.flatnonzero(index < 0)
 
         def change(old: np.ndarray) -> np.ndarray:
             generator = np.random.default_rng((self.seed, donor))
-            return fill_new(old[index], new, old, self.new_rows, self.like, generator)
+            return fill_new(old[index], new, old[: named.known], self.new_rows, self.like, generator)
 
-        return Step(identity(len(index)), change=change, note=f"{len(new)} new rows" if len(new) else "")
+        notes = [named.note, f"{len(new)} new rows" if len(new) else ""]
+        notes.append("a mean is taken over all of them, which moves all outputs" if mean else "")
+        share = 1 - len(new) / max(len(index), 1)
+        return Step(identity(len(index)), change=change, note=", ".join(filter(None, notes)), share=share)
 
     def _positions(self, weight: Place, own: int, donor: int) -> Step:
         grid = self.grid

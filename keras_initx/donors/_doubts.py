@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from keras_initx.uses import Units
 
-__all__ = ["UNEVEN", "doubts"]
+__all__ = ["REACHING", "UNEVEN", "doubts"]
 
+REACHING = "its units reach the output: if they are classes or words, tell which by `rows` or `vocabulary`"
 UNEVEN = "the width is no multiple of the donor's: means over it are others"
 
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from keras_initx.donors._align import Place, fields_of
 from keras_initx.fans import split_kernel
-from keras_initx.uses import Coupling
+from keras_initx.uses import Coupling, Units
 from keras_initx.walk import KernelSite
 
 __all__ = ["Kind", "Kinds"]
@@ -49,11 +49,19 @@ class Kinds:
         # A table that is added to a signal has rows for positions, besides the units of the signal.
         return "positions" if added and units.key not in (self._made.keys() | self._consumed) else "units"
 
-    def named_axis(self, weight: Place) -> int | None:
-        """Returns the axis of a weight that has names: words or classes; None if there is none."""
-        return next(
-            (axis for axis in range(len(weight.kernel.shape)) if self.of(weight, axis) == "named"), None
-        )
+    def named_axes(self, weight: Place) -> list[int]:
+        """Returns the axes of a weight that have names: words or classes."""
+        return [axis for axis in range(len(weight.kernel.shape)) if self.of(weight, axis) == "named"]
+
+    def reaching_axes(self, weight: Place) -> list[int]:
+        """Returns the axes of units that reach the model's output, where no head is known to name them.
+
+        They may be words, as after two heads that are added, or features of a body.
+        """
+        units = self._coupling.units(weight.kernel)
+        return [
+            axis for axis, own in enumerate(units) if self._made.get(own.key) is False and self._reaches(own)
+        ]
 
     def summed(self, weight: Place, axis: int) -> list[bool]:
         """Returns for each operation that takes a kernel whether it sums over an axis."""
@@ -80,15 +88,30 @@ class Kinds:
     @functools.cached_property
     def _made(self) -> dict[int, bool]:
         """The keys of units that some kernel makes, and whether these are what a head tells apart."""
-        heads = [
-            site
-            for site in self._kernels
-            if site.is_output
-            and not site.normalized
-            and getattr(site.feeds, "__name__", site.feeds) in _OF_HEADS
-        ]
+        heads = [site for site in self._kernels if self._is_head(site)]
         told = self._keys("outputs", heads, mark="output") - self._consumed
         return {key: key in told for key in self._keys("outputs", self._kernels)}
+
+    def _reaches(self, units: Units) -> bool:
+        return "output" in units.marks and units.key not in self._consumed
+
+    def _is_head(self, site: KernelSite) -> bool:
+        """Whether the units that a kernel makes have names, if they reach the model's output."""
+        if site.is_output and not site.normalized:
+            return getattr(site.feeds, "__name__", site.feeds) in _OF_HEADS
+        # A layer that runs backwards: its second kernel has a column for each row of its first.
+        own = self._coupling.units(site.kernel)
+        return (id(site.layer), own[-1].size) in self._looked_up
+
+    @functools.cached_property
+    def _looked_up(self) -> set[tuple[int, int]]:
+        """The ids of the layers that look up rows by numbers of the input, with the numbers of rows."""
+        return {
+            (id(site.layer), units.size)
+            for site in self._kernels
+            for units in self._coupling.units(site.kernel)
+            if "rows" in units.marks
+        }
 
     def _keys(self, role: str, kernels: Sequence[KernelSite], mark: str = "") -> set[int]:
         """The keys of the units on the axes of kernels that have a role, or of those with a mark."""

@@ -20,6 +20,7 @@ class Step:
         factor: Factor of all values.
         change: Function of the donor's value with this axis first, in place of `pick`.
         note: What was done, for the report.
+        share: Share of the entries that come from the donor.
     """
 
     pick: Pick
@@ -27,6 +28,7 @@ class Step:
     factor: float = 1.0
     change: Callable[[np.ndarray], np.ndarray] | None = None
     note: str = ""
+    share: float = 1.0
 
     def take(self, value: np.ndarray, axis: int) -> np.ndarray:
         """Returns a value with this axis carried."""

@@ -1,51 +1,61 @@
 """Rows that have names: which row of the donor each class or word of the model takes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from keras_initx.donors._align import Place
+from keras_initx._vocabulary import Words, least_rows, words_of
+from keras_initx.checks import is_whole
+from keras_initx.donors._align import Pair
 from keras_initx.donors._kinds import Kinds
 from keras_initx.walk import matching
 
-__all__ = ["Words", "named_rows", "pieces_of", "two_vocabularies"]
+__all__ = ["Named", "Words", "named_rows", "pieces_of", "shared_words", "two_vocabularies"]
+
+# Layers have several rows for unknown words, and rows without a word.
+_REPEATED = ("", "[UNK]")
 
 
-@runtime_checkable
-class HasVocabulary(Protocol):
-    """A layer or tokenizer that lists its words, such as `keras.layers.TextVectorization`."""
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """The rows of the donor that the rows of an axis take.
 
-    def get_vocabulary(self) -> Sequence[str]:
-        """Returns the words in the order of their rows."""
-        ...
-
-
-Words: TypeAlias = Sequence[str] | HasVocabulary
-
-
-def words_of(vocabulary: Words) -> list[str]:
-    """Returns the words of a vocabulary in the order of their rows.
-
-    Raises:
-        ValueError: If a word comes twice, or it is not a list of strings.
+    Attributes:
+        rows: For each row of the model the row of the donor; None for a new row.
+        known: Number of the donor's rows that have a word; None for all of them.
+        note: What told the rows; empty if the user named the weight.
     """
-    given = vocabulary.get_vocabulary() if isinstance(vocabulary, HasVocabulary) else vocabulary
-    words = [] if isinstance(given, str) else list(given)
-    if not words or not all(isinstance(word, str) for word in words):
-        raise _no_words(vocabulary)
-    if len(set(words)) < len(words):
-        twice = next(word for word in words if words.count(word) > 1)
-        raise ValueError(f"`vocabulary` must have each word once. Received: {twice!r} twice.")
-    return words
+
+    rows: Sequence[int | None]
+    known: int | None = None
+    note: str = ""
 
 
 def rows_of(old: Sequence[str], new: Sequence[str]) -> list[int | None]:
-    """Returns for each word of a vocabulary its row in another; None for a word that is not there.
+    """Returns for each row of a vocabulary its row in another; None for a word that is not there.
+
+    Of a word that has several rows, as unknown words may, each takes its own. Rows without a word are new.
 
     >>> rows_of(["", "the", "cat"], ["", "cat", "dog"])
     [0, 2, None]
     """
-    known = {word: row for row, word in enumerate(old)}
-    return [known.get(word) for word in new]
+    known: dict[str, list[int]] = {}
+    for row, word in enumerate(old[: least_rows(old)]):
+        if word or not row:
+            known.setdefault(word, []).append(row)
+    found: list[int | None] = []
+    seen: dict[str, int] = {}
+    for row, word in enumerate(new):
+        places = known.get(word, []) if word or not row else []
+        nth = seen[word] = seen.get(word, -1) + 1
+        found.append(places[min(nth, len(places) - 1)] if places else None)
+    return found
+
+
+def shared_words(old: Sequence[str], new: Sequence[str]) -> tuple[int, int]:
+    """Returns how many words two vocabularies share, and how many they could, without unknown words."""
+    first, second = (set(words) - set(_REPEATED) for words in (old, new))
+    return len(first & second), min(len(first), len(second))
 
 
 def pieces_of(
@@ -80,24 +90,40 @@ def pieces_of(
     return found
 
 
-def two_vocabularies(vocabulary: object) -> tuple[list[str], list[str]]:
-    """Returns the words of a donor and of a model; raises ValueError if there are no two vocabularies."""
+def two_vocabularies(vocabulary: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the words of a donor and of a model.
+
+    Raises:
+        ValueError: If there are no two vocabularies, or a word comes twice in a list.
+    """
     if not isinstance(vocabulary, tuple | list) or len(vocabulary) != 2:
         raise _no_words(vocabulary)
-    old, new = map(words_of, vocabulary)
+    old, new = (_checked(own) for own in vocabulary)
     return old, new
 
 
+def _checked(vocabulary: object) -> tuple[str, ...]:
+    words = words_of(vocabulary)
+    if words is None:
+        raise _no_words(vocabulary)
+    seen = set(_REPEATED)
+    for word in () if hasattr(vocabulary, "get_vocabulary") else words:
+        if word in seen and word not in _REPEATED:
+            raise ValueError(f"`vocabulary` must have each word once. Received: {word!r} twice.")
+        seen.add(word)
+    return words
+
+
 def named_rows(
-    weights: Sequence[Place],
+    pairs: Sequence[Pair],
     kinds: Kinds,
     rows: Mapping[str, Sequence[int | None]],
     words: tuple[Sequence[str], Sequence[str]] | None,
-) -> dict[int, Sequence[int | None]]:
-    """Returns the donor's row of each class or word, by the ids of the variables that have such rows.
+) -> dict[tuple[int, int], Named]:
+    """Returns the donor's row of each class or word, by the ids of the variables and their axes.
 
     Args:
-        weights: All weights of the model.
+        pairs: All weights of the model, with their counterparts.
         kinds: What their axes number.
         rows: For patterns of paths, the rows as the user gives them.
         words: The words of the donor and of the model, for all variables with as many rows.
@@ -105,35 +131,71 @@ def named_rows(
     Raises:
         ValueError: If nothing has the rows that are given.
     """
-    sizes = {id(w): w.kernel.shape[axis] for w in weights if (axis := kinds.named_axis(w)) is not None}
-    found: dict[int, Sequence[int | None]] = {}
-    if words is not None:
-        fitting = [w for w in weights if sizes.get(id(w)) == len(words[1])]
-        if not fitting:
-            raise ValueError(
-                "`vocabulary` must have as many words as an embedding or head of the model has rows. "
-                f"Received: {len(words[1])} words for a model with rows of {sorted(set(sizes.values()))}."
-            )
-        found |= dict.fromkeys((id(w.kernel) for w in fitting), rows_of(*words))
+    found = {} if words is None else dict(_by_words(pairs, kinds, *words))
+    axes = {id(p.own): kinds.named_axes(p.own) or kinds.reaching_axes(p.own) for p in pairs}
     for pattern, given in rows.items():
-        fitting = [w for w in matching(weights, pattern, "rows") if id(w) in sizes]
+        _check_rows(pattern, given)
+        fitting = [w for w in matching([p.own for p in pairs], pattern, "rows") if axes[id(w)]]
         if not fitting:
             raise ValueError(
                 "`rows` must have patterns of embeddings, or of heads that make the model's output. "
                 f"Received: {pattern!r}, which fits neither."
             )
         for w in fitting:
-            if len(given) != sizes[id(w)]:
+            axis = axes[id(w)][0]
+            if len(given) != w.kernel.shape[axis]:
                 raise ValueError(
                     f"`rows` must have a number or None for each row. Received: {len(given)} rows for "
-                    f"`{w.path}` with {sizes[id(w)]}."
+                    f"`{w.path}` with {w.kernel.shape[axis]}."
                 )
-            found[id(w.kernel)] = given
+            found[id(w.kernel), axis] = Named(given)
     return found
+
+
+def _by_words(
+    pairs: Sequence[Pair], kinds: Kinds, old: Sequence[str], new: Sequence[str]
+) -> Iterator[tuple[tuple[int, int], Named]]:
+    """Yields the rows of each axis with as many rows as words, in the model and in the donor."""
+    sizes: dict[tuple[int, int], Any] = {}
+    for p in pairs:
+        for axis in (*kinds.named_axes(p.own), *kinds.reaching_axes(p.own)):
+            sizes[id(p.own.kernel), axis] = p, p.own.kernel.shape[axis]
+    fitting = {key: p for key, (p, size) in sizes.items() if least_rows(new) <= size <= len(new)}
+    if not fitting:
+        raise _other_size("model", new, {size for _, size in sizes.values()})
+    theirs = {
+        key: p.donor.kernel.shape[key[1]]
+        for key, p in fitting.items()
+        if p.donor is not None and len(p.donor.kernel.shape) == len(p.own.kernel.shape)
+    }
+    if theirs and not any(least_rows(old) <= size <= len(old) for size in theirs.values()):
+        raise _other_size("donor", old, set(theirs.values()))
+    for key, size in theirs.items():
+        if least_rows(old) <= size <= len(old):
+            rows = rows_of(old, new)[: sizes[key][1]]
+            yield key, Named(rows, least_rows(old), "rows by `vocabulary`")
+
+
+def _check_rows(pattern: str, rows: Sequence[int | None]) -> None:
+    for row in rows:
+        if row is not None and (not is_whole(row) or row < 0):
+            raise ValueError(
+                "`rows` must have numbers of the donor's rows, from 0 on, or None for a new row. Received: "
+                f"{row!r} for {pattern!r}."
+            )
+
+
+def _other_size(which: str, words: Sequence[str], sizes: set[int]) -> ValueError:
+    return ValueError(
+        f"`vocabulary` must have as many words as an embedding or head of the {which} has rows. Received: "
+        f"{len(words)} words for a {which} with rows of {sorted(sizes)}. Words for padding and for unknown "
+        "words count, so pass the layer that numbers the words, or its `get_vocabulary()` with special "
+        "tokens. In a list, an empty string is a row without a word."
+    )
 
 
 def _no_words(vocabulary: object) -> ValueError:
     return ValueError(
-        "`vocabulary` must be two lists of words, the donor's first, or layers with `get_vocabulary`. "
-        f"Received: {vocabulary!r:.80}."
+        "`vocabulary` must be two lists of words, the donor's first, mappings of words to their rows, or "
+        f"layers with `get_vocabulary`. Received: {vocabulary!r:.80}."
     )

@@ -8,12 +8,14 @@ import numpy as np
 
 from keras_initx.checks import check_switch
 from keras_initx.initializers._base import PACKAGE
-from keras_initx.initializers._head_law import Head, HeadLaw, unseen_classes
-from keras_initx.initializers._head_rows import HeadRows
+from keras_initx.initializers._head_law import ALIKE, Head, HeadLaw, log_prior, unseen_classes
+from keras_initx.initializers._head_rows import HeadRows, has_two_classes
 from keras_initx.initializers._linear_probe import accuracy_of, held_rows, spread_of
 from keras_initx.initializers._temperature import Answers, fit_scale
 
 __all__ = ["ClassMeans"]
+
+_ALIKE = 1e-6  # the rounding of float32, relative to the scores
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -26,9 +28,10 @@ class ClassMeans(HeadLaw):
     the difference of the columns of its ones and of its zeros.
 
     Each example is held out in turn: its unit vectors are taken off the sum of its class. An example that is
-    the only one of its class is not held out. If each class has one example, nothing is: the logits then have
-    standard deviation 1, and the report holds no accuracy. A class without an example has a column of zeros
-    and, with a bias, the smallest logit.
+    the only one of its class is not held out. If fewer than two classes have two examples, nothing is: the
+    logits then have standard deviation 1, and the report holds no accuracy. A class without an example has a
+    column of zeros and, with a bias, the smallest logit. If all rows have the same features, the kernel is
+    zero and the bias holds the frequencies of the classes.
 
     The zeros that it draws stay until `keras_initx.calibrate` runs with data and targets. The body stays as
     it is.
@@ -93,16 +96,22 @@ class ClassMeans(HeadLaw):
             center = (weights * rows.flat).sum(axis=0) / weights.sum() if rows.origin is None else rows.origin
         sums, counts = rows.sums or law.add_up(rows, center)
         columns = _unit(sums).T
-        prior = np.where(counts > 0, 0.0, -np.log(weights.size + 1)) if bias else np.zeros(len(counts))
+        prior = np.where(counts > 0, 0.0, -np.log(counts.sum() + 1)) if bias else np.zeros(len(counts))
         few = held_rows(classes)
         scores, held = _left_out(few, center, sums, counts)
         answers = Answers(scores, few.dense, held, prior, "categorical")
-        scale = fit_scale(answers, spread_of((few.flat - center) @ columns, few.weights))
+        own = (few.flat - center) @ columns
+        spread = spread_of(own, few.weights)
+        note = unseen_classes(counts, "categorical", rows.given)
+        if spread <= _ALIKE * np.abs(own).max(initial=0.0):  # features that differ by rounding alone
+            columns, note = np.zeros_like(columns), "; ".join(filter(None, (note, ALIKE)))
+            prior, spread = log_prior(counts, counts.sum(), "categorical") if bias else prior, 0.0
+            answers = Answers(np.zeros_like(scores), few.dense, held, prior, "categorical")
+        scale = fit_scale(answers, spread)
         kernel, shift = scale * columns, prior - scale * (center @ columns)
         if classes is not rows:  # one sigmoid unit is the second logit less the first
             kernel, shift = kernel[:, 1:] - kernel[:, :1], shift[1:] - shift[:1]
         found, told = accuracy_of(answers, scale)
-        note = unseen_classes(counts, "categorical")
         return Head(kernel, shift, found, f"{told}, temperature {1 / scale:.2g}", note)
 
 
@@ -148,4 +157,5 @@ def _left_out(
     left = rest > 1e-9 * counts.sum()
     norms = np.sqrt(np.where(left & (squares > 0), squares, 1.0))
     scores = np.where(left[:, None], products / norms[:, None], 0.0)
-    return scores, rows.weights * np.take_along_axis(left, rows.classes, axis=1)
+    held = (rows.weights * np.take_along_axis(left, rows.classes, axis=1))[..., None]
+    return scores, held * has_two_classes(held, rows.classes[..., None])

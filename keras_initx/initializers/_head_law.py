@@ -8,15 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.checks import check_choice
 from keras_initx.initializers._base import draw
 from keras_initx.initializers._head_rows import HeadRows
-from keras_initx.initializers._heads import tell_form
-from keras_initx.initializers._law import Law
+from keras_initx.initializers._labels import Labelled
 
-__all__ = ["FORMS", "Head", "HeadLaw", "log_prior", "unseen_classes"]
+__all__ = ["ALIKE", "Head", "HeadLaw", "log_prior", "unseen_classes"]
 
-FORMS = ("binary", "categorical", "numeric")
+ALIKE = "the features of all rows are the same: the head holds the frequencies alone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Head:
     note: str = ""
 
 
-class HeadLaw(Law):
+class HeadLaw(Labelled):
     """Base of the laws that make a head from the features that reach it and from their targets.
 
     Such a law draws zeros, as `ZeroHead` does, and has a method `solve`. `keras_initx.calibrate` calls it
@@ -62,9 +60,6 @@ class HeadLaw(Law):
     needs = frozenset({"inputs", "targets"})
     scope = "head"
 
-    def __init__(self, form: str | None = None) -> None:
-        self.form = None if form is None else check_choice("form", form, FORMS)
-
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         """Returns zeros as a tensor of this shape and float dtype (None: Keras' floatx)."""
         return draw(lambda dtype: ops.zeros(tuple(shape), dtype), dtype)
@@ -72,16 +67,6 @@ class HeadLaw(Law):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {"form": self.form}
-
-    def form_of(self, targets: np.ndarray, units: int, activation: str | None = None) -> str:
-        """Returns the form in which targets are read: `"binary"`, `"categorical"` or `"numeric"`.
-
-        Args:
-            targets: The targets of one head.
-            units: Units of the head.
-            activation: Name of the activation after the head, or None.
-        """
-        return self.form or tell_form(np.asarray(targets), units, activation)
 
     def add_up(self, rows: HeadRows, origin: np.ndarray) -> tuple[np.ndarray, ...]:
         """Returns sums over rows that `solve` can take in place of the rows, where they are too many.
@@ -121,10 +106,25 @@ def log_prior(counts: np.ndarray, total: float, form: str) -> np.ndarray:
     return np.asarray(np.log(counts + 1) - np.log(total + len(counts)))
 
 
-def unseen_classes(counts: np.ndarray, form: str) -> str:
-    """Returns a note on classes without an example; empty if each class has one."""
-    missing = np.flatnonzero(counts <= 0) if form == "categorical" else np.empty(0, int)
-    if not len(missing):
+def unseen_classes(counts: np.ndarray, form: str, given: np.ndarray | None = None) -> str:
+    """Returns a note on classes without an example; empty if each class has one.
+
+    Args:
+        counts: Weighted number of examples of each class.
+        form: `"binary"`, `"categorical"` or `"numeric"`.
+        given: Number of rows of each class before some were drawn, or None.
+    """
+    if form != "categorical":
         return ""
-    shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-    return f"classes without an example: {shown}; their columns are zero"
+    drawn = counts > 0
+    there = drawn if given is None else given > 0
+    notes = []
+    for told, missing in (
+        ("classes without an example", ~drawn & ~there),
+        ("classes of which no position was drawn", ~drawn & there),
+    ):
+        numbers = np.flatnonzero(missing)
+        if len(numbers):
+            shown = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+            notes.append(f"{told}: {shown}; their columns are zero")
+    return "; ".join(notes)

@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 
-__all__ = ["HeadRows", "read_targets", "read_weights"]
+from keras_initx.initializers._labels import check_numbers
+
+__all__ = ["HeadRows", "has_two_classes", "read_targets", "read_weights"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +20,12 @@ class HeadRows:
         features: The values that the kernel multiplies, of shape (examples, positions, fan_in).
         targets: Numbers of classes, int of shape (examples, positions); or floats of shape (examples,
             positions, units).
-        weights: Sample weights of mean 1, of shape (examples, positions).
+        weights: Sample weights, of mean 1 without those that are 0, of shape (examples, positions).
         units: Units of the head.
         form: Form of the targets: `"binary"`, `"categorical"` or `"numeric"`.
         origin: The point that `sums` count features from, of shape (fan_in,); None without sums.
         sums: The sums of the law's `add_up` over all rows, if these are a sample of more rows; else None.
+        given: The number of rows of each class, drawn or not; None if that is not known.
     """
 
     features: np.ndarray
@@ -32,6 +35,7 @@ class HeadRows:
     form: str
     origin: np.ndarray | None = None
     sums: tuple[np.ndarray, ...] | None = None
+    given: np.ndarray | None = None
 
     @property
     def flat(self) -> np.ndarray:
@@ -77,6 +81,24 @@ class HeadRows:
         return dataclasses.replace(self, features=parts[0], targets=parts[1], weights=parts[2])
 
 
+def has_two_classes(weights: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Returns for each column whether rows with a weight have two classes: one class alone tells nothing.
+
+    Args:
+        weights: Weights of rows, of shape (examples, positions, columns).
+        classes: The classes of the same rows.
+
+    Returns:
+        bool of shape (columns,).
+    """
+    held = weights > 0
+    if not held.size:
+        return np.zeros(weights.shape[-1], bool)
+    low = np.where(held, classes, np.iinfo(int).max).min(axis=(0, 1))
+    high = np.where(held, classes, -1).max(axis=(0, 1))
+    return np.asarray(low < high)
+
+
 def read_targets(targets: np.ndarray, examples: int, positions: int, units: int, form: str) -> np.ndarray:
     """Returns targets as `HeadRows` holds them.
 
@@ -91,8 +113,7 @@ def read_targets(targets: np.ndarray, examples: int, positions: int, units: int,
         ValueError: If the targets do not fit the form and the head.
     """
     targets, shape = np.asarray(targets), (examples, positions)
-    if targets.dtype.kind not in "biuf":
-        raise _misfit(targets, "be numbers", form)
+    check_numbers(targets)
     wide = targets.shape[-1:] == (units,) and targets.size == examples * positions * units
     if form == "categorical" and not (wide and targets.ndim > 1 and units > 1):
         if targets.size != examples * positions:
@@ -138,9 +159,7 @@ def read_weights(weights: np.ndarray | None, examples: int, positions: int) -> n
 
 
 def _misfit(targets: np.ndarray, rule: str, form: str) -> ValueError:
-    low, high = (
-        (targets.min(), targets.max()) if targets.size and targets.dtype.kind in "biuf" else ("-", "-")
-    )
+    low, high = (targets.min(), targets.max()) if targets.size else ("-", "-")
     return ValueError(
         f"`targets` must {rule} for form={form!r}. Received: targets of shape {targets.shape}, dtype "
         f"{targets.dtype}, from {low} to {high}. Set `form` of the law if they are of another kind."

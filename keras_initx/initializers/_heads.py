@@ -12,7 +12,7 @@ from keras import ops
 from keras_initx._types import Tensor
 from keras_initx.checks import check_choice, check_finite
 from keras_initx.initializers._base import PACKAGE, Shown, draw, spread
-from keras_initx.initializers._law import Law
+from keras_initx.initializers._labels import Labelled, check_numbers, is_one_hot
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -116,7 +116,7 @@ def _check_classes(prior: float | list[float]) -> None:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class LabelPrior(Law):
+class LabelPrior(Labelled):
     """A bias for heads: the first predictions are the frequencies of the labels, measured on data.
 
     Law: the bias is zero until `keras_initx.calibrate` runs. `calibrate` then moves the mean of each unit's
@@ -160,7 +160,7 @@ class LabelPrior(Law):
     weight = "bias"
 
     def __init__(self, form: str | None = None, smoothing: float = 1.0) -> None:
-        self.form = None if form is None else check_choice("form", form, ("binary", "categorical", "numeric"))
+        super().__init__(form)
         if check_finite("smoothing", smoothing) < 0:
             raise ValueError(f"`smoothing` must be at least 0. Received: smoothing={smoothing!r}.")
         self.smoothing = float(smoothing)
@@ -172,16 +172,6 @@ class LabelPrior(Law):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {"form": self.form, "smoothing": self.smoothing}
-
-    def form_of(self, targets: np.ndarray, units: int, activation: str | None = None) -> str:
-        """Returns the form in which targets are read: `"binary"`, `"categorical"` or `"numeric"`.
-
-        Args:
-            targets: The targets of one head.
-            units: Units of the head.
-            activation: Name of the activation after the head, or None.
-        """
-        return self.form or tell_form(np.asarray(targets), units, activation)
 
     def means(
         self,
@@ -203,7 +193,7 @@ class LabelPrior(Law):
         Returns:
             float64 of shape (units,).
         """
-        targets = np.asarray(targets)
+        targets = check_numbers(np.asarray(targets))
         form = self.form_of(targets, units, activation)
         if form == "categorical":
             counts = _count(targets, units, weights) + self.smoothing
@@ -219,28 +209,6 @@ class LabelPrior(Law):
         ones = (shares * rows).sum(axis=0) + self.smoothing
         zeros = (shares * (1 - rows)).sum(axis=0) + self.smoothing
         return _log(ones / (ones + zeros)) - _log(zeros / (ones + zeros))
-
-
-def tell_form(targets: np.ndarray, units: int, activation: str | None) -> str:
-    """Returns what labels are: `categorical`, `binary` or `numeric`.
-
-    Args:
-        targets: The labels.
-        units: Number of the head's units.
-        activation: The activation of the head, which decides if it is softmax or sigmoid.
-    """
-    if activation in ("softmax", "sigmoid"):
-        return {"softmax": "categorical", "sigmoid": "binary"}[activation]
-    numbers = targets.dtype.kind in "iuf" and targets.shape[-1:] != (units,)
-    numbers = numbers and bool((targets == np.floor(targets)).all())
-    if units > 1 and (numbers or _one_hot(targets, units)):
-        return "categorical"
-    return "binary" if np.isin(targets, (0, 1)).all() else "numeric"
-
-
-def _one_hot(targets: np.ndarray, units: int) -> bool:
-    rows = targets.ndim > 1 and targets.shape[-1] == units
-    return rows and bool(np.isin(targets, (0, 1)).all() and (targets.sum(axis=-1) == 1).all())
 
 
 def _shares(weights: np.ndarray | None, shape: tuple[int, ...], count: int) -> np.ndarray:
@@ -263,7 +231,7 @@ def _shares(weights: np.ndarray | None, shape: tuple[int, ...], count: int) -> n
 
 def _count(targets: np.ndarray, units: int, weights: np.ndarray | None) -> np.ndarray:
     """Returns how often each class occurs among class numbers, or among rows of probabilities."""
-    if _one_hot(targets, units) or (targets.dtype.kind == "f" and targets.shape[1:][-1:] == (units,)):
+    if is_one_hot(targets, units) or (targets.dtype.kind == "f" and targets.shape[1:][-1:] == (units,)):
         rows = targets.reshape(-1, units)
         return (_shares(weights, targets.shape, len(rows))[:, None] * rows).sum(axis=0, dtype="float64")
     numbers = targets.ravel().astype("int64")

@@ -8,13 +8,14 @@ import numpy as np
 
 from keras_initx.checks import check_positive
 from keras_initx.initializers._base import PACKAGE
-from keras_initx.initializers._head_law import Head, HeadLaw, log_prior, unseen_classes
+from keras_initx.initializers._head_law import ALIKE, Head, HeadLaw, log_prior, unseen_classes
 from keras_initx.initializers._head_rows import HeadRows
 from keras_initx.initializers._ridge import MOST_FEATURES, HeldOut, Ridge, add_up
 from keras_initx.initializers._temperature import Answers, chance_of, fit_scale, hits_of
 
 __all__ = ["LinearProbe", "accuracy_of", "held_rows", "spread_of"]
 
+_FEW = "fewer than two classes have two examples"
 _HELD_ROWS = 20_000  # largest number of rows that are held out
 _HELD_SCORES = 2**21  # largest number of their scores, but at least 500 rows
 
@@ -31,8 +32,9 @@ class LinearProbe(HeadLaw):
 
     Each example is held out in turn: the answer of the regression without it follows from the regression on
     all, in closed form. The rows of one example, such as the positions of a sequence, are held out together.
-    An example that is the only one of its class is not held out. If each class has one example, nothing is:
-    regularization is then the largest variance of the features, the logits have standard deviation 1, and
+    An example that is the only one of its class is not held out; a sigmoid unit has two classes, its ones and
+    its zeros. One class alone tells nothing. So if fewer than two classes have two examples, nothing is held
+    out: the penalty is then the largest variance of the features, the logits have standard deviation 1, and
     the report holds no accuracy. Scores and accuracy are of a head from one example less, so with two
     examples of a class they are too small.
 
@@ -53,9 +55,10 @@ class LinearProbe(HeadLaw):
     held-out accuracy 0.98 (chance 0.50)
 
     Args:
-        regularization: The penalty of the squared kernel, as `alpha` of scikit-learn's `Ridge`. None takes
-            the one of 17, the largest variance of the features times 10^-7 to 10, that has the least squared
-            error on held-out rows.
+        regularization: The penalty of the squared kernel, as `alpha` of scikit-learn's `Ridge`. Only the
+            ratios of sample weights count: they are brought to mean 1 over the rows whose weight is not 0.
+            None takes the penalty of 17, the largest variance of the features times 10^-7 to 10, that has the
+            least squared error on held-out rows.
         form: Form of the targets: `"categorical"` (one class of several, as a number, a one-hot row or a row
             of probabilities), `"binary"` (zeros and ones, for each unit by itself) or `"numeric"`. None
             decides by the activation after the head, then by the loss, then by the targets.
@@ -101,7 +104,8 @@ class LinearProbe(HeadLaw):
         held = HeldOut(ridge, held_rows(rows))
         penalty = held.best() if self.regularization is None else self.regularization
         kernel = ridge.kernel(penalty)
-        note = unseen_classes(ridge.counts, rows.form)
+        unseen = unseen_classes(ridge.counts, rows.form, rows.given)
+        note = "; ".join(filter(None, (unseen, "" if len(ridge.variances) else ALIKE)))
         if rows.form == "numeric":
             found, told = _explained(held, penalty)
             return Head(
@@ -139,7 +143,8 @@ def spread_of(scores: np.ndarray, weights: np.ndarray) -> float:
 def accuracy_of(answers: Answers, scale: float) -> tuple[float | None, str]:
     """Returns the accuracy on held-out rows, and a sentence with it; None if there are no such rows."""
     if not answers.weights.any():
-        return None, "no held-out accuracy: no class has two examples"
+        few = "no unit has two ones and two zeros" if answers.form == "binary" else _FEW
+        return None, f"no held-out accuracy: {few}"
     accuracy, chance = hits_of(answers, scale), chance_of(answers)
     return accuracy, f"held-out accuracy {accuracy:.2f} (chance {chance:.2f})"
 
@@ -148,10 +153,12 @@ def _explained(held: HeldOut, penalty: float) -> tuple[float | None, str]:
     """Returns R2 on held-out rows: the share of the squared distance to the mean of the others that goes."""
     if not held.weights_held.any():
         return None, "no held-out R2: one example"
-    weights = held.weights_held
+    weights = held.weights_held[..., 0]
     left = float((weights * (held.errors(penalty) ** 2).mean(-1)).sum())
     whole = float((weights * ((held.targets - held.middle) ** 2).mean(-1)).sum())
-    share = 1 - left / whole if whole > 0 else math.nan
+    if whole <= 1e-12 * float((weights * (held.targets**2).mean(-1)).sum()):
+        return None, "no held-out R2: the targets of all rows are the same"
+    share = 1 - left / whole
     return share, f"held-out R2 {share:.2f} (root mean square error {math.sqrt(left / weights.sum()):.3g})"
 
 

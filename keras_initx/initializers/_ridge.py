@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_initx.initializers._head_rows import HeadRows
+from keras_initx.initializers._head_rows import HeadRows, has_two_classes
 
 __all__ = ["MOST_FEATURES", "Ridge", "add_up"]
 
@@ -10,6 +10,10 @@ __all__ = ["MOST_FEATURES", "Ridge", "add_up"]
 MOST_FEATURES = 16_384
 # Directions of less variance than this share of the largest are rounding of float32 features.
 _NONE = 1e-12
+# Variance of the rounding of float32, relative to the squared mean.
+_ROUNDING = 1e-14
+# Sums of weights of at most this share of all are rounding.
+_NO_WEIGHT = 1e-9
 
 
 def add_up(rows: HeadRows, origin: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -76,7 +80,8 @@ class Ridge:
             products = rows.cross(rows.flat - self.mean)
             if not bias:
                 products = products - np.outer(self.middle, (weights * rows.flat).sum(axis=0))
-        kept = variances > max(_NONE * variances[-1], 1e-300)
+        rounding = _ROUNDING * self.total * float((self.mean**2).sum())
+        kept = variances > max(_NONE * variances[-1], rounding, 1e-300)
         self.variances, self.directions = variances[kept], directions[:, kept]
         self.products = self.directions.T @ products.T
 
@@ -103,6 +108,9 @@ class HeldOut:
     With Z the centred features of one example along the directions, H = Z (v + penalty)^-1 Z^T + 1 / total
     and e the errors of the regression on all rows, its errors without the example are (1 - H w)^-1 e.
 
+    An example that is the only one of its class is not held out: its class could not be answered. Each
+    sigmoid unit has two classes, its ones and its zeros.
+
     Args:
         ridge: The regression.
         rows: Some of its rows.
@@ -115,14 +123,21 @@ class HeldOut:
         self.along = ((rows.flat - ridge.mean) @ ridge.directions).reshape(shape)
         own = (self.weights[..., None] * self.targets).sum(axis=1, keepdims=True)
         rest = ridge.total - self.weights.sum(axis=1)[:, None, None]
-        alone = rest <= 1e-9 * ridge.total
+        alone = rest <= _NO_WEIGHT * ridge.total
         self.middle = np.broadcast_to(ridge.middle, own.shape)
         if ridge.bias:
             self.middle = (ridge.counts - own) / np.where(alone, 1.0, rest)
-        # A class whose only example is left out cannot be answered.
-        others = np.take_along_axis(ridge.counts - own, rows.classes[:, :, None], axis=-1)[..., 0]
-        seen = others > 1e-9 * ridge.total if rows.form == "categorical" else np.ones_like(others, bool)
-        self.weights_held = self.weights * (seen & ~alone[..., 0])
+        held = np.broadcast_to(~alone, (*self.weights.shape, 1))
+        if rows.form == "categorical":
+            others = np.take_along_axis(ridge.counts - own, rows.classes[:, :, None], axis=-1)
+            held = held & (others > _NO_WEIGHT * ridge.total)
+        elif rows.form == "binary":
+            others = np.where(self.targets > 0.5, ridge.counts - own, rest - (ridge.counts - own))
+            held = held & (others > _NO_WEIGHT * ridge.total)
+        classes = self.targets > 0.5 if rows.form == "binary" else rows.classes[:, :, None]
+        self.weights_held = self.weights[..., None] * held
+        if rows.form != "numeric":
+            self.weights_held = self.weights_held * has_two_classes(self.weights_held, classes)
 
     def errors(self, penalty: float) -> np.ndarray:
         """Returns the targets less the answers of the regression without the example, at a penalty."""
@@ -130,7 +145,7 @@ class HeldOut:
         errors = self.targets - self.ridge.middle - shrunk @ self.ridge.products
         hat = shrunk @ self.along.swapaxes(1, 2) + (1 / self.ridge.total if self.ridge.bias else 0.0)
         system = np.eye(hat.shape[1]) - hat * self.weights[:, None, :]
-        system[self.weights_held.sum(axis=1) == 0] = np.eye(hat.shape[1])
+        system[self.weights_held.sum(axis=(1, 2)) == 0] = np.eye(hat.shape[1])
         # Most heads have one position, where a division is faster than a solver for each example.
         return errors / system if len(system[0]) == 1 else np.linalg.solve(system, errors)
 
@@ -142,7 +157,7 @@ class HeldOut:
         penalties = self.ridge.penalties()
         if not self.weights_held.any():
             return float(penalties[2])
-        costs = [float((self.weights_held * (self.errors(one) ** 2).sum(-1)).sum()) for one in penalties]
+        costs = [float((self.weights_held * self.errors(one) ** 2).sum()) for one in penalties]
         return float(penalties[int(np.argmin(costs))])
 
     def scores(self, penalty: float) -> np.ndarray:

@@ -19,7 +19,7 @@ class Answers:
     Args:
         scores: Scores of shape (..., units).
         targets: Targets between 0 and 1, of the same shape.
-        weights: Weight of each row, of shape (...,).
+        weights: Weight of each row, of shape (..., 1); or of each unit in each row, of the shape of `scores`.
         prior: Logits without features, of shape (units,).
         form: `"categorical"` for a softmax over the units, `"binary"` for a sigmoid of each.
     """
@@ -29,7 +29,7 @@ class Answers:
     ) -> None:
         units = scores.shape[-1]
         self.scores, self.targets = scores.reshape(-1, units), targets.reshape(-1, units)
-        self.weights, self.prior, self.form = weights.reshape(-1, 1), prior, form
+        self.weights, self.prior, self.form = weights.reshape(len(self.scores), -1), prior, form
 
     def logits(self, scale: float) -> np.ndarray:
         """Returns the logits at a scale."""
@@ -44,7 +44,7 @@ class Answers:
         from scipy.special import expit, softmax
 
         function = expit if self.form == "binary" else lambda values: softmax(values, axis=-1)
-        count = float(self.weights.sum())
+        count = self.weights.sum(axis=0)
         smoothed = (count * self.targets + function(self.prior)) / (count + 1)
         wrong = function(self.logits(scale)) - smoothed
         return float((self.weights * wrong * self.scores).sum())
@@ -73,15 +73,15 @@ def hits_of(answers: Answers, scale: float) -> float:
     """Returns the accuracy on held-out rows: of classes, or of each unit's zeros and ones."""
     logits = answers.logits(scale)
     if answers.form == "binary":
-        right = ((logits > 0) == (answers.targets > 0.5)).mean(-1)
+        right = (logits > 0) == (answers.targets > 0.5)
     else:
-        right = logits.argmax(-1) == answers.targets.argmax(-1)
-    return float(np.average(right, weights=answers.weights[:, 0]))
+        right = logits.argmax(-1, keepdims=True) == answers.targets.argmax(-1, keepdims=True)
+    return float(np.average(right, weights=np.broadcast_to(answers.weights, right.shape)))
 
 
 def chance_of(answers: Answers) -> float:
     """Returns the accuracy of the best constant answer on the same rows."""
-    shares = np.average(answers.targets, axis=0, weights=answers.weights[:, 0])
+    sums, totals = (answers.weights * answers.targets).sum(axis=0), answers.weights.sum(axis=0)
     if answers.form == "binary":
-        return float(np.maximum(shares, 1 - shares).mean())
-    return float(shares.max())
+        return float(np.maximum(sums, totals - sums).sum() / np.broadcast_to(totals, sums.shape).sum())
+    return float(sums.max() / totals[0])

@@ -15,11 +15,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["VectorTable", "checksum_of", "least_rows", "read_table"]
+from keras_initx._vocabulary import least_rows
+
+__all__ = ["VectorTable", "checksum_of", "read_table"]
 
 # The words of a file in UTF-8, each with its vector.
 _Entries: TypeAlias = Iterator[tuple[bytes, np.ndarray]]
 _PACKED = (".bz2", ".gz", ".xz", ".zip")
+_MARK = b"\xef\xbb\xbf"  # some editors write it before the first word of a text in UTF-8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,15 +93,6 @@ def read_table(path: pathlib.Path, checksum: str, words: tuple[str, ...] | None)
         named = f"row {bad[0]}" if words is None else f"the word {words[bad[0]]!r}"
         raise _misfit(path, f"a vector for {named} with a number that is not finite", "Correct the file.")
     return table
-
-
-def least_rows(words: Sequence[str]) -> int:
-    """Returns the number of rows that a vocabulary needs: the table may lack empty strings at its end.
-
-    >>> least_rows(["", "the", "", ""])
-    2
-    """
-    return max((row for row, word in enumerate(words, 1) if word), default=0)
 
 
 def _index(words: Sequence[str]) -> dict[bytes, list[int]]:
@@ -179,7 +173,8 @@ def _stream(path: pathlib.Path, wanted: Container[bytes] | None) -> tuple[int, _
     binary = path.suffix.lower() == ".bin"
     with path.open("rb") as file:
         first = file.readline(100) if binary else file.readline()
-    fields = first.split()
+        second = b"" if binary else file.readline()
+    fields = (first if binary else first.removeprefix(_MARK)).split()
     # GloVe has no header. A vector of one number for a word that is a number would look like a header.
     header = len(fields) == 2 and all(field.isdigit() for field in fields)
     if binary and not header:
@@ -195,7 +190,10 @@ def _stream(path: pathlib.Path, wanted: Container[bytes] | None) -> tuple[int, _
         return dimension, records
     if len(fields) < 2:
         raise _misfit(path, f"a first line without a word and a vector: {first[:20]!r}")
-    return len(fields) - 1, _lines(path, len(fields) - 1, None, wanted)
+    dimension, other = len(fields) - 1, len(second.split()) - 1
+    if 0 < other < dimension and not _is_number(fields[-other - 1]):
+        dimension = other  # the first word has spaces
+    return dimension, _lines(path, dimension, None, wanted)
 
 
 def _lines(
@@ -208,7 +206,7 @@ def _lines(
             first = 2
             file.readline()
         for number, text in enumerate(file, first):
-            line = text.rstrip()  # word2vec ends a line with a space
+            line = (text.removeprefix(_MARK) if number == 1 else text).rstrip()  # word2vec ends with a space
             if not line:
                 continue
             seen += 1

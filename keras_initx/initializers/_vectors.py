@@ -10,12 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_initx._types import Initializer, Layer, Tensor
+from keras_initx._types import Initializer, Tensor
+from keras_initx._vocabulary import Words, least_rows, words_of
 from keras_initx.initializers._base import PACKAGE, Seed, Seeded, call_seed, draw
-from keras_initx.initializers._vector_files import VectorTable, checksum_of, least_rows, read_table
+from keras_initx.initializers._vector_files import VectorTable, checksum_of, read_table
 
-# Words in the order of the rows, a text file with a word in each line, or a layer with `get_vocabulary`.
-Vocabulary: TypeAlias = Sequence[str] | str | os.PathLike[str] | Layer
+# The words, or a text file with a word in each line.
+Vocabulary: TypeAlias = Words | str | os.PathLike[str]
 
 _STDDEV = 0.05  # of rows drawn without a vector to measure; the default of Keras' own RandomNormal
 
@@ -59,7 +60,8 @@ class FromVectors(Seeded):
             text with a header (also fastText's `.vec`); or a GloVe text, with any other suffix. Of a word
             that occurs twice, the first vector counts. None for no file.
         vocabulary: The word of each row: words, the path of a text file with a word in each line, or a layer
-            with `get_vocabulary`, such as `TextVectorization`, `StringLookup` or a tokenizer of keras_hub.
+            with `get_vocabulary`, such as `TextVectorization`, `StringLookup` or a tokenizer of keras_hub. A
+            mapping of words to their rows has the numbers from 0 on, each once.
             The words for padding and for unknown words, which such a layer puts first, count as words. An
             empty string is a row without a word; at the end of the vocabulary, the table may lack such rows.
             A layer with `max_tokens` gets these up to `max_tokens`. None takes the vectors in the order of
@@ -100,7 +102,7 @@ class FromVectors(Seeded):
     ) -> None:
         super().__init__(seed)
         self.path = None if path is None else os.fspath(path)
-        self.vocabulary = None if vocabulary is None else _words_of(vocabulary)
+        self.vocabulary = None if vocabulary is None else _read_vocabulary(vocabulary)
         self.missing = keras.initializers.get(missing)
         # A checksum tells that the file was there: the config of a saved model does not need the file.
         if self.path is not None and checksum is None:
@@ -122,6 +124,7 @@ class FromVectors(Seeded):
         if table is None:
             return draw(lambda dtype: self._draw_missing(shape, dtype, 0.0, _STDDEV), dtype)
         self._check(shape, table)
+        _check_range(table.vectors[: shape[0]], dtype)
         found = table.found[: shape[0], None]
 
         def sample(dtype: str) -> Tensor:
@@ -230,6 +233,20 @@ class FromVectors(Seeded):
         return law(shape, dtype=dtype)
 
 
+def _check_range(vectors: np.ndarray, dtype: str | None) -> None:
+    """Raises ValueError if a dtype cannot hold some number of the vectors."""
+    largest, dtype = float(np.abs(vectors).max(initial=0.0)), dtype or keras.config.floatx()
+    if not keras.backend.is_float_dtype(dtype):
+        return
+    with np.errstate(over="ignore"):
+        held = bool(ops.isfinite(ops.cast(largest, dtype)))
+    if not held:
+        raise ValueError(
+            f"`dtype` must hold the vectors of the file. Received: dtype={dtype!r}, and numbers up to "
+            f"{largest:g}. Build the embedding with dtype='float32' or 'mixed_float16'."
+        )
+
+
 def _moments(table: VectorTable) -> tuple[Any, Any]:
     """Returns the mean and the standard deviation of the vectors in each dimension."""
     if table.found.sum() < 2:  # one vector has no deviation
@@ -241,25 +258,19 @@ def _moments(table: VectorTable) -> tuple[Any, Any]:
     return mean, np.sqrt(np.maximum(square - mean**2, 0.0))
 
 
-def _words_of(vocabulary: object) -> tuple[str, ...]:
+def _read_vocabulary(vocabulary: object) -> tuple[str, ...]:
     """Returns the word of each row."""
     if isinstance(vocabulary, str | os.PathLike):
-        text = _existing("vocabulary", os.fspath(vocabulary)).read_text("utf-8")
+        text = _existing("vocabulary", os.fspath(vocabulary)).read_text("utf-8-sig")
         return tuple(text.removesuffix("\n").split("\n"))
-    given, more = vocabulary, 0
-    if hasattr(vocabulary, "get_vocabulary"):
-        given = vocabulary.get_vocabulary()
-        config = vocabulary.get_config() if hasattr(vocabulary, "get_config") else {}
-        more = max(0, (config.get("max_tokens") or 0) - len(given))
-    words = tuple(given) if isinstance(given, Sequence | np.ndarray) else None
-    if words is None or not all(isinstance(word, str) for word in words):
+    words = words_of(vocabulary)
+    if words is None:
         raise ValueError(
-            "`vocabulary` must be a sequence of words in the order of the rows, the path of a text file with "
-            "a word in each line, or a layer with `get_vocabulary`. Received: vocabulary of type "
-            f"{type(vocabulary).__name__}. From a dict of numbers by word, pass "
-            "`sorted(numbers, key=numbers.get)`, with an empty string before it if the numbers begin at 1."
+            "`vocabulary` must be a sequence of words in the order of the rows, a mapping of words to their "
+            "rows, the path of a text file with a word in each line, or a layer with `get_vocabulary`. "
+            f"Received: vocabulary of type {type(vocabulary).__name__}."
         )
-    return (*map(str, words), *[""] * more)
+    return words
 
 
 def _existing(name: str, path: str) -> pathlib.Path:

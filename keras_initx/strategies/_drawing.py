@@ -74,7 +74,8 @@ class Drawing:
         told = getattr(draw.initializer, "remark", "")  # FromVectors tells how many words have vectors
         note = "; ".join(filter(None, (note, told, remark, constraint_note(weight.kernel))))
         label = "donor" if draw.source else describe(draw.initializer)
-        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel, draw.source)
+        origin = draw.source, draw.share
+        return InitRow(weight.path, weight.role, shape, label, fans, std, rate, note, kernel, *origin)
 
     def _choose(self, weight: KernelSite | Weight) -> tuple[Draw | None, str]:
         """Returns the draw of a weight and a note, or None and the reason to leave the weight.

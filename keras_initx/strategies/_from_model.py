@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,7 @@ from keras_initx.donors import (
     named_rows,
     pieces_of,
     read_donor,
+    shared_words,
     two_vocabularies,
 )
 from keras_initx.strategies._plan import Draw, Strategy, WholePlan
@@ -80,8 +82,11 @@ class FromModel:
             at zero).
         rows: For patterns of paths of heads or embeddings, the donor's row of each class or word: a list as
             long as the rows of the model, with None for a new row.
-        vocabulary: The donor's words and the model's, in the order of their rows: lists, or layers with
-            `get_vocabulary`. All embeddings and heads with as many rows take the rows of their words.
+        vocabulary: The donor's words and the model's, in the order of their rows: lists, mappings of words to
+            their rows, or layers and tokenizers with `get_vocabulary`. All embeddings, and all units that
+            reach the output, with as many rows take the rows of their words, and their report rows say so.
+            An empty string after the first row, or beyond the words up to the `max_tokens` of a layer, is a
+            row without a word, which is new.
         new_rows: The values of new rows: `"mean"` of the donor's rows; `"normal"`, a draw with their mean and
             1e-5 of their covariance; `"zeros"`; or `"like"`, as `like` tells, with the mean for the rest.
         like: For new words, a word of the donor, or several whose mean counts.
@@ -161,7 +166,8 @@ class FromModel:
         # Weights of equal shapes are copied: then no run has to tell how their axes belong together.
         copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
         runs = () if copied and not self.rows and self._words is None else (model, donor)
-        carrier = self._carrier(weights, model, runs)
+        carrier = self._carrier(pairs, model, runs)
+        self._warn()
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
         for pair in pairs:
@@ -180,9 +186,19 @@ class FromModel:
             plan |= _at_zero(added, [w for w in weights if isinstance(w, KernelSite)], model)
         return plan
 
-    def _carrier(
-        self, weights: Sequence[KernelSite | Weight], model: Model, runs: Sequence[Model]
-    ) -> Carrier:
+    def _warn(self) -> None:
+        if self._words is None:
+            return
+        shared, most = shared_words(*self._words)
+        if 2 * shared < most:  # of another language, or in another case or with other marks
+            warnings.warn(
+                f"`vocabulary`: the donor has {shared} of {len(self._words[1])} words of the model; the "
+                f"others are new rows. Words must be written as in the donor: {self._words[0][:5]} there, "
+                f"{self._words[1][:5]} here.",
+                stacklevel=2,
+            )
+
+    def _carrier(self, pairs: Sequence[Pair], model: Model, runs: Sequence[Model]) -> Carrier:
         (own, failure), (other, also) = map(coupled, runs) if runs else [(Coupling({}, ()), "")] * 2
         if (failure or also) and self.width == "clone":
             which = "model" if failure else "donor"
@@ -190,14 +206,14 @@ class FromModel:
                 f"`width='clone'` needs the operations of both models. Received: a {which} that tells none: "
                 f"{failure or also}."
             )
-        kernels = [w for w in weights if isinstance(w, KernelSite)]
+        kernels = [p.own for p in pairs if isinstance(p.own, KernelSite)]
         kinds = Kinds(own, kernels)
         return Carrier(
             own=own,
             donor=other,
             kinds=kinds,
             width=self.width,
-            rows=named_rows(weights, kinds, self.rows, self._words),
+            rows=named_rows(pairs, kinds, self.rows, self._words),
             new_rows=self.new_rows,
             like=self._like,
             grid=self.grid,
@@ -260,7 +276,7 @@ def _draw(pair: Pair, carried: Carried) -> Draw:
         return keras.ops.convert_to_tensor(carried.value(), dtype)
 
     assert pair.donor is not None
-    return Draw(donor, carried.note, as_is=True, source=pair.donor.path, computed=True)
+    return Draw(donor, carried.note, as_is=True, source=pair.donor.path, share=carried.share, computed=True)
 
 
 def _at_zero(added: Sequence[KernelSite], sites: Sequence[KernelSite], model: Model) -> WholePlan:

@@ -33,6 +33,7 @@ class Draw:
             resets the layer's kernel.
         learning_rate: Multiplier for the kernel's learning rate.
         source: Path of the weight of another model that the value comes from; empty for a draw.
+        share: Share of the value that comes from there.
         computed: Whether the initializer is a function that computes the value from other weights. It is
             called once. A base kernel, which stays under other draws, gets this value.
     """
@@ -43,6 +44,7 @@ class Draw:
     as_is: bool = False
     learning_rate: float = 1.0
     source: str = ""
+    share: float = 1.0
     computed: bool = False
 
 

@@ -35,6 +35,7 @@ class InitRow:
         note: Why the weight was left as it is, or a fact to know about the weight; empty when all is well.
         is_kernel: Whether the weight mixes inputs into outputs. Biases, statistics and scales do not.
         source: Path of the weight of the donor that the value comes from; empty for other values.
+        share: Share of the parameters that come from there: 1, but for new rows of words or classes.
     """
 
     path: str
@@ -47,6 +48,7 @@ class InitRow:
     note: str = ""
     is_kernel: bool = False
     source: str = ""
+    share: float = 1.0
 
     @property
     def size(self) -> int:
@@ -130,9 +132,9 @@ class InitReport(Report):
 
     @property
     def matched(self) -> float:
-        """Share of the parameters in scope that come from a donor, from 0 to 1."""
+        """Share of the parameters in scope that come from a donor, without new rows, from 0 to 1."""
         whole = sum(row.size for row in self.rows)
-        return sum(row.size for row in self.rows if row.source) / whole if whole else 0.0
+        return sum(row.size * row.share for row in self.rows if row.source) / whole if whole else 0.0
 
     @property
     def unseen(self) -> tuple[str, ...]:

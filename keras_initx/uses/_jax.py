@@ -238,6 +238,10 @@ def effect(operation: Operation) -> Effect:
         return Reduce(tuple(params["axes"]))
     if name == "concatenate":
         return Concatenate(params["dimension"], len(operation.inputs))
+    if name == "stack":
+        return Concatenate(params["axis"], len(operation.inputs), stacked=True)
+    if name == "unstack":
+        return Shrink(tuple(a for a in range(len(operation.inputs[0].shape)) if a != params["axis"]))
     if name in _COMBINE:
         return Combine(_COMBINE[name])  # type: ignore[arg-type]
     if name in _OF_TWO and len(operation.inputs) == 2:

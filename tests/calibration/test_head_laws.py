@@ -503,3 +503,65 @@ def test_many_classes_are_held_out_in_part(monkeypatch):
     # 2^16 scores are less than 500 rows, the least number. A class is answered from its other example.
     assert 0.05 < row.held_out < right
     assert row.held_out * 500 == pytest.approx(round(row.held_out * 500), abs=1e-6)
+
+
+def labelled(examples, positions, seed=0):
+    """Sequences with the classes of their positions."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(examples, positions, 4)).astype("float32")
+    return x, (x @ np.random.default_rng(9).normal(size=(4, 3))).argmax(-1)
+
+
+@both_laws
+@pytest.mark.filterwarnings("ignore:.*classes without an example")
+@pytest.mark.parametrize("examples", [1, 60])
+def test_positions_of_weight_0_take_no_place_of_others(law, examples):
+    x, y = labelled(examples, 300)
+    used = np.zeros((examples, 300))
+    used[:, 137:140] = 1
+    cut = slice(137, 140)
+    long, short = (keras.Sequential([layers.Input((None, 4)), dense(3, "softmax")]) for _ in range(2))
+    row = initx.calibrate(long, (x, y, used), law).rows[0]
+    wanted = initx.calibrate(short, (x[:, cut], y[:, cut]), law).rows[0]
+    for one, other in zip(long.get_weights(), short.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert (row.head, row.note) == (wanted.head, wanted.note)
+
+
+def test_a_class_that_no_drawn_position_has_is_no_class_without_an_example():
+    x, y = labelled(3, 5000)
+    y[:, 70:] = np.minimum(y[:, 70:], 1)
+    y[:, :70] = np.where(y[:, :70] > 1, 1, y[:, :70])
+    y[0, 17] = 2
+    model = keras.Sequential([layers.Input((None, 4)), dense(4, "softmax")])
+    with pytest.warns(UserWarning, match="without an example: 3"):
+        row = initx.calibrate(model, (x, y), "LinearProbe").rows[0]
+    told = "classes without an example: 3; their columns are zero"
+    assert row.note == f"{told}; classes of which no position was drawn: 2; their columns are zero"
+
+
+@both_laws
+@pytest.mark.parametrize("limit", [20_000, 100])
+def test_rows_of_weight_0_do_not_count(law, limit, monkeypatch):
+    monkeypatch.setattr(_features, "_ROWS", limit)
+    x, y = small(90)
+    more = np.concatenate([x, 5 + 3 * np.random.default_rng(0).normal(size=(400, 6)).astype("float32")])
+    weights = np.concatenate([np.ones(90), np.zeros(400)])
+    models = linear(dense(3, "softmax")), linear(dense(3, "softmax"))
+    plain = initx.calibrate(models[0], (x, y), law).rows[0]
+    labels = np.concatenate([y, np.zeros(400, int)])
+    padded = initx.calibrate(models[1], (more, labels, weights), law).rows[0]
+    for one, other in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert (plain.head, plain.std_after) == (padded.head, pytest.approx(padded.std_after, rel=1e-4))
+
+
+def test_the_penalty_is_scikit_learns_with_weights_of_mean_1():
+    x, y = small(60)
+    weights = np.random.default_rng(0).integers(0, 4, 60).astype("float64")
+    shares = weights / weights[weights > 0].mean()
+    wanted = Ridge(alpha=20.0).fit(x, x[:, 0] * y, sample_weight=shares)
+    for factor in (1, 5):
+        model = linear(dense(1))
+        initx.calibrate(model, (x, (x[:, 0] * y)[:, None], factor * weights), LinearProbe(20.0), loss="mse")
+        np.testing.assert_allclose(model.get_weights()[0][:, 0], wanted.coef_, rtol=1e-4, atol=1e-5)

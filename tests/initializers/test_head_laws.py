@@ -5,7 +5,7 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.linear_model import Ridge as Reference
 
-from keras_initx.initializers import ClassMeans, HeadRows, LinearProbe, read_targets, read_weights
+from keras_initx.initializers import ClassMeans, HeadRows, LabelPrior, LinearProbe, read_targets, read_weights
 from keras_initx.initializers._ridge import HeldOut, Ridge, add_up
 from keras_initx.initializers._temperature import Answers, fit_scale
 
@@ -194,7 +194,7 @@ def test_one_example_of_each_class_is_not_held_out(law):
     rows = HeadRows(rng.normal(size=(4, 1, 9)), np.arange(4)[:, None], np.ones((4, 1)), 4, "categorical")
     head = law.solve(rows)
     assert head.held_out is None
-    assert head.told.startswith("no held-out accuracy: no class has two examples")
+    assert head.told.startswith("no held-out accuracy: fewer than two classes have two examples")
     logits = rows.features[:, 0] @ head.kernel + head.bias
     assert (logits.argmax(1) == np.arange(4)).all()
     assert np.sqrt((logits - logits.mean(0)).var(0).mean()) == pytest.approx(1)
@@ -233,11 +233,86 @@ def test_examples_of_weight_zero_change_nothing():
         assert padded.held_out == pytest.approx(plain.held_out)
 
 
-def test_features_that_do_not_vary_leave_the_prior():
+@pytest.mark.parametrize("law", [LinearProbe(), ClassMeans(), ClassMeans(center=True)])
+@pytest.mark.parametrize("noise", [0.0, 1e-8])
+def test_features_that_do_not_vary_leave_the_prior(law, noise):
     targets = np.array([0, 0, 0, 1])[:, None]
-    head = LinearProbe().solve(HeadRows(np.ones((4, 1, 3)), targets, np.ones((4, 1)), 2, "categorical"))
+    features = (1 + noise * np.random.default_rng(0).normal(size=(4, 1, 3))).astype("float32")
+    if isinstance(law, ClassMeans) and law.center and noise:
+        features[:] = 1
+    head = law.solve(HeadRows(features, targets, np.ones((4, 1)), 2, "categorical"))
     np.testing.assert_array_equal(head.kernel, 0)
     np.testing.assert_allclose(head.bias, np.log([4 / 6, 2 / 6]))
+    assert head.note == "the features of all rows are the same: the head holds the frequencies alone"
+    one = HeadRows(features, targets[..., None].astype(float), np.ones((4, 1)), 1, "binary")
+    np.testing.assert_allclose(law.solve(one).bias, np.log(2 / 4))
+
+
+@pytest.mark.parametrize(("ones", "zeros"), [(1, 1), (1, 2), (1, 5), (5, 1)])
+@pytest.mark.parametrize("law", [LinearProbe(), ClassMeans()])
+def test_a_sigmoid_unit_with_one_example_of_a_class_is_not_held_out(law, ones, zeros):
+    rng = np.random.default_rng(0)
+    targets = np.repeat([1.0, 0.0], [ones, zeros])[:, None, None]
+    rows = HeadRows(rng.normal(size=(ones + zeros, 1, 9)), targets, np.ones((ones + zeros, 1)), 1, "binary")
+    head = law.solve(rows)
+    assert head.held_out is None
+    assert head.told.startswith("no held-out accuracy")
+    logits = rows.features[:, 0] @ head.kernel + head.bias
+    if isinstance(law, LinearProbe):
+        assert logits.std() == pytest.approx(1)
+        assert head.told.startswith("no held-out accuracy: no unit has two ones and two zeros")
+    assert abs(logits).max() < 10
+
+
+def test_each_sigmoid_unit_is_held_out_by_itself():
+    """The accuracy is that of the units with two ones and two zeros, by regressions without the row."""
+    rows = rows_of(14, 5, 3, form="binary", seed=2)
+    targets = rows.targets.copy()
+    targets[:, 0, 1] = np.arange(14) == 4  # one example of a one
+    targets[:, 0, 2] = np.arange(14) < 2
+    rows = HeadRows(rows.features, targets, np.ones((14, 1)), 3, "binary")
+    head = LinearProbe(1.0).solve(rows)
+    scale = np.linalg.norm(head.kernel) / np.linalg.norm(Ridge(rows, True).kernel(1.0))
+    counts = targets.sum((0, 1))
+    prior, right = np.log(counts + 1) - np.log(14 - counts + 1), []
+    for one in range(14):
+        rest = np.arange(14) != one
+        answer = reference(rows, rest, True, 1.0).predict(rows.features[one])[0]
+        logits = scale * (answer - targets[rest, 0].mean(0)) + prior
+        right.append((logits > 0) == (targets[one, 0] > 0.5))
+    assert head.held_out == pytest.approx(np.mean(right, axis=0)[[0, 2]].mean())
+
+
+@pytest.mark.parametrize("law", [LinearProbe(), ClassMeans()])
+def test_rows_of_one_class_alone_are_not_held_out(law):
+    rng = np.random.default_rng(0)
+    targets = np.array([1, 0, 0, 0, 0])[:, None]
+    head = law.solve(HeadRows(rng.normal(size=(5, 1, 9)), targets, np.ones((5, 1)), 2, "categorical"))
+    assert head.held_out is None
+
+
+def test_numbers_that_are_all_the_same_have_no_r2():
+    rows = HeadRows(
+        np.random.default_rng(0).normal(size=(30, 1, 4)),
+        np.full((30, 1, 1), 7.0),
+        np.ones((30, 1)),
+        1,
+        "numeric",
+    )
+    head = LinearProbe().solve(rows)
+    assert head.held_out is None
+    assert head.told.startswith("no held-out R2: the targets of all rows are the same, regularization")
+    np.testing.assert_allclose(rows.features[:, 0] @ head.kernel + head.bias, 7.0)
+
+
+def test_names_of_classes_are_refused_with_a_cure():
+    names = np.array(["b", "a", "b"])
+    for read in (lambda t: read_targets(t, 3, 1, 2, "categorical"), lambda t: LabelPrior().means(t, 2)):
+        with pytest.raises(
+            ValueError, match=r"must be numbers.*numpy.unique\(targets, return_inverse=True\)"
+        ):
+            read(names)
+        read(np.unique(names, return_inverse=True)[1])
 
 
 def test_rows_answered_right_have_a_finite_scale():
@@ -260,7 +335,6 @@ def test_rows_answered_right_have_a_finite_scale():
         ([[0.5, 0.1, 0], [1, 0, 0]], 3, "categorical", "be rows that are at least 0 and sum to 1"),
         ([[0, 2], [1, 0]], 2, "binary", "be zeros and ones"),
         ([0.0, 2.0], 2, "numeric", "hold 2 numbers for each of 2 x 1 outputs"),
-        (["a", "b"], 2, "categorical", "be numbers"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(targets, units, form, message):

@@ -185,9 +185,9 @@ def test_without_a_vocabulary_the_table_is_that_of_the_file(tmp_path):
         initializer((7, 4))
 
 
-@pytest.mark.parametrize("wrong", [{"cat": 0}, {"cat"}, ["cat", 1], [b"cat"], 3, layers.Dense(1)])
+@pytest.mark.parametrize("wrong", [{0: 0}, {"cat"}, ["cat", 1], [b"cat"], 3, layers.Dense(1)])
 def test_a_wrong_vocabulary_is_refused(glove, wrong):
-    with pytest.raises(ValueError, match=r"`vocabulary` must be a sequence of words.*sorted\(numbers"):
+    with pytest.raises(ValueError, match=r"`vocabulary` must be a sequence of words.*mapping of words"):
         FromVectors(glove, wrong)
 
 
@@ -390,3 +390,35 @@ def test_the_path_is_kept_as_it_was_given(glove, monkeypatch):
     assert initializer.path == "glove.txt"
     check_own(array(initializer((6, 4))))
     assert initializer.checksum == FromVectors(os.fspath(glove)).checksum
+
+
+@pytest.mark.parametrize("header", ["", "2 2\n"])
+def test_a_mark_before_the_first_word_is_no_part_of_it(tmp_path, header):
+    (tmp_path / "marked.txt").write_text(header + "the 1 2\ncat 3 4\n", encoding="utf-8-sig")
+    (tmp_path / "words.txt").write_text("the\ncat\n", encoding="utf-8-sig")
+    initializer = FromVectors(tmp_path / "marked.txt", tmp_path / "words.txt")
+    np.testing.assert_array_equal(array(initializer((2, 2))), [[1, 2], [3, 4]])
+
+
+def test_the_first_word_may_have_spaces(tmp_path):
+    (tmp_path / "spaces.txt").write_text(". . . 1 2\nthe 3 4\n")
+    found = array(FromVectors(tmp_path / "spaces.txt", ["the", ". . ."])((2, 2)))
+    np.testing.assert_array_equal(found, [[3, 4], [1, 2]])
+
+
+def test_a_number_beyond_the_dtype_is_refused(tmp_path):
+    (tmp_path / "large.txt").write_text("the 1 70000\ncat 3 4\n")
+    initializer = FromVectors(tmp_path / "large.txt", ["the", "cat"])
+    with pytest.raises(ValueError, match="`dtype` must hold the vectors.*float16.*70000.*mixed_float16"):
+        initializer((2, 2), "float16")
+    layer = layers.Embedding(2, 2, embeddings_initializer=initializer, dtype="mixed_float16")
+    layer.build()
+    np.testing.assert_array_equal(array(layer.embeddings), [[1, 70000], [3, 4]])
+
+
+def test_a_mapping_tells_the_rows_by_its_numbers(glove):
+    initializer = FromVectors(glove, {"cat": 2, "": 0, "the": 1})
+    assert initializer.vocabulary == ("", "the", "cat")
+    with pytest.raises(ValueError, match=r'the numbers from 0 on.*\{"": 0\} \| numbers'):
+        FromVectors(glove, {"cat": 2, "the": 1})
+    assert FromVectors(glove, {"": 0} | {"cat": 2, "the": 1}).vocabulary == initializer.vocabulary

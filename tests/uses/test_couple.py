@@ -65,6 +65,19 @@ def test_heads_are_a_product():
     assert made.of[1].key == taken.of[1].key
 
 
+def test_units_stay_where_tensors_are_stacked_and_taken_apart():
+    class Apart(layers.Layer):
+        def call(self, x):
+            first, second, third = ops.unstack(x, axis=1)
+            return ops.stack([third, first + second], axis=1)
+
+    one, two = layers.Dense(7), layers.Dense(4)
+    entry = layers.Input((3, 5))
+    coupling = told(keras.Model(entry, two(Apart()(one(entry)))))
+    assert coupling.units(one.kernel)[1].key == coupling.units(two.kernel)[0].key
+    assert "output" in coupling.units(two.kernel)[1].marks
+
+
 def test_rows_of_words_and_of_positions():
     words, positions = layers.Embedding(11, 5), layers.Embedding(7, 5)
 
