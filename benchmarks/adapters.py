@@ -135,6 +135,6 @@ if __name__ == "__main__":
         ["what", "plain", "ours", "ratio", "verdict"],
         rows,
         f"EVA: medians of {PAIRS} pairs within one run. Random projections: one whole decomposition, and the "
-        "median of three projections, in one run. Of a Gaussian kernel, whose leading values are nearly equal, "
-        "4 iterations lose 6 % of the energy and 16 iterations 0.3 % (1024 x 1024).",
+        "median of three projections, in one run. Of a Gaussian kernel, whose values are nearly equal, 4 "
+        "iterations lose 6 % of the energy and 16 iterations 0.3 % (1024 x 1024).",
     )

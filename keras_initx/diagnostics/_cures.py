@@ -169,9 +169,9 @@ def _best(case: _Case, finding: Finding, trials: _Trials, clean: bool = False) -
         clean: Whether to return the trial only if it leaves nothing that new weights can cure.
     """
     known, wanted = case.known, case.wanted
-    fit = [t for t in trials.values() if t and finding.key not in t.left and t.left <= known]
     # What is wrong with an adapter is no reason to draw its base.
-    fit = [t for t in fit if finding.cure in ("", t.cure.law)]
+    laws = [t for t in trials.values() if t and finding.cure in ("", t.cure.law)]
+    fit = [t for t in laws if finding.key not in t.left and t.left <= known]
     best = min(fit, key=lambda trial: (len(trial.left & wanted), trial.excess), default=None)
     updates = {key for key in known if key[0] == "update"}
     return None if best and clean and ((best.left & wanted) - updates or best.excess) else best
@@ -188,19 +188,15 @@ def _candidates(case: _Case, finding: Finding) -> Iterator[Cure]:
         saturated, collapse             LSUV, then the two laws that move biases, too
         forward, backward, variance     LSUV, which meets the law where the fans do not tell the size
     """
-    alike = tuple(
-        path
-        for other in case.findings
-        if (other.kind, other.cure) == (finding.kind, finding.cure)
-        for path in other.paths
-    )
+    same = [o for o in case.findings if (o.kind, o.cure) == (finding.kind, finding.cure)]
+    alike = tuple(path for other in same for path in other.paths)
     scopes = dict.fromkeys((finding.paths, alike))
     for paths in [*(paths for paths in scopes if 0 < len(paths) <= _NAMED), ()]:
         scope = _scope(paths, case.exam.sites)
         seeded = ("seed", case.seed)
+        if finding.cure and (paths or finding.cure == '"LoRA"'):  # an alpha is for layers that lost it
+            yield Cure(finding.cure, (*scope, seeded))
         if finding.cure:
-            if paths or finding.cure == '"LoRA"':  # an alpha is for the layers that lost it
-                yield Cure(finding.cure, (*scope, seeded))
             continue
         if finding.kind == "duplicate" and paths:
             # The seed that made the kernels equal may be this one, so the copies get the next.
@@ -297,8 +293,7 @@ def _put_back(model: Model) -> Iterator[Callable[[], None]]:
         for variable, value in saved:
             variable.assign(value)
         for owner, name, kept in attributes:
-            if getattr(owner, name) is not kept:
-                setattr(owner, name, kept)
+            setattr(owner, name, kept)
 
     try:
         yield put_back

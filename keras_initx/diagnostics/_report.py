@@ -15,18 +15,8 @@ __all__ = ["KINDS", "SignalError", "SignalReport", "SignalRow", "Verdict"]
 # The kinds of verdicts, in the order of a report. A fault stands before the faults that it brings about: a
 # NaN makes all later numbers meaningless, and a signal that fades makes gradients fade.
 KINDS = (
-    *(
-        "nonfinite",
-        "symmetry",
-        "duplicate",
-        "adapter",
-        "forward",
-        "backward",
-        "variance",
-        "saturated",
-        "dead",
-    ),
-    *("collapse", "no_gradient", "update"),
+    *("nonfinite", "symmetry", "duplicate", "adapter", "forward", "backward", "variance", "saturated"),
+    *("dead", "collapse", "no_gradient", "update"),
 )
 
 
