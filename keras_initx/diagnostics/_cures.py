@@ -284,10 +284,8 @@ def _put_back(model: Model) -> Iterator[Callable[[], None]]:
     variables = [*model.variables, *(optimizer.variables if optimizer is not None else ())]
     saved = [(variable, ops.copy(variable.value)) for variable in variables]
     # A start of adapters may set their alphas, and then drops the functions that Keras has compiled.
-    owners = [
-        (owner, name) for owner in flatten_layers(model) for name in _ATTRIBUTES if hasattr(owner, name)
-    ]
-    attributes = [(owner, name, getattr(owner, name)) for owner, name in owners]
+    owners = flatten_layers(model)
+    attributes = [(o, name, getattr(o, name)) for o in owners for name in _ATTRIBUTES if hasattr(o, name)]
 
     def put_back() -> None:
         for variable, value in saved:
