@@ -157,7 +157,7 @@ class FromModel:
         sites = list(iter_kernels(donor))
         theirs: list[KernelSite | Weight] = [*sites, *iter_weights(donor, sites)]
         mine, theirs = ([w for w in side if not is_adapter(w)] for side in (weights, theirs))
-        pairs = match(mine, theirs, self.depth, self.mapping)
+        pairs = match(mine, theirs, self.depth, self.mapping, (model, donor))
         # Weights of equal shapes are copied: then no run has to tell how their axes belong together.
         copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
         runs = () if copied and not self.rows and self._words is None else (model, donor)
