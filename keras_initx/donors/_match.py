@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from keras_initx._types import Model
-from keras_initx.donors._align import Pair, Place, align, by_place, in_order, paths_of
+from keras_initx.donors._align import align
 from keras_initx.donors._names import Names
+from keras_initx.donors._pair import Pair, Place, paths_of
 from keras_initx.walk import KernelSite, Weight
 
 __all__ = ["match"]
@@ -105,14 +106,4 @@ def _beside(
         reason = "" if found else pair.reason or "the donor's layer has no such weight"
         pairs.append(Pair(w, found or None, reason, pair.added))
     rest = [w for w in donor if id(w.layer) not in holders]
-    if not left or not rest:
-        return pairs + [Pair(w, None, "the donor has no such weight") for w in left]
-    return pairs + (in_order(left, rest) or by_place(left, rest, depth, names) or _by_path(left, rest))
-
-
-def _by_path(own: list[Place], donor: list[Place]) -> list[Pair]:
-    by_path = {w.path: w for w in donor}
-    return [
-        Pair(w, by_path.get(w.path), "" if w.path in by_path else "the donor has no weight of this path")
-        for w in own
-    ]
+    return pairs + align(left, rest, depth, names, strict=False)

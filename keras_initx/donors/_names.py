@@ -10,7 +10,7 @@ from keras_initx._keras_internals import flatten_layers
 from keras_initx._types import Layer, Model
 from keras_initx.walk import layer_paths
 
-__all__ = ["Names", "plain"]
+__all__ = ["Names", "plain", "stem"]
 
 _NUMBER = re.compile(r"\d+[a-z]?(?![a-z])")  # also with a letter, as in block2b_add
 _WRAPPED = re.compile("^(forward|backward)_")  # Keras names the layers of a Bidirectional so
@@ -71,6 +71,11 @@ class Names:
 def plain(path: str) -> str:
     """Returns a path without the numbers in it."""
     return re.sub(r"_?\d+", "", path)
+
+
+def stem(family: str) -> str:
+    """Returns what a family shares with the others of its block: the name up to the first number."""
+    return family.partition("#")[0]
 
 
 def _is_automatic(layer: Layer) -> bool:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from keras_initx.donors._align import Place
 from keras_initx.donors._kinds import Kinds
+from keras_initx.donors._pair import Place
 from keras_initx.walk import matching
 
 __all__ = ["Words", "named_rows", "pieces_of", "two_vocabularies"]

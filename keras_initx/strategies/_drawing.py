@@ -90,10 +90,11 @@ class Drawing:
         override = [pattern for pattern in self.replaced if matches(weight, pattern)]
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
-        note = weight.note if isinstance(weight, KernelSite) else ""
+        note, reason = weight.note if isinstance(weight, KernelSite) else "", ""
         if not override and (draw := self.plan.get(id(weight.kernel))):
             # The walk's remarks are about fans, which a donor's values do not follow.
             note = draw.note if draw.source else "; ".join(filter(None, (note, draw.note)))
+            reason = draw.note
             if draw.initializer is not None:
                 return draw, note
         if is_adapted(weight):
@@ -103,7 +104,7 @@ class Drawing:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
         # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
         unknown = isinstance(weight, KernelSite) and weight.is_matrix and not weight.fans and self.plan
-        return Draw(own, as_is=True), f"{note}; {OWN}" if unknown else ""
+        return Draw(own, as_is=True), f"{note}; {OWN}" if unknown else reason
 
     def _draw(self, weight: KernelSite | Weight, draw: Draw) -> str:
         """Draws a weight, and returns a remark if its numbers do not follow the seed."""

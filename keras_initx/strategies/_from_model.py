@@ -10,7 +10,7 @@ from typing import Literal
 import keras
 
 from keras_initx._keras_internals import flatten_layers
-from keras_initx._types import Initializer, Model, Tensor
+from keras_initx._types import Initializer, Model, Patterns, Tensor
 from keras_initx.checks import check_choice, check_finite
 from keras_initx.donors import (
     DEPTHS,
@@ -21,7 +21,9 @@ from keras_initx.donors import (
     Kinds,
     Pair,
     Words,
+    carry_all,
     check_donor,
+    check_grid,
     is_adapter,
     match,
     named_rows,
@@ -29,8 +31,8 @@ from keras_initx.donors import (
     read_donor,
     two_vocabularies,
 )
+from keras_initx.strategies._new_blocks import at_zero
 from keras_initx.strategies._plan import Draw, Strategy, WholePlan
-from keras_initx.strategies._select import find_branches
 from keras_initx.uses import Coupling
 from keras_initx.walk import ATTENTION, KernelSite, Weight, coupled, iter_kernels, iter_weights
 
@@ -88,6 +90,8 @@ class FromModel:
         grid: Height and width of the positions of an image in the donor, and in the model. None for squares.
         mapping: Paths of layers or weights of the model, and their counterparts in the donor, where order and
             names do not tell. None for a part that is drawn anew.
+        branches: Patterns of the layers that are residual branches, for `depth="identity"`. None to take
+            those that the trace finds.
         noise: Standard deviation of noise on the shares of clones, relative to that of the kernel. The noise
             sums to 0 over the copies of a unit: the function stays, and the copies learn apart.
         otherwise: Initializer or strategy of kernels without a counterpart.
@@ -127,6 +131,7 @@ class FromModel:
         like: Mapping[str, str | Sequence[str]] | None = None,
         grid: Grid | None = None,
         mapping: Mapping[str, str | None] | None = None,
+        branches: Patterns | None = None,
         noise: float = 0.0,
         otherwise: Initializer | Strategy = "by_role",
     ) -> None:
@@ -134,7 +139,8 @@ class FromModel:
         self.width = check_choice("width", width, ("select", "clone"))
         self.depth = check_choice("depth", depth, DEPTHS)
         self.new_rows = check_choice("new_rows", new_rows, NEW_ROWS)
-        self.rows, self.mapping, self.grid = dict(rows or {}), dict(mapping or {}), grid
+        self.rows, self.mapping, self.grid = dict(rows or {}), dict(mapping or {}), check_grid(grid)
+        self.branches = branches
         self.noise = _check_noise(noise)
         self.otherwise = otherwise
         self._words = None if vocabulary is None else two_vocabularies(vocabulary)
@@ -164,10 +170,7 @@ class FromModel:
         carrier = self._carrier(weights, model, runs)
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
-        for pair in pairs:
-            carried = (
-                Carried(None, pair.reason) if pair.donor is None else carrier.carry(pair.own, pair.donor)
-            )
+        for pair, carried in zip(pairs, carry_all(carrier, pairs), strict=True):
             if carried.value is not None:
                 plan[pair.own] = _draw(pair, carried)
             elif isinstance(pair.own, KernelSite):
@@ -175,9 +178,9 @@ class FromModel:
             else:
                 plan[pair.own] = Draw(None, carried.note)
         plan |= self._rest(rest, model)
-        added = [p.own for p in pairs if p.added and isinstance(p.own, KernelSite)]
-        if self.depth == "identity" and added:
-            plan |= _at_zero(added, [w for w in weights if isinstance(w, KernelSite)], model)
+        if self.depth == "identity":
+            kernels = [w for w in weights if isinstance(w, KernelSite)]
+            plan |= at_zero(pairs, kernels, plan, self.branches, model)
         return plan
 
     def _carrier(
@@ -261,19 +264,6 @@ def _draw(pair: Pair, carried: Carried) -> Draw:
 
     assert pair.donor is not None
     return Draw(donor, carried.note, as_is=True, source=pair.donor.path)
-
-
-def _at_zero(added: Sequence[KernelSite], sites: Sequence[KernelSite], model: Model) -> WholePlan:
-    """Zeros for one weight on each way through the branches that the donor does not have."""
-    own = {id(site) for site in added}
-    found: WholePlan = {}
-    for branch in find_branches("FromModel", sites, None, model):
-        if all(id(site) in own for site in branch.kernels):
-            found |= {
-                site: Draw(keras.initializers.Zeros(), "a new block: it begins at zero")
-                for site in branch.stops
-            }
-    return found
 
 
 def _check_noise(noise: float) -> float:
