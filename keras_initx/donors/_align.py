@@ -74,9 +74,13 @@ def _by_parts(
             [w for w, its in zip(side, found, strict=True) if its == part]
             for side, found in zip((own, donor), parts, strict=True)
         )
-        pairs += (
-            (_in_order(mine, theirs) or by_place(mine, theirs, depth, names)) if theirs else []
-        ) or _one_by_one(mine, theirs, names, strict)
+        found = theirs and (
+            _in_order(mine, theirs)
+            or by_place(mine, theirs, depth, names, whole=True)
+            or _by_path(mine, theirs, names, False, strict)
+            or by_place(mine, theirs, depth, names)
+        )
+        pairs += found or _one_by_one(mine, theirs, names, strict)
     return pairs
 
 
@@ -107,8 +111,7 @@ def _one_by_one(own: list[Any], donor: list[Any], names: tuple[Names, Names], st
     pairs = []
     for w in own:
         others = [d for d in donor if structure(d) == structure(w)]
-        tail = names[0].of(w).rpartition("/")[2]
-        alike = [d for d in others if tail and names[1].of(d).rpartition("/")[2] == tail]
+        alike = [d for d in others if names[0].last(w) and names[1].last(d) == names[0].last(w)]
         others = alike if len(alike) == 1 else others
         rivals = [v for v in own if structure(v) == structure(w) and not is_head(v)]
         if not others or is_head(w):

@@ -46,10 +46,13 @@ class Names:
         return _NUMBER.findall(self._of[id(weight)])
 
     def part(self, weight: Any) -> str:
-        """Returns the kind of block that holds a weight: the family of its outermost layer with a number."""
-        above = self._of[id(weight)].split(":")[0].split("/")[:-1]
-        first = next((n for n, name in enumerate(above) if _NUMBER.search(name)), None)
-        return "" if first is None else _NUMBER.sub("#", "/".join(above[: first + 1]))
+        """Returns the name of the kind of block that a weight is in; empty if it has no number."""
+        family = self.family(weight)
+        return stem(family) if "#" in family else ""
+
+    def last(self, weight: Any) -> str:
+        """Returns the name of a weight's own layer, and of the weight; empty if Keras made it."""
+        return "" if _is_automatic(weight.layer) else f"{weight.layer.name}:{weight.kernel.name}"
 
     def _name(self, weight: Any) -> str:
         path, told, given = "", [], False
