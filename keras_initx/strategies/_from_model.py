@@ -43,8 +43,8 @@ class FromModel:
     """Takes every weight from the counterpart in another model, the donor; what has none is drawn anew.
 
     The two models may differ in width, depth, input channels, positions, classes and vocabulary. Their
-    weights are paired by order and structure, and by name where the names agree. The trace tells which axes
-    of the weights number the same units, so that all weights take the same units of the donor: through
+    weights are paired by the names that the user gave, and else by order and structure. The trace tells which
+    axes of the weights number the same units, so that all weights take the same units of the donor: through
     normalizations, residual sums, heads, gates, concatenations and `Flatten`.
 
     Law: of m units that have n in the donor, `"select"` takes the evenly spaced ones: i n / m, rounded where

@@ -37,9 +37,10 @@ def at_zero(
     """
     new = {id(p.own): p.own for p in pairs if p.added and isinstance(p.own, KernelSite)}
     deeper = next((p.own for p in pairs if p.deeper and id(p.own) in new), None)
-    if not new or (branches is None and not any(site.branch for site in sites) and deeper is None):
+    if not new:
         return {}
-    if deeper is not None and branches is None and not any(site.branch for site in sites):
+    known = branches is not None or any(site.branch for site in sites)
+    if deeper is not None and not known:
         raise ValueError(
             "`depth='identity'` needs residual branches, x + f(x), around the blocks that the donor does not "
             f"have. Received: a model with `{deeper.path}` in none. Pass depth='first', 'uniform' or "
@@ -49,7 +50,7 @@ def at_zero(
     found: WholePlan = {}
     covered: set[int] = set()
     parents: set[str] = set()
-    for branch in find_branches("FromModel", sites, branches, model):
+    for branch in find_branches("FromModel", sites, branches, model) if known else ():
         if all(id(site) in new for site in branch.kernels):
             zero = Draw(keras.initializers.Zeros(), "a new block: it begins at zero")
             found |= dict.fromkeys(branch.stops, zero)

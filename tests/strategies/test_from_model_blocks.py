@@ -252,3 +252,19 @@ def test_lettered_blocks_of_a_stage_begin_at_zero():
     x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
     assert difference(donor, model, x) < 1e-4
     assert all(row.source in ("", row.path) for row in report.rows)
+
+
+def dense_blocks(count):
+    entry = x = layers.Input((4,))
+    for n in range(count):
+        x = layers.Concatenate()([x, layers.Dense(4, "relu", name=f"block_{n}")(x)])
+    return keras.Model(entry, layers.Dense(2, name="head")(x))
+
+
+def test_new_blocks_that_are_concatenated_are_told():
+    donor, model = randomized(dense_blocks(2)), dense_blocks(4)
+    scheme = FromModel(donor, depth="identity", width="clone", mapping={"head": None})
+    report = initx.initialize(model, scheme, seed=1)
+    notes = {row.path: row.note for row in report.rows}
+    assert [row.source for row in report.rows[:2]] == ["block_0", "block_1"]
+    assert all("in no residual branch" in notes[f"block_{n}"] for n in (2, 3))
