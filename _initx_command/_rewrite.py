@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 __all__ = ["CALIBRATE", "INITIALIZE"]
 
+_OF_DONOR = ("width", "depth")  # options of `--from`
+
 
 def _add_initialize(options: Options) -> None:
     add_model(options)
     options.add(
         "--initializer",
         metavar="INITIALIZER",
-        help="a strategy or an initializer of `initx list`; none for each layer's own initializer",
+        help="a strategy or an initializer of `initx list`; none for each layer's own initializer; with "
+        "--from: of kernels without a counterpart",
     )
     options.add("--from", dest="donor", metavar="MODEL", help=f"take the weights from another model: {RULE}")
-    strategy = "keras_initx.strategies.FromModel"
-    options.add(
-        "--width", choices=("clone", "select"), function=strategy, help="with --from: units of another width"
-    )
+    # No defaults of the function: an option that is given without --from is an error.
+    options.add("--width", choices=("clone", "select"), help="with --from: units of another width")
     options.add(
         "--depth",
         choices=("first", "identity", "stack", "uniform"),
-        function=strategy,
         help="with --from: blocks of another depth",
     )
     options.add(
@@ -80,14 +80,12 @@ def _initialize(options: argparse.Namespace) -> Answer:
         if options.donor is None:
             return initialize(model, options.initializer, **chosen)
         donor = load_model(options.donor, argument="--from")
-        scheme = FromModel(
-            donor, width=options.width, depth=options.depth, otherwise=options.initializer or "by_role"
-        )
+        given = {name: value for name in _OF_DONOR if (value := getattr(options, name))}
+        scheme = FromModel(donor, **given, otherwise=options.initializer or "by_role")
         return initialize(model, scheme, **chosen)
 
     _check_paths(options)
-    if options.donor is not None:
-        check_model(options.donor, argument="--from")
+    _check_donor(options)
     return _rewrite(options, draw)
 
 
@@ -113,6 +111,25 @@ def _calibrate(options: argparse.Namespace) -> Answer:
             raise
 
     return _rewrite(options, rescale)
+
+
+def _check_donor(options: argparse.Namespace) -> None:
+    """Raises ValueError for a donor that is missing or would be overwritten, or options that need one."""
+    if options.donor is None:
+        for name in _OF_DONOR:
+            if (value := getattr(options, name)) is not None:
+                raise ValueError(
+                    f"`--{name}` needs `--from`, the model that the weights come from. Received: --{name} "
+                    f"{value} without it. Add --from old.keras, or leave --{name} out."
+                )
+        return
+    check_model(options.donor, argument="--from")
+    donor, out = pathlib.Path(options.donor), pathlib.Path(options.out)
+    if donor.is_file() and out.exists() and out.samefile(donor):
+        raise ValueError(
+            "`--out` must not be the file of `--from`, which would be lost. Received: --out "
+            f"{options.out}. Name another file, such as --out {out.with_stem(f'{out.stem}_new')}."
+        )
 
 
 def _check_paths(options: argparse.Namespace) -> None:

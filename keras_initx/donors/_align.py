@@ -1,52 +1,49 @@
 """Pairs the kernels of two models: by order, block by block, by name, or up to where the models part."""
 
-import dataclasses
-import re
-from collections.abc import Hashable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
-from keras_initx.donors._blocks import counterpart, occurrences, places
-from keras_initx.tables import listed
-from keras_initx.walk import KernelSite, Weight
+from keras_initx.donors._blocks import occurrences
+from keras_initx.donors._named import named
+from keras_initx.donors._names import Names, plain
+from keras_initx.donors._pair import Pair, Place, is_head, paths_of, structure, told
+from keras_initx.donors._place import by_place
 
-__all__ = ["Pair", "Place", "align", "by_place", "fields_of", "in_order", "paths_of"]
-
-# A weight of either kind: a kernel or scale, or a bias, statistic or other vector.
-Place: TypeAlias = KernelSite | Weight
-_FIELDS = ("conv", "depthwise", "transposed")  # kernels whose first axes are a receptive field
+__all__ = ["align"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pair:
-    """A weight of the model, and its counterpart in the donor.
+def align(
+    own: list[Any], donor: list[Any], depth: str, names: tuple[Names, Names], strict: bool = True
+) -> list[Pair]:
+    """The pairs of weights: first by the names that the user gave, then by order and structure.
 
-    Attributes:
-        own: The weight of the model.
-        donor: The weight of the donor; None if there is none.
-        reason: Why there is none.
-        added: Whether the weight is in a block that the donor does not have.
+    Args:
+        own: The weights of the model.
+        donor: Those of the donor.
+        depth: One of `DEPTHS`.
+        names: The names of both.
+        strict: Whether it is an error if nothing tells the pairs.
     """
-
-    own: Place
-    donor: Place | None
-    reason: str = ""
-    added: bool = False
-
-
-def align(own: list[Any], donor: list[Any], depth: str) -> list[Pair]:
-    """The pairs of kernels and scales: of whole models, of a model in another, or up to where they part."""
+    found, new = named(own, donor, names, structure)
+    pairs = [Pair(w, found[id(w)]) for w in own if id(w) in found]
+    pairs += [Pair(w, None, "the donor has none of its name", True) for w in own if id(w) in new]
+    taken = {id(w) for w in found.values()}
+    own = [w for w in own if id(w) not in found and id(w) not in new]
+    donor = [w for w in donor if id(w) not in taken]
     if not own or not donor:
-        return [Pair(w, None, "the donor has no weight left for it") for w in own]
-    return (
-        in_order(own, donor)
-        or by_place(own, donor, depth)
-        or _by_name(own, donor)
-        or _within(own, donor)
-        or _up_to(own, donor)
+        return pairs + [Pair(w, None, "the donor has no weight left for it", True) for w in own]
+    return pairs + (
+        _in_order(own, donor)
+        or by_place(own, donor, depth, names, whole=True)
+        or _by_parts(own, donor, depth, names, strict)
+        or _by_path(own, donor, names, bool(found), strict)
+        or by_place(own, donor, depth, names)
+        or ([] if found or not strict else _within(own, donor) or _up_to(own, donor, names))
+        or _one_by_one(own, donor, names, strict)
     )
 
 
-def in_order(own: list[Any], donor: list[Any]) -> list[Pair]:
+def _in_order(own: list[Any], donor: list[Any]) -> list[Pair]:
     """Pairs models of one depth; none if their structures differ.
 
     If both have the same names, apart from numbers, each weight goes to one of its name. So weights that two
@@ -55,7 +52,7 @@ def in_order(own: list[Any], donor: list[Any]) -> list[Pair]:
     if len(own) != len(donor):
         return []
     named = _names(own) == _names(donor)
-    mine, theirs = ([(_structure(w), _plain(w.path) if named else "") for w in side] for side in (own, donor))
+    mine, theirs = ([(structure(w), plain(w.path) if named else "") for w in side] for side in (own, donor))
     of = dict(zip(zip(theirs, occurrences(theirs), strict=True), donor, strict=True))
     found = [of.get(key) for key in zip(mine, occurrences(mine), strict=True)]
     same = [key[0] for key in mine] == [key[0] for key in theirs]
@@ -64,42 +61,68 @@ def in_order(own: list[Any], donor: list[Any]) -> list[Pair]:
     return [Pair(w, other) for w, other in zip(own, found, strict=True)]
 
 
-def by_place(own: list[Any], donor: list[Any], depth: str) -> list[Pair]:
-    """Pairs two models block by block; none if one is not the other's structure, or the beginning of it."""
-    mine, theirs = _Places(own), _Places(donor)
-    shared = min(len(mine.keys), len(theirs.keys))
-    if mine.keys[:shared] != theirs.keys[:shared]:
+def _by_parts(
+    own: list[Any], donor: list[Any], depth: str, names: tuple[Names, Names], strict: bool
+) -> list[Pair]:
+    """Pairs encoder with encoder and decoder with decoder, if the names of their blocks tell them apart."""
+    parts = [[one.part(w) for w in side] for side, one in zip((own, donor), names, strict=True)]
+    if not (set(parts[0]) & set(parts[1])) - {""} or len({*parts[0], *parts[1]}) < 2:
         return []
     pairs = []
-    for place, nth, w in zip(mine.numbers, occurrences(mine.numbers), own, strict=True):
-        if place >= shared:
-            pairs.append(Pair(w, None, "the donor has no such layer"))
-            continue
-        candidates = theirs.weights[place]
-        at = counterpart(nth, len(mine.weights[place]), len(candidates), depth)
-        reason = f"the donor has {len(candidates)} such blocks" if at is None else ""
-        pairs.append(Pair(w, None if at is None else candidates[at], reason, added=at is None))
+    for part in dict.fromkeys(parts[0]):
+        mine, theirs = (
+            [w for w, its in zip(side, found, strict=True) if its == part]
+            for side, found in zip((own, donor), parts, strict=True)
+        )
+        found = theirs and (
+            _in_order(mine, theirs)
+            or by_place(mine, theirs, depth, names, whole=True)
+            or _by_path(mine, theirs, names, False, strict)
+            or by_place(mine, theirs, depth, names)
+        )
+        pairs += found or _one_by_one(mine, theirs, names, strict)
     return pairs
 
 
-class _Places:
-    """The weights of one model by their places, where the blocks of a model are one place.
+def _by_path(
+    own: list[Any], donor: list[Any], names: tuple[Names, Names], some: bool, strict: bool
+) -> list[Pair]:
+    """Pairs the weights of equal names and structure, numbered ones too; none if too few agree.
 
-    Attributes:
-        numbers: The place of each weight.
-        weights: The weights of each place, in order.
-        keys: For each place the properties that the place has in the other model, too.
+    Args:
+        own: The weights of the model.
+        donor: Those of the donor.
+        names: The names of both.
+        some: Whether other weights agree already.
+        strict: As in `align`.
     """
+    by_name = {(names[1].of(w), structure(w)): w for w in donor if names[1].of(w)}
+    of = {id(w): by_name[key] for w in own if (key := (names[0].of(w), structure(w))) in by_name}
+    if not of or (2 * len(of) < min(len(own), len(donor)) and not some):
+        return []
+    taken = {id(w) for w in of.values()}
+    left = [w for w in own if id(w) not in of]
+    rest = [w for w in donor if id(w) not in taken]
+    return [Pair(w, of[id(w)]) for w in own if id(w) in of] + _one_by_one(left, rest, names, strict)
 
-    def __init__(self, weights: list[Any]) -> None:
-        keys = [(_structure(w), _field(w)) for w in weights]
-        shapes = [(key, tuple(w.kernel.shape), _is_head(w)) for key, w in zip(keys, weights, strict=True)]
-        self.numbers = places(shapes)
-        self.weights: list[list[Any]] = [[] for _ in range(max(self.numbers) + 1)]
-        for number, w in zip(self.numbers, weights, strict=True):
-            self.weights[number].append(w)
-        first = dict(zip(reversed(self.numbers), reversed(keys), strict=True))
-        self.keys = [first[place] for place in range(len(self.weights))]
+
+def _one_by_one(own: list[Any], donor: list[Any], names: tuple[Names, Names], strict: bool) -> list[Pair]:
+    """Pairs each weight with the only one of its structure, or of its structure and last name."""
+    pairs = []
+    for w in own:
+        others = [d for d in donor if structure(d) == structure(w)]
+        alike = [d for d in others if names[0].last(w) and names[1].last(d) == names[0].last(w)]
+        others = alike if len(alike) == 1 else others
+        rivals = [v for v in own if structure(v) == structure(w) and not is_head(v)]
+        if not others or is_head(w):
+            pairs.append(Pair(w, None, "the donor has no weight of this path", True))
+        elif len(others) == 1 and (alike or len(rivals) == 1):
+            pairs.append(Pair(w, others[0]))
+        elif not strict:
+            pairs.append(Pair(w, None, "the donor has several that it could be", True))
+        else:
+            raise _unclear(w, others, rivals)
+    return pairs
 
 
 def _within(own: list[Any], donor: list[Any]) -> list[Pair]:
@@ -108,8 +131,8 @@ def _within(own: list[Any], donor: list[Any]) -> list[Pair]:
     if len(short) < 2 or len(long) == len(short):
         return []
     starts = range(len(long) - len(short) + 1)
-    for told in (lambda w: _structure(w), lambda w: (_structure(w), tuple(w.kernel.shape))):
-        keys, wanted = [*map(told, long)], [*map(told, short)]
+    for key in (lambda w: structure(w), lambda w: (structure(w), tuple(w.kernel.shape))):
+        keys, wanted = [*map(key, long)], [*map(key, short)]
         starts = [at for at in starts if keys[at : at + len(short)] == wanted]  # type: ignore[assignment]
         if len(starts) < 2:
             break
@@ -131,104 +154,36 @@ def _within(own: list[Any], donor: list[Any]) -> list[Pair]:
     return [Pair(w, of.get(id(w)), "" if id(w) in of else "the donor has no such layer") for w in own]
 
 
-def _by_name(own: list[Any], donor: list[Any]) -> list[Pair]:
-    """Pairs the weights of equal paths and structure, if the user named the layers; none if too few agree."""
-    by_path = {w.path: w for w in donor}
-    of = {
-        id(w): by_path[w.path]
-        for w in own
-        if w.path in by_path and _structure(w) == _structure(by_path[w.path]) and not _is_automatic(w)
-    }
-    order = [donor.index(of[id(w)]) for w in own if id(w) in of]
-    if 2 * len(of) < min(len(own), len(donor)) or order != sorted(order):
-        return []
-    taken = {id(w) for w in of.values()}
-    for w in own:
-        others = [d for d in donor if id(d) not in taken and _structure(d) == _structure(w)]
-        if id(w) not in of and others and not _is_head(w):
-            raise _unclear(w, others)
-    return [
-        Pair(w, of.get(id(w)), "" if id(w) in of else "the donor has no weight of this path") for w in own
-    ]
-
-
-def _up_to(own: list[Any], donor: list[Any]) -> list[Pair]:
+def _up_to(own: list[Any], donor: list[Any], names: tuple[Names, Names]) -> list[Pair]:
     """Pairs the weights from the input on, up to the first that differs."""
     same = 0
     for w, other in zip(own, donor, strict=False):
-        if _structure(w) != _structure(other):
+        if structure(w) != structure(other):
             break
         same += 1
     if not same:
         raise ValueError(
             "`donor` must have layers like those of the model. Received: a donor that begins with "
-            f"{_told(donor[0])} where the model begins with {_told(own[0])}. Name the pairs: "
+            f"{told(donor[0])} where the model begins with {told(own[0])}. Name the pairs: "
             f'mapping={{"{own[0].path}": "..."}}. The donor has {paths_of(donor)}.'
         )
+    pairs = [Pair(w, other) for w, other in zip(own[:same], donor[:same], strict=True)]
     if same < min(len(own), len(donor)) - 1 or abs(len(own) - len(donor)) > 1:
-        w = own[same] if same < len(own) else own[-1]
-        others = [d for d in donor[same:] if _structure(d) == _structure(w)]
-        if others and not _is_head(w):
-            raise _unclear(w, others)
-    return [
-        Pair(
-            w,
-            donor[n] if n < same else None,
-            "" if n < same else "the donor's layers are others from here on",
-        )
-        for n, w in enumerate(own)
-    ]
-
-
-def _structure(w: Place) -> tuple[Hashable, ...]:
-    """The properties that a weight shares with its weight of another width, field or number of dimensions."""
-    flat = re.sub(r"\dD", "", type(w.layer).__name__)
-    return w.role, flat, "" if _field(w) else len(w.kernel.shape)
-
-
-def fields_of(w: Place) -> int:
-    """Returns the number of axes of a kernel that are a receptive field."""
-    held = w.layout is not None and w.layout.kind in _FIELDS and w.role != "bias"
-    return len(w.kernel.shape) - 2 if held else 0
-
-
-def _field(w: Place) -> tuple[int, ...]:
-    """The receptive field of a kernel, over its last two axes at most."""
-    return tuple(w.kernel.shape[: fields_of(w)])[-2:]
-
-
-def _is_head(w: Place) -> bool:
-    """Whether a kernel makes the model's output, and not as the end of a block."""
-    return isinstance(w, KernelSite) and w.is_output and w.branch is None
+        return pairs + _one_by_one(own[same:], donor[same:], names, strict=True)
+    return pairs + [Pair(w, None, "the donor's layers are others from here on", True) for w in own[same:]]
 
 
 def _names(weights: Sequence[Place]) -> set[str]:
-    return {_plain(w.path) for w in weights}
+    return {plain(w.path) for w in weights}
 
 
-def _plain(path: str) -> str:
-    """A path without the numbers in it."""
-    return re.sub(r"_?\d+", "", path)
-
-
-def _is_automatic(w: Place) -> bool:
-    """Whether Keras made the name of the layer: from its class, with a number."""
-    name = re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(w.layer).__name__).lower()
-    return _plain(w.layer.name) == _plain(name)
-
-
-def _unclear(w: Place, others: Sequence[Place]) -> ValueError:
-    return ValueError(
-        f"`donor` must have one counterpart for {_told(w)}. Received: a donor with {len(others)} candidates: "
-        f'{paths_of(others)}. Name it: mapping={{"{w.path}": "{others[0].path}"}}, or None for no '
-        "counterpart."
+def _unclear(w: Place, others: Sequence[Place], rivals: Sequence[Place]) -> ValueError:
+    received = (
+        f"a donor with {len(others)} candidates: {paths_of(others)}"
+        if len(others) > 1
+        else f"a donor with {paths_of(others)} alone, for {len(rivals)} of the model: {paths_of(rivals)}"
     )
-
-
-def _told(w: Place) -> str:
-    return f"`{w.path}` ({w.role}, shape {tuple(w.kernel.shape)})"
-
-
-def paths_of(weights: Sequence[Place]) -> str:
-    """Returns the first paths of some weights, for a message."""
-    return listed([f"`{w.path}`" for w in weights], 6)
+    return ValueError(
+        f"`donor` must have one counterpart for {told(w)}. Received: {received}. "
+        f'Name it: mapping={{"{w.path}": "{others[0].path}"}}, or None for no counterpart.'
+    )

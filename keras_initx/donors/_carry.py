@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 
 from keras_initx._types import Variable
-from keras_initx.donors._align import Place, fields_of
 from keras_initx.donors._doubts import REACHING, doubts
 from keras_initx.donors._kinds import Kinds
+from keras_initx.donors._pair import Place, fields_of
 from keras_initx.donors._pick import Pick, identity, pick
 from keras_initx.donors._read import value_of
 from keras_initx.donors._step import Step, of_channels, of_field
@@ -19,7 +19,7 @@ from keras_initx.donors._tables import fill_new, grid_of, resize_positions
 from keras_initx.donors._words import Named
 from keras_initx.uses import Coupling, Units
 
-__all__ = ["Carried", "Carrier", "Grid"]
+__all__ = ["Carried", "Carrier", "Grid", "WrongWidthError"]
 
 # Height and width of the donor's positions, and of the model's.
 Grid: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -38,6 +38,27 @@ class Carried:
     value: Callable[[], np.ndarray] | None
     note: str = ""
     share: float = 1.0
+
+
+class WrongWidthError(ValueError):
+    """A model is wider than its donor where it must be narrower, or the reverse.
+
+    Args:
+        path: Path of the weight.
+        axis: The axis of units.
+        units: The model's units, and the donor's.
+        width: The width that it would take.
+    """
+
+    def __init__(self, path: str, axis: int, units: tuple[Units, Units], width: str) -> None:
+        own, donor = _sizes(*units, grows=width == "clone")
+        self.told = f"`{path}`, axis {axis} ({own} where the donor has {donor})"
+        told = "narrower" if width == "clone" else "wider"
+        super().__init__(
+            f"`width` must be {width!r} for a model that is not {told} than the donor. Received: `{path}` "
+            f"with {units[0].size} units where the donor has {units[1].size}. Pass FromModel(donor, "
+            f"width={width!r})."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +166,9 @@ class Carrier:
     def _units(self, weight: Place, axis: int, own: Units, donor: Units) -> Step:
         found = pick(own, donor, self.seed)
         if self.width == "select" and found.grows:
-            raise _not_that_way(weight, own.size, donor.size, "narrower", "clone")
+            raise WrongWidthError(weight.path, axis, (own, donor), "clone")
         if self.width == "clone" and len(set(found.index.tolist())) < donor.size:
-            raise _not_that_way(weight, own.size, donor.size, "wider", "select")
+            raise WrongWidthError(weight.path, axis, (own, donor), "select")
         summed = self.kinds.summed(weight, axis)
         notes = [] if found.followed else ["how its units are grouped is not known of both models"]
         if found.grows and any(summed) and not all(summed) and not self.before_logits:
@@ -243,9 +264,10 @@ class Carrier:
         return value
 
 
-def _not_that_way(weight: Place, own: int, donor: int, told: str, other: str) -> ValueError:
-    return ValueError(
-        f"`width` must be {other!r} for a model that is not {told} than the donor. Received: "
-        f"`{weight.path}` with {own} units where the donor has {donor}. Pass FromModel(donor, "
-        f"width={other!r})."
-    )
+def _sizes(own: Units, donor: Units, grows: bool) -> tuple[int, int]:
+    """The sizes of units, or of those that they are made of, of which the model has more or fewer."""
+    if own.how == donor.how and len(own.of) == len(donor.of):
+        for one, other in zip(own.of, donor.of, strict=True):
+            if one.size != other.size and (one.size > other.size) == grows:
+                return _sizes(one, other, grows)
+    return own.size, donor.size

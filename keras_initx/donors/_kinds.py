@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from keras_initx.donors._align import Place, fields_of
+from keras_initx.donors._pair import Place, fields_of
 from keras_initx.fans import split_kernel
 from keras_initx.uses import Coupling, Units
 from keras_initx.walk import KernelSite

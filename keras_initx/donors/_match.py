@@ -2,14 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from keras_initx.donors._align import Pair, Place, align, by_place, in_order, paths_of
+from keras_initx._types import Model
+from keras_initx.donors._align import align
+from keras_initx.donors._names import Names
+from keras_initx.donors._pair import Pair, Place, paths_of
 from keras_initx.walk import KernelSite, Weight
 
 __all__ = ["match"]
 
 
 def match(
-    own: Sequence[Place], donor: Sequence[Place], depth: str, mapping: Mapping[str, str | None]
+    own: Sequence[Place],
+    donor: Sequence[Place],
+    depth: str,
+    mapping: Mapping[str, str | None],
+    models: tuple[Model, Model],
 ) -> list[Pair]:
     """Returns each weight of a model with its counterpart.
 
@@ -19,6 +26,7 @@ def match(
         depth: Which blocks of the donor the blocks of a model of another depth take.
         mapping: Paths of layers or weights of the model, and those of the donor. None for a part that takes
             nothing.
+        models: The model and the donor, which tell the names.
 
     Raises:
         ValueError: If the mapping has a path that does not exist, or nothing tells the pairs.
@@ -32,9 +40,10 @@ def match(
     theirs, rest = (
         [w for w in donor if id(w) not in used and isinstance(w, kind)] for kind in (KernelSite, Weight)
     )
-    pairs += align(kernels, theirs, depth)
+    names = Names(models[0], own), Names(models[1], donor)
+    pairs += align(kernels, theirs, depth, names)
     holders = {id(w.layer) for w in donor if isinstance(w, KernelSite)}
-    return pairs + _beside(others, rest, pairs, holders, depth)
+    return pairs + _beside(others, rest, pairs, holders, depth, names)
 
 
 def _mapped(own: Sequence[Place], donor: Sequence[Place], mapping: Mapping[str, str | None]) -> list[Pair]:
@@ -68,7 +77,12 @@ def _below(path: str, start: str) -> str | None:
 
 
 def _beside(
-    own: list[Place], donor: list[Place], kernels: Sequence[Pair], holders: set[int], depth: str
+    own: list[Place],
+    donor: list[Place],
+    kernels: Sequence[Pair],
+    holders: set[int],
+    depth: str,
+    names: tuple[Names, Names],
 ) -> list[Pair]:
     """The pairs of biases, statistics and other weights: those of the paired layers, the others by order.
 
@@ -78,6 +92,7 @@ def _beside(
         kernels: The pairs of kernels and scales.
         holders: The ids of the donor's layers that have kernels or scales.
         depth: As in `match`.
+        names: The names of both models.
     """
     partner = {id(p.own.layer): p for p in kernels}
     known = {(id(w.layer), w.kernel.name): w for w in donor}
@@ -91,14 +106,4 @@ def _beside(
         reason = "" if found else pair.reason or "the donor's layer has no such weight"
         pairs.append(Pair(w, found or None, reason, pair.added))
     rest = [w for w in donor if id(w.layer) not in holders]
-    if not left or not rest:
-        return pairs + [Pair(w, None, "the donor has no such weight") for w in left]
-    return pairs + (in_order(left, rest) or by_place(left, rest, depth) or _by_path(left, rest))
-
-
-def _by_path(own: list[Place], donor: list[Place]) -> list[Pair]:
-    by_path = {w.path: w for w in donor}
-    return [
-        Pair(w, by_path.get(w.path), "" if w.path in by_path else "the donor has no weight of this path")
-        for w in own
-    ]
+    return pairs + align(left, rest, depth, names, strict=False)

@@ -1,11 +1,13 @@
 """Tables with rows that stand for something: positions of a grid, and tokens or classes with new rows."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["NEW_ROWS", "fill_new", "grid_of", "resample", "resize_positions"]
+__all__ = ["NEW_ROWS", "check_grid", "fill_new", "grid_of", "resample", "resize_positions"]
 
 NEW_ROWS = ("like", "mean", "normal", "zeros")
 _SPREAD = 1e-5  # of the covariance of the old rows, as in Hewitt's code
@@ -45,6 +47,23 @@ def fill_new(
             drawn[number] = flat[list(like[row])].mean(axis=0)
     found[new] = drawn.reshape(len(new), *rows.shape[1:])
     return found
+
+
+def check_grid(grid: Any) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Returns two grids of positions; raises ValueError if they are no pairs of positive integers."""
+    if grid is None:
+        return None
+    try:
+        (rows, columns), (own_rows, own_columns) = grid
+        sides = [operator.index(side) for side in (rows, columns, own_rows, own_columns)]
+    except (TypeError, ValueError):
+        sides = [0]
+    if min(sides) < 1 or any(isinstance(side, bool) for pair in grid for side in pair):
+        raise ValueError(
+            "`grid` must be two pairs of positive integers, height and width of the positions in the donor "
+            f"and in the model. Received: grid={grid!r}. Pass such as grid=((14, 20), (16, 16))."
+        )
+    return (sides[0], sides[1]), (sides[2], sides[3])
 
 
 def grid_of(rows: int, donor: int) -> tuple[tuple[int, int], tuple[int, int]] | None:

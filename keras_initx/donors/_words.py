@@ -6,8 +6,8 @@ from typing import Any
 
 from keras_initx._vocabulary import Words, least_rows, words_of
 from keras_initx.checks import is_whole
-from keras_initx.donors._align import Pair
 from keras_initx.donors._kinds import Kinds
+from keras_initx.donors._pair import Pair
 from keras_initx.walk import matching
 
 __all__ = ["Named", "Words", "named_rows", "pieces_of", "shared_words", "two_vocabularies"]

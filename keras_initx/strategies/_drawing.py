@@ -96,10 +96,11 @@ class Drawing:
         override = [pattern for pattern in self.replaced if matches(weight, pattern)]
         if override and self.replaced[override[-1]] is not None:
             return Draw(self.replaced[override[-1]]), ""
-        note = weight.note if isinstance(weight, KernelSite) else ""
+        note, reason = weight.note if isinstance(weight, KernelSite) else "", ""
         if not override and planned:
             # The walk's remarks are about fans, which a donor's values do not follow.
             note = planned.note if planned.source else "; ".join(filter(None, (note, planned.note)))
+            reason = planned.note
             if planned.initializer is not None:
                 return planned, note
         if is_adapted(weight):
@@ -109,7 +110,7 @@ class Drawing:
             return None, "; ".join(filter(None, (note, UNKNOWN)))
         # With a plan, a user expects the plan to draw all kernels: the row says that this kernel was not.
         unknown = isinstance(weight, KernelSite) and weight.is_matrix and not weight.fans and self.planned
-        return Draw(own, as_is=True), f"{note}; {OWN}" if unknown else ""
+        return Draw(own, as_is=True), f"{note}; {OWN}" if unknown else reason
 
     def _draw(self, weight: KernelSite | Weight, draw: Draw) -> str:
         """Draws a weight, and returns a remark if its numbers do not follow the seed."""

@@ -11,7 +11,7 @@ from typing import Literal
 import keras
 
 from keras_initx._keras_internals import flatten_layers
-from keras_initx._types import Initializer, Model, Tensor
+from keras_initx._types import Initializer, Model, Patterns, Tensor
 from keras_initx.checks import check_choice, check_finite
 from keras_initx.donors import (
     DEPTHS,
@@ -22,7 +22,9 @@ from keras_initx.donors import (
     Kinds,
     Pair,
     Words,
+    carry_all,
     check_donor,
+    check_grid,
     is_adapter,
     match,
     named_rows,
@@ -31,8 +33,8 @@ from keras_initx.donors import (
     shared_words,
     two_vocabularies,
 )
+from keras_initx.strategies._new_blocks import at_zero
 from keras_initx.strategies._plan import Draw, Strategy, WholePlan
-from keras_initx.strategies._select import find_branches
 from keras_initx.uses import Coupling
 from keras_initx.walk import ATTENTION, KernelSite, Weight, coupled, iter_kernels, iter_weights
 
@@ -43,8 +45,8 @@ class FromModel:
     """Takes every weight from the counterpart in another model, the donor; what has none is drawn anew.
 
     The two models may differ in width, depth, input channels, positions, classes and vocabulary. Their
-    weights are paired by order and structure, and by name where the names agree. The trace tells which axes
-    of the weights number the same units, so that all weights take the same units of the donor: through
+    weights are paired by the names that the user gave, and else by order and structure. The trace tells which
+    axes of the weights number the same units, so that all weights take the same units of the donor: through
     normalizations, residual sums, heads, gates, concatenations and `Flatten`.
 
     Law: of m units that have n in the donor, `"select"` takes the evenly spaced ones: i n / m, rounded where
@@ -93,6 +95,8 @@ class FromModel:
         grid: Height and width of the positions of an image in the donor, and in the model. None for squares.
         mapping: Paths of layers or weights of the model, and their counterparts in the donor, where order and
             names do not tell. None for a part that is drawn anew.
+        branches: Patterns of the layers that are residual branches, for `depth="identity"`. None to take
+            those that the trace finds.
         noise: Standard deviation of noise on the shares of clones, relative to that of the kernel. The noise
             sums to 0 over the copies of a unit: the function stays, and the copies learn apart.
         otherwise: Initializer or strategy of kernels without a counterpart.
@@ -132,6 +136,7 @@ class FromModel:
         like: Mapping[str, str | Sequence[str]] | None = None,
         grid: Grid | None = None,
         mapping: Mapping[str, str | None] | None = None,
+        branches: Patterns | None = None,
         noise: float = 0.0,
         otherwise: Initializer | Strategy = "by_role",
     ) -> None:
@@ -139,7 +144,8 @@ class FromModel:
         self.width = check_choice("width", width, ("select", "clone"))
         self.depth = check_choice("depth", depth, DEPTHS)
         self.new_rows = check_choice("new_rows", new_rows, NEW_ROWS)
-        self.rows, self.mapping, self.grid = dict(rows or {}), dict(mapping or {}), grid
+        self.rows, self.mapping, self.grid = dict(rows or {}), dict(mapping or {}), check_grid(grid)
+        self.branches = branches
         self.noise = _check_noise(noise)
         self.otherwise = otherwise
         self._words = None if vocabulary is None else two_vocabularies(vocabulary)
@@ -162,7 +168,7 @@ class FromModel:
         sites = list(iter_kernels(donor))
         theirs: list[KernelSite | Weight] = [*sites, *iter_weights(donor, sites)]
         mine, theirs = ([w for w in side if not is_adapter(w)] for side in (weights, theirs))
-        pairs = match(mine, theirs, self.depth, self.mapping)
+        pairs = match(mine, theirs, self.depth, self.mapping, (model, donor))
         # Weights of equal shapes are copied: then no run has to tell how their axes belong together.
         copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
         runs = () if copied and not self.rows and self._words is None else (model, donor)
@@ -170,10 +176,7 @@ class FromModel:
         self._warn()
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
-        for pair in pairs:
-            carried = (
-                Carried(None, pair.reason) if pair.donor is None else carrier.carry(pair.own, pair.donor)
-            )
+        for pair, carried in zip(pairs, carry_all(carrier, pairs), strict=True):
             if carried.value is not None:
                 plan[pair.own] = _draw(pair, carried)
             elif isinstance(pair.own, KernelSite):
@@ -181,9 +184,9 @@ class FromModel:
             else:
                 plan[pair.own] = Draw(None, carried.note)
         plan |= self._rest(rest, model)
-        added = [p.own for p in pairs if p.added and isinstance(p.own, KernelSite)]
-        if self.depth == "identity" and added:
-            plan |= _at_zero(added, [w for w in weights if isinstance(w, KernelSite)], model)
+        if self.depth == "identity":
+            kernels = [w for w in weights if isinstance(w, KernelSite)]
+            plan |= at_zero(pairs, kernels, plan, self.branches, model)
         return plan
 
     def _warn(self) -> None:
@@ -277,19 +280,6 @@ def _draw(pair: Pair, carried: Carried) -> Draw:
 
     assert pair.donor is not None
     return Draw(donor, carried.note, as_is=True, source=pair.donor.path, share=carried.share, computed=True)
-
-
-def _at_zero(added: Sequence[KernelSite], sites: Sequence[KernelSite], model: Model) -> WholePlan:
-    """Zeros for one weight on each way through the branches that the donor does not have."""
-    own = {id(site) for site in added}
-    found: WholePlan = {}
-    for branch in find_branches("FromModel", sites, None, model):
-        if all(id(site) in own for site in branch.kernels):
-            found |= {
-                site: Draw(keras.initializers.Zeros(), "a new block: it begins at zero")
-                for site in branch.stops
-            }
-    return found
 
 
 def _check_noise(noise: float) -> float:

@@ -134,7 +134,7 @@ def _paired(own: Sequence[Any], others: Sequence[Any], deeper: bool) -> list[tup
 
 def _by_block(own: Sequence[Any], others: Sequence[Any]) -> list[tuple[Any, Any]]:
     """Pairs a model with a base that repeats its blocks more or less often: each repetition counts once."""
-    mine, theirs = places([*map(_block_key, own)]), places([*map(_block_key, others)])
+    mine, theirs = (places([*map(_block_key, weights)])[0] for weights in (own, others))
     first = dict(reversed(list(zip(theirs, others, strict=True))))
     if max(mine) != max(theirs):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from keras_initx._types import Model, Optimizer
@@ -186,14 +187,23 @@ class InitReport(Report):
             words("note", [row.note for row in shown], note=True),
         )
         drawn = sum(bool(row.initializer) for row in self.rows)
-        rest = len(self.rows) - len(shown)
         reset = ", optimizer slots reset" if self.optimizer_reset else ""
         total = (
             f"{drawn} of {len(self.rows)} weights drawn by {self.initializer} with seed {self.seed}{reset}, "
-            f"{self.seconds:.2f} s; {rest} biases, scales and statistics, by their layers' own initializers, "
-            "are not shown"
+            f"{self.seconds:.2f} s; {self._hidden(shown)} are not shown"
         )
         return Table(columns, (total,), self._first())
+
+    def _hidden(self, shown: Sequence[InitRow]) -> str:
+        """Where the values of the weights come from that the table leaves out."""
+        seen = {row.path for row in shown}
+        left = [row for row in self.rows if row.path not in seen]
+        taken = sum(bool(row.source) for row in left)
+        own = "by their layers' own initializers"
+        if not taken:
+            return f"{len(left)} biases, scales and statistics, {own},"
+        rest = f" and {len(left) - taken} {own}" if len(left) > taken else ""
+        return f"{len(left)} biases, scales and statistics, {taken} of the donor{rest},"
 
     def _first(self) -> tuple[str, ...]:
         """How many kernels the initializer drew, if it could not draw them all."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_initx.donors._blocks import counterpart, places
+from keras_initx.donors._blocks import counterpart, places, within_blocks
 from keras_initx.donors._pick import pick
 from keras_initx.uses import Units
 
@@ -80,5 +80,22 @@ def test_the_block_that_a_block_takes(depth, blocks, donor, taken):
 
 
 def test_places_of_nested_repetitions():
-    assert places(["s", "a", "a", "b", "a", "a", "b", "h"]) == [0, 1, 1, 2, 1, 1, 2, 3]
-    assert places([]) == []
+    numbers, each = places(["s", "a", "a", "b", "a", "a", "b", "h"])
+    assert numbers == [0, 1, 1, 2, 1, 1, 2, 3]
+    assert each == {0: 1, 1: 2, 2: 1, 3: 1}
+    assert places([]) == ([], {})
+
+
+def test_a_repetition_begins_where_it_tears_least():
+    keys = ["b", "a", "b", "a", "b"]
+    assert places(keys)[0] == [0, 1, 0, 1, 2]
+    assert places(keys, [1, 0, 1, 0, 1])[0] == [0, 1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("depth", ["uniform", "stack", "first"])
+def test_a_block_of_two_equal_layers_comes_from_one_block(depth):
+    for blocks, others in ((4, 2), (2, 4), (3, 1), (1, 3)):
+        own, donor = (2 * blocks, 2 if blocks > 1 else 1), (2 * others, 2 if others > 1 else 1)
+        taken = [within_blocks(nth, own, donor, depth)[0] for nth in range(2 * blocks)]
+        expected = [counterpart(block, blocks, others, depth) for block in range(blocks)]
+        assert taken == [None if at is None else 2 * at + k for at in expected for k in (0, 1)]
