@@ -28,6 +28,10 @@ def doubts(own: Units, donor: Units, attention: bool) -> list[str]:
             found.append("the width of a head is no multiple of the donor's: its scores are others")
         if "mixed" in one.marks and not attention:
             found.append("two signals are multiplied and summed over its units: the function may be another")
+        if "torn" in one.marks:
+            found.append("its units meet others that are grouped in another way: the function may be another")
+        if "turned" in one.marks and (uneven or "parts" in (one.how, other.how)):
+            found.append("its units also stand in the reverse order: the function may be another")
         if "loop" in one.marks and one.how:
             found.append("its units come out of a loop, and how they are grouped is not known")
         mine, theirs = sorted(one.numbers - other.numbers), sorted(other.numbers - one.numbers)

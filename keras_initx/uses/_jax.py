@@ -36,7 +36,7 @@ __all__ = ["constant", "effect", "gradient_at", "number", "shown", "title", "val
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
 # A convolution transposed turns its taps around, which moves no axis.
 _COPIES = (
-    "convert_element_type", "copy", "copy_p", "neg", "optimization_barrier", "pad", "reduce_precision", "rev",
+    "convert_element_type", "copy", "copy_p", "neg", "optimization_barrier", "reduce_precision",
     "stop_gradient",
 )  # fmt: skip
 # Operations on signals by Keras' names: primitives, and functions that JAX compiles whole.
@@ -227,6 +227,11 @@ def effect(operation: Operation) -> Effect:
         return Tile()
     if name in _COPIES:
         return Move(tuple(range(len(operation.outputs[0].shape))))  # the input may be a Python number
+    if name == "rev":
+        return Move(tuple(range(len(operation.outputs[0].shape))), turned=tuple(params["dimensions"]))
+    if name == "pad" and "padding_config" in params:
+        sides = {a: (-1, -1) if inner else (n, m) for a, (n, m, inner) in enumerate(params["padding_config"])}
+        return Move(tuple(sides), {axis: pair for axis, pair in sides.items() if any(pair)})
     if name in _OPENED:
         return Inner()
     if name == "slice":

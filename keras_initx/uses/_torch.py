@@ -28,10 +28,7 @@ from keras_initx.uses._tracker import Tracker
 __all__ = ["constant", "effect", "gradient_at", "shown", "title", "value_of"]
 
 # All of them are linear and move no axis.
-_COPIES = (
-    *("_to_copy", "alias", "clone", "constant_pad_nd", "contiguous", "detach", "flip", "lift_fresh", "neg"),
-    "to",
-)
+_COPIES = (*("_to_copy", "alias", "clone", "contiguous", "detach", "lift_fresh", "neg", "to"),)
 _RESHAPES = (
     "_reshape_alias",
     "_unsafe_view",
@@ -164,6 +161,11 @@ def effect(operation: Operation) -> Effect:
         return _index(args, rank)
     if name in _COPIES:
         return Move(tuple(range(rank)))
+    if name == "flip":
+        return Move(tuple(range(rank)), turned=tuple(axis % rank for axis in args[1]))
+    if name == "constant_pad_nd":  # the numbers of the last axis come first
+        pairs = zip(args[1][::2], args[1][1::2], strict=True)
+        return Move(tuple(range(rank)), {rank - 1 - n: pair for n, pair in enumerate(pairs) if any(pair)})
     if name == "permute":
         return Move(tuple(axis % rank for axis in args[1]))
     if name in ("transpose", "t", "numpy_T"):
