@@ -6,6 +6,7 @@ from keras_initx.donors._carry import Carried, Carrier, Grid
 from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._match import match
 from keras_initx.donors._read import check_donor, is_adapter, read_donor
+from keras_initx.donors._settings import other_settings
 from keras_initx.donors._tables import NEW_ROWS
 from keras_initx.donors._words import Words, named_rows, pieces_of, two_vocabularies
 
@@ -22,6 +23,7 @@ __all__ = [
     "is_adapter",
     "match",
     "named_rows",
+    "other_settings",
     "pieces_of",
     "places",
     "read_donor",
