@@ -3,6 +3,7 @@
 from keras_initx.donors._align import Pair
 from keras_initx.donors._blocks import DEPTHS, places
 from keras_initx.donors._carry import Carried, Carrier, Grid
+from keras_initx.donors._doubts import other_operations
 from keras_initx.donors._kinds import Kinds
 from keras_initx.donors._match import match
 from keras_initx.donors._read import check_donor, is_adapter, read_donor
@@ -23,6 +24,7 @@ __all__ = [
     "is_adapter",
     "match",
     "named_rows",
+    "other_operations",
     "other_settings",
     "pieces_of",
     "places",

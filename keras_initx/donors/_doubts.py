@@ -1,10 +1,12 @@
 """Why the copies of a unit may compute something else than the unit: what the runs of both models tell."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from keras_initx.uses import Units
+from keras_initx.donors._align import Pair
+from keras_initx.uses import Coupling, Units
 
-__all__ = ["UNEVEN", "doubts"]
+__all__ = ["UNEVEN", "doubts", "other_operations"]
 
 UNEVEN = "the width is no multiple of the donor's: means over it are others"
 
@@ -51,3 +53,30 @@ def _grown(own: Units, donor: Units) -> Iterator[tuple[Units, Units]]:
     if own.how == donor.how and len(own.of) == len(donor.of):
         for one, other in zip(own.of, donor.of, strict=True):
             yield from _grown(one, other)
+
+
+def other_operations(pairs: Sequence[Pair], own: Coupling, donor: Coupling) -> dict[int, str]:
+    """Returns, by the ids of weights, which operations follow the weight and not its counterpart.
+
+    Args:
+        pairs: The weights of the model and their counterparts. Where some have none, the models have other
+            layers, and nothing is told.
+        own: The run of the model.
+        donor: That of the donor.
+    """
+    found: dict[int, str] = {}
+    if any(pair.donor is None for pair in pairs) or not (own.flow.known and donor.flow.known):
+        return found
+    for pair in pairs:
+        assert pair.donor is not None
+        mine, theirs = own.flow.after(pair.own.kernel), donor.flow.after(pair.donor.kernel)
+        if mine != theirs and mine and theirs:
+            told = [
+                ", ".join(f"`{name}`" for name in sorted(side)) or "nothing" for side in _apart(mine, theirs)
+            ]
+            found[id(pair.own)] = f"{told[0]} follows where {told[1]} follows the donor's"
+    return found
+
+
+def _shown(names: Counter[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)) or "nothing"

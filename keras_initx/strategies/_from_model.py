@@ -25,6 +25,7 @@ from keras_initx.donors import (
     is_adapter,
     match,
     named_rows,
+    other_operations,
     other_settings,
     pieces_of,
     read_donor,
@@ -163,7 +164,9 @@ class FromModel:
         copied = all(p.donor is None or p.own.kernel.shape == p.donor.kernel.shape for p in pairs)
         runs = () if copied and not self.rows and self._words is None else (model, donor)
         carrier = self._carrier(weights, model, runs)
-        settings = other_settings(pairs, model, donor)
+        told = [other_settings(pairs, model, donor)]
+        if runs and len(mine) == len(theirs):
+            told.append(other_operations(pairs, carrier.own, carrier.donor))
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
         for pair in pairs:
@@ -171,7 +174,7 @@ class FromModel:
                 Carried(None, pair.reason) if pair.donor is None else carrier.carry(pair.own, pair.donor)
             )
             if carried.value is not None:
-                plan[pair.own] = _draw(pair, carried, settings.get(id(pair.own), ""))
+                plan[pair.own] = _draw(pair, carried, [notes.get(id(pair.own), "") for notes in told])
             elif isinstance(pair.own, KernelSite):
                 rest[pair.own] = carried.note
             else:
@@ -255,13 +258,13 @@ def _before_logits(sites: Sequence[KernelSite], coupling: Coupling) -> set[int]:
     return scaled if plain and coupling.flow.undoes(scaled, tables) else set()
 
 
-def _draw(pair: Pair, carried: Carried, more: str) -> Draw:
+def _draw(pair: Pair, carried: Carried, more: Sequence[str]) -> Draw:
     def donor(_: Sequence[int], dtype: str | None = None) -> Tensor:
         assert carried.value is not None
         return keras.ops.convert_to_tensor(carried.value(), dtype)
 
     assert pair.donor is not None
-    note = "; ".join(filter(None, (carried.note, more)))
+    note = "; ".join(filter(None, (carried.note, *more)))
     return Draw(donor, note, as_is=True, source=pair.donor.path)
 
 

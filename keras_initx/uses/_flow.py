@@ -1,4 +1,4 @@
-"""`Flow`: which operation takes the output of which, in one run: what follows a weight, and what a factor does."""
+"""`Flow`: which operation takes the output of which, what follows a weight, and what a factor does."""
 
 import dataclasses
 from collections import Counter
@@ -88,6 +88,11 @@ class Flow:
         """Takes the outputs of the run, and lets the tensors go."""
         self._outputs = set(map(id, outputs))
         self._held.clear()
+
+    @property
+    def known(self) -> bool:
+        """Whether the run has told something."""
+        return bool(self._steps)
 
     def after(self, variable: Variable) -> Counter[str]:
         """What follows a weight up to the next weight or sum: the names of operations, and how often."""
