@@ -70,10 +70,8 @@ def other_operations(pairs: Sequence[Pair], own: Coupling, donor: Coupling) -> d
     for pair in pairs:
         assert pair.donor is not None
         mine, theirs = own.flow.after(pair.own.kernel), donor.flow.after(pair.donor.kernel)
-        if mine != theirs and mine and theirs:
-            told = [
-                ", ".join(f"`{name}`" for name in sorted(side)) or "nothing" for side in _apart(mine, theirs)
-            ]
+        if mine != theirs:
+            told = [_shown(mine - theirs), _shown(theirs - mine)]
             found[id(pair.own)] = f"{told[0]} follows where {told[1]} follows the donor's"
     return found
 

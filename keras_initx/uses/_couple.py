@@ -70,14 +70,21 @@ def couple(
 class _Coupler(Tracker):
     """A tracker that keeps the units of each axis of each tensor."""
 
+    opens = frozenset(("_where",))  # which also broadcasts its operands
+
     def __init__(self, effect_of: Callable[[Operation], Effect]) -> None:
         super().__init__(effect_of)
         self.axes = Axes()
         is_constant = lambda t: not self._is_signal(t) and not self.pieces(t)  # noqa: E731
-        self.together = Together(self.axes, is_constant)
+        self.together = Together(self.axes, is_constant, self._is_adapter)
         self.flow = Flow(self.pieces, is_constant)
         self.axes.is_signal = self._is_signal
         self.weights: dict[int, tuple[Node, ...]] = {}
+
+    def _is_adapter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made of the factors of LoRA, which are a part of the kernel beside them."""
+        names = [piece.variable.name for piece in self.pieces(tensor)]
+        return bool(names) and all(name.startswith("lora_") for name in names)
 
     def watch(self, tensor: Tensor, variable: Variable) -> None:
         super().watch(tensor, variable)

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_initx._types import Tensor, Variable
 from keras_initx.uses._operations import (
+    Across,
     Combine,
     Concatenate,
     Contract,
@@ -109,7 +110,8 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
     """Evaluates a primitive in the trace before, or opens it, and returns what the model is to go on with."""
     from jax._src import core
 
-    if primitive.name in _CALLS and (params.get("name") not in _TITLES or any(map(tracker.pieces, args))):
+    whole = params.get("name") in _TITLES and params["name"] not in tracker.opens
+    if primitive.name in _CALLS and (not whole or any(map(tracker.pieces, args))):
         inner: Any = params.get("jaxpr") or params.get("call_jaxpr")
         if any(map(tracker.follows, (*args, *_constants(inner)))):
             jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
@@ -290,5 +292,8 @@ def _gather(operation: Operation) -> Effect:
     looked_up = tuple(numbers.start_index_map)
     whole = all(size == table[axis] for axis, size in enumerate(sizes) if axis not in looked_up)
     if len(looked_up) != 1 or tuple(numbers.collapsed_slice_dims) != looked_up or not whole:
-        return Other()
+        # Axes that are taken whole, and stay in place, are looked up for each entry of the others.
+        stay = [axis for axis, size in enumerate(sizes) if size == table[axis] and axis not in looked_up]
+        kept = stay and tuple(stay) == tuple(numbers.offset_dims)
+        return Across(tuple(axis for axis in range(len(table)) if axis not in stay)) if kept else Other()
     return Gather(looked_up[0], tuple(numbers.offset_dims))

@@ -39,10 +39,16 @@ class Together:
     Args:
         axes: The nodes of each tensor.
         is_constant: Whether a tensor is made of no input and no weight.
+        is_adapter: Whether a tensor is a part of a kernel trained apart, whose factor is in its value.
     """
 
-    def __init__(self, axes: Axes, is_constant: Callable[[Tensor], bool]) -> None:
-        self._axes, self._is_constant = axes, is_constant
+    def __init__(
+        self,
+        axes: Axes,
+        is_constant: Callable[[Tensor], bool],
+        is_adapter: Callable[[Tensor], bool] = lambda _: False,
+    ) -> None:
+        self._axes, self._is_constant, self._is_adapter = axes, is_constant, is_adapter
         # Sums that may turn out to be means: the summed nodes and their number of entries.
         self._sums: dict[int, tuple[Tensor, list[Node]]] = {}
         self._constants = Constants(is_constant)
@@ -134,7 +140,7 @@ class Together:
             if not hasattr(signal, "shape") or self._is_constant(signal):
                 continue
             own = self._axes.of(signal)
-            if number is not None and own:
+            if number is not None and own and not self._is_adapter(signal):
                 for atom in _atoms(own[-1:]):
                     atom.numbers.add(float(f"{number:.4g}"))
             self._tell_table(other, [signal])

@@ -157,6 +157,8 @@ def effect(operation: Operation) -> Effect:
     if name == "index_select":
         axis = args[1] % rank
         return Gather(axis, tuple(place for place in range(rank) if place != axis))
+    if name == "gather":  # each entry has an index of its own, so that the other axes stay
+        return Across((args[1] % rank,))
     if name == "index":
         return _index(args, rank)
     if name in _COPIES:
