@@ -1,7 +1,7 @@
 """Why the copies of a unit may compute something else than the unit: what the runs of both models tell."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from keras_initx.donors._align import Pair
 from keras_initx.uses import Coupling, Units
@@ -67,8 +67,12 @@ def other_operations(pairs: Sequence[Pair], own: Coupling, donor: Coupling) -> d
     found: dict[int, str] = {}
     if any(pair.donor is None for pair in pairs) or not (own.flow.known and donor.flow.known):
         return found
+    of = {id(pair.own.kernel): id(pair.donor.kernel) for pair in pairs if pair.donor is not None}
     for pair in pairs:
         assert pair.donor is not None
+        beside = own.flow.beside(pair.own.kernel), donor.flow.beside(pair.donor.kernel)
+        if _renamed(beside[0], of) != _renamed(beside[1], {key: key for key in of.values()}):
+            found[id(pair.own)] = "it meets others in a sum or product than the donor's"
         mine, theirs = own.flow.after(pair.own.kernel), donor.flow.after(pair.donor.kernel)
         if mine != theirs:
             told = [_shown(mine - theirs), _shown(theirs - mine)]
@@ -78,3 +82,8 @@ def other_operations(pairs: Sequence[Pair], own: Coupling, donor: Coupling) -> d
 
 def _shown(names: Counter[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names)) or "nothing"
+
+
+def _renamed(groups: Counter[frozenset[int]], of: Mapping[int, int]) -> Counter[frozenset[int]]:
+    """Groups of ids by other ids, without those that have none, as the factors of LoRA."""
+    return Counter(frozenset(of[key] for key in group if key in of) for group in groups.elements())

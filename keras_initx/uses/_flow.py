@@ -1,6 +1,7 @@
 """`Flow`: which operation takes the output of which, what follows a weight, and what a factor does."""
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -96,8 +97,25 @@ class Flow:
 
     def after(self, variable: Variable) -> Counter[str]:
         """What follows a weight up to the next weight or sum: the names of operations, and how often."""
+        return self._follow(id(variable))[0]
+
+    def beside(self, variable: Variable) -> Counter[frozenset[int]]:
+        """For each sum that follows a weight, the ids of the weights that it follows."""
+        return Counter(frozenset(self._met[merge]) for merge in self._follow(id(variable))[1])
+
+    @functools.cached_property
+    def _met(self) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for weight in frozenset(weight for step in self._steps for weight in step.weights):
+            for merge in self._follow(weight)[1]:
+                found.setdefault(merge, set()).add(weight)
+        return found
+
+    def _follow(self, weight: int) -> tuple[Counter[str], set[int]]:
+        """What follows a weight, and the outputs of the operations where it meets another signal."""
         found: Counter[str] = Counter()
-        left = [out for s in self._steps if id(variable) in s.weights for out in s.outputs]
+        merged: set[int] = set()
+        left = [out for s in self._steps if weight in s.weights for out in s.outputs]
         seen: set[int] = set()
         while left:
             tensor = left.pop()
@@ -108,20 +126,21 @@ class Flow:
             for step in self._takers.get(tensor, ()):
                 if step.weights:
                     continue
-                merges = step.signals > 1 and bool(step.key)
-                found[step.key] += bool(step.key) and not (merges and step.outputs[0] in seen)
-                left += () if merges else step.outputs
-                seen |= set(step.outputs) if merges else set()
-        return +found
+                if step.signals > 1 and step.key:
+                    found[step.key] += step.outputs[0] not in merged
+                    merged.add(step.outputs[0])
+                else:
+                    found[step.key] += bool(step.key)
+                    left += step.outputs
+        return +found, merged
 
-    @property
+    @functools.cached_property
     def _takers(self) -> dict[int, list[_Step]]:
-        if not hasattr(self, "_taken"):
-            self._taken: dict[int, list[_Step]] = {}
-            for step in self._steps:
-                for tensor in dict.fromkeys(step.inputs):
-                    self._taken.setdefault(tensor, []).append(step)
-        return self._taken
+        found: dict[int, list[_Step]] = {}
+        for step in self._steps:
+            for tensor in dict.fromkeys(step.inputs):
+                found.setdefault(tensor, []).append(step)
+        return found
 
     def undoes(self, scaled: Iterable[int], tables: Iterable[int]) -> bool:
         """Whether a factor of weights reaches all products with tables whole, and nothing else.

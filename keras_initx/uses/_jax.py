@@ -232,8 +232,8 @@ def effect(operation: Operation) -> Effect:
     if name == "rev":
         return Move(tuple(range(len(operation.outputs[0].shape))), turned=tuple(params["dimensions"]))
     if name == "pad" and "padding_config" in params:
-        sides = {a: (-1, -1) if inner else (n, m) for a, (n, m, inner) in enumerate(params["padding_config"])}
-        return Move(tuple(sides), {axis: pair for axis, pair in sides.items() if any(pair)})
+        sides = [(-1, -1) if inner else (n, m) for n, m, inner in params["padding_config"]]
+        return Move(tuple(range(len(sides))), {a: pair for a, pair in enumerate(sides) if any(pair)})
     if name in _OPENED:
         return Inner()
     if name == "slice":
@@ -245,6 +245,8 @@ def effect(operation: Operation) -> Effect:
         return Reduce(tuple(params["axes"]))
     if name == "concatenate":
         return Concatenate(params["dimension"], len(operation.inputs))
+    if name == "stack" and "axis" in params:
+        return Concatenate(params["axis"], len(operation.inputs), stacked=True)
     if name in _COMBINE:
         return Combine(_COMBINE[name])  # type: ignore[arg-type]
     if name in _OF_TWO and len(operation.inputs) == 2:
@@ -292,7 +294,6 @@ def _gather(operation: Operation) -> Effect:
     looked_up = tuple(numbers.start_index_map)
     whole = all(size == table[axis] for axis, size in enumerate(sizes) if axis not in looked_up)
     if len(looked_up) != 1 or tuple(numbers.collapsed_slice_dims) != looked_up or not whole:
-        # Axes that are taken whole, and stay in place, are looked up for each entry of the others.
         stay = [axis for axis, size in enumerate(sizes) if size == table[axis] and axis not in looked_up]
         kept = stay and tuple(stay) == tuple(numbers.offset_dims)
         return Across(tuple(axis for axis in range(len(table)) if axis not in stay)) if kept else Other()
