@@ -34,7 +34,7 @@ class Axes:
 
     def __init__(self) -> None:
         self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}  # with the tensors, so that they stay
-        self._cuts = Cuts(self)
+        self._cuts = Cuts(self.of, self.give)
         self.is_signal: Callable[[Tensor], bool] = lambda _: True
 
     def knows(self, tensor: object) -> bool:

@@ -1,13 +1,11 @@
 """`Cuts`: units that were cut into pieces, and whether the pieces are made of the same units again."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from keras_initx._types import Tensor
 from keras_initx.uses._operations import Operation, Shrink
 from keras_initx.uses._units import Node, concatenated, tell, trailing, unify
 from keras_initx.uses._views import shape_of
-
-if TYPE_CHECKING:
-    from keras_initx.uses._axes import Axes
 
 __all__ = ["Cuts"]
 
@@ -16,17 +14,22 @@ class Cuts:
     """The pieces of units that were cut in one run.
 
     Args:
-        axes: The units on each axis of each tensor.
+        of: Returns the units on each axis of a tensor.
+        give: Gives a tensor's axes units.
     """
 
-    def __init__(self, axes: "Axes") -> None:
-        self._axes = axes
+    def __init__(
+        self,
+        of: Callable[[Tensor], Sequence[Node]],
+        give: Callable[[Tensor, Sequence[Node | None]], None],
+    ) -> None:
+        self._of, self._give = of, give
         # Each with the units that were cut, and the number of its first unit.
         self._pieces: list[tuple[Node, int, Node]] = []
 
     def take(self, operation: Operation, effect: Shrink) -> None:
         """Takes an operation that has cut a tensor, and gives its outputs nodes."""
-        own, first = self._axes.of(operation.inputs[effect.source]), 0
+        own, first = self._of(operation.inputs[effect.source]), 0
         for output in operation.outputs:
             sizes = shape_of(output)
             axes = tuple(range(len(own))) if effect.axes is None else effect.axes
@@ -45,7 +48,7 @@ class Cuts:
                     self._pieces.append((node, begin, piece))
                 else:
                     tell(node, across="a slice")
-            self._axes.give(output, nodes)
+            self._give(output, nodes)
 
     def join(self) -> None:
         """Says of units that were cut into pieces which cover them that they are made of the pieces."""
