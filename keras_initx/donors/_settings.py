@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_initx._keras_internals import flatten_layers
+from keras_initx._keras_internals import flatten_layers, own_variables
 from keras_initx._types import Layer, Model
 from keras_initx.donors._align import Pair
 
@@ -82,7 +82,7 @@ def _parts(model: Model) -> Iterator[Any]:
     for part in operations:
         inner = flatten_layers(part) if isinstance(part, keras.Layer) else [part]
         for one in inner:
-            holds = isinstance(one, keras.Model) or getattr(one, "_trainable_variables", None)
+            holds = isinstance(one, keras.Model) or (isinstance(one, keras.Layer) and own_variables(one))
             if not holds and type(one).__name__ not in _THROUGH:
                 yield one
 

@@ -85,7 +85,11 @@ TOLD = {
     "one_hot": (lambda x: x * ops.one_hot(0, x.shape[-1], dtype="float32"), 16, TABLE),
     "arange": (lambda x: ops.where(ops.arange(x.shape[-1]) < 2, x, 0.0), 16, TABLE),
     "shifted": (lambda x: ops.matmul(x, ops.eye(x.shape[-1], k=1)), 16, TABLE),
-    "beside": (lambda x: ops.concatenate([x, x * 0 + ops.arange(x.shape[-1]) / 9], -1), 16, TABLE),
+    "beside": (
+        lambda x: ops.concatenate([x, x * 0 + ops.arange(x.shape[-1], dtype="float32")], -1),
+        16,
+        TABLE,
+    ),
     "both orders": (lambda x: ops.concatenate([x, ops.flip(x, -1)], -1), 12, "in the reverse order"),
     "product of both orders": (lambda x: x * ops.flip(x, -1), 12, "in the reverse order"),
     "two groupings": (lambda x: ops.roll(x, 1, -1) * x, 12, "its units"),
