@@ -28,6 +28,8 @@ from keras_initx.donors import (
     is_adapter,
     match,
     named_rows,
+    other_operations,
+    other_settings,
     pieces_of,
     read_donor,
     shared_words,
@@ -174,11 +176,14 @@ class FromModel:
         runs = () if copied and not self.rows and self._words is None else (model, donor)
         carrier = self._carrier(pairs, model, runs)
         self._warn()
+        told = [other_settings(pairs, model, donor)]
+        if runs and len(mine) == len(theirs):
+            told.append(other_operations(pairs, carrier.own, carrier.donor))
         plan: WholePlan = {}
         rest: dict[KernelSite, str] = {}
         for pair, carried in zip(pairs, carry_all(carrier, pairs), strict=True):
             if carried.value is not None:
-                plan[pair.own] = _draw(pair, carried)
+                plan[pair.own] = _draw(pair, carried, [notes.get(id(pair.own), "") for notes in told])
             elif isinstance(pair.own, KernelSite):
                 rest[pair.own] = carried.note
             else:
@@ -224,7 +229,7 @@ class FromModel:
             seed=random.getrandbits(31),  # `initialize` seeds Python's generator
             queries=frozenset(_projections(model, "query")),
             attention=frozenset(_projections(model, "query", "key")),
-            before_logits=frozenset(_before_logits(kernels)),
+            before_logits=frozenset(_before_logits(kernels, own)),
         )
 
     def _rest(self, reasons: Mapping[KernelSite, str], model: Model) -> WholePlan:
@@ -254,7 +259,7 @@ def _projections(model: Model, *names: str) -> set[int]:
     return {id(variable) for layer in found if layer.name in names for variable in layer.weights}
 
 
-def _before_logits(sites: Sequence[KernelSite]) -> set[int]:
+def _before_logits(sites: Sequence[KernelSite], coupling: Coupling) -> set[int]:
     """The ids of the weights of the normalization whose output a table of words turns into logits."""
     placed = [site for site in sites if site.position is not None]
     last = max(placed, key=lambda site: site.position or 0, default=None)
@@ -266,20 +271,20 @@ def _before_logits(sites: Sequence[KernelSite]) -> set[int]:
     ):
         return set()
     # A scale that starts at zeros is one beside the value that is stored.
-    return (
-        {id(v) for v in last.layer.weights}
-        if isinstance(last.initializer, keras.initializers.Ones)
-        else set()
-    )
+    scaled = {id(v) for v in last.layer.weights}
+    tables = {id(site.kernel) for site in sites if site.tied}
+    plain = isinstance(last.initializer, keras.initializers.Ones)
+    return scaled if plain and coupling.flow.undoes(scaled, tables) else set()
 
 
-def _draw(pair: Pair, carried: Carried) -> Draw:
+def _draw(pair: Pair, carried: Carried, more: Sequence[str]) -> Draw:
     def donor(_: Sequence[int], dtype: str | None = None) -> Tensor:
         assert carried.value is not None
         return keras.ops.convert_to_tensor(carried.value(), dtype)
 
     assert pair.donor is not None
-    return Draw(donor, carried.note, as_is=True, source=pair.donor.path, share=carried.share, computed=True)
+    note, path = "; ".join(filter(None, (carried.note, *more))), pair.donor.path
+    return Draw(donor, note, as_is=True, source=path, share=carried.share, computed=True)
 
 
 def _check_noise(noise: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_initx._types import Tensor
+from keras_initx.uses._cuts import Cuts
 from keras_initx.uses._operations import (
     Combine,
     Concatenate,
@@ -22,7 +23,7 @@ from keras_initx.uses._operations import (
     Shrink,
     Tile,
 )
-from keras_initx.uses._units import Node, concatenated, grouped, multiplied, unify
+from keras_initx.uses._units import Node, concatenated, grouped, multiplied, tear, tell, unify
 from keras_initx.uses._views import shape_of
 
 __all__ = ["Axes"]
@@ -33,8 +34,7 @@ class Axes:
 
     def __init__(self) -> None:
         self._nodes: dict[int, tuple[Tensor, tuple[Node, ...]]] = {}  # with the tensors, so that they stay
-        # The pieces of units that were cut, each with the number of its first unit.
-        self._cut: list[tuple[Node, int, Node]] = []
+        self._cuts = Cuts(self.of, self.give)
         self.is_signal: Callable[[Tensor], bool] = lambda _: True
 
     def knows(self, tensor: object) -> bool:
@@ -73,6 +73,10 @@ class Axes:
         """Gives a tensor nodes as they are: a list of tensors has those of one of them."""
         self._nodes[id(tensor)] = tensor, nodes
 
+    def join_cuts(self) -> None:
+        """Says of units that were cut into pieces which cover them that they are made of the pieces."""
+        self._cuts.join()
+
     def hand_on(self, operation: Operation, effect: Effect, signals: bool) -> None:
         """Gives the outputs of an operation that has run nodes.
 
@@ -93,13 +97,11 @@ class Axes:
         elif isinstance(effect, Gather):
             self._look_up(operation, effect)
         elif isinstance(effect, Move):
-            own = self.of(inputs[0]) if hasattr(inputs[0], "shape") else ()
-            if all(axis is None or axis < len(own) for axis in effect.axes):
-                self.give(output, [None if axis is None else own[axis] for axis in effect.axes])
+            self._move(inputs[0], output, effect)
         elif isinstance(effect, Reshape):
             self._reshape(inputs[0], output)
         elif isinstance(effect, Shrink):
-            self._cut_from(operation, effect)
+            self._cuts.take(operation, effect)
         elif isinstance(effect, Tile):
             self._tile(inputs[0], output)
         elif isinstance(effect, Concatenate):
@@ -189,6 +191,25 @@ class Axes:
                 nodes[place] = node
         self.give(output, nodes)
 
+    def _move(self, source: Tensor, output: Tensor, effect: Move) -> None:
+        own = self.of(source) if hasattr(source, "shape") else ()
+        if not all(axis is None or axis < len(own) for axis in effect.axes):
+            return
+        nodes = [None if axis is None else own[axis] for axis in effect.axes]
+        for place, (before, after) in effect.pads.items():
+            node = nodes[place]
+            if node is None or not (before or after):
+                continue
+            if min(before, after) < 0:
+                tell(node, across="pad")
+            else:
+                nodes[place] = concatenated([Node(before), node, Node(after)])
+        for place in effect.turned:
+            node = nodes[place]
+            if node is not None:
+                tell(node, mark="turned")
+        self.give(output, nodes)
+
     def _reshape(self, source: Tensor, output: Tensor) -> None:
         own, sizes = self.of(source), shape_of(output)
         found = None if -1 in sizes else grouped(own, sizes)
@@ -196,47 +217,9 @@ class Axes:
             pairs = zip(reversed(shape_of(source)), reversed(sizes), strict=False)
             differ = (n for n, (one, other) in enumerate(pairs) if one != other)
             count = next(differ, min(len(own), len(sizes)))
+            tear(*own[: len(own) - count])
             found = [*(None,) * (len(sizes) - count), *own[len(own) - count :]]  # type: ignore[list-item]
         self.give(output, found)
-
-    def _cut_from(self, operation: Operation, effect: Shrink) -> None:
-        own, first = self.of(operation.inputs[effect.source]), 0
-        for output in operation.outputs:
-            sizes = shape_of(output)
-            axes = tuple(range(len(own))) if effect.axes is None else effect.axes
-            if len(axes) != len(sizes):
-                continue
-            nodes: list[Node | None] = [None if axis is None else own[axis] for axis in axes]
-            for place, (node, size) in enumerate(zip(nodes, sizes, strict=True)):
-                if node is None or node.size == size:
-                    continue
-                piece = nodes[place] = Node(size)
-                axis = axes[place]
-                begin = effect.first.get(-1 if axis is None else axis)
-                if len(operation.outputs) > 1:
-                    begin, first = first, first + size
-                if begin is not None:
-                    self._cut.append((node, begin, piece))
-                else:
-                    node.root.across.add("a slice")
-            self.give(output, nodes)
-
-    def join_cuts(self) -> None:
-        """Says of units that were cut into pieces which cover them that they are made of the pieces."""
-        pieces: dict[Node, dict[tuple[int, int], Node]] = {}
-        for node, begin, piece in self._cut:
-            known = pieces.setdefault(node.root, {})
-            unify(known.setdefault((begin, piece.size), piece), piece)
-        for node, known in pieces.items():
-            at, parts = 0, []
-            for (begin, size), piece in sorted(known.items(), key=lambda item: item[0]):
-                if begin == at:
-                    parts.append(piece)
-                    at += size
-            if at != node.size:
-                node.across.add("a slice")
-            elif node.root.how != "product" or len({part.size for part in parts}) > 1:
-                unify(node, concatenated(parts))  # not of equal parts, as a reshape has told
 
     def _tile(self, source: Tensor, output: Tensor) -> None:
         own, sizes = self.of(source), shape_of(output)

@@ -9,6 +9,7 @@ from keras_initx._types import Model, Tensor, Variable
 from keras_initx.uses._axes import Axes
 from keras_initx.uses._backend import reader
 from keras_initx.uses._find import run_and_see
+from keras_initx.uses._flow import Flow
 from keras_initx.uses._operations import Effect, Gather, Operation
 from keras_initx.uses._together import Together
 from keras_initx.uses._tracker import Tracker
@@ -19,10 +20,17 @@ __all__ = ["Coupling", "couple"]
 
 
 class Coupling:
-    """What one run told of the axes of weights."""
+    """What one run told of the axes of weights.
 
-    def __init__(self, axes: dict[int, tuple[Node, ...]], uses: Sequence[Use]) -> None:
+    Attributes:
+        flow: Which operation takes the output of which.
+    """
+
+    def __init__(
+        self, axes: dict[int, tuple[Node, ...]], uses: Sequence[Use], flow: Flow | None = None
+    ) -> None:
         self._axes = axes
+        self.flow = flow or Flow(lambda _: (), lambda _: True)
         self._uses: dict[int, list[Use]] = {}
         for use in uses:
             self._uses.setdefault(id(use.variable), []).append(use)
@@ -50,25 +58,37 @@ def couple(
     """
     tracker = _Coupler(reader().effect)
     outputs = run_and_see(model, args, kwargs, variables, tracker)
-    for leaf in tree.flatten(outputs):
+    leaves = tree.flatten(outputs)
+    for leaf in leaves:
         tracker.axes.mark(leaf, "output")
+    tracker.flow.finish(leaves)
     tracker.together.finish()
     tracker.axes.join_cuts()
-    return Coupling(tracker.weights, tracker.uses)
+    return Coupling(tracker.weights, tracker.uses, tracker.flow)
 
 
 class _Coupler(Tracker):
     """A tracker that keeps the units of each axis of each tensor."""
 
+    opens = frozenset(("_where",))  # which also broadcasts its operands
+
     def __init__(self, effect_of: Callable[[Operation], Effect]) -> None:
         super().__init__(effect_of)
         self.axes = Axes()
-        self.together = Together(self.axes, lambda t: not self._is_signal(t) and not self.pieces(t))
+        is_constant = lambda t: not self._is_signal(t) and not self.pieces(t)  # noqa: E731
+        self.together = Together(self.axes, is_constant, self._is_adapter)
+        self.flow = Flow(self.pieces, is_constant)
         self.axes.is_signal = self._is_signal
         self.weights: dict[int, tuple[Node, ...]] = {}
 
+    def _is_adapter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made of the factors of LoRA, which are a part of the kernel beside them."""
+        names = [piece.variable.name for piece in self.pieces(tensor)]
+        return bool(names) and all(name.startswith("lora_") for name in names)
+
     def watch(self, tensor: Tensor, variable: Variable) -> None:
         super().watch(tensor, variable)
+        self.flow.watch(tensor, variable)
         self.weights[id(variable)] = self.axes.of(tensor)
 
     def begin(self, inputs: Iterable[Tensor]) -> None:
@@ -97,6 +117,7 @@ class _Coupler(Tracker):
         replaced = super().see(operation)
         effect = self._effect_of(operation)
         self.together.see(operation, effect)
+        self.flow.see(operation, effect)
         if known:
             self.axes.hand_on(operation, effect, signals)
             if isinstance(effect, Gather) and self.pieces(operation.inputs[effect.table]):

@@ -10,48 +10,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_initx._types import Tensor, Variable
-from keras_initx.uses._operations import (
-    Combine,
-    Concatenate,
-    Contract,
-    Convolve,
-    Effect,
-    Gather,
-    Inner,
-    Move,
-    Operation,
-    Other,
-    Reduce,
-    Reshape,
-    Shrink,
-    Tile,
-)
+from keras_initx.uses._jax_effects import TITLES, constant, effect, number, title
+from keras_initx.uses._operations import Operation
 from keras_initx.uses._tracker import Tracker
 
 __all__ = ["constant", "effect", "gradient_at", "number", "shown", "title", "value_of"]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_lin")
-# A convolution transposed turns its taps around, which moves no axis.
-_COPIES = (
-    "convert_element_type", "copy", "copy_p", "neg", "optimization_barrier", "pad", "reduce_precision", "rev",
-    "stop_gradient",
-)  # fmt: skip
-# Operations on signals by Keras' names: primitives, and functions that JAX compiles whole.
-_TITLES = {
-    "_where": "Where", "logistic": "Sigmoid", "neg": "Negative", "soft_sign": "Softsign",
-    "log_sigmoid": "LogSigmoid",
-    **{name: name.title() for name in (
-        "cos", "erf", "exp", "gelu", "pad", "relu", "relu6", "rsqrt", "selu", "sigmoid", "silu", "sin",
-        "softmax", "softplus", "tanh", "tile",
-    )},
-}  # fmt: skip
-_COMBINE = {"add": "adds", "sub": "adds", "add_any": "adds", "mul": "scales", "div": "divides"}
-_OF_TWO = (
-    "and", "atan2", "eq", "ge", "gt", "le", "lt", "max", "min", "ne", "or", "pow", "rem", "select_n", "xor",
-)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -86,7 +52,7 @@ def shown(tracker: Tracker) -> Iterator[None]:
             self, name: str, primitive: Any, function: Any, rules: Any, tracers: Any, more: dict[str, Any]
         ) -> Any:
             own = function.debug_info.func_name
-            if any(map(tracker.pieces, tracers)) or not (tracker.replaces or own in _TITLES):
+            if any(map(tracker.pieces, tracers)) or not (tracker.replaces or own in TITLES):
                 return self.process_call(primitive, function, tracers, None)
             # Its gradient is its own, which its primitives do not have: ReLU has slope 0 at 0, max has 1/2.
             with core.set_current_trace(self.before):
@@ -109,7 +75,8 @@ def _run(trace: Any, tracker: Tracker, primitive: Any, args: Sequence[Any], para
     """Evaluates a primitive in the trace before, or opens it, and returns what the model is to go on with."""
     from jax._src import core
 
-    if primitive.name in _CALLS and (params.get("name") not in _TITLES or any(map(tracker.pieces, args))):
+    whole = params.get("name") in TITLES and params["name"] not in tracker.opens
+    if primitive.name in _CALLS and (not whole or any(map(tracker.pieces, args))):
         inner: Any = params.get("jaxpr") or params.get("call_jaxpr")
         if any(map(tracker.follows, (*args, *_constants(inner)))):
             jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
@@ -187,107 +154,3 @@ def gradient_at(operation: Operation, place: int, gradient: Tensor) -> Tensor:
     shape = jax.ShapeDtypeStruct(inputs[place].shape, inputs[place].dtype)
     (found,) = jax.linear_transpose(run, shape)(gradient)
     return found
-
-
-def title(operation: Operation) -> str:
-    """The class of Keras' operation that does the same to a signal; empty if `effect` tells it."""
-    return _TITLES.get(operation.name, "")
-
-
-def number(tensor: Any) -> float | None:
-    """The number that an array of no axes holds; None if it is not known, or no number."""
-    # A tracer has no value, not even that of a constant; a number or an array does.
-    if "Tracer" in type(tensor).__name__ or tensor.ndim or tensor.dtype.kind not in "fiu":
-        return None
-    return float(np.asarray(tensor))  # not an operation of JAX, which the trace would see
-
-
-def constant(tensor: Any) -> Any:
-    """The value of a constant; None if it is not known."""
-    return None if "Tracer" in type(tensor).__name__ else np.asarray(tensor)
-
-
-def effect(operation: Operation) -> Effect:
-    """What a primitive does to the axes of its operands."""
-    name, (_, params) = operation.name, operation.raw
-    if name == "dot_general":
-        return _contract(operation)
-    if name == "conv_general_dilated":
-        return _convolve(params)
-    if name == "gather":
-        return _gather(operation)
-    if name == "transpose":
-        return Move(tuple(params["permutation"]))
-    if name == "broadcast_in_dim":
-        places = {place: own for own, place in enumerate(params["broadcast_dimensions"])}
-        return Move(tuple(places.get(axis) for axis in range(len(params["shape"]))))
-    if name in ("reshape", "squeeze", "expand_dims"):
-        return Reshape()
-    if name == "tile":
-        return Tile()
-    if name in _COPIES:
-        return Move(tuple(range(len(operation.outputs[0].shape))))  # the input may be a Python number
-    if name in _OPENED:
-        return Inner()
-    if name == "slice":
-        steps = params["strides"] or (1,) * len(params["start_indices"])
-        return Shrink(first={a: n for a, n in enumerate(params["start_indices"]) if steps[a] == 1})
-    if name in ("dynamic_slice", "split"):
-        return Shrink()
-    if name.startswith("reduce_") and "axes" in params:
-        return Reduce(tuple(params["axes"]))
-    if name == "concatenate":
-        return Concatenate(params["dimension"], len(operation.inputs))
-    if name == "stack":
-        return Concatenate(params["axis"], len(operation.inputs), stacked=True)
-    if name == "unstack":
-        return Shrink(tuple(a for a in range(len(operation.inputs[0].shape)) if a != params["axis"]))
-    if name in _COMBINE:
-        return Combine(_COMBINE[name])  # type: ignore[arg-type]
-    if name in _OF_TWO and len(operation.inputs) == 2:
-        return Combine("other")
-    return Other()
-
-
-def _contract(operation: Operation) -> Contract:
-    (left_sum, right_sum), (left_batch, right_batch) = operation.raw[1]["dimension_numbers"]
-    left: list[Any] = [f"l{axis}" for axis in range(len(operation.inputs[0].shape))]
-    right: list[Any] = [f"r{axis}" for axis in range(len(operation.inputs[1].shape))]
-    for kind, pairs in (
-        ("s", zip(left_sum, right_sum, strict=True)),
-        ("b", zip(left_batch, right_batch, strict=True)),
-    ):
-        for number, (one, other) in enumerate(pairs):
-            left[one] = right[other] = f"{kind}{number}"
-    out = [f"b{number}" for number in range(len(left_batch))]
-    out += [label for label in (*left, *right) if label[0] in "lr"]
-    return Contract(tuple(left), tuple(right), tuple(out))
-
-
-def _convolve(params: dict[str, Any]) -> Convolve:
-    numbers = params["dimension_numbers"]
-    outputs, inputs, *field = numbers.rhs_spec
-    spread = tuple(params["lhs_dilation"])
-    transposed = any(factor > 1 for factor in spread)
-    return Convolve(
-        tuple(field),
-        inputs,
-        outputs,
-        numbers.out_spec[1],
-        params["feature_group_count"],
-        spread if transposed else tuple(params["window_strides"]),
-        tuple(params["rhs_dilation"]),
-        tuple(map(tuple, params["padding"])),
-        transposed,
-    )
-
-
-def _gather(operation: Operation) -> Effect:
-    _, params = operation.raw
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    table = operation.inputs[0].shape
-    looked_up = tuple(numbers.start_index_map)
-    whole = all(size == table[axis] for axis, size in enumerate(sizes) if axis not in looked_up)
-    if len(looked_up) != 1 or tuple(numbers.collapsed_slice_dims) != looked_up or not whole:
-        return Other()
-    return Gather(looked_up[0], tuple(numbers.offset_dims))

@@ -106,9 +106,14 @@ class Move:
 
     Attributes:
         axes: For each axis of the output, the axis of the input, or None for a new axis.
+        pads: For axes of the output that have constants before and after the entries, their numbers; negative
+            numbers cut entries off.
+        turned: Axes of the output whose entries are in the reverse order.
     """
 
     axes: tuple[int | None, ...]
+    pads: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    turned: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ from typing import Any
 from keras_initx.uses._operations import (
     Across,
     Combine,
-    Concatenate,
     Contract,
     Convolve,
     Effect,
@@ -16,17 +15,14 @@ from keras_initx.uses._operations import (
     Other,
     Reduce,
     Reshape,
-    Shrink,
     Tile,
 )
+from keras_initx.uses._tensorflow_parts import PARTS, attribute, pad_or_turn, parts, text, value
 
 __all__ = ["constant", "effect", "number", "title"]
 
 # All of them are linear and move no axis.
-_COPIES = (
-    *("Cast", "Identity", "Neg", "Pad", "PadV2", "PreventGradient", "ReadVariableOp", "ReverseV2"),
-    *("Snapshot", "StopGradient"),
-)
+_COPIES = (*("Cast", "Identity", "Neg", "PreventGradient", "ReadVariableOp", "Snapshot", "StopGradient"),)
 _COMBINE = {
     **dict.fromkeys(("Add", "AddV2", "BiasAdd", "Sub"), "adds"),
     **dict.fromkeys(("Div", "RealDiv"), "divides"),
@@ -45,7 +41,6 @@ _TITLES = {
     )},
 }  # fmt: skip
 _REDUCTIONS = ("Max", "Mean", "Min", "Prod", "Sum")
-_PARTS = ("ConcatV2", "Pack", "Slice", "Split", "SplitV", "StridedSlice", "Unpack")
 _FIELDS = {"Conv2D": 2, "Conv3D": 3, "Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 3}
 
 
@@ -56,13 +51,13 @@ def title(operation: Operation) -> str:
 
 def number(tensor: Any) -> float | None:
     """The number that a tensor of no axes holds; None if it is not known, or no number."""
-    found = _value(tensor)
+    found = value(tensor)
     return float(found) if found is not None and found.ndim == 0 and found.dtype.kind in "fiu" else None
 
 
 def constant(tensor: Any) -> Any:
     """The value of a constant; None if it is not known."""
-    return _value(tensor)
+    return value(tensor)
 
 
 def effect(operation: Operation) -> Effect:
@@ -70,10 +65,10 @@ def effect(operation: Operation) -> Effect:
     name, inputs = operation.name, operation.inputs
     if name == "MatMul":
         return _matmul(
-            operation, bool(_attribute(operation, "transpose_a")), bool(_attribute(operation, "transpose_b"))
+            operation, bool(attribute(operation, "transpose_a")), bool(attribute(operation, "transpose_b"))
         )
     if name.startswith("BatchMatMul"):
-        return _matmul(operation, bool(_attribute(operation, "adj_x")), bool(_attribute(operation, "adj_y")))
+        return _matmul(operation, bool(attribute(operation, "adj_x")), bool(attribute(operation, "adj_y")))
     if name == "Einsum":
         return _einsum(operation)
     if name in _FIELDS or name == "DepthwiseConv2dNative":
@@ -82,8 +77,10 @@ def effect(operation: Operation) -> Effect:
         return _gather(operation)
     if name in _COPIES:
         return Move(tuple(range(len(operation.outputs[0].shape))))
+    if name in ("Pad", "PadV2", "ReverseV2"):
+        return pad_or_turn(operation)
     if name == "Transpose":
-        axes = _value(inputs[1])
+        axes = value(inputs[1])
         return Other() if axes is None else Move(tuple(int(axis) for axis in axes))
     if name == "BroadcastTo":
         added = len(operation.outputs[0].shape) - len(inputs[0].shape)
@@ -95,8 +92,8 @@ def effect(operation: Operation) -> Effect:
     if name == "BatchToSpaceND":  # after a dilated convolution: the channels stay in place
         folded = 1 + int(inputs[1].shape[0])
         return Move((*(None,) * folded, *range(folded, len(inputs[0].shape))))
-    if name in _PARTS:
-        return _parts(operation)
+    if name in PARTS:
+        return parts(operation)
     if name in _OPENED:
         return Inner()
     if name in _REDUCTIONS:
@@ -104,55 +101,6 @@ def effect(operation: Operation) -> Effect:
     if name in ("LogSoftmax", "Softmax"):
         return Across((len(inputs[0].shape) - 1,))
     return Combine(_COMBINE[name]) if name in _COMBINE else Other()  # type: ignore[arg-type]
-
-
-def _parts(operation: Operation) -> Effect:
-    """The effect of an operation that cuts a tensor, or puts several together."""
-    name, inputs = operation.name, operation.inputs
-    if name == "Split":
-        return Shrink(source=1)
-    if name == "Slice":
-        begin = _value(inputs[1])
-        return Shrink(first={} if begin is None else dict(enumerate(map(int, begin))))
-    if name == "SplitV":
-        return Shrink()
-    if name == "StridedSlice":
-        return _strided_slice(operation)
-    if name == "Unpack":
-        axis = int(_attribute(operation, "axis")) % len(inputs[0].shape)
-        return Shrink(tuple(a for a in range(len(inputs[0].shape)) if a != axis))
-    if name == "ConcatV2":
-        axis = _value(inputs[-1])
-        return (
-            Other()
-            if axis is None
-            else Concatenate(int(axis) % len(operation.outputs[0].shape), len(inputs) - 1)
-        )
-    if name == "Pack":
-        axis = int(_attribute(operation, "axis")) % len(operation.outputs[0].shape)
-        return Concatenate(axis, len(inputs), stacked=True)
-    return Other()
-
-
-def _attribute(operation: Operation, name: str) -> Any:
-    """An attribute of an operation, of a graph or eager."""
-    output = operation.outputs[0]
-    if hasattr(output, "op") and not hasattr(output, "numpy"):
-        return output.op.get_attr(name)
-    pairs = dict(zip(operation.raw[::2], operation.raw[1::2], strict=True))
-    found = pairs.get(name)
-    return found.decode() if isinstance(found, bytes) else found
-
-
-def _text(operation: Operation, name: str) -> str:
-    found = _attribute(operation, name)
-    return found.decode() if isinstance(found, bytes) else str(found)
-
-
-def _value(tensor: Any) -> Any:
-    from tensorflow import get_static_value
-
-    return get_static_value(tensor)
 
 
 def _matmul(operation: Operation, first_turned: bool, second_turned: bool) -> Contract:
@@ -171,7 +119,7 @@ def _matmul(operation: Operation, first_turned: bool, second_turned: bool) -> Co
 
 
 def _einsum(operation: Operation) -> Effect:
-    equation = _text(operation, "equation")
+    equation = text(operation, "equation")
     terms, out = equation.replace(" ", "").split("->")
     sides = terms.split(",")
     if len(sides) != 2:
@@ -192,11 +140,11 @@ def _convolve(operation: Operation) -> Convolve:
     name = operation.name
     kernel, transposed = operation.inputs[1], "Backprop" in name
     count = _FIELDS.get(name, 2)
-    first = _text(operation, "data_format").startswith("NC")
+    first = text(operation, "data_format").startswith("NC")
     rank = count + 2
     on = slice(2, rank) if first else slice(1, rank - 1)
-    strides = tuple(int(n) for n in _attribute(operation, "strides"))[on]
-    dilation = tuple(int(n) for n in _attribute(operation, "dilations"))[on]
+    strides = tuple(int(n) for n in attribute(operation, "strides"))[on]
+    dilation = tuple(int(n) for n in attribute(operation, "dilations"))[on]
     inputs, outputs = (count + 1, count) if transposed else (count, count + 1)
     depthwise = name == "DepthwiseConv2dNative"
     channels = 1 if first else rank - 1
@@ -219,11 +167,11 @@ def _padding(
     dilation: tuple[int, ...],
     on: slice,
 ) -> tuple[tuple[int, int], ...] | None:
-    how = _text(operation, "padding")
+    how = text(operation, "padding")
     if how == "VALID":
         return ((0, 0),) * len(field)
     if how == "EXPLICIT":
-        flat = [int(n) for n in _attribute(operation, "explicit_paddings")]
+        flat = [int(n) for n in attribute(operation, "explicit_paddings")]
         return tuple(zip(flat[::2], flat[1::2], strict=True))[on]
     if "Backprop" in operation.name:
         return None
@@ -237,8 +185,8 @@ def _padding(
 def _gather(operation: Operation) -> Effect:
     indices = operation.inputs[1]
     rank = len(operation.outputs[0].shape) - len(indices.shape) + 1
-    axis = _value(operation.inputs[2]) if operation.name == "GatherV2" else 0
-    batched = operation.name != "Gather" and int(_attribute(operation, "batch_dims") or 0)
+    axis = value(operation.inputs[2]) if operation.name == "GatherV2" else 0
+    batched = operation.name != "Gather" and int(attribute(operation, "batch_dims") or 0)
     if axis is None or batched:
         return Other()
     axis = int(axis) % rank
@@ -247,42 +195,11 @@ def _gather(operation: Operation) -> Effect:
     return Gather(axis, rest)
 
 
-def _strided_slice(operation: Operation) -> Effect:
-    begin, steps = _value(operation.inputs[1]), _value(operation.inputs[3])
-    if begin is None:
-        return Other()
-    new, shrink, ellipsis, begins = (
-        int(_attribute(operation, f"{name}_mask") or 0)
-        for name in ("new_axis", "shrink_axis", "ellipsis", "begin")
-    )
-    rank, entries = len(operation.inputs[0].shape), len(begin)
-    axes: list[int | None] = []
-    first: dict[int, int] = {}
-    here = 0
-    for entry in range(entries):
-        if ellipsis >> entry & 1:
-            later = sum(not (new >> e & 1) for e in range(entry + 1, entries))
-            while here < rank - later:
-                axes.append(here)
-                here += 1
-        elif new >> entry & 1:
-            axes.append(None)
-        else:
-            if not shrink >> entry & 1:
-                axes.append(here)
-                size, own = operation.inputs[0].shape[here], int(begin[entry])
-                if steps is None or int(steps[entry]) == 1:
-                    first[here] = 0 if begins >> entry & 1 else own + size if own < 0 else own
-            here += 1
-    axes += range(here, rank)
-    return Shrink(tuple(axes), first=first)
-
-
 def _reduce(operation: Operation) -> Effect:
-    axes = _value(operation.inputs[1])
+    axes = value(operation.inputs[1])
     if axes is None:
         return Other()
     rank = len(operation.inputs[0].shape)
     return Reduce(
-        tuple(int(axis) % rank for axis in axes.reshape(-1)), bool(_attribute(operation, "keep_dims"))
+        tuple(int(axis) % rank for axis in axes.reshape(-1)), bool(attribute(operation, "keep_dims"))
     )

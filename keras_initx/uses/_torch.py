@@ -28,9 +28,10 @@ from keras_initx.uses._tracker import Tracker
 __all__ = ["constant", "effect", "gradient_at", "shown", "title", "value_of"]
 
 # All of them are linear and move no axis.
-_COPIES = (
-    *("_to_copy", "alias", "clone", "constant_pad_nd", "contiguous", "detach", "flip", "lift_fresh", "neg"),
-    "to",
+_COPIES = (*("_to_copy", "alias", "clone", "contiguous", "detach", "lift_fresh", "neg", "to"),)
+_MOVES = (
+    *_COPIES,
+    *("broadcast_to", "constant_pad_nd", "expand", "flip", "numpy_T", "permute", "t", "transpose"),
 )
 _RESHAPES = (
     "_reshape_alias",
@@ -160,19 +161,12 @@ def effect(operation: Operation) -> Effect:
     if name == "index_select":
         axis = args[1] % rank
         return Gather(axis, tuple(place for place in range(rank) if place != axis))
+    if name == "gather":  # each entry has an index of its own, so that the other axes stay
+        return Across((args[1] % rank,))
     if name == "index":
         return _index(args, rank)
-    if name in _COPIES:
-        return Move(tuple(range(rank)))
-    if name == "permute":
-        return Move(tuple(axis % rank for axis in args[1]))
-    if name in ("transpose", "t", "numpy_T"):
-        one, other = (args[1] % rank, args[2] % rank) if name == "transpose" else (0, rank - 1)
-        swapped = {one: other, other: one}
-        return Move(tuple(swapped.get(axis, axis) for axis in range(rank)))
-    if name in ("expand", "broadcast_to"):
-        added = len(operation.outputs[0].shape) - rank
-        return Move((*(None,) * added, *range(rank)))
+    if name in _MOVES:
+        return _move(operation, name, rank)
     if name == "repeat":
         return Tile()
     if name in _RESHAPES:
@@ -187,6 +181,26 @@ def effect(operation: Operation) -> Effect:
         axis = (args[1] if len(args) > 1 else 0) % len(operation.outputs[0].shape)
         return Concatenate(axis, len(args[0]), stacked=name == "stack")
     return Combine(_COMBINE[name]) if name in _COMBINE else Other()  # type: ignore[arg-type]
+
+
+def _move(operation: Operation, name: str, rank: int) -> Move:
+    """The effect of an operation that copies, transposes, broadcasts, pads or turns a tensor."""
+    _, args = operation.raw
+    if name == "flip":
+        return Move(tuple(range(rank)), turned=tuple(axis % rank for axis in args[1]))
+    if name == "constant_pad_nd":  # the numbers of the last axis come first
+        pairs = zip(args[1][::2], args[1][1::2], strict=True)
+        return Move(tuple(range(rank)), {rank - 1 - n: pair for n, pair in enumerate(pairs) if any(pair)})
+    if name == "permute":
+        return Move(tuple(axis % rank for axis in args[1]))
+    if name in ("transpose", "t", "numpy_T"):
+        one, other = (args[1] % rank, args[2] % rank) if name == "transpose" else (0, rank - 1)
+        swapped = {one: other, other: one}
+        return Move(tuple(swapped.get(axis, axis) for axis in range(rank)))
+    if name in ("expand", "broadcast_to"):
+        added = len(operation.outputs[0].shape) - rank
+        return Move((*(None,) * added, *range(rank)))
+    return Move(tuple(range(rank)))
 
 
 def _cut(operation: Operation, name: str, rank: int) -> Shrink:

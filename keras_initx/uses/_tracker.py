@@ -45,7 +45,13 @@ __all__ = ["Tracker"]
 
 
 class Tracker(Outputs):
-    """Follows the weights of a model while it runs."""
+    """Follows the weights of a model while it runs.
+
+    Attributes:
+        opens: Names of compiled functions of JAX that are shown as the operations that they are made of.
+    """
+
+    opens: frozenset[str] = frozenset()
 
     def enter_loop(self, tensors: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Takes the arguments of a loop's body, each with the tensor outside that it stands for, if any.

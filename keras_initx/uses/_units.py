@@ -16,8 +16,22 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
-__all__ = ["How", "Node", "Units", "concatenated", "grouped", "multiplied", "unify"]
+__all__ = [
+    "How",
+    "Node",
+    "Units",
+    "concatenated",
+    "grouped",
+    "multiplied",
+    "tear",
+    "tell",
+    "trailing",
+    "unify",
+    "within",
+]
 
+# Marks that hold for all that units are made of.
+_OF_ALL = {"averaged", "torn", "turned"}
 How: TypeAlias = Literal["", "product", "parts"]
 
 
@@ -34,7 +48,9 @@ class Units:
         marks: What else is known: `input` and `output` for units of the model's input and output; `rows` for
             rows that numbers of the input look up, and `positions` for rows that fixed numbers do; `mixed`
             for units that two signals are summed over, as queries and keys are; `averaged` for units over
-            which a mean or maximum is taken; `loop` for units that come out of a loop of the backend.
+            which a mean or maximum is taken; `loop` for units that come out of a loop of the backend; `torn`
+            for units that meet others which are grouped in another way; `turned` for units that also stand in
+            the reverse order.
         across: The operations that take all the units together and are no mean.
         numbers: The numbers that the units are added to or multiplied by.
     """
@@ -81,6 +97,9 @@ class Node:
         other.across |= self.across
         other.numbers |= self.numbers
         self.alias = other
+        for part in within(other):
+            part.across |= self.across
+            part.marks |= self.marks & _OF_ALL
 
     def units(self) -> Units:
         """The units as they are known now."""
@@ -103,25 +122,49 @@ def unify(one: Node, other: Node) -> None:
         return
     if not one.how or not other.how:
         first, second = (one, other) if not one.how else (other, one)
-        if not _within(first, second):
+        if first not in within(second):
             first.become(second)
         return
-    if one.how != other.how:
+    pairs = _pairs(one, other)
+    if pairs is None:
+        tear(one, other)
         return
-    if [n.size for n in one.of] != [n.size for n in other.of]:
-        if one.how == "product":
-            for first, second in _refined(_atoms(one), _atoms(other)):
-                unify(first, second)
-        return
-    for first, second in zip(one.of, other.of, strict=True):
+    for first, second in pairs:
         unify(first, second)
-    if one.root is not other.root and not _within(one, other) and not _within(other, one):
+    one, other = one.root, other.root
+    same = one.how == other.how and [n.size for n in one.of] == [n.size for n in other.of]
+    if same and one is not other and one not in within(other) and other not in within(one):
         one.become(other)
 
 
-def _within(node: Node, other: Node) -> bool:
-    """Whether a node is one of those that another is made of."""
-    return any(part.root is node or _within(node, part.root) for part in other.of)
+def _pairs(one: Node, other: Node) -> list[tuple[Node, Node]] | None:
+    """Pairs what two nodes of the same units are made of; None if they are made in different ways."""
+    if one.how == other.how and [n.size for n in one.of] == [n.size for n in other.of]:
+        return list(zip(one.of, other.of, strict=True))
+    if one.how == other.how == "parts":
+        return None
+    for node in (one, other):
+        if node.how == "parts":
+            _align(node, len(node.of))
+    return _refined(_atoms(one), _atoms(other))
+
+
+def within(node: Node) -> list[Node]:
+    """Returns all nodes that a node is made of."""
+    return [found for part in node.root.of for found in (part.root, *within(part))]
+
+
+def tell(node: Node, across: str = "", mark: str = "") -> None:
+    """Says of units, and of all that they are made of, what takes them together, or another mark."""
+    for part in (node.root, *within(node)):
+        part.across |= {across} - {""}
+        part.marks |= {mark} - {""}
+
+
+def tear(*nodes: Node) -> None:
+    """Says of units that they meet others which are grouped in another way."""
+    for node in nodes:
+        tell(node, mark="torn")
 
 
 def multiplied(nodes: Iterable[Node]) -> Node:
@@ -167,6 +210,17 @@ def grouped(nodes: Iterable[Node], sizes: Sequence[int]) -> list[Node] | None:
     return found
 
 
+def trailing(node: Node, count: int) -> Node | None:
+    """Returns the product of the last factors of a product, if those before have a number of units."""
+    atoms, before = _atoms(node), 1
+    while atoms and before < count:
+        parts = [atoms[0]] if count % (before * atoms[0].size) == 0 else _split(atoms[0], count // before)
+        if parts is None:
+            return None
+        before, atoms = before * parts[0].size, [*parts[1:], *atoms[1:]]
+    return multiplied(atoms) if before == count else None
+
+
 def _atoms(node: Node) -> list[Node]:
     """The nodes that a node is a product of, which are no products themselves."""
     node = node.root
@@ -178,6 +232,9 @@ def _atoms(node: Node) -> list[Node]:
 def _split(atom: Node, first: int) -> list[Node] | None:
     """Makes an atom a product, whose first factor has a size."""
     atom = atom.root
+    if atom.how == "parts":
+        _align(atom, first)
+        return _atoms(atom) if atom.how == "product" else None
     if atom.size % first or atom.how:
         return None
     atom.how, atom.of = "product", (Node(first), Node(atom.size // first))
@@ -188,7 +245,17 @@ def _split(atom: Node, first: int) -> list[Node] | None:
     return list(atom.of)
 
 
-def _refined(one: list[Node], other: list[Node]) -> list[tuple[Node, Node]]:
+def _align(node: Node, count: int) -> None:
+    """Makes equal parts a product of their number and one of them: their units are picked the same way."""
+    parts = [part.root for part in node.of]
+    alike = len(parts) == count and len({part.size for part in parts}) == 1
+    if alike and all(part.how == parts[0].how == "" for part in parts):
+        for part in parts[1:]:
+            unify(parts[0], part)
+        node.how, node.of = "product", (Node(count), parts[0])
+
+
+def _refined(one: list[Node], other: list[Node]) -> list[tuple[Node, Node]] | None:
     """Pairs the atoms of two products of the same units, after the larger were split where they can be."""
     pairs: list[tuple[Node, Node]] = []
     one, other = list(one), list(other)
@@ -200,7 +267,7 @@ def _refined(one: list[Node], other: list[Node]) -> list[tuple[Node, Node]]:
             )
             parts = _split(larger, size)
             if parts is None:
-                return pairs
+                return None
             queue[:0] = parts[1:]
             first, second = (parts[0], second) if larger is first else (first, parts[0])
         pairs.append((first, second))
