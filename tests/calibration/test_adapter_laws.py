@@ -74,6 +74,18 @@ def test_eva_sees_the_patches_of_a_convolution_and_the_heads_of_an_output_projec
     np.testing.assert_allclose(_cosines(rows, found), 1, atol=1e-4)
 
 
+@pytest.mark.parametrize("equation", ["btd,dnh->btnh", "btd,ndh->btnh"])  # Keras' order of heads, and Gemma's
+def test_each_head_gets_the_directions_whatever_the_order_of_its_axes(equation):
+    layer = layers.EinsumDense(equation, (None, 3, 4), name="query")
+    model = keras.Sequential([layers.Input((5, 16)), layer])
+    layer.enable_lora(2)
+    initx.calibrate(model, X, "initx>EVA")
+    found = ops.convert_to_numpy(layer.lora_kernel_a)
+    heads = np.moveaxis(found, equation.split(",")[1].index("n"), 0)
+    for head in heads:
+        np.testing.assert_allclose(_cosines(X.reshape(-1, 16).astype("float64"), head), 1, atol=1e-4)
+
+
 def test_whitened_columns_pass_signals_of_unit_size():
     model = _model()
     initx.calibrate(model, X, EVA(whiten=True), include="head")

@@ -84,6 +84,7 @@ def test_on_jax_a_compiled_function_is_opened_only_for_a_weight_or_a_product():
 
     class Recorder:
         replaces = True
+        opens = frozenset()
 
         def __init__(self, followed):
             self.followed, self.names = followed, []
