@@ -149,6 +149,12 @@ def _rewrite(options: argparse.Namespace, change: "Callable[[Model], object]") -
     load()
     model = load_model(options.model, modules=options.modules)
     report = change(model)
+    if getattr(report, "starts", ()):
+        raise ValueError(
+            f"`--initializer` must make weights that a .keras file keeps. Received: {options.initializer}, which "
+            "starts adapters, and a file holds their sum with the base. Load the model in Python and call "
+            f"keras_initx.{options.verb}(model, ...) before `fit`."
+        )
     source, out = pathlib.Path(options.model), pathlib.Path(options.out)
     # After Ctrl-C the report has the best weights so far. They do not replace the only copy of the model.
     if getattr(report, "interrupted", False) and out.exists() and source.exists() and out.samefile(source):

@@ -68,3 +68,18 @@ def test_the_initializer_draws_what_the_donor_does_not_have(capsys, files):
     values = [keras.ops.convert_to_numpy(net.get_layer("hidden").kernel) for net in (model, donor)]
     np.testing.assert_array_equal(*values)
     assert not keras.ops.convert_to_numpy(model.get_layer("head").kernel).any()
+
+
+@pytest.mark.parametrize("verb", ["initialize", "calibrate"])
+def test_a_start_of_adapters_is_refused_since_no_file_keeps_it(capsys, tmp_path, verb):
+    head = keras.layers.Dense(3, name="head", lora_rank=2)
+    keras.Sequential([keras.layers.Input((4,)), head]).save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 4)).astype("float32"))
+    out = tmp_path / "out.keras"
+    law = ["PiSSA"] if verb == "initialize" else ["EVA", "--data", tmp_path / "x.npy"]
+    status, _, error = run(capsys, verb, tmp_path / "model.keras", "--initializer", *law, "--out", out)
+    assert status == 2
+    assert (
+        f"a file holds their sum with the base. Load the model in Python and call keras_initx.{verb}" in error
+    )
+    assert not out.exists()
