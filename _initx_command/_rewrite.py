@@ -151,9 +151,9 @@ def _rewrite(options: argparse.Namespace, change: "Callable[[Model], object]") -
     report = change(model)
     if getattr(report, "starts", ()):
         raise ValueError(
-            f"`--initializer` must make weights that a .keras file keeps. Received: {options.initializer}, which "
-            "starts adapters, and a file holds their sum with the base. Load the model in Python and call "
-            f"keras_initx.{options.verb}(model, ...) before `fit`."
+            f"`--initializer` must make weights that a .keras file keeps. Received: {options.initializer}, "
+            "which starts adapters, and a file holds their sum with the base. Start them in Python, after "
+            "`load_model` and before `fit`."
         )
     source, out = pathlib.Path(options.model), pathlib.Path(options.out)
     # After Ctrl-C the report has the best weights so far. They do not replace the only copy of the model.
