@@ -1,6 +1,6 @@
 """Two small models that learned one thing, and learn another one by adapters.
 
-    task = adapted.text(width=96, depth=2, trained=1500)   # or adapted.images(trained=1500)
+    task = adapted.text(width=128, depth=2, trained=1500)   # or adapted.images(trained=1500)
     model = adapted.with_adapters(task, rank=4)
 
 Text: a decoder learned the characters of Python's own source, and learns docstrings by adapters on its
@@ -22,7 +22,7 @@ import keras_initx as initx
 import keras_initx.datasets
 from keras_initx.adapters import enable_lora
 
-LENGTH, HEAD_WIDTH = 32, 24
+LENGTH, HEAD_WIDTH = 32, 32  # LoRA-GA takes ranks up to half the width of a head
 
 Rows = tuple[np.ndarray, np.ndarray]
 

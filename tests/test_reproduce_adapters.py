@@ -42,7 +42,7 @@ def planted(script, tested, apart=0.5, early=0.1, best=None):
                     )
                     for seed in range(3)
                 ]
-    return script.Measured(tuning, runs)
+    return script.Measured(dict.fromkeys((script.TEXT, script.IMAGES), script.Run(3, 3, 0.7)), tuning, runs)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,10 @@ def test_the_verdict_follows_from_spreads_and_the_lead_at_first(script, worst, a
     measured = planted(script, tested, apart, early, {"LoRAGA": LOW})
     sentence, criteria = script.judge(measured)
     assert [criterion.holds for criterion in criteria] == held
-    assert f"LoRAGA {worst:.3g} (2^-8); spread" in sentence
+    assert f"LoRAGA {worst:.4g} (2^-8); spread" in sentence
     assert "at 2^-6 for all" in sentence
+    assert "text, rank 4: 3 before; " in sentence
+    assert "images, rank 4: 30 before; " in sentence
     assert "LoRAGA worst" in sentence or not apart
 
 
@@ -117,6 +119,7 @@ def test_all_starts_begin_at_the_trained_model_and_train_adapters_alone(script, 
     original = models[0].task.build()
     original.set_weights(models[0].task.weights)
     expected = ops.convert_to_numpy(original(x))
+    assert models[0].before(rows) == models[1].before(rows)
     found = {}
     for start in script.STARTS:
         one = models[start == script.STABLE]

@@ -66,7 +66,7 @@ class Size(NamedTuple):
     seeds: int = 3
     ranks: tuple[int, ...] = (4, 16)
     rates: tuple[float, ...] = tuple(2.0**power for power in range(-11, -2))
-    width: int = 96
+    width: int = 128
     depth: int = 2
     steps: int = 80
     image_steps: int = 160
@@ -86,6 +86,7 @@ Key = tuple[str, int, str, float]
 
 
 class Measured(NamedTuple):
+    before: dict[str, Run]  # of each task, without adapters
     tuning: dict[Key, Run]
     runs: dict[Key, list[Run]]
 
@@ -118,6 +119,12 @@ class Adapted:
             adapted.train(self.model, task.learned, rate * factor, task.batch, part.ravel())
         return Run(early, *self._measured(rows))
 
+    def before(self, rows: adapted.Rows) -> Run:
+        """Measures the trained model on the rows: B is zero."""
+        self.model.set_weights(self.weights)
+        loss, accuracy = self._measured(rows)
+        return Run(loss, loss, accuracy)
+
     def _measured(self, rows: adapted.Rows) -> tuple[float, float]:
         """Returns the loss, or that of chance if it is not finite, and the accuracy."""
         loss, accuracy = self.model.evaluate(*rows, batch_size=500, verbose=0)
@@ -139,13 +146,14 @@ class Adapted:
 
 def measure_runs(size: Size) -> Measured:
     """Runs both tasks at each rank."""
-    measured = Measured({}, {})
+    measured = Measured({}, {}, {})
     tasks = {
         TEXT: (adapted.text(size.width, size.depth, size.trained), size.steps),
         IMAGES: (adapted.images(size.trained // 3), size.image_steps),
     }
     for (name, (task, steps)), rank in itertools.product(tasks.items(), size.ranks):
         plain, stable = (Adapted(task, steps, rank, start) for start in (LORA, STABLE))
+        measured.before[name] = plain.before(task.tested)
         models = {start: stable if start == STABLE else plain for start in STARTS}
         for start, rate in itertools.product(STARTS, size.rates):
             run = models[start].run(start, rate, size.seeds, task.chosen_by)
@@ -164,6 +172,11 @@ def measure_runs(size: Size) -> Measured:
 def score(task: str, run: Run) -> float:
     """Returns what should be small: the loss of text, and the errors on images in percent."""
     return run.loss if task == TEXT else 100 * (1 - run.accuracy)
+
+
+def scores_of(measured: Measured, key: Key) -> np.ndarray:
+    """Returns the scores by seed on the tested rows."""
+    return np.array([score(key[0], run) for run in measured.runs[key]])
 
 
 def choose_rates(measured: Measured, task: str, rank: int) -> tuple[dict[str, float], float]:
@@ -185,10 +198,7 @@ class Spread(NamedTuple):
 
 def spread(measured: Measured, task: str, rank: int, rates: Mapping[str, float]) -> Spread:
     """Returns the spread of the starts, each at its rate, in percent of the loss or in points."""
-    scores = {
-        start: np.array([score(task, run) for run in measured.runs[task, rank, start, rate]])
-        for start, rate in rates.items()
-    }
+    scores = {start: scores_of(measured, (task, rank, start, rate)) for start, rate in rates.items()}
     starts = sorted(scores, key=lambda start: scores[start].mean())
     best, worst = scores[starts[0]], scores[starts[-1]]
     return Spread(starts, list(100 * (worst / best - 1) if task == TEXT else worst - best))
@@ -202,15 +212,12 @@ def judge(measured: Measured) -> tuple[str, list[claim.Criterion]]:
         tuned, common = choose_rates(measured, task, rank)
         own = spread(measured, task, rank, tuned)
         shared = spread(measured, task, rank, dict.fromkeys(STARTS, common))
-        found = {
-            start: claim.interval([score(task, run) for run in measured.runs[task, rank, start, rate]])
-            for start, rate in tuned.items()
-        }
+        means = {s: scores_of(measured, (task, rank, s, rate)).mean() for s, rate in tuned.items()}
         apart, apart_shared = claim.interval(own.by_seed), claim.interval(shared.by_seed)
         more = claim.difference(shared.by_seed, own.by_seed)
         said.append(
-            f"{name}: "
-            + ", ".join(f"{start} {found[start].mean:.3g} ({told(tuned[start])})" for start in own.starts)
+            f"{name}: {score(task, measured.before[task]):.4g} before; "
+            + ", ".join(f"{start} {means[start]:.4g} ({told(tuned[start])})" for start in own.starts)
             + f"; spread {apart} {unit}; at {told(common)} for all {apart_shared} {unit}, "
             f"{shared.starts[0]} best and {shared.starts[-1]} worst"
         )
@@ -253,9 +260,7 @@ def draw(measured: Measured, path: pathlib.Path) -> None:
             by_rate.plot(rates, found, color=color, marker=".", label=start)
             by_rate.plot(tuned[start], min(found), "*", color=color, markersize=14, mec="black")
             for rate, marker, size, beside in ((tuned[start], "*", 12, -0.15), (common, "o", 5, 0.15)):
-                mean, low, _ = claim.interval(
-                    [score(task, run) for run in measured.runs[task, rank, start, rate]]
-                )
+                mean, low, _ = claim.interval(scores_of(measured, (task, rank, start, rate)))
                 tested.plot([low, 2 * mean - low], [place + beside] * 2, color=color)
                 tested.plot(mean, place + beside, marker, color=color, markersize=size, mec="black")
         best = min(line.get_ydata().min() for line in by_rate.lines)
@@ -284,9 +289,9 @@ def main() -> None:
     claim.reproduce(
         CLAIM,
         measure,
-        quick=Size(1, (2,), (2.0**-7,), width=48, depth=1, steps=14, image_steps=14, trained=30),
+        quick=Size(1, (2,), (2.0**-7,), width=32, depth=1, steps=14, image_steps=14, trained=30),
         default=Size(),
-        full=Size(5, width=192, depth=4, steps=400, image_steps=800, trained=6000),
+        full=Size(5, width=256, depth=4, steps=400, image_steps=800, trained=6000),
         draw=lambda path: draw(found[-1], path),
     )
 
