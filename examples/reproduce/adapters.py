@@ -268,7 +268,7 @@ def draw(measured: Measured, path: pathlib.Path) -> None:
         by_rate.set_xscale("log", base=2)
         by_rate.set(title=f"{task}, rank {rank}", xlabel="learning rate", ylim=(0.98 * best, 1.3 * best))
         tested.set(xlabel="loss" if task == TEXT else "errors in percent", ylim=(len(STARTS) - 0.5, -0.5))
-        tested.set_yticks(range(len(STARTS)), STARTS if task == columns[0][0] else [""] * len(STARTS))
+        tested.set_yticks(range(len(STARTS)), STARTS if tested is panels[1][0] else [""] * len(STARTS))
         by_rate.grid(alpha=0.3)
         tested.grid(alpha=0.3)
     panels[0][0].set(ylabel="validation: loss, or errors in percent")
