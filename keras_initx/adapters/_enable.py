@@ -1,5 +1,6 @@
 """`enable_lora`: adapters on chosen layers of any model, each with a rank of its own."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ def enable_lora(model: Model, ranks: Mapping[str, int], *, alpha: float | None =
             EVA. If several patterns match a layer, the last one counts. Rank 0 leaves a layer without.
         alpha: The alpha of all these adapters; None for the rank of each.
 
+    Warns:
+        UserWarning: If the model was compiled and trained before: compile it once more.
+
     Returns:
         The paths of the layers that got adapters, sorted.
 
@@ -35,6 +39,11 @@ def enable_lora(model: Model, ranks: Mapping[str, int], *, alpha: float | None =
         ValueError: If a pattern matches no kernel, a rank is not an int of at least 0, or a layer has no
             `enable_lora` or has LoRA already. The model is then unchanged.
     """
+    if not isinstance(ranks, Mapping):
+        raise ValueError(
+            "`ranks` must map patterns of paths or roles to ranks. Received: "
+            f'ranks={ranks!r}. Pass for example {{"*/query": 8}}.'
+        )
     sites = [site for site in iter_kernels(model, trace=False) if not site.is_factor]
     chosen: dict[int, tuple[str, Any, int]] = {}
     for pattern, rank in ranks.items():
@@ -51,6 +60,12 @@ def enable_lora(model: Model, ranks: Mapping[str, int], *, alpha: float | None =
                 f"`ranks` must name layers that can take LoRA. Received: `{path}`, whose "
                 f"{type(layer).__name__} {what}. Name other layers, or give it rank 0."
             )
+    if getattr(getattr(model, "optimizer", None), "built", False):
+        warnings.warn(
+            f"`{model.name}` has an optimizer that does not know the adapters: call `compile` once more "
+            "before `fit`, which would train the old weights.",
+            stacklevel=2,
+        )
     for _, layer, rank in chosen.values():
         layer.enable_lora(rank, lora_alpha=alpha)
     return tuple(sorted(path for path, _, _ in chosen.values()))

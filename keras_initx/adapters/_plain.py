@@ -1,6 +1,7 @@
 """Adapters as plain LoRA against the original base, whatever start they had."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,28 +10,12 @@ from keras import ops
 
 from keras_initx._keras_internals import flatten_layers, quantized_weight
 from keras_initx._types import Layer, Model, Tensor, Variable
+from keras_initx.adapters._bases import Start, is_less, sample
 from keras_initx.state import transaction
+from keras_initx.tables import listed
 from keras_initx.walk import Adapter, adapter_of, layer_paths
 
-__all__ = ["PlainFactors", "PlainLoRA", "Start", "adapters_in", "as_plain"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Start:
-    """How an adapter began, as far as a later conversion must know it.
-
-    Attributes:
-        path: Path of the adapted kernel.
-        base: What the start made of the base: `"kept"`; `"less"`, the base without the first scale A B;
-            `"rounded"`, the base as Keras quantizes it; or `"mixed"`, values that no other model has.
-        a: The first A as a matrix; of a base that was kept, empty.
-        b: The first B times the scale.
-    """
-
-    path: str
-    base: Literal["kept", "less", "mixed", "rounded"]
-    a: np.ndarray
-    b: np.ndarray
+__all__ = ["PlainFactors", "PlainLoRA", "adapters_in", "as_plain"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,7 +96,8 @@ class PlainLoRA:
                 "`model` must have the layers of the adapted model, without LoRA. Received: "
                 f"{what} in the place of `{row.path}`. Build the model anew and load the original weights."
             )
-        if self.base == "original" and tuple(kernel.shape) != (*row.a.shape[:-1], row.b.shape[-1]):
+        quantized = getattr(layer, "quantization_mode", None)  # int4 packs two entries in one
+        if not quantized and tuple(kernel.shape) != (*row.a.shape[:-1], row.b.shape[-1]):
             raise ValueError(
                 f"`model` must have the shapes of the adapted model. Received: `{row.path}` of shape "
                 f"{tuple(kernel.shape)} for factors of {row.a.shape} and {row.b.shape}."
@@ -135,18 +121,8 @@ def as_plain(starts: Sequence[Start], model: Model) -> PlainLoRA:
     places = {id(layer): number for number, layer in reversed([*enumerate(flatten_layers(model))])}
     found = adapters_in(model)
     known = {start.path: start for start in starts}
-    if not known or {path for path, _ in found} != set(known):
-        raise ValueError(
-            "`model` must have the adapters that this report is of, and the report must be of a start of "
-            f"adapters. Received: a model with adapters at {sorted(path for path, _ in found)}, and a report "
-            f"of {sorted(known)}."
-        )
-    if mixed := sorted(start.path for start in starts if start.base == "mixed"):
-        raise ValueError(
-            "`model` must have a base that other models have, too. Received: bases of several rounds of "
-            f"LoftQ at {mixed}. Save the whole model, or start with LoftQ(iterations=1)."
-        )
-    pairs = [(path, adapter, *_joined(adapter, known[path])) for path, adapter in found]
+    _check_starts(known, dict(found))
+    pairs = [(path, adapter, *_joined(adapter, known.get(path))) for path, adapter in found]
     rank = max(a.shape[-1] for _, _, a, _ in pairs)
     rows = []
     for path, adapter, a, b in pairs:
@@ -169,10 +145,40 @@ def adapters_in(model: Model) -> list[tuple[str, Adapter]]:
     return [(paths[id(layer)], found) for layer in layers if (found := adapter_of(layer)) is not None]
 
 
-def _joined(adapter: Adapter, start: Start) -> tuple[np.ndarray, np.ndarray]:
+def _check_starts(known: dict[str, Start], found: dict[str, Adapter]) -> None:
+    """Raises ValueError for starts that are not those of the adapters; warns of biases that are left out."""
+    if not known or not set(known) <= set(found):
+        raise ValueError(
+            "`model` must have the adapters that this report is of, and the report must be of a start of "
+            f"adapters. Received: a model with adapters at {sorted(found)}, and a report of {sorted(known)}."
+        )
+    if mixed := sorted(start.path for start in known.values() if start.base == "mixed"):
+        raise ValueError(
+            "`model` must have a base that other models have, too. Received: bases of several rounds of "
+            f"LoftQ at {mixed}. Save the whole model, or start with LoftQ(iterations=1)."
+        )
+    quantized = {p for p, adapter in found.items() if getattr(adapter.layer, "quantization_mode", None)}
+    moved = [p for p, s in known.items() if p not in quantized and s.sampled != sample(found[p].kernel)]
+    less = [path for path, adapter in found.items() if path not in known and is_less(adapter)]
+    if moved or less:
+        raise ValueError(
+            "`model` must have the bases that this start left. Received: other bases at "
+            f"{listed(sorted(moved + less), 6)}, from a later start, loaded weights, or another model. Take "
+            "the report of the last start of each adapter, before the model is saved and loaded."
+        )
+    biases = [p for p, s in known.items() if s.beside != sample(getattr(found[p].layer, "bias", None))]
+    if biases:
+        warnings.warn(
+            f"`as_lora` holds adapters alone, and the biases of {listed(sorted(biases), 6)} have changed, "
+            "too: copy them to the other model, or set their `trainable` to False before the training.",
+            stacklevel=4,
+        )
+
+
+def _joined(adapter: Adapter, start: Start | None) -> tuple[np.ndarray, np.ndarray]:
     a, b = (ops.convert_to_numpy(ops.cast(variable.value, "float32")) for variable in (adapter.a, adapter.b))
     a, b = a.reshape(-1, adapter.rank), adapter.scale * b
-    if start.base != "less":
+    if start is None or start.base != "less":
         return a, b
     return np.concatenate([a, start.a], axis=1), np.concatenate([b, -start.b], axis=0)
 

@@ -17,7 +17,7 @@ from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx._types import Batch, Tensor, Variable
-from keras_initx.adapters import Start
+from keras_initx.adapters import Start, began, given_back, is_less
 from keras_initx.calibration._filters import rows_for
 from keras_initx.calibration._plan import Job, Plan, Update
 from keras_initx.calibration._report import CONSTANT, CalibrationRow
@@ -32,18 +32,21 @@ __all__ = ["act_over_adapters"]
 Seen = dict[tuple[int, tuple[int, ...]], tuple[Tensor, np.ndarray, int]]
 
 _WORDS = "its layer gets numbers of words, which have no directions: left as it is"
+_GROUPS = "its convolution has groups, whose inputs differ: left as it is"
+_QUANTIZED = "its base is quantized: start the adapter before `quantize`"
 _OTHER = "its factor A does not take the inputs of the layer: left as it is"
 _UNREACHED = "nothing reaches its layer on this data: left as it is"
 
 
 def act_over_adapters(job: Job, plan: Plan, update: Update) -> tuple[list[CalibrationRow], dict[str, Any]]:
     """Starts the adapters of a plan; returns the rows and the totals of the report."""
-    notes = dict(plan.notes)
-    sites = [site for site, note in notes.items() if not note]
-    law = cast("AdapterLaw", plan.aims[sites[0]].law) if sites else None
-    if law is None:
+    chosen = [site for site, note in plan.notes.items() if not note]
+    law = cast("AdapterLaw", plan.aims[chosen[0]].law) if chosen else None
+    notes = dict(plan.notes) | {site: _refused(site, law) for site in chosen}
+    sites = [site for site in chosen if not notes[site]]
+    if law is None or not sites:
         return [CalibrationRow(s.path, s.role, note=note) for s, note in notes.items()], {"forward_passes": 0}
-    matrices, samples = _moments(job, sites, notes) if law.takes == "moments" else _gradients(job, sites)
+    matrices, samples = _moments(job, sites) if law.takes == "moments" else _gradients(job, sites)
     rows, starts, shares = [], [], []
     for site in notes:
         if site not in matrices:
@@ -64,13 +67,8 @@ def act_over_adapters(job: Job, plan: Plan, update: Update) -> tuple[list[Calibr
     return rows, totals
 
 
-def _moments(
-    job: Job, sites: Sequence[KernelSite], notes: dict[KernelSite, str]
-) -> tuple[dict[KernelSite, np.ndarray], int]:
+def _moments(job: Job, sites: Sequence[KernelSite]) -> tuple[dict[KernelSite, np.ndarray], int]:
     """Runs the model over all batches; returns second moments of the inputs, and the number of rows."""
-    for site in sites:
-        notes[site] = _refused(site)
-    sites = [site for site in sites if not notes[site]]
     sums: dict[KernelSite, np.ndarray] = {}
     counts = dict.fromkeys(sites, 0)
     total = 0
@@ -97,13 +95,23 @@ def _run(job: Job, batch: Batch, hooks: Sequence[tuple[Any, Callable[..., None]]
         raise refusal(job.model, batch, error) from error
 
 
-def _refused(site: KernelSite) -> str:
-    """Returns why the inputs of a layer cannot start its adapter; empty if they can."""
-    if _adapter(site).kind == "embedding":
+def _refused(site: KernelSite, law: AdapterLaw | None) -> str:
+    """Returns why a law cannot start an adapter; empty if it can."""
+    adapter = _adapter(site)
+    if getattr(site.layer, "quantization_mode", None):
+        return _QUANTIZED
+    if law is None or law.takes == "gradient":
+        return ""
+    if adapter.kind == "embedding":
         return _WORDS
+    if getattr(site.layer, "groups", 1) > 1:
+        return _GROUPS
     last = len(site.kernel.shape) - 1
     batched = site.axes is not None and len(site.axes[0]) + len(site.axes[1]) <= last
-    return _OTHER if last in _adapter(site).summed or batched else ""
+    if last in adapter.summed or batched:
+        return _OTHER
+    inputs = math.prod(site.kernel.shape[axis] for axis in adapter.summed)
+    return f"its rank is larger than its {inputs} inputs" if adapter.rank > inputs else ""
 
 
 def _keeper(
@@ -190,18 +198,21 @@ def _adapter(site: KernelSite) -> Adapter:
 def _written(site: KernelSite, law: AdapterLaw, matrix: np.ndarray, update: Update) -> Start:
     """Writes the factors that a law makes, and takes them off the base; returns how the adapter begins."""
     adapter, path = _adapter(site), site.path.rpartition("/")[0]
-    a, b = law.start(matrix, adapter.rank)
+    try:
+        a, b = law.start(matrix, adapter.rank)
+    except ValueError as error:
+        raise ValueError(f"`{path}`: {error} Leave it out with `exclude`.") from error
     a = _in_shape(site, a) if law.takes == "moments" else a
-    kept = b is None
-    b = np.zeros((adapter.rank, adapter.shape[1])) if b is None else b
-    if not kept:
+    base = np.zeros((adapter.rank, adapter.shape[1])) if b is None else b
+    if b is not None:
         taken = adapter.scale * a @ b - adapter.scale * _matrix(adapter.a, adapter) @ _matrix(adapter.b)
         update(adapter.kernel, _less(taken, adapter.kernel))
-    for variable, value in ((adapter.a, a), (adapter.b, b)):
+    elif is_less(adapter):
+        whole = ops.convert_to_numpy(given_back(adapter))
+        update(adapter.kernel, _constant(whole, adapter.kernel))
+    for variable, value in ((adapter.a, a), (adapter.b, base)):
         update(variable, _constant(value, variable))
-    if kept:
-        return Start(path, "kept", np.empty((0, 0)), np.empty((0, 0)))
-    return Start(path, "less", a.astype("float32"), (adapter.scale * b).astype("float32"))
+    return began(path, "kept" if b is None else "less", adapter, adapter.alpha)
 
 
 def _in_shape(site: KernelSite, columns: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from keras_initx.diagnostics._report import SignalRow
 from keras_initx.fans import compute_fans
 from keras_initx.walk import Adapter, KernelSite
 
-__all__ = ["faults_of", "update_ratio"]
+__all__ = ["are_directions", "faults_of", "update_ratio"]
 
 Fault = tuple[str, str, str, str]  # path of the layer, kind, message, cure
 
@@ -65,9 +65,23 @@ def faults_of(pairs: Sequence[tuple[KernelSite, SignalRow]]) -> Iterator[Fault]:
             yield path, "variance", told, '"LoRA"'
 
 
+def are_directions(site: KernelSite) -> bool:
+    """Whether the columns of a factor A are orthogonal, as directions of data are and a draw is not.
+
+    Args:
+        site: A factor A.
+    """
+    if not site.adapter or site.role != "lora_a" or site.adapter.rank < 2:
+        return False
+    columns = ops.convert_to_numpy(ops.cast(site.kernel.value, "float32")).reshape(-1, site.adapter.rank)
+    sizes = np.linalg.norm(columns, axis=0)
+    products = columns.T @ columns / np.maximum(np.outer(sizes, sizes), np.finfo("float32").tiny)
+    return bool(sizes.all() and np.abs(products - np.eye(len(sizes))).max() < 1e-4)
+
+
 def _fans_note(site: KernelSite, row: SignalRow) -> str:
     """Says that A was drawn with the fans that Keras reads from its shape; empty if it was not."""
-    if site.fans is None or not row.weight_std:
+    if site.fans is None or not row.weight_std or are_directions(site):
         return ""
     shape = tuple(site.kernel.shape)
     plain = compute_fans(shape[:1] if site.layout and site.layout.kind == "embedding" else shape).fan_in

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from keras_initx._types import Arrays, Batch, Model, Tensor
+from keras_initx.diagnostics._adapters import are_directions
 from keras_initx.diagnostics._duplicates import Duplicate, find_duplicates
 from keras_initx.diagnostics._gate_readings import gate_readings
 from keras_initx.diagnostics._measure import loss_at, measure
@@ -97,7 +98,7 @@ class Exam:
     def run(self) -> Examined:
         """Examines the model with its present weights, and leaves them as they are."""
         # A kernel with an obstacle has no pre-activation to show. Its row has the numbers of its weights.
-        shown = [site for site in self.sites if not site.obstacle]
+        shown = [site for site in self.sites if site.is_readable]
         value, readings, variables, gradients = measure(
             self.model, self.batch, self.targets, self.objective, shown, self.training
         )
@@ -108,10 +109,12 @@ class Exam:
         slopes = {id(v): gradient for v, gradient in zip(variables, gradients, strict=True)}
         rows = [row_of(site, readings.get(site, Reading()), slopes, moves) for site in self.sites]
         forward, backward = _end_to_end(self.sites, readings)
-        duplicates = find_duplicates(self.sites)
+        # Queries and values that get one tensor have the same directions.
+        duplicates = find_duplicates([site for site in self.sites if not are_directions(site)])
         pairs = list(zip(self.sites, rows, strict=True))
         findings = findings_of(pairs, forward, backward, _agreement(self.sites, readings), duplicates, step)
-        unseen = tuple(site for site in self.sites if readings.get(site, Reading()).signal is None)
+        kernels = [site for site in self.sites if not site.is_factor]
+        unseen = tuple(site for site in kernels if readings.get(site, Reading()).signal is None)
         return Examined(tuple(rows), findings, value, forward, backward, duplicates, step, gradients, unseen)
 
     def step(self, loss: float, gradients: Sequence[Tensor], rate: float | None = None) -> Step | None:

@@ -139,7 +139,8 @@ class EVA(AdapterLaw):
         columns = fix_signs(vectors[:, :rank])
         if self.whiten:
             sizes = np.sqrt(values[:rank])
-            columns = columns / np.where(sizes > 1e-6 * sizes[0], sizes, np.inf)
+            # A direction in which the inputs do not vary keeps its length: other data may have it.
+            columns = columns / np.where(sizes > 1e-6 * sizes[0], sizes, 1.0)
         return self.gain * columns, None
 
 

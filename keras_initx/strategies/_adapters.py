@@ -14,9 +14,9 @@ import numpy as np
 
 from keras_initx._types import Layer, Model
 from keras_initx.adapters import Factors
-from keras_initx.checks import check_positive
+from keras_initx.checks import check_positive, check_switch
 from keras_initx.initializers import RandomScaled
-from keras_initx.strategies._parts import computed
+from keras_initx.strategies._parts import computed, given_back_to
 from keras_initx.strategies._plan import Draw, WholePlan
 from keras_initx.walk import Adapter, KernelSite, Weight
 
@@ -36,7 +36,7 @@ def default_draws(
         gain: The gain of a factor A; None for the root of 2, with which Keras draws.
     """
     bases = {id(site.layer): site for site in sites if site.adapter and not site.is_factor}
-    return {
+    return given_back_to(sites) | {
         site: _draw_of_a(site, bases, math.sqrt(2) if gain is None else gain(site))
         if site.role == "lora_a"
         else Draw(keras.initializers.Zeros())
@@ -95,7 +95,7 @@ class LoRA:
     base: Literal["kept", "less", "mixed", "rounded"] = "kept"
 
     def __init__(self, *, rank_stable: bool = False, alpha: float | None = None) -> None:
-        self.rank_stable = rank_stable
+        self.rank_stable = check_switch("rank_stable", rank_stable)
         self.alpha = None if alpha is None else check_positive("alpha", alpha)
 
     def plan(self, weights: Sequence[KernelSite | Weight], model: Model) -> WholePlan:
@@ -119,8 +119,18 @@ class LoRA:
         before, after = _STABLE.get(adapter.layer, (alpha, None))
         # A second call starts from the alpha that the first one found.
         alpha = before if self.alpha is None and after == adapter.alpha else alpha
-        _STABLE[adapter.layer] = (alpha, alpha * math.sqrt(adapter.rank))
         return alpha * math.sqrt(adapter.rank)
+
+    def settle(self, adapter: Adapter, alpha: float) -> None:
+        """Remembers the alpha before a rank-stable scale, when the start has been made.
+
+        Args:
+            adapter: The adapter, with the alpha that it had.
+            alpha: The alpha that it gets.
+        """
+        _STABLE.pop(adapter.layer, None)
+        if self.rank_stable:
+            _STABLE[adapter.layer] = (alpha / math.sqrt(adapter.rank), alpha)
 
 
 class OrthogonalLoRA(LoRA):

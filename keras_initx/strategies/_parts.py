@@ -6,11 +6,11 @@ from typing import Literal
 from keras import ops
 
 from keras_initx._types import Tensor
-from keras_initx.adapters import Factors
+from keras_initx.adapters import Factors, given_back, is_less
 from keras_initx.strategies._plan import Draw, WholePlan
 from keras_initx.walk import Adapter, KernelSite
 
-__all__ = ["computed"]
+__all__ = ["computed", "given_back_to"]
 
 
 def computed(
@@ -31,7 +31,7 @@ def computed(
     Raises:
         ValueError: If a rank is larger than the kernel's, or a base that the start changes is quantized.
     """
-    plan: WholePlan = {}
+    plan: WholePlan = given_back_to(sites) if base == "kept" else {}
     by_layer: dict[int, _Together] = {}
     for site in sites if base != "kept" else [site for site in sites if site.is_factor]:
         assert site.adapter is not None
@@ -42,6 +42,36 @@ def computed(
         part = {"lora_a": "a", "lora_b": "b"}.get(site.role, "base")
         plan[site] = Draw(_Part(name, together, part), computed=True)
     return plan
+
+
+def given_back_to(sites: Sequence[KernelSite]) -> WholePlan:
+    """Returns the values of base kernels that lack the A B of an earlier start, which a new start leaves.
+
+    Args:
+        sites: The kernels and factors of a model.
+    """
+    bases = [site for site in sites if site.adapter and not site.is_factor]
+    return {
+        site: Draw(
+            _Back(site.adapter),
+            "it has back what an earlier start of its adapter took",
+            computed=True,
+        )
+        for site in bases
+        if site.adapter and is_less(site.adapter)
+    }
+
+
+class _Back:
+    """The base kernel with what an earlier start took, as a function of shape and dtype."""
+
+    __name__ = "given back"
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
+        return ops.cast(ops.reshape(given_back(self.adapter), tuple(shape)), dtype)
 
 
 class _Together:

@@ -1,14 +1,13 @@
 """What `initialize` does for a start of adapters beside the draws: checks, alphas, and the first factors."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from keras import ops
-
 from keras_initx._types import Initializer, Model
-from keras_initx.adapters import Start
+from keras_initx.adapters import Start, began
+from keras_initx.state import slotted
 from keras_initx.strategies._plan import Strategy
 from keras_initx.tables import listed
 from keras_initx.walk import Adapter, KernelSite
@@ -52,7 +51,7 @@ class Starts:
         for site in scope if frozen else [site for site in scope if site.layer.trainable]:
             found.setdefault(id(site.layer), []).append(site)
         whole = 2 if strategy.base == "kept" else 3  # type: ignore[union-attr]  # of the strategies for adapters
-        parts = [site.path for sites in found.values() if len(sites) != whole for site in sites]
+        parts = [site.path for sites in found.values() if len(sites) < whole for site in sites]
         if parts:
             raise ValueError(
                 f"`include` and `exclude` must leave whole adapters for {name}: A, B"
@@ -73,14 +72,20 @@ class Starts:
         changed = False
         starts = []
         for path, adapter in self.adapters.items():
-            alpha, empty = self.strategy.alpha_of(adapter), np.empty((0, 0), "float32")
-            a, b = empty, empty
-            if self.strategy.base == "less":
-                a, b = (ops.convert_to_numpy(ops.cast(v, "float32")) for v in (adapter.a, adapter.b))
-                a, b = a.reshape(-1, adapter.rank), alpha / adapter.rank * b
-            starts.append(Start(path, self.strategy.base, a, b))
+            alpha = self.strategy.alpha_of(adapter)
             changed |= alpha != adapter.alpha
+            self.strategy.settle(adapter, alpha)
             adapter.layer.lora_alpha = alpha
+            starts.append(began(path, self.strategy.base, adapter, alpha))
+        optimizer = getattr(model, "optimizer", None)
+        if starts and optimizer is not None and optimizer.built:
+            slots = {id(variable) for variable in slotted(optimizer)}
+            if not any(id(adapter.a) in slots for adapter in self.adapters.values()):
+                warnings.warn(
+                    f"`{model.name}` has an optimizer that does not know its adapters: call `compile` once "
+                    "more before `fit`, which would train the old weights.",
+                    stacklevel=3,
+                )
         if changed:
             # Functions that Keras has compiled hold the old alpha.
             for name in ("train_function", "test_function", "predict_function"):

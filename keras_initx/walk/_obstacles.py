@@ -10,12 +10,13 @@ from keras import layers
 from keras_initx._types import Layer
 from keras_initx.walk._layers import PLAIN_WRAPPERS, Rule
 
-__all__ = ["TIED", "is_of_users", "obstacle_of", "overridden", "skip_of"]
+__all__ = ["ADAPTED", "TIED", "is_of_users", "obstacle_of", "overridden", "skip_of"]
 
 # Packages with layers that do not assign to the weights of other layers, except in wrappers.
 _KNOWN = ("keras", "keras_hub", "keras_initx")
 
 
+ADAPTED = "LoRA is enabled, so the kernel is not the layer's whole weight"
 TIED = "its kernel also makes the logits"
 
 
@@ -112,7 +113,7 @@ def obstacle_of(
         method = overrides if type(layer).call is base.call else "call"
         return f"{name} overrides {base.__name__}.{method}, so its output need not be linear in its kernel"
     if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled, so the kernel is not the layer's whole weight"
+        return ADAPTED
     if getattr(layer, "quantization_mode", None):
         return "the kernel is quantized"
     return ""

@@ -9,6 +9,7 @@ from keras_initx.fans import Fans, Layout
 from keras_initx.uses import Use
 from keras_initx.walk._adapters import Adapter
 from keras_initx.walk._layers import SCALES
+from keras_initx.walk._obstacles import ADAPTED
 from keras_initx.walk._position import Position
 
 __all__ = ["KernelSite"]
@@ -92,6 +93,12 @@ class KernelSite(Position):
     uses: tuple[Use, ...] = ()
     looped: bool = False
     adapter: Adapter | None = None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a pass can show the layer's pre-activation, be it to scale it or not."""
+        adapted = self.obstacle == ADAPTED and not getattr(self.layer, "quantization_mode", None)
+        return adapted or not self.obstacle
 
     @property
     def is_factor(self) -> bool:

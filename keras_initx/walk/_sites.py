@@ -263,7 +263,7 @@ def _site(layer: Layer, kernel: Variable, path: str, role: str, looped: bool) ->
         overrides=overrides,
         tied=tied,
         looped=looped,
-        adapter=adapter,
+        adapter=adapter if adapter and kernel is adapter.kernel else None,
     )
 
 

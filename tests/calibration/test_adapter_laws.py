@@ -93,6 +93,24 @@ def test_whitened_columns_pass_signals_of_unit_size():
     np.testing.assert_allclose(np.sqrt(np.mean(passed**2, axis=0)), 1, rtol=1e-3)
 
 
+def test_directions_without_variance_can_still_learn():
+    low = X @ np.diag([1.0] * 2 + [0.0] * 14).astype("float32")
+    model = keras.Sequential([layers.Input((5, 16)), layers.Dense(4, name="d")])
+    enable_lora(model, {"d": 3})
+    initx.calibrate(model, low, EVA(whiten=True))
+    sizes = np.linalg.norm(ops.convert_to_numpy(model.get_layer("d").lora_kernel_a), axis=0)
+    np.testing.assert_allclose(sizes[2], 1.0, rtol=1e-4)
+    assert (sizes[:2] > 0).all()
+
+
+def test_eva_after_pissa_gives_the_base_back():
+    model = _model()
+    before = ops.convert_to_numpy(model(X))
+    initx.initialize(model, "PiSSA")
+    initx.calibrate(model, X, "initx>EVA")
+    np.testing.assert_allclose(ops.convert_to_numpy(model(X)), before, atol=1e-4)
+
+
 def test_batches_and_arrays_give_the_same_adapters():
     whole, batches = _model(), _model()
     initx.calibrate(whole, X, "initx>EVA")
@@ -184,6 +202,20 @@ def test_what_eva_cannot_start_says_so():
     with pytest.warns(UserWarning, match="numbers of words"):
         report = initx.calibrate(model, tokens, "initx>EVA")
     assert [bool(row.note) for row in report.rows] == [True, False]
+    grouped = keras.Sequential([layers.Input((5, 8)), layers.Conv1D(8, 3, groups=2, name="c")])
+    enable_lora(grouped, {"c": 2})
+    with pytest.warns(UserWarning, match="its convolution has groups"):
+        initx.calibrate(grouped, X[:, :, :8], "initx>EVA")
+    quantized = _plain()
+    quantized.get_layer("head").quantize("int8")
+    enable_lora(quantized, {"head": 2})
+    for law in ("initx>EVA", "initx>LoRAGA"):
+        with pytest.warns(UserWarning, match="its base is quantized: start the adapter before `quantize`"):
+            initx.calibrate(quantized, (X, Y), law, loss=LOSS)
+    wide = keras.Sequential([layers.Input((4,)), layers.Dense(8, name="d")])
+    enable_lora(wide, {"d": 6})
+    with pytest.warns(UserWarning, match="its rank is larger than its 4 inputs"):
+        initx.calibrate(wide, X[:, 0, :4], "initx>EVA")
     with pytest.raises(ValueError, match=r"EVA needs adapters.*enable_lora"):
         initx.calibrate(_plain(), X, "initx>EVA")
     with pytest.raises(ValueError, match="`data` must be given: EVA takes what the layers get"):
@@ -194,7 +226,7 @@ def test_what_eva_cannot_start_says_so():
         initx.initialize(model, "initx>EVA")
     large = _model(rank=4)
     before = [ops.convert_to_numpy(weight) for weight in large.weights]
-    with pytest.raises(ValueError, match="at most half"):
+    with pytest.raises(ValueError, match="`attention/.*at most half .*Leave it out with `exclude`"):
         initx.calibrate(large, (X, Y), "initx>LoRAGA", loss=LOSS)
     for weight, value in zip(large.weights, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_initx as initx
+from keras_initx.adapters import enable_lora
 
 X = np.random.default_rng(0).normal(size=(64, 5, 64)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 6, 64)
@@ -90,3 +91,27 @@ def test_the_row_of_an_adapted_kernel_has_the_size_of_the_real_first_update():
         change = ops.convert_to_numpy(layer.kernel) - before[path]
         size = np.sqrt(np.mean(change**2) / np.mean(before[path] ** 2))
         np.testing.assert_allclose(rows[path].update_ratio, size, rtol=0.02)
+
+
+def test_a_start_along_directions_is_no_fault_and_a_healthy_model_passes_its_check():
+    model = _model()
+    enable_lora(model, {"query": 4, "value": 4})
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for start in (
+        lambda: initx.initialize(model, "LoRA", seed=1),
+        lambda: initx.calibrate(model, X, "initx>EVA"),
+    ):
+        start()
+        report = initx.diagnose(model, (X, Y), seed=1)
+        assert not report.verdicts
+        assert not report.unseen
+        report.check()
+
+
+def test_an_adapted_kernel_shows_its_signal():
+    model = _model()
+    rows = {row.path: row for row in initx.diagnose(model, (X, Y), seed=1).rows}
+    head = model.get_layer("head")
+    features = ops.convert_to_numpy(keras.Model(model.inputs, head.input)(X))
+    outputs = features @ ops.convert_to_numpy(head.kernel) + ops.convert_to_numpy(head.bias)
+    np.testing.assert_allclose(rows["head"].preactivation_std, outputs.std(), rtol=1e-3)

@@ -141,8 +141,11 @@ def test_the_rank_stable_scale_does_not_grow_when_it_is_asked_for_again():
     for _ in range(2):
         initx.initialize(model, LoRA(rank_stable=True))
         assert model.get_layer("head").lora_alpha == 16.0  # 8 / root(4) = 16 / 4
-    initx.initialize(model, LoRA(alpha=3))
-    assert model.get_layer("head").lora_alpha == 3.0
+    initx.initialize(model, LoRA(alpha=16))
+    initx.initialize(model, LoRA(rank_stable=True))
+    assert model.get_layer("head").lora_alpha == 32.0  # the 16 was given, and is no scale of before
+    with pytest.raises(ValueError, match="`rank_stable` must be True or False"):
+        LoRA(rank_stable="no")
 
 
 def test_a_new_alpha_reaches_a_model_that_has_been_compiled_and_run():
@@ -300,14 +303,19 @@ def test_a_quantized_base_is_refused_where_it_would_change_and_the_cure_works():
     assert cured.quantization_mode == "int8"
 
 
-def test_the_report_of_other_strategies_makes_no_plain_lora():
+def test_a_report_that_does_not_fit_makes_no_plain_lora():
     model = _adapted()
     report = initx.initialize(model, "by_role", include="lora_*")
     with pytest.raises(ValueError, match="the report must be of a start of adapters"):
         report.as_lora(model)
-    mixed = initx.initialize(model, LoftQ("int8", iterations=2), exclude="conv")
-    with pytest.raises(ValueError, match="adapters at"):
-        mixed.as_lora(model)
+    first = initx.initialize(model, "PiSSA")
+    assert first.as_lora(model).rank == 4
+    last = initx.initialize(model, "PiSSA", include="head")
+    for stale in (first, last):  # one base is another start's
+        with pytest.raises(ValueError, match=r"other bases at .*Take the report of the last start"):
+            stale.as_lora(model)
+    with pytest.raises(ValueError, match="other bases at"):
+        first.as_lora(_adapted())  # another model of the same paths
     part = layers.Dense(8)
     part.build((None, 9))
     part.enable_lora(2)
@@ -317,9 +325,88 @@ def test_the_report_of_other_strategies_makes_no_plain_lora():
     assert initx.initialize(part, LoftQ("int8", iterations=1)).as_lora(part).base == "quantized"
 
 
+def test_the_starts_of_some_adapters_are_enough():
+    model = _adapted()
+    report = initx.initialize(model, "PiSSA", include="head")
+    plain = report.as_lora(model)
+    assert len(plain.rows) == 5
+    assert plain.rank == 4
+    fresh = _model()
+    plain.apply(fresh)
+    np.testing.assert_allclose(_outputs(fresh), _outputs(model), atol=1e-4)
+
+
+def test_biases_that_were_trained_are_told_by_plain_lora():
+    model = _adapted()
+    report = initx.initialize(model, "PiSSA")
+    head = model.get_layer("head")
+    head.bias.assign(head.bias + 1.0)
+    with pytest.warns(UserWarning, match="the biases of head have changed, too: copy them"):
+        report.as_lora(model)
+
+
+@pytest.mark.parametrize("start", ["PiSSA", "OLoRA"])
+@pytest.mark.parametrize("later", ["LoRA", "OrthogonalLoRA", None, "by_role", "initx>HeScaled"])
+def test_a_start_after_one_that_took_from_the_base_gives_it_back(start, later):
+    model = _adapted()
+    before, original = _outputs(model), _values(model)
+    initx.initialize(model, start)
+    scope = (
+        {}
+        if later in ("LoRA", "OrthogonalLoRA")
+        else {"include": ["lora_*", "head", "conv", "words", "query"]}
+    )
+    if later in ("by_role", "initx>HeScaled", None):
+        scope["include"] = [site.path for site in iter_kernels(model, trace=False) if site.adapter]
+    initx.initialize(model, later, **scope)
+    np.testing.assert_allclose(_outputs(model), before, atol=1e-4)
+    for path, value in _values(model).items():
+        if "lora_" not in path:
+            np.testing.assert_allclose(value, original[path], atol=1e-5)
+
+
+def test_weights_that_are_loaded_after_a_start_are_whole():
+    model = _adapted()
+    original = _values(model)
+    initx.initialize(model, "PiSSA")
+    for weight in model.weights:
+        if "lora_" not in weight.name:
+            weight.assign(original[weight.path])
+    initx.initialize(model, "LoRA")
+    for path, value in _values(model).items():
+        if "lora_" not in path:
+            np.testing.assert_array_equal(value, original[path])
+
+
+def test_adapters_of_a_model_that_was_trained_before_ask_for_another_compile():
+    model = _model()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(TOKENS, np.zeros(8), verbose=0)
+    with pytest.warns(UserWarning, match="call `compile` once more"):
+        enable_lora(model, {"head": 2})
+    with pytest.warns(UserWarning, match="call `compile` once more"):
+        initx.initialize(model, "LoRA")
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    initx.initialize(model, "LoRA")
+    kernel = next(iter_kernels(model.get_layer("head"))).adapter.kernel
+    before = ops.convert_to_numpy(kernel)
+    model.fit(TOKENS, np.zeros(8), verbose=0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(kernel), before)
+    assert ops.convert_to_numpy(model.get_layer("head").lora_kernel_b).any()
+
+
+def test_an_untied_table_has_an_adapter_and_a_kernel_beside_it():
+    layer = layers.ReversibleEmbedding(12, 8, tie_weights=False)
+    layer.build((None, 4))
+    layer.enable_lora(2)
+    report = initx.initialize(layer, "PiSSA")
+    assert [row.role for row in report.rows] == ["embedding", "lora_a", "lora_b"]
+
+
 def test_enable_lora_checks_before_it_changes():
     model = _model()
     for ranks, words in [
+        (4, "`ranks` must map patterns"),
         ({"nothing": 2}, "`ranks` must hold roles"),
         ({"head": -1}, "`ranks` must be an int of at least 0"),
     ]:
