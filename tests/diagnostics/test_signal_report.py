@@ -84,7 +84,8 @@ def test_a_verdict_fails_the_check_unless_it_is_allowed():
     for allowed in ({"allow": ("backward", "forward")}, {"max_verdicts": 2}, {"max_verdicts": None}):
         report.check(**rows, **allowed)
     with pytest.raises(
-        ValueError, match=r"`allow` must hold kinds of verdicts, from \['adapter', 'backward', .*allow='small'"
+        ValueError,
+        match=r"`allow` must hold kinds of verdicts, from \['adapter', 'backward', .*allow='small'",
     ):
         report.check(allow="small")
 
