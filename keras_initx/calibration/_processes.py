@@ -27,6 +27,9 @@ from keras_initx.initializers import Law
 
 __all__ = ["check_processes", "together", "union"]
 
+# Laws that see the rows of one process alone.
+_APART = ("adapter", "head", "model")
+
 
 def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> None:
     """Raises ValueError if several processes could end with different weights, or could not train at all.
@@ -42,7 +45,7 @@ def check_processes(model: Model, settings: Settings, laws: Sequence[Law]) -> No
             "`seed` must be an int where several processes draw weights, so that all draw the same. "
             "Received: seed=None. Give the same seed in each process."
         )
-    if _several() and (found := [type(law).__name__ for law in laws if law.scope in ("head", "model")]):
+    if _several() and (found := [type(law).__name__ for law in laws if law.scope in _APART]):
         raise ValueError(
             "`initializer` must be a law of single layers where several processes train one model. "
             f"Received: {found[0]}. Calibrate and save the model in one process and load it in each."
