@@ -87,4 +87,4 @@ def sample(variable: Variable | None) -> bytes:
         return b""
     flat = ops.reshape(variable.value, (-1,))
     step = max(1, flat.shape[0] // _SAMPLE)
-    return bytes(np.ascontiguousarray(ops.convert_to_numpy(ops.cast(flat[::step], "float32"))).tobytes())
+    return np.asarray(ops.convert_to_numpy(ops.cast(flat[::step], "float32"))).tobytes()

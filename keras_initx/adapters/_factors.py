@@ -45,9 +45,7 @@ def pissa(kernel: Tensor, rank: int, scale: float, iterations: int | None = None
         seed: Seed of the projection.
     """
     kernel = ops.convert_to_tensor(kernel, "float32")
-    left, values, right = leading_svd(kernel, rank, iterations, seed)
-    root = ops.sqrt(values / scale)
-    a, b = left * root, ops.expand_dims(root, -1) * right
+    a, b = _halves(kernel, rank, scale, iterations, seed)
     return Factors(kernel - scale * ops.matmul(a, b), a, b)
 
 
@@ -99,8 +97,15 @@ def loftq(
     kernel = rest = ops.convert_to_tensor(kernel, "float32")
     for _ in range(iterations):
         base = rounded(rest)
-        left, values, right = leading_svd(kernel - base, rank)
-        root = ops.sqrt(values / scale)
-        a, b = left * root, ops.expand_dims(root, -1) * right
+        a, b = _halves(kernel - base, rank, scale)
         rest = kernel - scale * ops.matmul(a, b)
     return Factors(base, a, b)
+
+
+def _halves(
+    matrix: Tensor, rank: int, scale: float, iterations: int | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """A and B that share the leading singular values of matrix / scale evenly."""
+    left, values, right = leading_svd(matrix, rank, iterations, seed)
+    root = ops.sqrt(values / scale)
+    return left * root, ops.expand_dims(root, -1) * right

@@ -9,7 +9,7 @@ write     A and B get their values; a base loses scale A B if B is not zero
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from keras import ops, tree
 
 import keras_initx.probe as probe
 from keras_initx._types import Batch, Tensor, Variable
-from keras_initx.adapters import Start, began, given_back, is_less
+from keras_initx.adapters import began, given_back, is_less
 from keras_initx.calibration._filters import rows_for
 from keras_initx.calibration._plan import Job, Plan, Update
 from keras_initx.calibration._report import CONSTANT, CalibrationRow
@@ -47,7 +47,7 @@ def act_over_adapters(job: Job, plan: Plan, update: Update) -> tuple[list[Calibr
     if law is None or not sites:
         return [CalibrationRow(s.path, s.role, note=note) for s, note in notes.items()], {"forward_passes": 0}
     matrices, samples = _moments(job, sites) if law.takes == "moments" else _gradients(job, sites)
-    rows, starts, shares = [], [], []
+    rows, written, shares = [], {}, []
     for site in notes:
         if site not in matrices:
             note = notes[site] or _UNREACHED
@@ -55,12 +55,18 @@ def act_over_adapters(job: Job, plan: Plan, update: Update) -> tuple[list[Calibr
             note = CONSTANT if law.takes == "moments" else "its gradient is zero: left as it is"
         else:
             note = ""
-            starts.append(_written(site, cast("AdapterLaw", plan.aims[site].law), matrices[site], update))
+            path = site.path.rpartition("/")[0]
+            written[path] = (
+                _adapter(site),
+                _write(site, cast("AdapterLaw", plan.aims[site].law), matrices[site], update),
+            )
             if law.takes == "moments":
                 most = min(2 * _adapter(site).rank, *_adapter(site).shape)
-                shares += [(float(share), starts[-1].path) for share in explained(matrices[site])[:most]]
+                shares += [(float(share), path) for share in explained(matrices[site])[:most]]
         rows.append(CalibrationRow(site.path, site.role, iterations=int(not note), note=note))
-    totals: dict[str, Any] = {"forward_passes": 1, "samples": samples, "starts": tuple(starts)}
+    # Remembered when nothing can fail any more.
+    starts = tuple(began(path, base, adapter, adapter.alpha) for path, (adapter, base) in written.items())
+    totals: dict[str, Any] = {"forward_passes": 1, "samples": samples, "starts": starts}
     if law.takes == "moments":
         budget = sum(_adapter(site).rank for site in matrices if matrices[site].any())
         totals["ranks"] = _ranks(shares, budget)
@@ -153,7 +159,7 @@ def _order(site: KernelSite, rank: int) -> tuple[int, ...]:
 def _rows(site: KernelSite, inputs: Tensor, order: tuple[int, ...]) -> Tensor:
     """The rows that A multiplies, float32 of shape (rows, fan_in)."""
     if _adapter(site).kind == "conv":
-        patches = rows_for(_as_convolution(site), inputs)
+        patches = rows_for(dataclasses.replace(site, role="conv"), inputs)
         return ops.convert_to_tensor(patches.reshape(-1, patches.shape[-1]))
     width = math.prod(site.kernel.shape[axis] for axis in _adapter(site).summed)
     return ops.reshape(ops.transpose(ops.cast(inputs, "float32"), order), (-1, width))
@@ -195,8 +201,8 @@ def _adapter(site: KernelSite) -> Adapter:
     return site.adapter
 
 
-def _written(site: KernelSite, law: AdapterLaw, matrix: np.ndarray, update: Update) -> Start:
-    """Writes the factors that a law makes, and takes them off the base; returns how the adapter begins."""
+def _write(site: KernelSite, law: AdapterLaw, matrix: np.ndarray, update: Update) -> Literal["kept", "less"]:
+    """Writes the factors that a law makes, and takes them off the base; returns what became of the base."""
     adapter, path = _adapter(site), site.path.rpartition("/")[0]
     try:
         a, b = law.start(matrix, adapter.rank)
@@ -212,7 +218,7 @@ def _written(site: KernelSite, law: AdapterLaw, matrix: np.ndarray, update: Upda
         update(adapter.kernel, _constant(whole, adapter.kernel))
     for variable, value in ((adapter.a, a), (adapter.b, base)):
         update(variable, _constant(value, variable))
-    return began(path, "kept" if b is None else "less", adapter, adapter.alpha)
+    return "kept" if b is None else "less"
 
 
 def _in_shape(site: KernelSite, columns: np.ndarray) -> np.ndarray:
@@ -241,10 +247,6 @@ def _less(taken: np.ndarray, variable: Variable) -> Callable[[Tensor], Tensor]:
 
 def _constant(value: np.ndarray, variable: Variable) -> Callable[[Tensor], Tensor]:
     return lambda _: ops.convert_to_tensor(value.reshape(tuple(variable.shape)), variable.dtype)
-
-
-def _as_convolution(site: KernelSite) -> KernelSite:
-    return dataclasses.replace(site, role="conv")
 
 
 def _ranks(shares: list[tuple[float, str]], budget: int) -> dict[str, int]:

@@ -58,10 +58,8 @@ class Starts:
                 f"{'' if whole == 2 else ' and their base kernel'}. Received: {listed(parts, 6)} alone. Name "
                 'layers, such as include="*/query".'
             )
-        firsts = [
-            (sites[0], next(site for site in sites if site.role == "lora_a")) for sites in found.values()
-        ]
-        return Starts(strategy, {a.path.rpartition("/")[0]: a.adapter for _, a in firsts if a.adapter})
+        firsts = [site for sites in found.values() for site in sites if site.role == "lora_a"]
+        return Starts(strategy, {a.path.rpartition("/")[0]: a.adapter for a in firsts if a.adapter})
 
     def finish(self, model: Model) -> tuple[Start, ...]:
         """Sets the alphas, and returns how the adapters began.

@@ -20,11 +20,13 @@ def attribute(operation: Operation, name: str) -> Any:
 
 
 def text(operation: Operation, name: str) -> str:
+    """An attribute of an operation that holds a word."""
     found = attribute(operation, name)
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
 def value(tensor: Any) -> Any:
+    """The value of a tensor that is a constant; None if it is not known."""
     from tensorflow import get_static_value
 
     return get_static_value(tensor)
@@ -59,6 +61,7 @@ def parts(operation: Operation) -> Effect:
 
 
 def pad_or_turn(operation: Operation) -> Move:
+    """The effect of an operation that pads axes, or turns their entries round."""
     rank, told = len(operation.outputs[0].shape), value(operation.inputs[1])
     own = tuple(range(rank))
     if operation.name == "ReverseV2":
