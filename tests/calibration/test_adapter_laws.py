@@ -111,6 +111,17 @@ def test_eva_after_pissa_gives_the_base_back():
     np.testing.assert_allclose(ops.convert_to_numpy(model(X)), before, atol=1e-4)
 
 
+def test_a_start_that_fails_forgets_nothing_of_the_one_before():
+    model = _without_adapters()
+    enable_lora(model, {"query": 2, "value": 2, "conv": 2, "head": 4})
+    before = ops.convert_to_numpy(model(X))
+    initx.initialize(model, "PiSSA")
+    with pytest.raises(ValueError, match=r"`head`: .*at most half"):
+        initx.calibrate(model, (X, Y), "initx>LoRAGA", loss=LOSS)
+    initx.initialize(model, "LoRA", seed=1)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(X)), before, atol=1e-4)
+
+
 def test_batches_and_arrays_give_the_same_adapters():
     whole, batches = _model(), _model()
     initx.calibrate(whole, X, "initx>EVA")
@@ -185,14 +196,14 @@ def test_plain_lora_comes_back_from_a_trained_lora_ga():
         if weight.name == "lora_kernel_b":
             weight.assign(1.3 * weight)
     keras.utils.set_random_seed(0)
-    fresh = _without(model)
+    fresh = _without_adapters()
     for weight, value in zip(fresh.weights, original, strict=True):
         weight.assign(value)
     report.as_lora(model).apply(fresh)
     np.testing.assert_allclose(ops.convert_to_numpy(fresh(X)), ops.convert_to_numpy(model(X)), atol=1e-4)
 
 
-def _without(model):
+def _without_adapters():
     entry = layers.Input((5, 16))
     h = layers.LayerNormalization(name="norm")(entry)
     y = entry + layers.MultiHeadAttention(4, 4, name="attention")(h, h)
